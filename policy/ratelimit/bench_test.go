@@ -1,0 +1,57 @@
+package ratelimit
+
+import (
+	"testing"
+	"time"
+)
+
+func BenchmarkTake(b *testing.B) {
+	for _, bb := range []struct {
+		name string
+		tier Tier
+	}{
+		{"tokens", per(MaxCount, Second)},
+		{"refused", Tier{Name: "T", RequestCount: 1, UnitTime: 1000, TimeUnit: Hour}},
+		{"quota", per(MaxCount, Day)},
+	} {
+		b.Run(bb.name, func(b *testing.B) {
+			bucket := NewLocal(nil).Bucket(client("a"), bb.tier)
+			now := noon
+			b.ReportAllocs()
+			for b.Loop() {
+				now = now.Add(time.Microsecond)
+				bucket.Take(now)
+			}
+		})
+	}
+}
+
+func BenchmarkTakeAll(b *testing.B) {
+	l := NewLocal(nil)
+	tier := per(MaxCount, Second)
+	api, resource, client := l.Bucket(Key{Level: LevelAPI}, tier), l.Bucket(Key{Level: LevelResource}, tier), l.Bucket(client("a"), tier)
+	b.Run("one limit", func(b *testing.B) {
+		now := noon
+		b.ReportAllocs()
+		for b.Loop() {
+			now = now.Add(time.Microsecond)
+			TakeAll(now, nil, nil, client)
+		}
+	})
+	b.Run("three limits", func(b *testing.B) {
+		now := noon
+		b.ReportAllocs()
+		for b.Loop() {
+			now = now.Add(time.Microsecond)
+			TakeAll(now, api, resource, client)
+		}
+	})
+	b.Run("three limits at once", func(b *testing.B) {
+		b.ReportAllocs()
+		b.RunParallel(func(pb *testing.PB) {
+			for pb.Next() {
+				TakeAll(noon, api, resource, client)
+			}
+		})
+	})
+}
