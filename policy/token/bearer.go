@@ -1,0 +1,89 @@
+package token
+
+import "strings"
+
+// Bearer returns the token that the lines of an Authorization header carry (RFC 6750, section 2.1).
+//
+// A line is a list of credentials separated by commas outside of quotes, as WSO2 reads it. One whose first word is
+// Bearer, in any case, must go on with one or more spaces and a b64token and nothing else: a tab, quotes, a second
+// word, or no token at all is ErrInvalid. Credentials of other schemes are not ours and are passed over, and so is a
+// token elsewhere, in the query or a cookie. Without a Bearer credential raw is empty and err nil. The same token may
+// come twice; two different ones are ErrInvalid, for it cannot be told which one the backend would believe.
+func Bearer(values ...string) (raw string, err error) {
+	for _, rest := range values {
+		for rest != "" {
+			var credential string
+			credential, rest = cutCredential(rest)
+			token, ours, ok := parseCredential(credential)
+			switch {
+			case !ours:
+			case !ok:
+				return "", errMalformedBearer
+			case raw != "" && raw != token:
+				return "", errTwoBearers
+			default:
+				raw = token
+			}
+		}
+	}
+	return raw, nil
+}
+
+var (
+	errMalformedBearer = invalid("the Bearer credential is malformed")
+	errTwoBearers      = invalid("there are two different Bearer tokens")
+)
+
+// cutCredential cuts at the first comma that is not within a quoted-string (RFC 9110, section 5.6.4).
+func cutCredential(s string) (credential, rest string) {
+	quoted := false
+	for i := 0; i < len(s); i++ {
+		switch c := s[i]; {
+		case c == '"':
+			quoted = !quoted
+		case c == '\\' && quoted:
+			i++
+		case c == ',' && !quoted:
+			return s[:i], s[i+1:]
+		}
+	}
+	return s, ""
+}
+
+// parseCredential returns the token of a credential that is ours, which is not ok if it is malformed.
+func parseCredential(s string) (token string, ours, ok bool) {
+	const scheme = "Bearer"
+	s = strings.Trim(s, " \t")
+	if len(s) < len(scheme) || !strings.EqualFold(s[:len(scheme)], scheme) {
+		return "", false, false
+	}
+	s = s[len(scheme):]
+	if s != "" && isTokenChar(s[0]) {
+		return "", false, false // another scheme that begins alike
+	}
+	token = strings.TrimLeft(s, " ")
+	if len(token) == len(s) || !isB64Token(token) {
+		return "", true, false
+	}
+	return token, true, true
+}
+
+// isB64Token reports whether s is 1*( ALPHA / DIGIT / "-" / "." / "_" / "~" / "+" / "/" ) *"=".
+func isB64Token(s string) bool {
+	s = strings.TrimRight(s, "=")
+	for i := 0; i < len(s); i++ {
+		if c := s[i]; !isAlphanumeric(c) && strings.IndexByte("-._~+/", c) < 0 {
+			return false
+		}
+	}
+	return s != ""
+}
+
+// isTokenChar reports whether c is a tchar (RFC 9110, section 5.6.2), of which the name of a scheme is made.
+func isTokenChar(c byte) bool {
+	return isAlphanumeric(c) || strings.IndexByte("!#$%&'*+-.^_`|~", c) >= 0
+}
+
+func isAlphanumeric(c byte) bool {
+	return 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9'
+}

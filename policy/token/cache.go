@@ -1,0 +1,60 @@
+package token
+
+import (
+	"crypto/sha256"
+	"fmt"
+	"time"
+
+	"github.com/maypok86/otter/v2"
+)
+
+// A cache remembers verified tokens by the SHA-256 of the whole token, signature included. Nothing in it is believed
+// without a look at the clock and at the keys: entries that no longer hold are dropped when they are met, or evicted.
+type cache struct {
+	entries *otter.Cache[[sha256.Size]byte, *entry]
+}
+
+// An entry is a token that was good: from and until say when, by its own times with leeway.
+type entry struct {
+	claims      *Claims
+	from, until time.Time
+	keys        *keyring // its issuer's
+	key         *key     // the one that verified it
+	weight      uint32   // in KiB begun
+}
+
+func newCache(size int) (*cache, error) {
+	// No expiry by otter: it needs a goroutine that nobody would wait for, and a clock of its own.
+	entries, err := otter.New(&otter.Options[[sha256.Size]byte, *entry]{
+		MaximumWeight: uint64(size),
+		Weigher:       func(_ [sha256.Size]byte, e *entry) uint32 { return e.weight },
+	})
+	if err != nil {
+		return nil, fmt.Errorf("making the cache: %w", err)
+	}
+	return &cache{entries: entries}, nil
+}
+
+func (c *cache) add(raw string, e *entry) {
+	e.weight = uint32(len(raw)+1023) / 1024
+	c.entries.Set(sha256.Sum256([]byte(raw)), e)
+}
+
+func (c *cache) find(raw []byte, now time.Time) (*Claims, bool) {
+	if len(raw) > maxToken {
+		return nil, false
+	}
+	sum := sha256.Sum256(raw)
+	e, ok := c.entries.GetIfPresent(sum)
+	if !ok {
+		return nil, false
+	}
+	if !now.Before(e.until) || !e.keys.holds(e.key, now) {
+		c.entries.Invalidate(sum)
+		return nil, false
+	}
+	if now.Before(e.from) {
+		return nil, false // the clock was set back
+	}
+	return e.claims, true
+}

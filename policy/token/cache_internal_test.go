@@ -1,0 +1,34 @@
+package token
+
+import (
+	"fmt"
+	"testing"
+	"time"
+)
+
+func TestE80AMillionTokens(t *testing.T) {
+	if testing.Short() {
+		t.Skip("a million tokens take a second")
+	}
+	const size = 1000
+	c, err := newCache(size)
+	if err != nil {
+		t.Fatal(err)
+	}
+	until := time.Now().Add(time.Hour)
+	most := 0
+	for i := range 1_000_000 {
+		c.add(fmt.Sprint(i), &entry{claims: &Claims{}, until: until})
+		if i%1000 == 0 {
+			most = max(most, c.entries.EstimatedSize())
+		}
+	}
+	// Eviction runs behind a burst a little.
+	if most > 10*size {
+		t.Errorf("%d entries at one time", most)
+	}
+	c.entries.CleanUp()
+	if n := c.entries.EstimatedSize(); n > size {
+		t.Errorf("%d entries", n)
+	}
+}

@@ -1,0 +1,312 @@
+package token
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// A keyring holds the newest good keys of an issuer and knows where to read them anew.
+type keyring struct {
+	source   func(ctx context.Context) ([]byte, error)
+	parse    func([]byte) (keys []*key, ignored []error, err error)
+	anyID    bool          // the one key verifies whatever the kid
+	remote   bool          // a URL rather than a file
+	interval time.Duration // between two reads
+
+	coolDown, timeout, maxAge time.Duration
+
+	now   func() time.Time
+	log   *slog.Logger
+	tasks *tasks
+
+	set atomic.Pointer[keySet] // nil until the first good answer
+
+	mu       sync.Mutex
+	flight   *flight   // the read under way, shared by all who wait for it
+	asked    time.Time // when an unknown kid last started one
+	failed   time.Time // when the last one failed
+	failures int       // how many did in a row
+	lastWord string    // the last failure as logged
+}
+
+// A flight is one read of a source.
+type flight struct {
+	done chan struct{} // closed at its end
+	err  error         // set before
+}
+
+func newKeyring(km KeyManager, cfg Config, tasks *tasks) (*keyring, error) {
+	r := &keyring{
+		parse:    parseJWKS,
+		interval: cfg.FilePoll,
+		coolDown: cfg.CoolDown,
+		timeout:  cfg.FetchTimeout,
+		maxAge:   cfg.MaxAge,
+		now:      cfg.Now,
+		log:      cfg.Log.With("keyManager", km.Name),
+		tasks:    tasks,
+	}
+	if strings.Contains(km.JWKS, "://") {
+		remote, err := newRemote(km.JWKS, km.CAFile)
+		if err != nil {
+			return nil, err
+		}
+		if remote.exposed() {
+			r.log.Warn("keys come over plain http: whoever is on the way can forge tokens")
+		}
+		r.source, r.remote, r.interval = remote.read, true, cfg.RefreshInterval
+		return r, nil
+	}
+	if km.CAFile != "" {
+		return nil, errors.New("a CA file is for a JWKS with an https URL")
+	}
+	name := km.JWKS
+	if km.CertificateFile != "" {
+		name, r.anyID = km.CertificateFile, true
+		r.parse = func(b []byte) ([]*key, []error, error) {
+			k, err := parsePEM(b)
+			if err != nil {
+				return nil, nil, err
+			}
+			return []*key{k}, nil, nil
+		}
+	}
+	r.source = func(context.Context) ([]byte, error) { return readFile(name) }
+	if err := r.load(context.Background()); err != nil {
+		return nil, err
+	}
+	return r, nil
+}
+
+// find returns the key for a token, and reads the source anew if that may help and is allowed.
+func (r *keyring) find(ctx context.Context, h header) (*key, error) {
+	set := r.current(r.now())
+	if set != nil {
+		if k, unknown := set.find(h); k != nil {
+			return k, nil
+		} else if !unknown {
+			return nil, noKey(h)
+		}
+	}
+	if err := r.await(ctx, set); err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrUnavailable, err)
+	}
+	if set = r.current(r.now()); set == nil {
+		return nil, ErrUnavailable
+	}
+	if k, _ := set.find(h); k != nil {
+		return k, nil
+	}
+	return nil, noKey(h)
+}
+
+func noKey(h header) error {
+	if h.hasKeyID {
+		return invalid("no key of its issuer fits kid " + quote(h.keyID) + " and its alg")
+	}
+	return invalid("it names no key, and not exactly one of its issuer's fits its alg")
+}
+
+// current is the key set, unless there is none or it is too old.
+func (r *keyring) current(now time.Time) *keySet {
+	if set := r.set.Load(); set != nil && now.Sub(set.read) <= r.maxAge {
+		return set
+	}
+	return nil
+}
+
+// holds reports whether k still is one of the keys.
+func (r *keyring) holds(k *key, now time.Time) bool {
+	set := r.current(now)
+	if set == nil {
+		return false
+	}
+	_, has := set.members[k]
+	return has
+}
+
+// await returns when there is a newer set than seen or none is to be had now. Its error is ctx's. However many ask,
+// one read is under way; with keys in hand, strangers' kids start at most one in the cool-down.
+func (r *keyring) await(ctx context.Context, seen *keySet) error {
+	r.mu.Lock()
+	f := r.flight
+	if f == nil {
+		if now := r.now(); r.current(now) != seen || !r.mayAsk(now, seen == nil) {
+			r.mu.Unlock()
+			return nil
+		}
+		f = r.start()
+	}
+	r.mu.Unlock()
+	if f == nil {
+		return nil // the verifier has stopped
+	}
+	// The read itself ends by then, unless it is stuck in a file system.
+	limit := time.NewTimer(r.timeout)
+	defer limit.Stop()
+	select {
+	case <-f.done:
+		return nil
+	case <-limit.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// mayAsk is called with mu held. Without keys it only waits after failures, a second and then longer each time.
+func (r *keyring) mayAsk(now time.Time, first bool) bool {
+	if first {
+		return passed(now, r.failed, r.backoff())
+	}
+	if !passed(now, r.asked, r.coolDown) {
+		return false
+	}
+	r.asked = now
+	return true
+}
+
+// passed also holds when the clock was set back: a pause must not last an hour for that.
+func passed(now, then time.Time, pause time.Duration) bool {
+	since := now.Sub(then)
+	return since >= pause || since < 0
+}
+
+// backoff is called with mu held.
+func (r *keyring) backoff() time.Duration {
+	if r.failures == 0 {
+		return 0
+	}
+	return min(time.Second<<min(r.failures-1, 10), r.coolDown)
+}
+
+// refresh reads the source now and says how that went. A read under way may have begun before what the caller knows
+// of, so it is followed by another.
+func (r *keyring) refresh(ctx context.Context) error {
+	for fresh := false; ; fresh = true {
+		r.mu.Lock()
+		f := r.flight
+		if f == nil {
+			f, fresh = r.start(), true
+		}
+		r.mu.Unlock()
+		if f == nil {
+			return errors.New("the verifier has stopped")
+		}
+		select {
+		case <-f.done:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+		if fresh {
+			return f.err
+		}
+	}
+}
+
+// start is called with mu held and no flight under way; nil means that the verifier has stopped. The read belongs to
+// no caller: one who leaves doesn't end it for the others.
+func (r *keyring) start() *flight {
+	f := &flight{done: make(chan struct{})}
+	started := r.tasks.start(func(ctx context.Context) {
+		ctx, cancel := context.WithTimeout(ctx, r.timeout)
+		defer cancel()
+		err := r.load(ctx)
+
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		r.note(ctx, err)
+		f.err, r.flight = err, nil
+		close(f.done)
+	})
+	if !started {
+		return nil
+	}
+	r.flight = f
+	return f
+}
+
+// note counts a failure and logs it once. It is called with mu held.
+func (r *keyring) note(ctx context.Context, err error) {
+	if err == nil {
+		if r.lastWord != "" {
+			r.log.Info("keys can be read again")
+		}
+		r.failures, r.lastWord = 0, ""
+		return
+	}
+	r.failures++
+	r.failed = r.now()
+	if word := err.Error(); word != r.lastWord && !errors.Is(ctx.Err(), context.Canceled) {
+		kept := 0
+		if set := r.set.Load(); set != nil {
+			kept = len(set.members)
+		}
+		r.log.Warn("keys could not be read", "err", err, "kept", kept)
+		r.lastWord = word
+	}
+}
+
+// load reads the source once and swaps the set if the answer has a usable key. Otherwise the last good set stays.
+func (r *keyring) load(ctx context.Context) (err error) {
+	defer func() {
+		if cause := recover(); cause != nil {
+			err = fmt.Errorf("reading keys panicked: %T", cause)
+		}
+	}()
+	now := r.now()
+	content, err := r.source(ctx)
+	if err != nil {
+		return err
+	}
+	old := r.set.Load()
+	digest := sha256.Sum256(content)
+	if old != nil && old.digest == digest {
+		same := *old
+		same.read = now
+		r.set.Store(&same)
+		return nil
+	}
+	keys, ignored, err := r.parse(content)
+	if err != nil {
+		return err
+	}
+	if len(keys) == 0 {
+		return noneUsable(ignored)
+	}
+	set := merge(keys, old)
+	if r.anyID {
+		for k := range set.members {
+			set.anyID = k
+		}
+	}
+	set.digest, set.read = digest, now
+	r.set.Store(set)
+	for _, reason := range first(ignored, 10) {
+		r.log.Warn("a key is ignored", "err", reason)
+	}
+	r.log.Info("keys were read", "keys", len(keys), "ignored", len(ignored))
+	return nil
+}
+
+func noneUsable(ignored []error) error {
+	text := "none of its keys verifies tokens"
+	if len(ignored) == 0 {
+		text = "it has no key"
+	}
+	for _, reason := range first(ignored, 3) {
+		text += "; " + reason.Error()
+	}
+	return errors.New(text)
+}
+
+func first(errs []error, n int) []error {
+	return errs[:min(n, len(errs))]
+}

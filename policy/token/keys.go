@@ -1,0 +1,299 @@
+package token
+
+import (
+	"bytes"
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/ed25519"
+	"crypto/elliptic"
+	"crypto/rsa"
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/json"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/lestrrat-go/jwx/v3/jwk"
+)
+
+// Bounds on a source of keys: bytes of the file or answer, keys in it, bits of an RSA modulus.
+const (
+	maxSource  = 1 << 20
+	maxKeys    = 1000
+	minRSABits = 2048
+	maxRSABits = 16384
+)
+
+// A key verifies tokens by the algorithms that belong to it: a token's alg chooses among them, and never the kind of key.
+type key struct {
+	id         string // kid; empty if it has none
+	algorithms []string
+	public     crypto.PublicKey
+}
+
+// newKey decides what public may verify. alg is the JWK's own word, which then is the only algorithm.
+func newKey(id string, public crypto.PublicKey, alg string) (*key, error) {
+	var usual, possible []string
+	switch public := public.(type) {
+	case *rsa.PublicKey:
+		if bits := public.N.BitLen(); bits < minRSABits || bits > maxRSABits {
+			return nil, fmt.Errorf("its RSA modulus has %d bits, not %d to %d", bits, minRSABits, maxRSABits)
+		}
+		if public.E < 3 || public.E%2 == 0 {
+			return nil, errors.New("its RSA exponent is not odd and at least 3")
+		}
+		usual = []string{"RS256", "RS384", "RS512"}
+		possible = []string{"RS256", "RS384", "RS512", "PS256", "PS384", "PS512"}
+	case *ecdsa.PublicKey:
+		switch public.Curve {
+		case elliptic.P256():
+			usual = []string{"ES256"}
+		case elliptic.P384():
+			usual = []string{"ES384"}
+		case elliptic.P521():
+			usual = []string{"ES512"}
+		default:
+			return nil, errors.New("its curve is not P-256, P-384 or P-521")
+		}
+		if _, err := public.ECDH(); err != nil {
+			return nil, errors.New("it is no point of its curve")
+		}
+		possible = usual
+	case ed25519.PublicKey:
+		if len(public) != ed25519.PublicKeySize {
+			return nil, errors.New("its length is wrong")
+		}
+		usual = []string{"EdDSA"}
+		possible = usual
+	default:
+		return nil, fmt.Errorf("%T is not the kind of key that verifies tokens", public)
+	}
+	switch {
+	case alg == "":
+		return &key{id: id, algorithms: usual, public: public}, nil
+	case slices.Contains(possible, alg):
+		return &key{id: id, algorithms: []string{alg}, public: public}, nil
+	default:
+		return nil, fmt.Errorf("it does not verify by its alg %s", quote(alg))
+	}
+}
+
+func (k *key) equal(other *key) bool {
+	public, ok := k.public.(interface{ Equal(crypto.PublicKey) bool })
+	return ok && k.id == other.id && slices.Equal(k.algorithms, other.algorithms) && public.Equal(other.public)
+}
+
+// A keySet is the keys of an issuer as they were read once. It never changes.
+type keySet struct {
+	byID    map[string]*key // by kid; those without one are only in members
+	members map[*key]struct{}
+	anyID   *key // verifies whatever the kid: the key of a certificate file
+	digest  [sha256.Size]byte
+	read    time.Time // when the source last had this content
+}
+
+// find chooses the key for a token. unknown means that a newer set might have it, and without it or a key the
+// token has none.
+func (s *keySet) find(h header) (k *key, unknown bool) {
+	switch {
+	case s.anyID != nil:
+		k = s.anyID
+	case h.hasKeyID:
+		if k = s.byID[h.keyID]; k == nil {
+			return nil, true
+		}
+	default:
+		return s.only(h.algorithm), false
+	}
+	if !slices.Contains(k.algorithms, h.algorithm) {
+		return nil, false
+	}
+	return k, false
+}
+
+// only is the one key that fits the algorithm, if there is exactly one.
+func (s *keySet) only(algorithm string) *key {
+	var found *key
+	for k := range s.members {
+		if !slices.Contains(k.algorithms, algorithm) {
+			continue
+		}
+		if found != nil {
+			return nil
+		}
+		found = k
+	}
+	return found
+}
+
+// merge makes a set of keys that takes over the equal ones of old, so that what was verified by them stays so.
+func merge(keys []*key, old *keySet) *keySet {
+	s := &keySet{byID: make(map[string]*key, len(keys)), members: make(map[*key]struct{}, len(keys))}
+	for _, k := range keys {
+		if old != nil {
+			k = old.sameAs(k)
+		}
+		if k.id != "" {
+			s.byID[k.id] = k
+		}
+		s.members[k] = struct{}{}
+	}
+	return s
+}
+
+func (s *keySet) sameAs(k *key) *key {
+	if k.id != "" {
+		if mine := s.byID[k.id]; mine != nil && mine.equal(k) {
+			return mine
+		}
+		return k
+	}
+	for mine := range s.members {
+		if mine.equal(k) {
+			return mine
+		}
+	}
+	return k
+}
+
+// parseJWKS returns the keys of a JSON Web Key Set (RFC 7517) that verify signatures, and why the others don't. Two
+// with one kid are refused both: it cannot be told which is meant.
+func parseJWKS(b []byte) (keys []*key, ignored []error, err error) {
+	members, err := parseObject(b)
+	if err != nil {
+		return nil, nil, fmt.Errorf("reading the JWKS: %w", err)
+	}
+	var list []json.RawMessage
+	if json.Unmarshal(members["keys"], &list) != nil {
+		return nil, nil, errors.New("reading the JWKS: it has no list of keys")
+	}
+	if len(list) > maxKeys {
+		return nil, nil, fmt.Errorf("reading the JWKS: more than %d keys", maxKeys)
+	}
+	usable := make([]*key, 0, len(list))
+	count := make(map[string]int, len(list))
+	for i, item := range list {
+		k, err := parseJWK(item)
+		if err != nil {
+			ignored = append(ignored, fmt.Errorf("key %d: %w", i+1, err))
+			continue
+		}
+		usable = append(usable, k)
+		count[k.id]++
+	}
+	for _, k := range usable {
+		if k.id != "" && count[k.id] > 1 {
+			ignored = append(ignored, fmt.Errorf("key %s: more than one key has this kid", quote(k.id)))
+			continue
+		}
+		keys = append(keys, k)
+	}
+	return keys, ignored, nil
+}
+
+// parseJWK takes a public key for signatures. Its errors don't quote it, for it might be a secret one.
+func parseJWK(b []byte) (*key, error) {
+	var members object
+	var id string
+	if json.Unmarshal(b, &members) == nil {
+		_, _ = members.text("kid", &id) // for the errors: another kind of kid fails below
+	}
+	fail := func(err error) (*key, error) {
+		if id != "" {
+			err = fmt.Errorf("kid %s: %w", quote(id), err)
+		}
+		return nil, err
+	}
+	parsed, err := jwk.ParseKey(b)
+	if err != nil {
+		return fail(errors.New("it is malformed, too short, or of a kind not known here"))
+	}
+	if use, ok := parsed.KeyUsage(); ok && use != "sig" {
+		return fail(errors.New("its use is not sig"))
+	}
+	if ops, ok := parsed.KeyOps(); ok && !slices.Contains(ops, jwk.KeyOpVerify) {
+		return fail(errors.New("its key_ops are without verify"))
+	}
+	var alg string
+	if parsed.Has(jwk.AlgorithmKey) {
+		algorithm, ok := parsed.Algorithm()
+		if !ok || algorithm.String() == "" {
+			return fail(errors.New("its alg is unknown"))
+		}
+		alg = algorithm.String()
+	}
+	var public any // not crypto.PublicKey: Export knows any only
+	if err := jwk.Export(parsed, &public); err != nil {
+		return fail(errors.New("its values make no key, or one too short"))
+	}
+	switch public.(type) {
+	case []byte:
+		return fail(errors.New("it is a shared secret"))
+	case crypto.Signer:
+		return fail(errors.New("it is a private key, which its owner should not show"))
+	}
+	k, err := newKey(id, public, alg)
+	if err != nil {
+		return fail(err)
+	}
+	return k, nil
+}
+
+// parsePEM returns the key of a PEM file with exactly one certificate or public key. The certificate is a wrapping
+// only: its names and dates are not judged.
+func parsePEM(b []byte) (*key, error) {
+	block, rest := pem.Decode(b)
+	if block == nil {
+		return nil, errors.New("reading the certificate: it is not PEM")
+	}
+	if more, _ := pem.Decode(rest); more != nil {
+		return nil, errors.New("reading the certificate: the file holds more than one")
+	}
+	var public crypto.PublicKey
+	switch block.Type {
+	case "CERTIFICATE":
+		certificate, err := x509.ParseCertificate(block.Bytes)
+		if err != nil {
+			return nil, fmt.Errorf("reading the certificate: %w", err)
+		}
+		public = certificate.PublicKey
+	case "PUBLIC KEY":
+		var err error
+		if public, err = x509.ParsePKIXPublicKey(block.Bytes); err != nil {
+			return nil, fmt.Errorf("reading the public key: %w", err)
+		}
+	case "RSA PUBLIC KEY":
+		var err error
+		if public, err = x509.ParsePKCS1PublicKey(block.Bytes); err != nil {
+			return nil, fmt.Errorf("reading the public key: %w", err)
+		}
+	default:
+		return nil, fmt.Errorf("reading the certificate: %s is neither a certificate nor a public key", quote(block.Type))
+	}
+	k, err := newKey("", public, "")
+	if err != nil {
+		return nil, fmt.Errorf("reading the certificate: its key: %w", err)
+	}
+	return k, nil
+}
+
+// parseRoots returns the certificates of a PEM file, of which there must be one.
+func parseRoots(b []byte) (*x509.CertPool, error) {
+	pool := x509.NewCertPool()
+	if !bytes.Contains(b, []byte("-----BEGIN")) || !pool.AppendCertsFromPEM(b) {
+		return nil, errors.New("reading the CA file: it has no PEM certificate")
+	}
+	return pool, nil
+}
+
+// quote makes text from outside fit for errors and logs: escaped, and cut at 64 bytes.
+func quote(s string) string {
+	if len(s) > 64 {
+		return strconv.QuoteToASCII(s[:64]) + "…"
+	}
+	return strconv.QuoteToASCII(s)
+}

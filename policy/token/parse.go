@@ -1,0 +1,124 @@
+package token
+
+import (
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"strings"
+)
+
+// Bounds on what is looked at, in bytes of the encoded token. They leave room for a certificate chain in the header.
+const (
+	maxToken  = 16 << 10
+	maxHeader = 8 << 10
+)
+
+// A parsedToken is what a token says of itself before anything is verified: enough to find the key.
+type parsedToken struct {
+	header  header
+	payload payload
+}
+
+// A header is the part of the JOSE header (RFC 7515, section 4) that matters here. Keys and addresses of keys in it
+// (jwk, jku, x5u, x5c) are the sender's word, and not even read.
+type header struct {
+	algorithm    string
+	keyID        string
+	hasKeyID     bool
+	tokenType    string
+	hasTokenType bool
+}
+
+// parse reads a JWS in compact serialisation strictly. Cheap checks come first.
+func parse(raw string) (parsedToken, error) {
+	var t parsedToken
+	if len(raw) > maxToken {
+		return t, invalid("it is too long")
+	}
+	head, rest, _ := strings.Cut(raw, ".")
+	body, signature, two := strings.Cut(rest, ".")
+	if !two || strings.Contains(signature, ".") {
+		return t, invalid("it has not three parts") // a JWE has five
+	}
+	if head == "" || body == "" || signature == "" {
+		return t, invalid("a part is empty")
+	}
+	if len(head) > maxHeader {
+		return t, invalid("its header is too long")
+	}
+	if _, err := decode(signature); err != nil {
+		return t, invalid("its signature is not base64url")
+	}
+	headBytes, err := decode(head)
+	if err != nil {
+		return t, invalid("its header is not base64url")
+	}
+	if t.header, err = parseHeader(headBytes); err != nil {
+		return t, fmt.Errorf("%w: header: %w", ErrInvalid, err)
+	}
+	bodyBytes, err := decode(body)
+	if err != nil {
+		return t, invalid("its payload is not base64url")
+	}
+	if err := t.payload.UnmarshalJSON(bodyBytes); err != nil {
+		return t, fmt.Errorf("%w: payload: %w", ErrInvalid, err)
+	}
+	return t, nil
+}
+
+// decode takes unpadded base64url in its canonical form only: Go's decoder skips line ends and, unless strict, spare
+// bits, so that one token would have many spellings.
+func decode(s string) ([]byte, error) {
+	if strings.ContainsAny(s, "\r\n") {
+		return nil, errors.New("it has line ends")
+	}
+	return base64.RawURLEncoding.Strict().DecodeString(s)
+}
+
+func parseHeader(b []byte) (header, error) {
+	var h header
+	members, err := parseObject(b)
+	if err != nil {
+		return h, err
+	}
+	// An extension that must be understood (RFC 7515, section 4.1.11) isn't; the others change what is signed.
+	for _, name := range []string{"crit", "b64", "zip", "enc"} {
+		if _, has := members[name]; has {
+			return h, fmt.Errorf("%s is not supported", name)
+		}
+	}
+	var hasAlgorithm bool
+	for _, field := range []struct {
+		name  string
+		value *string
+		has   *bool
+	}{
+		{"alg", &h.algorithm, &hasAlgorithm},
+		{"kid", &h.keyID, &h.hasKeyID},
+		{"typ", &h.tokenType, &h.hasTokenType},
+	} {
+		if *field.has, err = members.text(field.name, field.value); err != nil {
+			return h, err
+		}
+		if *field.has && *field.value == "" {
+			return h, fmt.Errorf("%s is empty", field.name)
+		}
+	}
+	if !hasAlgorithm {
+		return h, errors.New("alg is missing")
+	}
+	return h, nil
+}
+
+// accepts reports whether a token with this header is an access token of i. An ID token must not pass for one.
+func (i *issuer) accepts(h header) bool {
+	const prefix = "application/"
+	typ := h.tokenType
+	if len(typ) > len(prefix) && strings.EqualFold(typ[:len(prefix)], prefix) {
+		typ = typ[len(prefix):]
+	}
+	if strings.EqualFold(typ, "at+jwt") {
+		return true
+	}
+	return i.TokenType == "" && (!h.hasTokenType || strings.EqualFold(typ, "JWT"))
+}

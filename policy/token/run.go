@@ -1,0 +1,110 @@
+package token
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+)
+
+// Run keeps the keys fresh until ctx ends: URLs every RefreshInterval, sooner after a failure, and files every
+// FilePoll. It returns nil when all its goroutines and any fetch under way have ended; from then on the keys stay as
+// they are. It may be called once.
+func (v *Verifier) Run(ctx context.Context) error {
+	if v.running.Swap(true) {
+		return errors.New("tokens: Run was called before")
+	}
+	var watchers sync.WaitGroup
+	for _, from := range v.issuers {
+		watchers.Go(func() { from.keys.watch(ctx) })
+	}
+	<-ctx.Done()
+	watchers.Wait()
+	v.tasks.stop()
+	return nil
+}
+
+// Refresh reads all keys now, whatever the cool-down, and returns when it is done or ctx ends. Its error joins those
+// of the key managers whose last good keys stay.
+func (v *Verifier) Refresh(ctx context.Context) error {
+	errs := make(chan error, len(v.issuers))
+	for _, from := range v.issuers {
+		go func() {
+			err := from.keys.refresh(ctx)
+			if err != nil {
+				err = fmt.Errorf("key manager %q: %w", from.Name, err)
+			}
+			errs <- err
+		}()
+	}
+	var all []error
+	for range v.issuers {
+		all = append(all, <-errs)
+	}
+	return errors.Join(all...)
+}
+
+// watch reads the source at its interval; a URL at once, for New has not asked it.
+func (r *keyring) watch(ctx context.Context) {
+	pause := r.interval
+	if r.remote {
+		pause = 0
+	}
+	timer := time.NewTimer(pause)
+	defer timer.Stop()
+	for {
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+			return
+		}
+		// Its error is logged where it arises, and counted for the backoff.
+		_ = r.refresh(ctx)
+		timer.Reset(r.pause())
+	}
+}
+
+func (r *keyring) pause() time.Duration {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.failures > 0 {
+		return min(r.backoff(), r.interval)
+	}
+	return r.interval
+}
+
+// tasks are goroutines that belong to a verifier rather than to a caller.
+type tasks struct {
+	ctx    context.Context
+	cancel context.CancelFunc
+
+	mu      sync.Mutex
+	stopped bool
+	group   sync.WaitGroup
+}
+
+func newTasks() *tasks {
+	ctx, cancel := context.WithCancel(context.Background())
+	return &tasks{ctx: ctx, cancel: cancel}
+}
+
+// start runs task unless the tasks have been stopped.
+func (t *tasks) start(task func(ctx context.Context)) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.stopped {
+		return false
+	}
+	t.group.Go(func() { task(t.ctx) })
+	return true
+}
+
+// stop ends the tasks and waits for them.
+func (t *tasks) stop() {
+	t.mu.Lock()
+	t.stopped = true
+	t.mu.Unlock()
+	t.cancel()
+	t.group.Wait()
+}

@@ -1,0 +1,289 @@
+// Package token verifies OAuth2 access tokens that are JWTs, by the keys of the key managers that issue them.
+package token
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"runtime/debug"
+	"slices"
+	"sync/atomic"
+	"time"
+
+	"github.com/golang-jwt/jwt/v5"
+)
+
+var (
+	// ErrInvalid means that the token is not good, whatever is wrong with it. Asking again will not help.
+	ErrInvalid = errors.New("token is not valid")
+
+	// ErrExpired means that the token has expired and that everything else about it is good. It is an ErrInvalid, too.
+	ErrExpired error = expiredError{}
+
+	// ErrUnavailable means that nothing can be said about the token: the keys of its issuer were never had, or are
+	// too old, and the issuer is away.
+	ErrUnavailable = errors.New("keys of the token's issuer are not available")
+)
+
+type expiredError struct{}
+
+func (expiredError) Error() string        { return "token has expired" }
+func (expiredError) Is(target error) bool { return target == ErrInvalid }
+
+// A KeyManager is an issuer of access tokens and where its keys are. Exactly one of JWKS and CertificateFile is set.
+type KeyManager struct {
+	// Name tells it from others, in Claims and in logs. It is required.
+	Name string
+
+	// Type is WSO2's word for its make: default, WSO2-IS, WSO2-IS-7 or custom. All verify alike.
+	Type string
+
+	// Issuer is compared byte by byte with the token's iss. It is required, and no two key managers share one.
+	Issuer string
+
+	// JWKS is the http or https URL, or the file, of its JSON Web Key Set (RFC 7517). A plain http URL draws a
+	// warning unless its host is loopback. An https URL honours HTTPS_PROXY; the issuer's certificate is verified.
+	JWKS string
+
+	// CertificateFile is a PEM file with exactly one certificate or public key. The token's kid is then not looked at.
+	CertificateFile string
+
+	// CAFile is a PEM file with the roots for the TLS of an https JWKS; empty means those of the system. It is read
+	// again at each fetch.
+	CAFile string
+
+	// TokenType "at+jwt" demands that typ of a token's header (RFC 9068); empty admits no typ, JWT and at+jwt. Both
+	// take the typ with and without "application/", in any case.
+	TokenType string
+}
+
+// A Config makes a Verifier.
+type Config struct {
+	KeyManagers []KeyManager
+
+	Now func() time.Time // the clock that judges tokens; nil means time.Now
+	Log *slog.Logger     // what happens to keys; nil means nowhere
+
+	// CacheSize is how many verified tokens are remembered; 0 means 65,536. One longer than 1 KiB counts as several.
+	CacheSize int
+
+	RefreshInterval time.Duration // between two reads of a JWKS URL; 0 means 5 min
+	CoolDown        time.Duration // an unknown kid brings at most one fetch within it; 0 means 30 s
+	FetchTimeout    time.Duration // for one fetch, the body included; 0 means 5 s
+	FilePoll        time.Duration // between two reads of a JWKS or certificate file; 0 means 10 s
+	MaxAge          time.Duration // keys that could not be read anew for so long are used no more; 0 means 24 h
+
+	// Leeway is for clocks that differ: a token is taken so long after exp and before nbf. 0 means 60 s, and more is
+	// an error.
+	Leeway time.Duration
+}
+
+// Claims are what a verified token says. They are shared by all calls with that token: nobody changes them.
+type Claims struct {
+	KeyManager string    // the name of the one that issued it
+	Issuer     string    // iss
+	Subject    string    // sub; may be empty
+	ClientID   string    // azp, else client_id, else WSO2's consumerKey; may be empty
+	TokenID    string    // jti; may be empty
+	Scopes     []string  // scope, else scp, whether a list or separated by spaces
+	Audience   []string  // aud, a list or one; the API judges it
+	Expires    time.Time // exp, without leeway
+}
+
+// A Verifier verifies the tokens of its key managers. Its methods may be called concurrently.
+type Verifier struct {
+	now     func() time.Time
+	leeway  time.Duration
+	log     *slog.Logger
+	issuers map[string]*issuer // by iss
+	cache   *cache
+	tasks   *tasks
+	running atomic.Bool
+}
+
+// An issuer is a key manager with its keys.
+type issuer struct {
+	KeyManager
+	keys *keyring
+}
+
+// New checks cfg and reads the files it names; an unreadable one is an error. URLs are not asked yet: one that is down
+// is no error, its tokens are ErrUnavailable. New starts nothing: Run keeps the keys fresh.
+func New(cfg Config) (*Verifier, error) {
+	cfg, err := cfg.withDefaults()
+	if err != nil {
+		return nil, fmt.Errorf("tokens: %w", err)
+	}
+	v := &Verifier{
+		now:     cfg.Now,
+		leeway:  cfg.Leeway,
+		log:     cfg.Log,
+		issuers: make(map[string]*issuer, len(cfg.KeyManagers)),
+		tasks:   newTasks(),
+	}
+	if v.cache, err = newCache(cfg.CacheSize); err != nil {
+		return nil, fmt.Errorf("tokens: %w", err)
+	}
+	names := make(map[string]bool, len(cfg.KeyManagers))
+	for _, km := range cfg.KeyManagers {
+		if err := km.check(); err != nil {
+			return nil, fmt.Errorf("key manager %q: %w", km.Name, err)
+		}
+		if names[km.Name] {
+			return nil, fmt.Errorf("key manager %q: the name is taken", km.Name)
+		}
+		if other := v.issuers[km.Issuer]; other != nil {
+			return nil, fmt.Errorf("key manager %q: issuer %q is that of key manager %q", km.Name, km.Issuer, other.Name)
+		}
+		keys, err := newKeyring(km, cfg, v.tasks)
+		if err != nil {
+			return nil, fmt.Errorf("key manager %q: %w", km.Name, err)
+		}
+		names[km.Name] = true
+		v.issuers[km.Issuer] = &issuer{KeyManager: km, keys: keys}
+	}
+	return v, nil
+}
+
+// Cached returns the claims of a token that Verify found good, if that still holds: it has not expired, and the key
+// that verified it is still one of its issuer's. It neither waits nor allocates.
+func (v *Verifier) Cached(raw []byte) (*Claims, bool) {
+	return v.cache.find(raw, v.now())
+}
+
+// Verify returns the claims of a good token, and remembers it for Cached. It waits only for a key it does not know: at
+// most FetchTimeout, and no longer than ctx. The errors are ErrInvalid, ErrExpired and ErrUnavailable, and say nothing
+// of the token but its kid.
+func (v *Verifier) Verify(ctx context.Context, raw string) (claims *Claims, err error) {
+	defer func() {
+		if cause := recover(); cause != nil {
+			// The value may quote the token: its type and the stack tell enough.
+			v.log.Error("token verification panicked", "type", fmt.Sprintf("%T", cause), "stack", string(debug.Stack()))
+			claims, err = nil, invalid("its verification panicked")
+		}
+	}()
+
+	t, err := parse(raw)
+	if err != nil {
+		return nil, err
+	}
+	from := v.issuers[t.payload.issuer]
+	if from == nil {
+		return nil, invalid("its issuer is not configured")
+	}
+	if !from.accepts(t.header) {
+		return nil, invalid("its typ is not that of an access token")
+	}
+	k, err := from.keys.find(ctx, t.header)
+	if err != nil {
+		return nil, err
+	}
+	verified, err := v.verify(raw, from, k)
+	if err != nil {
+		return nil, err
+	}
+	claims = verified.claims(from)
+	v.cache.add(raw, &entry{claims: claims, from: verified.validFrom(v.leeway), until: claims.Expires.Add(v.leeway), keys: from.keys, key: k})
+	return claims, nil
+}
+
+// verify checks signature, issuer and times. All that is wrong with a token but its age has been found when it returns
+// ErrExpired.
+func (v *Verifier) verify(raw string, from *issuer, k *key) (*payload, error) {
+	parser := jwt.NewParser(
+		jwt.WithValidMethods(k.algorithms),
+		jwt.WithIssuer(from.Issuer),
+		jwt.WithExpirationRequired(),
+		jwt.WithIssuedAt(),
+		jwt.WithLeeway(v.leeway),
+		jwt.WithTimeFunc(v.now),
+		jwt.WithStrictDecoding(),
+	)
+	var p payload
+	_, err := parser.ParseWithClaims(raw, &p, func(*jwt.Token) (any, error) { return k.public, nil })
+	switch {
+	case err == nil:
+		return &p, nil
+	case errors.Is(err, jwt.ErrTokenSignatureInvalid):
+		return nil, invalid("its signature does not verify")
+	case !errors.Is(err, jwt.ErrTokenInvalidClaims):
+		return nil, invalid("it is malformed") // the library's words may quote it
+	case errors.Is(err, jwt.ErrTokenNotValidYet):
+		return nil, invalid("it is not valid yet")
+	case errors.Is(err, jwt.ErrTokenUsedBeforeIssued):
+		return nil, invalid("it was issued in the future")
+	case errors.Is(err, jwt.ErrTokenInvalidIssuer), errors.Is(err, jwt.ErrTokenRequiredClaimMissing):
+		return nil, invalid("a claim is missing or wrong")
+	case errors.Is(err, jwt.ErrTokenExpired):
+		return nil, ErrExpired
+	default:
+		return nil, invalid("its claims do not hold")
+	}
+}
+
+// invalid is an ErrInvalid for the given reason, which must not quote the token.
+func invalid(reason string) error {
+	return fmt.Errorf("%w: %s", ErrInvalid, reason)
+}
+
+// check finds what is wrong with a key manager apart from its files.
+func (km KeyManager) check() error {
+	switch {
+	case km.Name == "":
+		return errors.New("it has no name")
+	case km.Issuer == "":
+		return errors.New("it has no issuer")
+	case !slices.Contains([]string{"default", "WSO2-IS", "WSO2-IS-7", "custom"}, km.Type):
+		return fmt.Errorf("type %q is none of default, WSO2-IS, WSO2-IS-7, custom", km.Type)
+	case km.TokenType != "" && km.TokenType != "at+jwt":
+		return fmt.Errorf("token type %q is not at+jwt", km.TokenType)
+	case km.JWKS == "" && km.CertificateFile == "":
+		return errors.New("it has neither a JWKS nor a certificate")
+	case km.JWKS != "" && km.CertificateFile != "":
+		return errors.New("it has both a JWKS and a certificate")
+	}
+	return nil
+}
+
+// withDefaults fills in what zero means, and copies what the caller may change.
+func (cfg Config) withDefaults() (Config, error) {
+	cfg.KeyManagers = slices.Clone(cfg.KeyManagers)
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	if cfg.CacheSize < 0 {
+		return cfg, errors.New("the cache size is negative")
+	}
+	if cfg.CacheSize == 0 {
+		cfg.CacheSize = 65536
+	}
+	for _, d := range []struct {
+		name     string
+		value    *time.Duration
+		standard time.Duration
+	}{
+		{"refresh interval", &cfg.RefreshInterval, 5 * time.Minute},
+		{"cool-down", &cfg.CoolDown, 30 * time.Second},
+		{"fetch timeout", &cfg.FetchTimeout, 5 * time.Second},
+		{"file poll interval", &cfg.FilePoll, 10 * time.Second},
+		{"maximum age", &cfg.MaxAge, 24 * time.Hour},
+		{"leeway", &cfg.Leeway, maxLeeway},
+	} {
+		if *d.value < 0 {
+			return cfg, fmt.Errorf("the %s is negative", d.name)
+		}
+		if *d.value == 0 {
+			*d.value = d.standard
+		}
+	}
+	if cfg.Leeway > maxLeeway {
+		return cfg, fmt.Errorf("the leeway is more than %v", maxLeeway)
+	}
+	return cfg, nil
+}
+
+const maxLeeway = 60 * time.Second
