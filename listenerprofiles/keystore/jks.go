@@ -1,0 +1,207 @@
+package keystore
+
+import (
+	"bytes"
+	"crypto"
+	"crypto/sha1" // JKS knows no other digest.
+	"crypto/subtle"
+	"crypto/x509"
+	"encoding/asn1"
+	"encoding/binary"
+	"fmt"
+	"unicode/utf16"
+)
+
+// JKS is read by hand and not by a library: lengths in the file are held against what is there before anything is
+// allocated, and passwords beyond ASCII are UTF-16, as Java writes them.
+const (
+	jksKey     = 1
+	jksTrusted = 2
+)
+
+// openJKS reads the format of sun.security.provider.JavaKeyStore: magic, version, entries, and a SHA-1 over the
+// password, a constant and everything before it.
+func openJKS(data []byte, ref Ref) (*Store, error) {
+	entries, err := parseJKS(data)
+	if err != nil {
+		return nil, err
+	}
+	body, digest := data[:len(data)-sha1.Size], data[len(data)-sha1.Size:]
+	h := sha1.New()
+	h.Write(utf16Bytes(ref.Password))
+	h.Write([]byte("Mighty Aphrodite"))
+	h.Write(body)
+	if subtle.ConstantTimeCompare(h.Sum(nil), digest) != 1 {
+		if ref.Password == "" {
+			return nil, fmt.Errorf("%w: no password is given", ErrPassword)
+		}
+		return nil, ErrPassword
+	}
+	password := ref.KeyPassword
+	if password == "" {
+		password = ref.Password
+	}
+	s := &Store{}
+	for _, e := range entries {
+		var chain []*x509.Certificate
+		for _, der := range e.certificates {
+			cert, err := parseCertificate(der)
+			if err != nil {
+				return nil, fmt.Errorf("entry %q: %w", e.alias, err)
+			}
+			chain = append(chain, cert)
+		}
+		if e.sealed == nil {
+			s.trusted = append(s.trusted, chain...)
+			continue
+		}
+		s.keys = append(s.keys, keyEntry{alias: e.alias, chain: chain, open: func() (crypto.PrivateKey, error) {
+			return openJKSKey(e.sealed, password)
+		}})
+	}
+	return s, nil
+}
+
+// A jksEntry is one entry as it stands in the file. Its slices point into the file.
+type jksEntry struct {
+	alias        string
+	sealed       []byte // EncryptedPrivateKeyInfo; nil in a trusted-certificate entry
+	certificates [][]byte
+}
+
+// parseJKS reads the structure and judges neither password nor certificates.
+func parseJKS(data []byte) ([]jksEntry, error) {
+	if len(data) < 12+sha1.Size {
+		return nil, fmt.Errorf("JKS: file cut short: %w", ErrFormat)
+	}
+	r := &reader{data: data[4 : len(data)-sha1.Size]}
+	version := r.uint32()
+	if version != 1 && version != 2 {
+		return nil, fmt.Errorf("JKS: unknown version %d: %w", version, ErrFormat)
+	}
+	count := r.uint32()
+	if count > MaxEntries {
+		return nil, fmt.Errorf("JKS: %d entries, at most %d are read: %w", count, MaxEntries, ErrFormat)
+	}
+	var entries []jksEntry
+	certificates := 0
+	for range count {
+		tag := r.uint32()
+		e := jksEntry{alias: string(r.bytes(int(r.uint16())))}
+		r.bytes(8) // creation time
+		n := uint32(1)
+		switch {
+		case r.short:
+		case tag == jksKey:
+			e.sealed = r.bytes(int(r.uint32()))
+			n = r.uint32()
+		case tag == jksTrusted:
+		default:
+			return nil, fmt.Errorf("JKS: entry %q: unknown kind %d: %w", e.alias, tag, ErrFormat)
+		}
+		for range n {
+			if r.short {
+				return nil, fmt.Errorf("JKS: file cut short: %w", ErrFormat)
+			}
+			if certificates++; certificates > MaxEntries {
+				return nil, fmt.Errorf("JKS: more than %d certificates: %w", MaxEntries, ErrFormat)
+			}
+			if version == 2 {
+				if kind := r.bytes(int(r.uint16())); !r.short && string(kind) != "X.509" {
+					return nil, fmt.Errorf("JKS: entry %q: certificate of type %q: %w", e.alias, kind, ErrFormat)
+				}
+			}
+			e.certificates = append(e.certificates, r.bytes(int(r.uint32())))
+		}
+		entries = append(entries, e)
+	}
+	if r.short {
+		return nil, fmt.Errorf("JKS: file cut short: %w", ErrFormat)
+	}
+	if len(r.data) != 0 {
+		return nil, fmt.Errorf("JKS: %d bytes after the last entry: %w", len(r.data), ErrFormat)
+	}
+	return entries, nil
+}
+
+// A reader takes fields off data. Once one is longer than what is left, short is set and all that follows is empty.
+type reader struct {
+	data  []byte
+	short bool
+}
+
+func (r *reader) bytes(n int) []byte {
+	if r.short || n < 0 || n > len(r.data) {
+		r.short = true
+		return nil
+	}
+	b := r.data[:n:n]
+	r.data = r.data[n:]
+	return b
+}
+
+func (r *reader) uint16() uint16 {
+	if b := r.bytes(2); b != nil {
+		return binary.BigEndian.Uint16(b)
+	}
+	return 0
+}
+
+func (r *reader) uint32() uint32 {
+	if b := r.bytes(4); b != nil {
+		return binary.BigEndian.Uint32(b)
+	}
+	return 0
+}
+
+// oidJavaKeyProtector marks a key sealed by sun.security.provider.KeyProtector.
+var oidJavaKeyProtector = asn1.ObjectIdentifier{1, 3, 6, 1, 4, 1, 42, 2, 17, 1, 1}
+
+// openJKSKey unseals a key: salt, the PKCS #8 key under a key stream of chained SHA-1, and a SHA-1 over password and key.
+func openJKSKey(sealed []byte, password string) (crypto.PrivateKey, error) {
+	var info struct {
+		Algorithm struct {
+			ID         asn1.ObjectIdentifier
+			Parameters asn1.RawValue `asn1:"optional"`
+		}
+		Data []byte
+	}
+	rest, err := asn1.Unmarshal(sealed, &info)
+	if err != nil || len(rest) != 0 {
+		return nil, fmt.Errorf("sealed key: not an EncryptedPrivateKeyInfo: %w", ErrFormat)
+	}
+	if !info.Algorithm.ID.Equal(oidJavaKeyProtector) {
+		return nil, fmt.Errorf("sealed key: unknown algorithm %s: %w", info.Algorithm.ID, ErrFormat)
+	}
+	if len(info.Data) < 2*sha1.Size {
+		return nil, fmt.Errorf("sealed key: cut short: %w", ErrFormat)
+	}
+	secret := utf16Bytes(password)
+	digest, covered := info.Data[:sha1.Size], info.Data[sha1.Size:len(info.Data)-sha1.Size]
+	plain := make([]byte, 0, len(covered)+sha1.Size)
+	for len(plain) < len(covered) {
+		sum := sha1.Sum(append(bytes.Clone(secret), digest...))
+		digest = sum[:]
+		plain = append(plain, digest...)
+	}
+	plain = plain[:len(covered)]
+	subtle.XORBytes(plain, plain, covered)
+	check := sha1.Sum(append(bytes.Clone(secret), plain...))
+	if subtle.ConstantTimeCompare(check[:], info.Data[len(info.Data)-sha1.Size:]) != 1 {
+		return nil, fmt.Errorf("key password: %w", ErrPassword)
+	}
+	key, err := x509.ParsePKCS8PrivateKey(plain)
+	if err != nil {
+		return nil, fmt.Errorf("the key is of no kind that is served here: %w", ErrFormat)
+	}
+	return key, nil
+}
+
+// utf16Bytes is a password as Java hashes it: UTF-16, high byte first.
+func utf16Bytes(s string) []byte {
+	var b []byte
+	for _, u := range utf16.Encode([]rune(s)) {
+		b = binary.BigEndian.AppendUint16(b, u)
+	}
+	return b
+}

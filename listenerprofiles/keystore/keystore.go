@@ -1,0 +1,257 @@
+// Package keystore opens JKS, PKCS #12 and PEM keystores.
+package keystore
+
+import (
+	"bytes"
+	"crypto"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"time"
+)
+
+// Bounds of what Open reads. A store that real tools write is far below each of them.
+const (
+	MaxSize    = 16 << 20 // bytes in a file
+	MaxEntries = 10_000   // entries in a store, and certificates in all
+)
+
+// The reasons that callers may ask for with errors.Is. Every other error of this package wraps ErrFormat.
+var (
+	ErrPassword = errors.New("wrong password, or the file was altered")
+	ErrNoEntry  = errors.New("no such key entry")
+	ErrEmpty    = errors.New("no trusted certificate")
+	ErrExpired  = errors.New("certificate expired")
+	ErrFormat   = errors.New("not a usable keystore")
+)
+
+// A Ref says where a keystore is and how to open it, as WSO2's KeyStore and TrustStore elements do. However it is
+// printed, logged or marshalled, its passwords are not shown.
+type Ref struct {
+	Location    string // the file, for messages only: this package reads no files
+	Type        string // JKS, PKCS12 or PEM, without case; "" means by content. JKS and PKCS12 stand for each other, as in Java
+	Password    string // of the store; PEM needs none
+	KeyPassword string // of the keys; "" means Password
+	Alias       string // the key entry to serve (ServerCertificateAlias); "" means all of them
+}
+
+// String returns the location, type and alias.
+func (r Ref) String() string {
+	s := r.Location
+	if r.Type != "" {
+		s += " (" + r.Type + ")"
+	}
+	if r.Alias != "" {
+		s += " alias " + r.Alias
+	}
+	return s
+}
+
+// Format writes String for every verb, %#v included.
+func (r Ref) Format(f fmt.State, _ rune) { _, _ = f.Write([]byte(r.String())) }
+
+// LogValue returns String.
+func (r Ref) LogValue() slog.Value { return slog.StringValue(r.String()) }
+
+// MarshalJSON writes String.
+func (r Ref) MarshalJSON() ([]byte, error) { return json.Marshal(r.String()) }
+
+// A Store is an opened keystore. It never changes.
+type Store struct {
+	location string
+	keys     []keyEntry
+	trusted  []*x509.Certificate
+}
+
+// A keyEntry is a private key and its certificates, leaf first. The key may still be sealed with a password of its own.
+type keyEntry struct {
+	alias string
+	chain []*x509.Certificate
+	open  func() (crypto.PrivateKey, error)
+}
+
+// Open reads the keystore in data, which is the content of the file ref.Location. What data is shows in its first bytes;
+// ref.Type may only say PEM or not PEM. Store password and integrity are checked here, for JKS and PKCS #12; a JKS key's own
+// password is checked by KeyPairs.
+//
+// A JCEKS store, and a PKCS #12 store that can't be read, are errors that name the cure.
+func Open(data []byte, ref Ref) (*Store, error) {
+	s, err := open(data, ref)
+	if err != nil {
+		return nil, fmt.Errorf("keystore %s: %w", ref.Location, err)
+	}
+	s.location = ref.Location
+	return s, nil
+}
+
+func open(data []byte, ref Ref) (*Store, error) {
+	if len(data) > MaxSize {
+		return nil, fmt.Errorf("larger than %d bytes: %w", MaxSize, ErrFormat)
+	}
+	declared := strings.ToUpper(ref.Type)
+	switch declared {
+	case "", "JKS", "PKCS12", "PEM":
+	default:
+		return nil, fmt.Errorf("unknown type %q, it is one of JKS, PKCS12, PEM: %w", ref.Type, ErrFormat)
+	}
+	found := detect(data)
+	if found != unknown && declared != "" && (declared == "PEM") != (found == textPEM) {
+		return nil, fmt.Errorf("declared as %s, but the content is %s: %w", declared, found, ErrFormat)
+	}
+	switch found {
+	case javaJKS:
+		return openJKS(data, ref)
+	case derPKCS12:
+		return openPKCS12(data, ref)
+	case textPEM:
+		return openPEM(data)
+	case javaJCEKS:
+		return nil, fmt.Errorf("JCEKS is not read here, convert it: %s: %w", cure(ref), ErrFormat)
+	}
+	if len(data) == 0 {
+		return nil, fmt.Errorf("empty file: %w", ErrFormat)
+	}
+	return nil, fmt.Errorf("neither JKS, PKCS12 nor PEM: %w", ErrFormat)
+}
+
+// A format is what a file's content shows it to be.
+type format string
+
+const (
+	unknown   format = "unknown"
+	javaJKS   format = "JKS"
+	javaJCEKS format = "JCEKS"
+	derPKCS12 format = "PKCS12"
+	textPEM   format = "PEM"
+)
+
+func detect(data []byte) format {
+	switch {
+	case bytes.HasPrefix(data, []byte{0xfe, 0xed, 0xfe, 0xed}):
+		return javaJKS
+	case bytes.HasPrefix(data, []byte{0xce, 0xce, 0xce, 0xce}):
+		return javaJCEKS
+	case bytes.HasPrefix(data, []byte{0x30}) && !isText(data): // a DER SEQUENCE
+		return derPKCS12
+	case isText(data):
+		return textPEM
+	}
+	return unknown
+}
+
+func isText(data []byte) bool {
+	return bytes.IndexByte(data, 0) < 0 && bytes.Contains(data, []byte(pemBegin))
+}
+
+// cure is the command that turns a store which only Java reads into one that is read here.
+func cure(ref Ref) string {
+	return fmt.Sprintf("keytool -importkeystore -srckeystore %s -destkeystore %s.new.jks -deststoretype JKS", ref.Location, ref.Location)
+}
+
+// KeyPairs returns the key entries in the order of the file or, when alias is given, exactly that one. Aliases compare without
+// case, as in Java. Each pair has its Leaf set, and the key belongs to the leaf.
+//
+// The error wraps ErrNoEntry when there is no key, or none of that alias, ErrPassword when a key's own password is wrong,
+// and ErrExpired when a leaf's NotAfter is before now.
+func (s *Store) KeyPairs(alias string, now time.Time) ([]tls.Certificate, error) {
+	entries, err := s.find(alias)
+	if err != nil {
+		return nil, fmt.Errorf("keystore %s: %w", s.location, err)
+	}
+	pairs := make([]tls.Certificate, 0, len(entries))
+	for _, entry := range entries {
+		pair, err := entry.pair(now)
+		if err != nil {
+			return nil, fmt.Errorf("keystore %s: key entry %q: %w", s.location, entry.alias, err)
+		}
+		pairs = append(pairs, pair)
+	}
+	return pairs, nil
+}
+
+func (s *Store) find(alias string) ([]keyEntry, error) {
+	if len(s.keys) == 0 {
+		return nil, fmt.Errorf("it holds no private key: %w", ErrNoEntry)
+	}
+	if alias == "" {
+		return s.keys, nil
+	}
+	var found []keyEntry
+	var names []string
+	for _, entry := range s.keys {
+		names = append(names, fmt.Sprintf("%q", entry.alias))
+		if strings.EqualFold(entry.alias, alias) {
+			found = append(found, entry)
+		}
+	}
+	switch len(found) {
+	case 1:
+		return found, nil
+	case 0:
+		const shown = 10
+		if len(names) > shown {
+			names = append(names[:shown], "…")
+		}
+		return nil, fmt.Errorf("alias %q: %w; it has %s", alias, ErrNoEntry, strings.Join(names, ", "))
+	}
+	return nil, fmt.Errorf("alias %q names %d key entries: %w", alias, len(found), ErrFormat)
+}
+
+func (e keyEntry) pair(now time.Time) (tls.Certificate, error) {
+	if len(e.chain) == 0 {
+		return tls.Certificate{}, fmt.Errorf("it has no certificate: %w", ErrFormat)
+	}
+	key, err := e.open()
+	if err != nil {
+		return tls.Certificate{}, err
+	}
+	leaf := e.chain[0]
+	if !matches(key, leaf) {
+		return tls.Certificate{}, fmt.Errorf("the key does not belong to the certificate %q: %w", leaf.Subject, ErrFormat)
+	}
+	if now.After(leaf.NotAfter) {
+		return tls.Certificate{}, fmt.Errorf("%w on %s", ErrExpired, leaf.NotAfter.UTC().Format(time.RFC3339))
+	}
+	pair := tls.Certificate{PrivateKey: key, Leaf: leaf}
+	for _, c := range e.chain {
+		pair.Certificate = append(pair.Certificate, c.Raw)
+	}
+	return pair, nil
+}
+
+// matches reports whether cert certifies key's public half.
+func matches(key crypto.PrivateKey, cert *x509.Certificate) bool {
+	signer, ok := key.(crypto.Signer)
+	if !ok {
+		return false
+	}
+	public, ok := signer.Public().(interface{ Equal(crypto.PublicKey) bool })
+	return ok && public.Equal(cert.PublicKey)
+}
+
+// Trust returns the trusted certificates: the trusted-certificate entries of a JKS or PKCS #12 store, every certificate
+// of a PEM file without a private key. The certificates of key entries are not trusted, which is stricter than Java.
+// The error wraps ErrEmpty when there is none.
+func (s *Store) Trust() (*Trust, error) {
+	t, err := NewTrust(s.trusted)
+	if err != nil {
+		if len(s.keys) > 0 {
+			err = fmt.Errorf("%w: it holds private keys only", err)
+		}
+		return nil, fmt.Errorf("keystore %s: %w", s.location, err)
+	}
+	return t, nil
+}
+
+// parseCertificate parses exactly one certificate.
+func parseCertificate(der []byte) (*x509.Certificate, error) {
+	cert, err := x509.ParseCertificate(der)
+	if err != nil {
+		return nil, fmt.Errorf("certificate: %w (%w)", err, ErrFormat)
+	}
+	return cert, nil
+}

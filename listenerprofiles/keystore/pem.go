@@ -1,0 +1,77 @@
+package keystore
+
+import (
+	"bytes"
+	"crypto"
+	"crypto/x509"
+	"encoding/pem"
+	"fmt"
+)
+
+const pemBegin = "-----BEGIN "
+
+// openPEM reads certificates and at most one private key. With a key, the certificates are its chain, leaf first; without
+// one they are trusted. Text between the blocks is skipped, a block that can't be read is not.
+func openPEM(data []byte) (*Store, error) {
+	var certs []*x509.Certificate
+	var key crypto.PrivateKey
+	begun := bytes.Count(data, []byte(pemBegin))
+	for n := 1; ; n++ {
+		block, rest := pem.Decode(data)
+		if block == nil {
+			break
+		}
+		data = rest
+		begun--
+		switch block.Type {
+		case "CERTIFICATE", "X509 CERTIFICATE":
+			cert, err := parseCertificate(block.Bytes)
+			if err != nil {
+				return nil, fmt.Errorf("PEM block %d: %w", n, err)
+			}
+			if len(certs) == MaxEntries {
+				return nil, fmt.Errorf("PEM: more than %d certificates: %w", MaxEntries, ErrFormat)
+			}
+			certs = append(certs, cert)
+		case "EC PARAMETERS": // openssl ecparam writes it before the key, which repeats it
+		case "ENCRYPTED PRIVATE KEY":
+			return nil, fmt.Errorf("PEM block %d: encrypted private keys are not read, write it plain: openssl pkey -in ENCRYPTED -out PLAIN: %w", n, ErrFormat)
+		default:
+			k, err := parsePEMKey(block)
+			if err != nil {
+				return nil, fmt.Errorf("PEM block %d: %w", n, err)
+			}
+			if key != nil {
+				return nil, fmt.Errorf("PEM block %d: a second private key: %w", n, ErrFormat)
+			}
+			key = k
+		}
+	}
+	if begun != 0 {
+		return nil, fmt.Errorf("PEM: %d blocks are damaged or cut short: %w", begun, ErrFormat)
+	}
+	if key == nil {
+		return &Store{trusted: certs}, nil
+	}
+	return &Store{keys: []keyEntry{{chain: certs, open: func() (crypto.PrivateKey, error) { return key, nil }}}}, nil
+}
+
+func parsePEMKey(block *pem.Block) (key crypto.PrivateKey, err error) {
+	if block.Headers["DEK-Info"] != "" {
+		return nil, fmt.Errorf("encrypted private keys are not read, write it plain: openssl pkey -in ENCRYPTED -out PLAIN: %w", ErrFormat)
+	}
+	switch block.Type {
+	case "PRIVATE KEY":
+		key, err = x509.ParsePKCS8PrivateKey(block.Bytes)
+	case "RSA PRIVATE KEY":
+		key, err = x509.ParsePKCS1PrivateKey(block.Bytes)
+	case "EC PRIVATE KEY":
+		key, err = x509.ParseECPrivateKey(block.Bytes)
+	default:
+		return nil, fmt.Errorf("%q is neither a certificate nor a private key: %w", block.Type, ErrFormat)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%q can't be read: %w", block.Type, ErrFormat)
+	}
+	return key, nil
+}

@@ -1,0 +1,164 @@
+package keystore
+
+import (
+	"crypto/ecdsa"
+	"crypto/ed25519"
+	"crypto/elliptic"
+	"crypto/rsa"
+	"crypto/sha256"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+)
+
+// Bounds of what Verify looks at. They keep hostile chains from costing CPU.
+const (
+	MaxChain   = 16   // certificates that a client shows
+	MinRSABits = 2048 // of a leaf
+	MaxRSABits = 8192 // of any certificate
+)
+
+// A Trust is the entries of a trust store. It never changes, and system roots are never part of it.
+type Trust struct {
+	certs   []*x509.Certificate
+	entries map[[sha256.Size]byte]struct{} // by digest of the whole DER
+	pool    *x509.CertPool
+}
+
+// A Validity is the window [From, Until) in which an answer of Verify holds.
+type Validity struct{ From, Until time.Time }
+
+// Contains reports whether now lies in the window.
+func (v Validity) Contains(now time.Time) bool { return !now.Before(v.From) && now.Before(v.Until) }
+
+// NewTrust returns a Trust of certs. Without any the error is ErrEmpty: an empty store is never "trust everybody".
+func NewTrust(certs []*x509.Certificate) (*Trust, error) {
+	t := &Trust{entries: make(map[[sha256.Size]byte]struct{}, len(certs)), pool: x509.NewCertPool()}
+	for _, cert := range certs {
+		if cert == nil {
+			continue
+		}
+		t.certs = append(t.certs, cert)
+		t.entries[sha256.Sum256(cert.Raw)] = struct{}{}
+		t.pool.AddCert(cert)
+	}
+	if len(t.certs) == 0 {
+		return nil, ErrEmpty
+	}
+	return t, nil
+}
+
+// Pool returns a copy of the entries as a pool, for tls.Config.ClientCAs.
+func (t *Trust) Pool() *x509.CertPool { return t.pool.Clone() }
+
+// Certificates returns the entries in the order of the file.
+func (t *Trust) Certificates() []*x509.Certificate { return slices.Clone(t.certs) }
+
+// Verify reports whether chain[0], the certificate whose key a client has proven, is good at now: it is byte for byte an
+// entry of the store, or chains to one (RFC 5280) by way of the rest of chain; everything on the way is within its
+// validity; and it has no extended key usage, or one that allows client authentication. The rest of chain only ever
+// helps to build the path: it is no identity.
+//
+// The answer holds for the whole Validity, so it may be kept with the chain until then.
+func (t *Trust) Verify(chain []*x509.Certificate, now time.Time) (Validity, error) {
+	if len(chain) == 0 || chain[0] == nil {
+		return Validity{}, errors.New("no client certificate")
+	}
+	if len(chain) > MaxChain {
+		return Validity{}, fmt.Errorf("a chain of %d certificates, at most %d are looked at", len(chain), MaxChain)
+	}
+	if t == nil {
+		return Validity{}, ErrEmpty
+	}
+	leaf := chain[0]
+	if err := checkLeaf(leaf, now); err != nil {
+		return Validity{}, err
+	}
+	if _, ok := t.entries[sha256.Sum256(leaf.Raw)]; ok {
+		return window(leaf), nil
+	}
+	intermediates := x509.NewCertPool()
+	for _, cert := range chain[1:] {
+		if cert == nil || tooBig(cert) {
+			continue
+		}
+		intermediates.AddCert(cert)
+	}
+	paths, err := leaf.Verify(x509.VerifyOptions{
+		Roots:         t.pool,
+		Intermediates: intermediates,
+		CurrentTime:   now,
+		KeyUsages:     []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
+	})
+	if err != nil {
+		return Validity{}, fmt.Errorf("client certificate: %w", err)
+	}
+	var best Validity
+	for _, path := range paths {
+		if v := window(path...); v.Until.After(best.Until) {
+			best = v
+		}
+	}
+	return best, nil
+}
+
+// checkLeaf holds for a leaf that is an entry as for one that chains to an entry.
+func checkLeaf(leaf *x509.Certificate, now time.Time) error {
+	switch {
+	case now.After(leaf.NotAfter):
+		return fmt.Errorf("client %w on %s", ErrExpired, leaf.NotAfter.UTC().Format(time.RFC3339))
+	case now.Before(leaf.NotBefore):
+		return fmt.Errorf("client certificate not valid before %s", leaf.NotBefore.UTC().Format(time.RFC3339))
+	case len(leaf.UnhandledCriticalExtensions) > 0:
+		return fmt.Errorf("client certificate: unknown critical extension %s", leaf.UnhandledCriticalExtensions[0])
+	case !allowsClientAuth(leaf):
+		return errors.New("client certificate: its extended key usage does not allow client authentication")
+	}
+	return checkKey(leaf)
+}
+
+func allowsClientAuth(leaf *x509.Certificate) bool {
+	if len(leaf.ExtKeyUsage) == 0 && len(leaf.UnknownExtKeyUsage) == 0 {
+		return true
+	}
+	return slices.Contains(leaf.ExtKeyUsage, x509.ExtKeyUsageClientAuth) || slices.Contains(leaf.ExtKeyUsage, x509.ExtKeyUsageAny)
+}
+
+func checkKey(leaf *x509.Certificate) error {
+	switch key := leaf.PublicKey.(type) {
+	case *rsa.PublicKey:
+		if bits := key.N.BitLen(); bits < MinRSABits || bits > MaxRSABits {
+			return fmt.Errorf("client certificate: RSA key of %d bits, between %d and %d are accepted", bits, MinRSABits, MaxRSABits)
+		}
+	case *ecdsa.PublicKey:
+		if key.Curve == elliptic.P224() {
+			return errors.New("client certificate: curve P-224 is not accepted")
+		}
+	case ed25519.PublicKey:
+	default:
+		return errors.New("client certificate: unknown kind of key")
+	}
+	return nil
+}
+
+func tooBig(cert *x509.Certificate) bool {
+	key, ok := cert.PublicKey.(*rsa.PublicKey)
+	return ok && key.N.BitLen() > MaxRSABits
+}
+
+// window is the time in which all of path is valid. NotAfter itself belongs to it.
+func window(path ...*x509.Certificate) Validity {
+	v := Validity{From: path[0].NotBefore, Until: path[0].NotAfter}
+	for _, cert := range path[1:] {
+		if cert.NotBefore.After(v.From) {
+			v.From = cert.NotBefore
+		}
+		if cert.NotAfter.Before(v.Until) {
+			v.Until = cert.NotAfter
+		}
+	}
+	v.Until = v.Until.Add(1)
+	return v
+}
