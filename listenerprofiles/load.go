@@ -1,0 +1,298 @@
+package listenerprofiles
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash"
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"sallyport/listenerprofiles/keystore"
+)
+
+// A Config says where a listener's profiles come from.
+type Config struct {
+	Listener          string                       // its name, for messages
+	Own               Settings                     // the listener's own, for whatever no profile serves; paths and passwords ready to use
+	FilePath          string                       // listenerprofiles.xml; "" means that there is none
+	BaseDir           string                       // what relative paths in the file count from; "" means the file's folder
+	FileReadInterval  time.Duration                // between two looks at the file; 0 means 10 min
+	StoreReadInterval time.Duration                // between two looks at the stores, the listener's own included; 0 means 10 s
+	Now               func() time.Time             // the clock for expiry; nil means time.Now
+	Log               *slog.Logger                 // nil means none
+	ReadFile          func(string) ([]byte, error) // nil means regular files of at most keystore.MaxSize bytes
+}
+
+func (c Config) withDefaults() Config {
+	if c.Own.Name == "" {
+		c.Own.Name = strings.TrimSpace("listener " + c.Listener)
+	}
+	if c.BaseDir == "" {
+		c.BaseDir = filepath.Dir(c.FilePath)
+	}
+	if c.FileReadInterval <= 0 {
+		c.FileReadInterval = 10 * time.Minute
+	}
+	if c.StoreReadInterval <= 0 {
+		c.StoreReadInterval = 10 * time.Second
+	}
+	if c.Now == nil {
+		c.Now = time.Now
+	}
+	if c.Log == nil {
+		c.Log = slog.New(slog.DiscardHandler)
+	}
+	if c.ReadFile == nil {
+		c.ReadFile = readFile
+	}
+	return c
+}
+
+// Load reads the file and every store that it and the listener name, each once, checks all of it, and builds the Set. Any problem
+// refuses the whole; as many as can be found at once are in the error, those of the file as *ParseError.
+//
+// A profile whose settings and stores are those of one in last, which may be nil, is that one: its session tickets stay
+// good. When nothing at all has changed Load returns last.
+func Load(cfg Config, last *Set) (*Set, error) {
+	return newLoader(cfg.withDefaults(), last).load()
+}
+
+// A loader is one attempt: it reads each file once.
+type loader struct {
+	cfg   Config
+	last  *Set
+	files map[string]content
+	all   hash.Hash // of everything that was read and said, in order
+}
+
+type content struct {
+	data []byte
+	err  error
+}
+
+func newLoader(cfg Config, last *Set) *loader {
+	return &loader{cfg: cfg, last: last, files: make(map[string]content), all: sha256.New()}
+}
+
+func (l *loader) read(path string) ([]byte, error) {
+	c, ok := l.files[path]
+	if !ok {
+		c.data, c.err = l.cfg.ReadFile(path)
+		if c.err == nil && len(c.data) > keystore.MaxSize {
+			c = content{err: fmt.Errorf("%s: larger than %d bytes", path, keystore.MaxSize)}
+		}
+		l.files[path] = c
+	}
+	writeField(l.all, []byte(path))
+	if c.err != nil {
+		writeField(l.all, []byte(c.err.Error()))
+	}
+	writeField(l.all, c.data)
+	return c.data, c.err
+}
+
+func (l *loader) load() (*Set, error) {
+	var file []byte
+	var settings []Settings
+	if l.cfg.FilePath != "" {
+		var err error
+		if file, err = l.read(l.cfg.FilePath); err != nil {
+			return nil, fmt.Errorf("profiles of listener %s: %w", l.cfg.Listener, err)
+		}
+		if settings, err = Parse(l.cfg.FilePath, file); err != nil {
+			return nil, err
+		}
+	}
+	var problems []error
+	var profiles []*Profile
+	for _, s := range settings {
+		p, err := l.profileOfFile(s)
+		if err != nil {
+			problems = append(problems, l.place(s, err)...)
+		}
+		profiles = append(profiles, p)
+	}
+	p, err := l.profile(l.cfg.Own)
+	if err != nil {
+		problems = append(problems, fmt.Errorf("%s: %w", l.cfg.Own.Name, err))
+	}
+	profiles = append(profiles, p)
+	if len(problems) > 0 {
+		return nil, join(problems)
+	}
+	set, err := newSet(l.cfg.FilePath, profiles)
+	if err != nil {
+		return nil, err
+	}
+	set.file, set.content = file, l.digest(profiles)
+	if l.last != nil && l.last.content == set.content {
+		return l.last, nil
+	}
+	return set, nil
+}
+
+// profileOfFile resolves what only holds in the file: secret references and relative paths.
+func (l *loader) profileOfFile(s Settings) (*Profile, error) {
+	var problems []error
+	for _, store := range []struct {
+		element string
+		ref     *keystore.Ref
+	}{{"KeyStore", &s.KeyStore}, {"TrustStore", &s.TrustStore}} {
+		if store.ref.Location != "" {
+			store.ref.Location = l.path(store.ref.Location)
+		}
+		for _, secret := range []*string{&store.ref.Password, &store.ref.KeyPassword} {
+			value, err := l.secret(*secret)
+			if err != nil {
+				problems = append(problems, elementError{store.element, err})
+			}
+			*secret = value
+		}
+	}
+	if len(problems) > 0 {
+		return nil, errors.Join(problems...)
+	}
+	return l.profile(s)
+}
+
+func (l *loader) path(location string) string {
+	if filepath.IsAbs(location) {
+		return filepath.Clean(location)
+	}
+	return filepath.Join(l.cfg.BaseDir, location)
+}
+
+// profile reads the stores of s and builds it, or takes it over from the last set.
+func (l *loader) profile(s Settings) (*Profile, error) {
+	var problems []error
+	if s.KeyStore.Location == "" {
+		problems = append(problems, elementError{"KeyStore", errors.New("there is no key store")})
+	}
+	contents := make([][]byte, 2)
+	for i, ref := range []keystore.Ref{s.KeyStore, s.TrustStore} {
+		if ref.Location == "" {
+			continue
+		}
+		data, err := l.read(ref.Location)
+		if err != nil {
+			problems = append(problems, elementError{[]string{"KeyStore", "TrustStore"}[i], fmt.Errorf("keystore %s: %w", ref.Location, err)})
+		}
+		contents[i] = data
+	}
+	if len(problems) > 0 {
+		return nil, errors.Join(problems...)
+	}
+	key := profileKey(s, contents, true)
+	if l.last != nil {
+		for _, p := range l.last.profiles {
+			if p.key == key {
+				return p, nil
+			}
+		}
+	}
+	p, err := newProfile(s, contents[0], contents[1], l.cfg.Now)
+	if err != nil {
+		return nil, err
+	}
+	p.key = key
+	p.shown = profileKey(s, contents, false)
+	return p, nil
+}
+
+// place gives problems of a profile their place in the file.
+func (l *loader) place(s Settings, err error) []error {
+	problems := []error{err}
+	if joined, ok := err.(interface{ Unwrap() []error }); ok {
+		problems = slices.Clone(joined.Unwrap())
+	}
+	for i, problem := range problems {
+		element := "profile"
+		var part elementError
+		if errors.As(problem, &part) {
+			element = part.element
+		}
+		problems[i] = &ParseError{File: l.cfg.FilePath, Line: s.Line, Element: element, Message: s.Name + ": " + problem.Error(), Err: problem}
+	}
+	return problems
+}
+
+func (l *loader) digest(profiles []*Profile) (sum [32]byte) {
+	h := sha256.New()
+	for _, p := range profiles {
+		h.Write(p.key[:])
+	}
+	h.Sum(sum[:0])
+	return sum
+}
+
+// profileKey is a digest of s, but its place in the file, and of the stores' contents. With secrets it must not be shown.
+func profileKey(s Settings, contents [][]byte, secrets bool) (sum [32]byte) {
+	h := sha256.New()
+	for _, text := range []string{s.Name, s.BindAddress.String(), s.ServerName, s.VerifyClient.String()} {
+		writeField(h, []byte(text))
+	}
+	for _, ref := range []keystore.Ref{s.KeyStore, s.TrustStore} {
+		for _, text := range []string{ref.Location, ref.Type, ref.Alias} {
+			writeField(h, []byte(text))
+		}
+		if secrets {
+			writeField(h, []byte(ref.Password))
+			writeField(h, []byte(ref.KeyPassword))
+		}
+	}
+	for _, list := range [][]uint16{s.Protocols, s.Ciphers} {
+		var b []byte
+		if list != nil {
+			b = append(b, 1)
+		}
+		for _, id := range list {
+			b = binary.BigEndian.AppendUint16(b, id)
+		}
+		writeField(h, b)
+	}
+	for _, data := range contents {
+		writeField(h, data)
+	}
+	h.Sum(sum[:0])
+	return sum
+}
+
+// writeField writes the length first, so that two fields can't pass for one.
+func writeField(h hash.Hash, data []byte) {
+	var length [8]byte
+	binary.BigEndian.PutUint64(length[:], uint64(len(data)))
+	h.Write(length[:])
+	h.Write(data)
+}
+
+// readFile reads a regular file and no more than a keystore may have: a pipe would never end.
+func readFile(path string) ([]byte, error) {
+	f, err := os.OpenFile(path, os.O_RDONLY|openFlags, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	if !info.Mode().IsRegular() {
+		return nil, fmt.Errorf("%s: not a regular file", path)
+	}
+	var b bytes.Buffer
+	if _, err := io.Copy(&b, io.LimitReader(f, keystore.MaxSize+1)); err != nil {
+		return nil, err
+	}
+	if b.Len() > keystore.MaxSize {
+		return nil, fmt.Errorf("%s: larger than %d bytes", path, keystore.MaxSize)
+	}
+	return b.Bytes(), nil
+}

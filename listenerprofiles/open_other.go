@@ -1,0 +1,5 @@
+//go:build !unix
+
+package listenerprofiles
+
+const openFlags = 0

@@ -1,0 +1,78 @@
+// Package listenerprofiles turns listenerprofiles.xml into the TLS profiles of a listener.
+//
+// The way is file -> Settings (Parse) -> Profile -> Set (Load). A Set never changes; the Watcher makes a new one when the file or a store that
+// it names has changed, and keeps the last good one when the new content is broken.
+package listenerprofiles
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"fmt"
+	"net/netip"
+	"strings"
+
+	"sallyport/listenerprofiles/keystore"
+)
+
+// A VerifyClient says what a listener does about client certificates (WSO2's SSLVerifyClient). Its zero value asks for one.
+type VerifyClient int
+
+// The three words of SSLVerifyClient.
+const (
+	Optional VerifyClient = iota // asks; whatever comes, or nothing, completes the handshake and is judged call by call
+	None                         // does not ask
+	Require                      // asks, and ends the handshake without a certificate that the trust store vouches for
+)
+
+// String returns the word as it is written in listenerprofiles.xml.
+func (v VerifyClient) String() string {
+	switch v {
+	case None:
+		return "none"
+	case Optional:
+		return "optional"
+	case Require:
+		return "require"
+	}
+	return fmt.Sprintf("VerifyClient(%d)", int(v))
+}
+
+// strictness orders the words: none < optional < require.
+func (v VerifyClient) strictness() int {
+	switch v {
+	case None:
+		return 0
+	case Optional:
+		return 1
+	}
+	return 2
+}
+
+// Settings are what listenerprofiles.xml says of one profile, or a listener of its own. Printed, they show no password.
+type Settings struct {
+	Name         string     // for messages: "listener https", "profile 0.0.0.0 api.example.com"
+	BindAddress  netip.Addr // the local address; 0.0.0.0 and :: mean any; the zero Addr in a listener's own settings
+	ServerName   string     // lower case, without trailing dot; "*.x" stands for one label before x; "" for every name
+	KeyStore     keystore.Ref
+	TrustStore   keystore.Ref // without a Location: there is none, which only None allows
+	VerifyClient VerifyClient
+	Protocols    []uint16 // tls.VersionTLS12 and/or 13; nil means both
+	Ciphers      []uint16 // the allow-list for TLS 1.2; nil means ECDHE with AEAD. TLS 1.3 has its own, which Go fixes
+	Line         int      // where the profile begins in the file
+}
+
+// A Profile is Settings made ready to serve. It never changes.
+type Profile struct {
+	Settings
+	TLS   *tls.Config         // to be returned by GetConfigForClient; has ticket keys of its own
+	Trust *keystore.Trust     // nil only for None without a trust store
+	Leafs []*x509.Certificate // the server's own, in the order of the key store
+
+	key   [32]byte // digest of all that made it, passwords included; never shown
+	shown [32]byte // the same without passwords
+}
+
+// profileName names a profile in messages.
+func profileName(s Settings) string {
+	return strings.TrimSpace("profile " + s.BindAddress.String() + " " + s.ServerName)
+}

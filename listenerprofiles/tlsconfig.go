@@ -1,0 +1,159 @@
+package listenerprofiles
+
+import (
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/ed25519"
+	"crypto/rand"
+	"crypto/rsa"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"sallyport/listenerprofiles/keystore"
+)
+
+// An elementError is a problem with one part of a profile.
+type elementError struct {
+	element string
+	err     error
+}
+
+func (e elementError) Error() string { return e.err.Error() }
+func (e elementError) Unwrap() error { return e.err }
+
+// newProfile makes s ready to serve. keys and trusted are the contents of the stores that it names.
+func newProfile(s Settings, keys, trusted []byte, now func() time.Time) (*Profile, error) {
+	p := &Profile{Settings: s}
+	var problems []error
+	pairs, err := openKeys(s.KeyStore, keys, now())
+	if err != nil {
+		problems = append(problems, elementError{"KeyStore", err})
+	}
+	for _, pair := range pairs {
+		p.Leafs = append(p.Leafs, pair.Leaf)
+	}
+	if s.TrustStore.Location != "" {
+		if p.Trust, err = openTrust(s.TrustStore, trusted); err != nil {
+			problems = append(problems, elementError{"TrustStore", err})
+		}
+	} else if s.VerifyClient != None {
+		problems = append(problems, elementError{"TrustStore", fmt.Errorf("client certificates are asked for (%s), and there is no trust store to judge them", s.VerifyClient)})
+	}
+	if err := checkWords(s, pairs); err != nil {
+		problems = append(problems, err)
+	}
+	if len(problems) > 0 {
+		return nil, errors.Join(problems...)
+	}
+	p.TLS = tlsConfig(s, pairs, p.Trust, now)
+	return p, nil
+}
+
+func openKeys(ref keystore.Ref, data []byte, now time.Time) ([]tls.Certificate, error) {
+	store, err := keystore.Open(data, ref)
+	if err != nil {
+		return nil, err
+	}
+	return store.KeyPairs(ref.Alias, now)
+}
+
+func openTrust(ref keystore.Ref, data []byte) (*keystore.Trust, error) {
+	store, err := keystore.Open(data, ref)
+	if err != nil {
+		return nil, err
+	}
+	return store.Trust()
+}
+
+// checkWords holds protocols, ciphers and keys against each other, so that no profile is loaded that nobody can use.
+func checkWords(s Settings, pairs []tls.Certificate) error {
+	switch s.VerifyClient {
+	case None, Optional, Require:
+	default:
+		return elementError{"SSLVerifyClient", fmt.Errorf("unknown value %d", int(s.VerifyClient))}
+	}
+	for _, v := range s.Protocols {
+		if v != tls.VersionTLS12 && v != tls.VersionTLS13 {
+			return elementError{"HttpsProtocols", fmt.Errorf("%s is refused", tls.VersionName(v))}
+		}
+	}
+	for _, c := range s.Ciphers {
+		if !slices.Contains(defaultCiphers, c) {
+			return elementError{"PreferredCiphers", fmt.Errorf("%s is refused", tls.CipherSuiteName(c))}
+		}
+	}
+	if s.Ciphers == nil || !(len(s.Protocols) == 0 || slices.Contains(s.Protocols, tls.VersionTLS12)) {
+		return nil
+	}
+	if len(s.Ciphers) == 0 {
+		return elementError{"PreferredCiphers", errors.New("names no suite of TLS 1.2, while TLSv1.2 is enabled; leave TLSv1.2 out of HttpsProtocols if that is meant")}
+	}
+	for _, pair := range pairs {
+		if slices.ContainsFunc(s.Ciphers, func(c uint16) bool { return fits(c, pair.PrivateKey) }) {
+			return nil
+		}
+	}
+	if len(pairs) == 0 {
+		return nil // reported already
+	}
+	return elementError{"PreferredCiphers", errors.New("names no suite of TLS 1.2 that goes with the server's key")}
+}
+
+// fits reports whether a TLS 1.2 suite authenticates with such a key.
+func fits(suite uint16, key crypto.PrivateKey) bool {
+	switch suite {
+	case tls.TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256, tls.TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384, tls.TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256:
+		_, ok := key.(*rsa.PrivateKey)
+		return ok
+	}
+	switch key.(type) {
+	case *ecdsa.PrivateKey, ed25519.PrivateKey:
+		return true
+	}
+	return false
+}
+
+// tlsConfig never leaves ClientCAs nil when certificates are asked for: nil would mean the system's roots.
+func tlsConfig(s Settings, pairs []tls.Certificate, trust *keystore.Trust, now func() time.Time) *tls.Config {
+	c := &tls.Config{
+		Certificates: pairs,
+		MinVersion:   tls.VersionTLS12,
+		MaxVersion:   tls.VersionTLS13,
+		CipherSuites: slices.Clone(s.Ciphers),
+		NextProtos:   []string{"h2", "http/1.1"},
+		ClientAuth:   tls.NoClientCert,
+		Time:         now,
+	}
+	if len(s.Protocols) > 0 {
+		c.MinVersion, c.MaxVersion = slices.Min(s.Protocols), slices.Max(s.Protocols)
+	}
+	if len(c.CipherSuites) == 0 {
+		c.CipherSuites = slices.Clone(defaultCiphers)
+	}
+	switch s.VerifyClient {
+	case None:
+	case Optional:
+		c.ClientAuth = tls.RequestClientCert
+		c.ClientCAs = trust.Pool()
+	default:
+		c.ClientAuth = tls.RequireAnyClientCert
+		c.ClientCAs = trust.Pool()
+		c.VerifyConnection = requireTrusted(trust, now) // runs on resumption too, which VerifyPeerCertificate does not
+	}
+	// Without keys of its own, a config that GetConfigForClient returns shares the listener's: a session of one profile
+	// would be resumed in another.
+	var key [32]byte
+	rand.Read(key[:])
+	c.SetSessionTicketKeys([][32]byte{key})
+	return c
+}
+
+func requireTrusted(trust *keystore.Trust, now func() time.Time) func(tls.ConnectionState) error {
+	return func(state tls.ConnectionState) error {
+		_, err := trust.Verify(state.PeerCertificates, now())
+		return err
+	}
+}
