@@ -1,0 +1,28 @@
+package quickstart
+
+import "fmt"
+
+// Ports are the TCP ports of the demonstration, all on 127.0.0.1.
+type Ports struct {
+	HTTPS        int // the gateway, for clients
+	LoadBalancer int // the gateway, for load balancers that speak for clients
+	Status       int // the gateway's health and metrics
+	Backend      int // the demo backend, plain HTTP
+	Issuer       int // the demo token issuer, plain HTTP
+}
+
+// PortsAt returns the documented ports with offset added to each. It fails, with ErrUsage, if one leaves 1..65535.
+func PortsAt(offset int) (Ports, error) {
+	const lowest, highest = 8243, 9444
+	if offset < 1-lowest || offset > 65535-highest {
+		return Ports{}, fmt.Errorf("%w: port offset %d is outside %d to %d, in which every port stays within 1 and 65535",
+			ErrUsage, offset, 1-lowest, 65535-highest)
+	}
+	return Ports{
+		HTTPS:        lowest + offset,
+		LoadBalancer: 8244 + offset,
+		Status:       9091 + offset,
+		Backend:      9000 + offset,
+		Issuer:       highest + offset,
+	}, nil
+}

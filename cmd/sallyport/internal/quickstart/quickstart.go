@@ -1,0 +1,109 @@
+// Package quickstart makes the demonstration: a folder with everything a gateway needs, its backend and its token issuer.
+package quickstart
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"time"
+)
+
+// DefaultDir is the folder that Make uses when Options name none.
+const DefaultDir = "sallyport-quickstart"
+
+// ErrUsage is in the chain of every error that the user mends by asking for something else: another port offset,
+// or another folder than one that is not ours, was edited, is incomplete or has expired. Nothing was changed then.
+var ErrUsage = errors.New("quickstart")
+
+// Options say where the demonstration goes and which ports it takes.
+type Options struct {
+	Dir        string           // the folder to make or to use again; "" means DefaultDir
+	PortOffset int              // added to every port; 0 means the ports of the documentation
+	Now        func() time.Time // the clock for validity and tokens; nil means time.Now
+}
+
+// A Registration is one client certificate for one API, as the store is to hold it: key type PRODUCTION, no scopes.
+type Registration struct {
+	API            string // NAME:VERSION, such as "orders:1.0.0"
+	Alias          string // the client's name, such as "gold"
+	Tier           string // the tier's name, such as "Gold"
+	CertificatePEM []byte // exactly one certificate
+	Expired        bool   // it is past its end already, and is to be registered all the same
+}
+
+// A Registrar creates the store at storeURL ("sqlite:" and an absolute path), registers clients and closes the store:
+// all of them, or it returns an error. The folder moves once it has returned, so no file of the store may stay open.
+type Registrar func(ctx context.Context, storeURL string, clients []Registration) error
+
+// A Demo is a demonstration that is ready to be served: a folder on disk, and the two servers beside the gateway.
+type Demo struct {
+	Dir        string // the folder, as Options named it, cleaned
+	ConfigFile string // sallyport.yaml in Dir
+	Ports      Ports
+	Reused     bool // Dir was there already: its keys, secrets, certificates, tokens and database were kept
+
+	edited  bool // sallyport.yaml is not as it was generated
+	now     func() time.Time
+	issuer  *issuer
+	backend backend
+}
+
+// Make makes the demonstration in opts.Dir, or uses the one that is there again.
+//
+// A new folder is built beside its place and renamed into it when it is complete and on disk, so that a crash, an
+// error or the end of ctx leaves either all of it or none. In a folder that is there, only the ports in sallyport.yaml
+// may change, and only while that file is as it was generated.
+func Make(ctx context.Context, opts Options, register Registrar) (*Demo, error) {
+	ports, err := PortsAt(opts.PortOffset)
+	if err != nil {
+		return nil, err
+	}
+	d := &Demo{Ports: ports, now: opts.Now}
+	if d.now == nil {
+		d.now = time.Now
+	}
+	f, err := locate(cmp.Or(opts.Dir, DefaultDir))
+	if err != nil {
+		return nil, err
+	}
+	d.Dir, d.ConfigFile = f.shown, f.shownPath(fileSettings)
+
+	if d.Reused, err = f.ours(); err != nil {
+		return nil, err
+	}
+	if !d.Reused {
+		made, err := f.build(ctx, opts.PortOffset, d.now(), register)
+		if err != nil {
+			return nil, fmt.Errorf("making %s: %w", f.shown, err)
+		}
+		d.Reused = !made
+	}
+	if err := d.open(f, opts.PortOffset); err != nil {
+		return nil, err
+	}
+	return d, nil
+}
+
+// open checks the folder, reads what the issuer needs and brings the ports to offset.
+func (d *Demo) open(f *folder, offset int) error {
+	m, err := f.readMarker()
+	if err != nil {
+		return err
+	}
+	if err := f.complete(); err != nil {
+		return err
+	}
+	if now := d.now(); !now.Before(m.Until) {
+		return fmt.Errorf("%w: the demonstration in %s has expired: its tokens and certificates ended on %s; "+
+			"remove the folder, or name another one with --dir", ErrUsage, f.shown, m.Until.Format(time.DateOnly))
+	}
+	if d.issuer, err = f.openIssuer(d.now); err != nil {
+		return err
+	}
+	// Only now does anything change.
+	if d.edited, err = f.settle(m, offset); err != nil {
+		return err
+	}
+	return f.protect()
+}
