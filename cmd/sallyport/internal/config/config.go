@@ -1,0 +1,151 @@
+// Package config turns sallyport.yaml into a typed and validated Config.
+package config
+
+import (
+	"strings"
+	"time"
+)
+
+// A Config is everything that sallyport.yaml and the files it names say, checked and with its defaults filled in. Paths
+// are absolute. It is read only: a reload makes a new one.
+type Config struct {
+	File string // the YAML file, absolute
+
+	Listeners   []Listener // at least one, names and addresses unique
+	MutualSSL   MutualSSL
+	Store       string // "sqlite:" and an absolute path, "sqlite::memory:", or a database URL as written; it may hold a password: keep it out of logs
+	StorePos    Pos    // of the store's value; line and column are 0 if the file leaves it out
+	Tiers       []Tier // the file's own ones, never a built-in one
+	RateLimit   RateLimit
+	KeyManagers []KeyManager // names and issuers unique
+	APIs        []API        // of the file itself and of the API files, in the order they are named; name:version unique
+	Status      *Status      // nil: no status listener
+	Log         Log
+	// DrainTimeout is how long a stop waits for calls under way. Default 30 s; 0, which must be written, means not at all.
+	DrainTimeout time.Duration
+
+	// Files are all files that were read, absolute and sorted: YAML, API files, client certificates, secret files. A
+	// watcher looks at these and at the folders of Globs. Keystores, key managers' files and listenerprofiles.xml are not
+	// among them: the rooms that read them watch them.
+	Files []string
+	Globs []string // the patterns of `apis:`, absolute, in the order of the file
+
+	// Warnings are settings that are allowed and deserve a second look, in the order of the files.
+	Warnings Errors
+
+	digest [32]byte
+}
+
+// Digest is the SHA-256 of all content that was read: YAML, API files, client certificates, and the values of secrets. Two
+// configs with equal digests say the same, so that a reload without a change is seen as such. It covers secrets that
+// may be short, so it is for comparing and not for logs.
+func (c *Config) Digest() [32]byte { return c.digest }
+
+// RateLimit says where calls are counted.
+type RateLimit struct {
+	Pos
+	WhenRedisFails string // "local" (default), "allow" or "deny"
+}
+
+// Status is the listener of /healthz, /readyz and /metrics.
+type Status struct {
+	Pos
+	Address string // host:port
+}
+
+// Log says what is logged, how and where.
+type Log struct {
+	Pos
+	Level  string // "debug", "info" (default), "warn" or "error"
+	Format string // "json" (default) or "text"
+	Access string // of the access log: "stdout" (default), "off", or the absolute path of a file
+}
+
+// config reads the top level. Sections that others refer to come first.
+func (l *loader) config(m *mapping) {
+	c := l.cfg
+	c.MutualSSL = l.mutualSSL(m)
+	m.need("listeners", "name at least one, as in - {name: http, address: 127.0.0.1:8280}")
+	m.notEmpty("listeners", "name at least one")
+	for _, n := range m.nodes("listeners") {
+		c.Listeners = append(c.Listeners, l.listener(n))
+	}
+	c.Store, c.StorePos = l.store(m)
+	for _, n := range m.nodes("tiers") {
+		c.Tiers = append(c.Tiers, l.tier(n))
+	}
+	for _, n := range m.nodes("keyManagers") {
+		c.KeyManagers = append(c.KeyManagers, l.keyManager(n))
+	}
+	c.RateLimit = l.rateLimit(m)
+	m.refuse("admin", "is not built yet: remove it")
+	c.Status = l.status(m)
+	c.Log = l.log(m)
+	c.DrainTimeout = m.duration("drainTimeout", 0, 30*time.Second)
+	l.apis(m)
+	m.end()
+	l.checkPlaces()
+}
+
+// store returns the store's URL with an absolute path. The value may hold a password, so that no message quotes it.
+func (l *loader) store(m *mapping) (string, Pos) {
+	t := m.text("store")
+	if !t.OK {
+		return "sqlite:" + m.from.resolve("sallyport.db"), Pos{File: m.from.name}
+	}
+	for _, scheme := range []string{"postgres://", "postgresql://", "mysql://"} { // certstore says what it makes of them
+		if strings.HasPrefix(t.Value, scheme) {
+			return t.Value, t.Pos
+		}
+	}
+	path, ok := strings.CutPrefix(t.Value, "sqlite:")
+	switch {
+	case !ok || path == "" || strings.HasPrefix(path, "//"):
+		l.errorf(t.Pos, "store is to be sqlite:FILE, sqlite::memory:, postgres://… or mysql://…")
+	case path == ":memory:":
+		return t.Value, t.Pos
+	}
+	return "sqlite:" + m.from.resolve(path), t.Pos
+}
+
+func (l *loader) rateLimit(m *mapping) RateLimit {
+	s, _ := m.sub("rateLimit")
+	defer s.end()
+	s.refuse("redis", "is not built yet: remove it, and calls are counted in this process")
+	return RateLimit{s.Pos, s.word("whenRedisFails", "local", "local", "allow", "deny").Value}
+}
+
+func (l *loader) status(m *mapping) *Status {
+	s, given := m.sub("status")
+	if !given {
+		return nil
+	}
+	defer s.end()
+	address := s.address()
+	if address.OK {
+		for _, listener := range l.cfg.Listeners {
+			if sameAddress(listener.Address, address.Value) {
+				l.errorf(address.Pos, "address %s is that of listener %s: give status its own", address.Value, listener.Name)
+			}
+		}
+	}
+	return &Status{s.Pos, address.Value}
+}
+
+func (l *loader) log(m *mapping) Log {
+	s, _ := m.sub("log")
+	defer s.end()
+	log := Log{
+		Pos:    s.Pos,
+		Level:  s.word("level", "info", "debug", "info", "warn", "error").Value,
+		Format: s.word("format", "json", "json", "text").Value,
+		Access: "stdout",
+	}
+	if t := s.text("access"); t.OK {
+		log.Access = t.Value
+		if t.Value != "stdout" && t.Value != "off" {
+			log.Access = s.from.resolve(t.Value)
+		}
+	}
+	return log
+}

@@ -1,0 +1,226 @@
+package config
+
+import (
+	"crypto/sha256"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+)
+
+// Load reads file and the API files, certificates and secrets that it names. The error is Errors, with everything that is
+// wrong, or says why file can't be read.
+func Load(file string) (*Config, error) {
+	abs, err := filepath.Abs(file)
+	if err != nil {
+		return nil, fmt.Errorf("configuration %s: %w", file, err)
+	}
+	data, err := readBounded(abs, maxFile)
+	if err != nil {
+		return nil, fmt.Errorf("configuration %s: %w", file, err)
+	}
+	return parse(file, abs, data, outside{readBounded, glob, os.LookupEnv})
+}
+
+// Find returns the configuration file to use: explicit if it isn't empty, else the first there is of sallyport.yaml and
+// /etc/sallyport/sallyport.yaml. The error names what was looked for.
+func Find(explicit string) (string, error) {
+	if explicit != "" {
+		return explicit, nil
+	}
+	return findIn("sallyport.yaml", "/etc/sallyport/sallyport.yaml")
+}
+
+func findIn(places ...string) (string, error) {
+	for _, place := range places {
+		// Whatever else is wrong with a file that is there, it is the one that is meant.
+		if _, err := os.Stat(place); !errors.Is(err, fs.ErrNotExist) {
+			return place, nil
+		}
+	}
+	return "", fmt.Errorf("no configuration: there is no %s; name one with -c", strings.Join(places, " and no "))
+}
+
+// outside is all that a Config is made from but its first file.
+type outside struct {
+	readFile  func(path string, limit int64) ([]byte, error) // path is absolute
+	glob      func(pattern string) ([]string, error)         // sorted, absolute
+	lookupEnv func(name string) (string, bool)
+}
+
+// readBounded reads a regular file, or what a symlink or a pipe leads to, of at most limit bytes.
+func readBounded(path string, limit int64) ([]byte, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, plainCause(err)
+	}
+	defer func() { _ = f.Close() }() // only read
+	data, err := io.ReadAll(io.LimitReader(f, limit+1))
+	if err != nil {
+		return nil, plainCause(err)
+	}
+	if int64(len(data)) > limit {
+		return nil, fmt.Errorf("larger than %d bytes", limit)
+	}
+	return data, nil
+}
+
+// plainCause is err without the path, which the message around it names as the user wrote it.
+func plainCause(err error) error {
+	if path := (*fs.PathError)(nil); errors.As(err, &path) {
+		return path.Err
+	}
+	return err
+}
+
+// glob is filepath.Glob without the hidden files (editors' locks) that a shell leaves out too.
+func glob(pattern string) ([]string, error) {
+	found, err := filepath.Glob(pattern)
+	if err != nil {
+		return nil, err
+	}
+	if !strings.HasPrefix(filepath.Base(pattern), ".") {
+		found = slices.DeleteFunc(found, func(f string) bool { return strings.HasPrefix(filepath.Base(f), ".") })
+	}
+	slices.Sort(found)
+	return found, nil
+}
+
+// A source is one YAML file.
+type source struct {
+	name string // as messages show it
+	path string // absolute
+}
+
+// resolve makes path absolute, counted from the file's own folder.
+func (s *source) resolve(path string) string {
+	if filepath.IsAbs(path) {
+		return filepath.Clean(path)
+	}
+	return filepath.Join(filepath.Dir(s.path), path)
+}
+
+// pattern is resolve for a glob pattern: what the folder's own name has in common with one stands for itself.
+func (s *source) pattern(pattern string) string {
+	if filepath.IsAbs(pattern) {
+		return filepath.Clean(pattern)
+	}
+	literal := strings.NewReplacer(`\`, `\\`, `*`, `\*`, `?`, `\?`, `[`, `\[`)
+	return filepath.Join(literal.Replace(filepath.Dir(s.path)), pattern)
+}
+
+// beside is the source for another file, named as this one is: from the same place.
+func (s *source) beside(path string) *source {
+	if filepath.IsAbs(s.name) {
+		return &source{path, path}
+	}
+	rel, err := filepath.Rel(filepath.Dir(s.path), path)
+	if err != nil {
+		return &source{path, path}
+	}
+	return &source{filepath.Join(filepath.Dir(s.name), rel), path}
+}
+
+// A loader makes one Config.
+type loader struct {
+	outside  outside
+	cfg      *Config
+	errs     Errors
+	warnings Errors
+	yaml     []string          // names of the YAML files, in the order in which they were read
+	files    map[string][]byte // by absolute path: each is read once, so that what was checked is what is used
+	env      map[string]string // variables that were used
+}
+
+func (l *loader) errorf(at Pos, format string, args ...any) {
+	l.errs = append(l.errs, Error{at, fmt.Sprintf(format, args...)})
+}
+
+func (l *loader) warnf(at Pos, format string, args ...any) {
+	l.warnings = append(l.warnings, Error{at, fmt.Sprintf(format, args...)})
+}
+
+// parse makes the Config of data, the content of the file that is called name and lies at path. It touches nothing but o.
+func parse(name, path string, data []byte, o outside) (*Config, error) {
+	l := &loader{
+		outside: o,
+		cfg:     &Config{File: path},
+		yaml:    []string{name},
+		files:   map[string][]byte{path: data},
+		env:     map[string]string{},
+	}
+	from := &source{name, path}
+	if root, ok := l.document(from, data); ok {
+		l.config(root.mapping("the configuration"))
+	}
+	if len(l.errs) > 0 {
+		return nil, l.errs.sorted(l.yaml)
+	}
+	l.cfg.Warnings = l.warnings.sorted(l.yaml)
+	for file := range l.files {
+		l.cfg.Files = append(l.cfg.Files, file)
+	}
+	slices.Sort(l.cfg.Files)
+	l.cfg.digest = l.digest()
+	return l.cfg, nil
+}
+
+// document parses one file.
+func (l *loader) document(from *source, data []byte) (node, bool) {
+	root, err := parseDocument(from.name, data)
+	if err != nil {
+		if at := (Error{}); errors.As(err, &at) {
+			l.errs = append(l.errs, at)
+		} else {
+			l.errorf(Pos{File: from.name}, "%v", err)
+		}
+		return node{}, false
+	}
+	return newNode(l, from, root), true
+}
+
+// read returns a file's content, the same for the life of the loader.
+func (l *loader) read(path string, limit int64) ([]byte, error) {
+	if data, ok := l.files[path]; ok {
+		if int64(len(data)) > limit {
+			return nil, fmt.Errorf("larger than %d bytes", limit)
+		}
+		return data, nil
+	}
+	data, err := l.outside.readFile(path, limit)
+	if err != nil {
+		return nil, err
+	}
+	l.files[path] = data
+	return data, nil
+}
+
+// digest covers every file and variable, each with its length, so that none can pass for two.
+func (l *loader) digest() [32]byte {
+	h := sha256.New()
+	write := func(s string) {
+		_ = binary.Write(h, binary.BigEndian, uint64(len(s))) // a hash takes all writes
+		_, _ = io.WriteString(h, s)
+	}
+	for _, file := range l.cfg.Files {
+		write("file")
+		write(file)
+		write(string(l.files[file]))
+	}
+	names := make([]string, 0, len(l.env))
+	for name := range l.env {
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	for _, name := range names {
+		write("env")
+		write(name)
+		write(l.env[name])
+	}
+	return [32]byte(h.Sum(nil))
+}

@@ -1,0 +1,374 @@
+package config
+
+import (
+	"math"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"github.com/goccy/go-yaml/ast"
+)
+
+const maxText = 4096 // characters of one value that isn't a secret
+
+// A node is one value of a YAML file.
+type node struct {
+	Pos
+	load *loader
+	from *source
+	ast  ast.Node
+}
+
+func newNode(load *loader, from *source, n ast.Node) node {
+	at := n.GetToken()
+	switch v := n.(type) {
+	case *ast.MappingNode: // of a block map the token is its first colon
+		if !v.IsFlowStyle && len(v.Values) > 0 {
+			at = v.Values[0].Key.GetToken()
+		}
+	case *ast.MappingValueNode:
+		at = v.Key.GetToken()
+	}
+	return node{tokenPos(from.name, at), load, from, n}
+}
+
+// kind says what the value is, for messages.
+func (n node) kind() string {
+	switch n.ast.(type) {
+	case *ast.MappingNode, *ast.MappingValueNode:
+		return "a map"
+	case *ast.SequenceNode:
+		return "a list"
+	case *ast.StringNode, *ast.LiteralNode:
+		return "text"
+	case *ast.IntegerNode, *ast.FloatNode, *ast.InfinityNode, *ast.NanNode:
+		return "a number"
+	case *ast.BoolNode:
+		return "true or false"
+	case *ast.NullNode:
+		return "nothing"
+	}
+	return "something else"
+}
+
+// rawText is the value of a text node.
+func (n node) rawText() (string, bool) {
+	switch v := n.ast.(type) {
+	case *ast.StringNode:
+		return v.Value, true
+	case *ast.LiteralNode:
+		return v.Value.Value, true
+	}
+	return "", false
+}
+
+// A text is a scalar's text and where it stands. OK is false if there is none, or none that is good, which was reported.
+type text struct {
+	Pos
+	Value string
+	OK    bool
+}
+
+// text reads any text but a secret.
+func (n node) text(what string) text {
+	s, ok := n.rawText()
+	switch {
+	case !ok && (n.kind() == "a number" || n.kind() == "true or false"):
+		n.load.errorf(n.Pos, "%s is to be text, not %s: put it in quotes", what, n.kind())
+	case !ok:
+		n.load.errorf(n.Pos, "%s is to be text, not %s", what, n.kind())
+	case s == "":
+		n.load.errorf(n.Pos, "%s is empty: give a value, or remove it", what)
+	case strings.Contains(s, "${"):
+		n.load.errorf(n.Pos, "%s can't hold a ${…} reference: these stand for secrets, in password and keyPassword only", what)
+	case strings.ContainsFunc(s, isControl) || !utf8.ValidString(s):
+		n.load.errorf(n.Pos, "%s holds a control character: write it on one line, without escapes", what)
+	case utf8.RuneCountInString(s) > maxText:
+		n.load.errorf(n.Pos, "%s is longer than %d characters", what, maxText)
+	default:
+		return text{n.Pos, s, true}
+	}
+	return text{Pos: n.Pos}
+}
+
+// A mapping is a YAML map that is being read: each method names one key, end reports those that none has named.
+type mapping struct {
+	Pos
+	load    *loader
+	from    *source
+	what    string // "listener", for messages
+	entries []entry
+	known   []string
+	broken  bool // not a map or absent: its keys aren't missing
+}
+
+type entry struct {
+	Pos
+	key   string
+	value node
+	used  bool // somebody has asked for it
+}
+
+// mapping reads n's keys.
+func (n node) mapping(what string) *mapping {
+	m := &mapping{Pos: n.Pos, load: n.load, from: n.from, what: what}
+	var pairs []*ast.MappingValueNode
+	switch v := n.ast.(type) {
+	case *ast.MappingNode:
+		pairs = v.Values
+	case *ast.MappingValueNode:
+		pairs = []*ast.MappingValueNode{v}
+	default:
+		n.load.errorf(n.Pos, "%s is to be a map of keys and values, not %s", what, n.kind())
+		m.broken = true
+		return m
+	}
+	first := map[string]Pos{}
+	for _, pair := range pairs {
+		pos := tokenPos(n.from.name, pair.Key.GetToken())
+		name, ok := pair.Key.(*ast.StringNode)
+		if !ok {
+			n.load.errorf(pos, "the keys of %s are words: quote this one, or remove it", what)
+			continue
+		}
+		if at, twice := first[name.Value]; twice {
+			n.load.errorf(pos, "the key%s is here twice, first in line %d: keep one", m.show(name.Value), at.Line)
+			continue
+		}
+		first[name.Value] = pos
+		m.entries = append(m.entries, entry{Pos: pos, key: name.Value, value: newNode(n.load, n.from, pair.Value)})
+	}
+	return m
+}
+
+// show is key for messages. In a map with a password it is nothing: {password: a, b} has the key b.
+func (m *mapping) show(key string) string {
+	if m.what == "keyStore" || m.what == "trustStore" {
+		return ""
+	}
+	return " " + quote(key)
+}
+
+// end reports the keys that nothing has asked for.
+func (m *mapping) end() {
+	for _, e := range m.entries {
+		if e.used {
+			continue
+		}
+		if strings.Contains(e.key, ":") {
+			m.load.errorf(e.Pos, "unknown key%s in %s: write a space after the colon", m.show(e.key), m.what)
+		} else if near := nearest(e.key, m.known); near != "" {
+			m.load.errorf(e.Pos, "unknown key%s in %s: did you mean %s?", m.show(e.key), m.what, near)
+		} else {
+			m.load.errorf(e.Pos, "unknown key%s in %s: its keys are %s", m.show(e.key), m.what, strings.Join(m.known, ", "))
+		}
+	}
+}
+
+// find makes key known and returns its entry, or nil.
+func (m *mapping) find(key string) *entry {
+	if !slices.Contains(m.known, key) {
+		m.known = append(m.known, key)
+	}
+	return m.use(key)
+}
+
+func (m *mapping) use(key string) *entry {
+	for i := range m.entries {
+		if e := &m.entries[i]; e.key == key {
+			e.used = true
+			return e
+		}
+	}
+	return nil
+}
+
+// refuse reports key if it is there: it has a meaning, but not here and now.
+func (m *mapping) refuse(key, why string) {
+	if e := m.use(key); e != nil {
+		m.load.errorf(e.Pos, "%s %s", key, why)
+	}
+}
+
+// take returns key's value; a key without one is reported.
+func (m *mapping) take(key string) (node, bool) {
+	e := m.find(key)
+	if e == nil {
+		return node{}, false
+	}
+	if e.value.kind() == "nothing" {
+		m.load.errorf(e.Pos, "key %s has no value: give one, or remove the key", key)
+		return node{}, false
+	}
+	return e.value, true
+}
+
+// need reports that key is missing; say is what to write.
+func (m *mapping) need(key, say string) {
+	if m.find(key) == nil && !m.broken {
+		m.load.errorf(m.Pos, "%s needs the key %s: %s", m.what, key, say)
+	}
+}
+
+// sub returns the map under key, an empty one if there is none.
+func (m *mapping) sub(key string) (*mapping, bool) {
+	if n, ok := m.take(key); ok {
+		return n.mapping(key), true
+	}
+	return &mapping{Pos: m.Pos, load: m.load, from: m.from, what: key, broken: true}, false
+}
+
+// text returns the text under key.
+func (m *mapping) text(key string) text {
+	n, ok := m.take(key)
+	if !ok {
+		return text{Pos: m.Pos}
+	}
+	return n.text(key)
+}
+
+// list returns the values under key; given is whether there is such a list at all.
+func (m *mapping) list(key string) (values []node, given bool) {
+	n, ok := m.take(key)
+	if !ok {
+		return nil, false
+	}
+	seq, ok := n.ast.(*ast.SequenceNode)
+	if !ok {
+		m.load.errorf(n.Pos, "%s is to be a list, not %s: write it as [ … ], or one \"- …\" a line", key, n.kind())
+		return nil, false
+	}
+	for _, v := range seq.Values {
+		values = append(values, newNode(m.load, m.from, v))
+	}
+	return values, true
+}
+
+// nodes is list for those whom an absent list and an empty one are alike.
+func (m *mapping) nodes(key string) []node {
+	values, _ := m.list(key)
+	return values
+}
+
+// notEmpty reports an empty list under key; say is what to do.
+func (m *mapping) notEmpty(key, say string) {
+	if e := m.find(key); e != nil {
+		if seq, ok := e.value.ast.(*ast.SequenceNode); ok && len(seq.Values) == 0 {
+			m.load.errorf(e.Pos, "%s is empty: %s", key, say)
+		}
+	}
+}
+
+// texts returns the good texts of the list under key, each once; a repeated one is reported.
+func (m *mapping) texts(key string) (values []text, given bool) {
+	nodes, given := m.list(key)
+	for _, n := range nodes {
+		t := n.text("an entry of " + key)
+		if !t.OK {
+			continue
+		}
+		if slices.ContainsFunc(values, func(v text) bool { return v.Value == t.Value }) {
+			m.load.errorf(t.Pos, "%s is in %s twice: keep one", quote(t.Value), key)
+			continue
+		}
+		values = append(values, t)
+	}
+	return values, given
+}
+
+// boolean returns the truth under key, or whether.
+func (m *mapping) boolean(key string, whether bool) (bool, Pos) {
+	n, ok := m.take(key)
+	if !ok {
+		return whether, m.Pos
+	}
+	b, ok := n.ast.(*ast.BoolNode)
+	if !ok {
+		m.load.errorf(n.Pos, "%s is to be true or false, not %s", key, n.kind())
+		return whether, n.Pos
+	}
+	return b.Value, n.Pos
+}
+
+// integer returns the whole number under key, or otherwise. Only decimal digits are taken: 010 and 0x10 surprise somebody.
+func (m *mapping) integer(key string, low, high, otherwise int) int {
+	n, ok := m.take(key)
+	if !ok {
+		return otherwise
+	}
+	if _, ok := n.ast.(*ast.IntegerNode); !ok {
+		m.load.errorf(n.Pos, "%s is to be a whole number from %d to %d, not %s", key, low, high, n.kind())
+		return otherwise
+	}
+	digits := n.ast.GetToken().Value
+	v, err := strconv.Atoi(digits)
+	if err != nil || strconv.Itoa(v) != digits {
+		v = math.MinInt
+	}
+	if v < low || v > high {
+		m.load.errorf(n.Pos, "%s is to be a whole number from %d to %d, in decimal digits", key, low, high)
+		return otherwise
+	}
+	return v
+}
+
+// duration returns the duration under key, or otherwise.
+func (m *mapping) duration(key string, low, otherwise time.Duration) time.Duration {
+	n, ok := m.take(key)
+	if !ok {
+		return otherwise
+	}
+	if n.kind() == "a number" {
+		m.load.errorf(n.Pos, "%s needs a unit, as in 500ms, 10s or 2m", key)
+		return otherwise
+	}
+	t := n.text(key)
+	if !t.OK {
+		return otherwise
+	}
+	d, err := time.ParseDuration(t.Value)
+	switch {
+	case err != nil:
+		m.load.errorf(t.Pos, "%s is to be a duration, as in 500ms, 10s, 2m or 1h30m, not %s", key, quote(t.Value))
+		return otherwise
+	case d < low:
+		m.load.errorf(t.Pos, "%s is %s: it is to be at least %s", key, d, low)
+		return otherwise
+	}
+	return d
+}
+
+// word returns the one of words that stands under key, or otherwise.
+func (m *mapping) word(key, otherwise string, words ...string) text {
+	return m.match(key, otherwise, words, func(a, b string) bool { return a == b })
+}
+
+// wordAnyCase is word for the words that WSO2 compares without case.
+func (m *mapping) wordAnyCase(key, otherwise string, words ...string) text {
+	return m.match(key, otherwise, words, strings.EqualFold)
+}
+
+func (m *mapping) match(key, otherwise string, words []string, equal func(a, b string) bool) text {
+	t := m.text(key)
+	if !t.OK {
+		return text{Pos: t.Pos, Value: otherwise}
+	}
+	for _, w := range words {
+		if equal(w, t.Value) {
+			return text{t.Pos, w, true}
+		}
+	}
+	m.load.errorf(t.Pos, "%s is to be %s, not %s", key, either(words), quote(t.Value))
+	return text{Pos: t.Pos, Value: otherwise}
+}
+
+// path returns the path under key, absolute, or "".
+func (m *mapping) path(key string) string {
+	t := m.text(key)
+	if !t.OK {
+		return ""
+	}
+	return m.from.resolve(t.Value)
+}

@@ -1,0 +1,157 @@
+package config
+
+import (
+	"slices"
+	"strings"
+)
+
+// resources reads `resources`.
+func (l *loader) resources(m *mapping, api *API) []Resource {
+	const key = "resources"
+	m.notEmpty(key, "name some, or remove the key to serve every path and method")
+	var out []Resource
+	first := map[string]Pos{} // by method and shape
+	for _, n := range m.nodes(key) {
+		r := l.resource(n, api)
+		for _, method := range r.Methods {
+			id := method + " " + shape(r.Path)
+			if at, twice := first[id]; twice && r.Path != "" {
+				l.errorf(n.Pos, "%s %s is a resource already, in line %d: keep one", method, r.Path, at.Line)
+				continue
+			}
+			first[id] = n.Pos
+		}
+		out = append(out, r)
+	}
+	return out
+}
+
+func (l *loader) resource(n node, api *API) Resource {
+	m := n.mapping("a resource")
+	defer m.end()
+	out := Resource{Pos: n.Pos, Path: m.template(), Methods: m.methods()}
+	out.Scopes = m.scopes(false)
+	out.Security = m.resourceSecurity(api)
+	out.Policy = m.policy("")
+	if e := m.find("scopes"); len(out.Scopes) > 0 && (slices.Equal(out.Security, []string{"none"}) || slices.Equal(api.Security, []string{"none"})) {
+		l.errorf(e.Pos, "scopes have no meaning where no credential is asked for: remove them, or the none of security")
+	}
+	return out
+}
+
+// methods reads `methods`.
+func (m *mapping) methods() []string {
+	const key = "methods"
+	m.need(key, "as in [GET, POST]")
+	m.notEmpty(key, "name at least one, as in [GET, POST]")
+	values, _ := m.texts(key)
+	var out []string
+	for _, v := range values {
+		switch upper := strings.ToUpper(v.Value); {
+		case !isToken(v.Value) || v.Value == "*":
+			m.load.errorf(v.Pos, "method %s is to be a word, as in GET", quote(v.Value))
+		case upper != v.Value:
+			m.load.errorf(v.Pos, "method %s is to be in upper case: %s", quote(v.Value), upper)
+		case v.Value == "CONNECT":
+			m.load.errorf(v.Pos, "method CONNECT is never forwarded: remove it")
+		default:
+			out = append(out, v.Value)
+		}
+	}
+	return out
+}
+
+// template reads the path of a resource: segments that are literal or one {parameter}, and a last one that may be "*".
+func (m *mapping) template() string {
+	const key = "path"
+	m.need(key, "as in /items/{id} or /files/*")
+	t := m.text(key)
+	if !t.OK {
+		return ""
+	}
+	if why := templateTrouble(t.Value); why != "" {
+		m.load.errorf(t.Pos, "path %s %s", quote(t.Value), why)
+		return ""
+	}
+	return t.Value
+}
+
+// templateTrouble says what is to change in a resource's path, or "".
+func templateTrouble(path string) string {
+	if path == "/" || path == "/*" {
+		return ""
+	}
+	plain := []string{}
+	var names []string
+	segments := strings.Split(path, "/")
+	for i, s := range segments {
+		name, open := strings.CutPrefix(s, "{")
+		name, closed := strings.CutSuffix(name, "}")
+		switch {
+		case open && closed && isName(name):
+			if slices.Contains(names, name) {
+				return "has the parameter {" + name + "} twice: give each its own name"
+			}
+			names = append(names, name)
+			s = "x"
+		case strings.ContainsAny(s, "{}"):
+			return "has a parameter that is not a whole segment with a name: write it as /{id}"
+		case s == "*" && i == len(segments)-1:
+			s = "x"
+		case strings.Contains(s, "*"):
+			return "has a * that is not the whole last segment: write it as /files/*"
+		}
+		plain = append(plain, s)
+	}
+	return pathTrouble(strings.Join(plain, "/"))
+}
+
+// shape is path with its parameters' names taken out: two of one shape match the same calls.
+func shape(path string) string {
+	segments := strings.Split(path, "/")
+	for i, s := range segments {
+		if strings.HasPrefix(s, "{") {
+			segments[i] = "{}"
+		}
+	}
+	return strings.Join(segments, "/")
+}
+
+// context reads `context`.
+func (m *mapping) context() string {
+	const key = "context"
+	m.need(key, "as in /orders")
+	t := m.text(key)
+	if !t.OK {
+		return ""
+	}
+	if why := pathTrouble(t.Value); why != "" {
+		m.load.errorf(t.Pos, "context %s %s", quote(t.Value), why)
+		return ""
+	}
+	return t.Value
+}
+
+// pathTrouble says what is to change in a path that is compared byte for byte with what a client sends, or "".
+func pathTrouble(path string) string {
+	if !strings.HasPrefix(path, "/") {
+		return "is to begin with \"/\""
+	}
+	if strings.HasSuffix(path, "/") {
+		return "is not to end with \"/\""
+	}
+	for _, s := range strings.Split(path[1:], "/") {
+		switch s {
+		case "":
+			return "is not to hold \"//\""
+		case ".", "..":
+			return "is not to hold \".\" or \"..\" as a segment"
+		}
+		for i := range len(s) {
+			if c := s[i]; !isLetter(c) && !isDigit(c) && !strings.ContainsRune("-._~!$&'()+,=:@", rune(c)) {
+				return "is to hold letters, digits and -._~!$&'()+,=:@ only, without escapes, query or fragment"
+			}
+		}
+	}
+	return ""
+}
