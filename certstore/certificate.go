@@ -1,0 +1,132 @@
+package certstore
+
+import (
+	"bytes"
+	"crypto/x509"
+	"encoding/asn1"
+	"encoding/base64"
+	"encoding/pem"
+	"fmt"
+	"strings"
+)
+
+// maxCertificate bounds a certificate, as DER and as a file, in bytes.
+const maxCertificate = 64 << 10
+
+// ParseCertificate reads exactly one X.509 certificate, PEM (RFC 7468, with or without explanatory text before it) or
+// DER, of at most 64 KiB. None, two, a private key or anything behind the certificate is an error matching ErrInvalid.
+func ParseCertificate(data []byte) (*x509.Certificate, error) {
+	der, err := decode(data)
+	if err != nil {
+		return nil, err
+	}
+	cert, err := x509.ParseCertificate(der)
+	if err != nil {
+		return nil, fmt.Errorf("certificate is not well formed (%v): %w", err, ErrInvalid)
+	}
+	return cert, nil
+}
+
+var pemBegin = []byte("-----BEGIN ")
+
+// decode returns the DER of what is in data, PEM or DER.
+func decode(data []byte) ([]byte, error) {
+	switch {
+	case len(data) == 0:
+		return nil, fmt.Errorf("certificate is empty: %w", ErrInvalid)
+	case len(data) > maxCertificate:
+		return nil, fmt.Errorf("certificate has more than %d KiB: %w", maxCertificate>>10, ErrInvalid)
+	case isDER(data): // first, for a certificate's own bytes may spell a line of PEM
+		return data, nil
+	case bytes.Contains(data, pemBegin):
+		return decodePEM(data)
+	}
+	return nil, fmt.Errorf("certificate is neither PEM nor DER: %w", ErrInvalid)
+}
+
+// isDER says whether data is one ASN.1 sequence and nothing else.
+func isDER(data []byte) bool {
+	var raw asn1.RawValue
+	rest, err := asn1.Unmarshal(data, &raw)
+	return err == nil && len(rest) == 0 && raw.Class == asn1.ClassUniversal && raw.Tag == asn1.TagSequence
+}
+
+// decodePEM returns the content of the one CERTIFICATE block in data. It does not lean on pem.Decode alone, which
+// skips what it cannot read: a damaged key before the certificate must not be overlooked.
+func decodePEM(data []byte) ([]byte, error) {
+	if bytes.Contains(data, []byte("PRIVATE KEY-----")) {
+		return nil, fmt.Errorf("certificate comes with a private key: %w", ErrInvalid)
+	}
+	if n := bytes.Count(data, pemBegin); n != 1 {
+		return nil, fmt.Errorf("expected one PEM block and found %d: %w", n, ErrInvalid)
+	}
+	block, rest := pem.Decode(data[bytes.Index(data, pemBegin):])
+	switch {
+	case block == nil:
+		return nil, fmt.Errorf("PEM block is not well formed: %w", ErrInvalid)
+	case block.Type != "CERTIFICATE":
+		return nil, fmt.Errorf("PEM block holds %s and not CERTIFICATE: %w", quote(block.Type), ErrInvalid)
+	case len(block.Headers) > 0:
+		return nil, fmt.Errorf("PEM block has headers: %w", ErrInvalid)
+	case len(bytes.TrimSpace(rest)) > 0:
+		return nil, fmt.Errorf("something follows the certificate: %w", ErrInvalid)
+	}
+	return block.Bytes, nil
+}
+
+// checkCertificate holds a certificate to what can be stored and read back.
+func checkCertificate(cert *x509.Certificate) error {
+	switch {
+	case cert == nil || len(cert.Raw) == 0:
+		return fmt.Errorf("no certificate given: %w", ErrInvalid)
+	case len(encodeStored(cert)) > maxCertificate:
+		return fmt.Errorf("certificate has more than %d KiB: %w", maxCertificate>>10, ErrInvalid)
+	}
+	return nil
+}
+
+// encodeStored is the form in which the CERTIFICATE column is written.
+func encodeStored(cert *x509.Certificate) []byte {
+	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert.Raw})
+}
+
+// parseStored reads the CERTIFICATE column leniently: PEM, DER, or base64 of either, which is how WSO2 stores what was
+// uploaded, some versions twice over.
+func parseStored(data []byte) (*x509.Certificate, error) { return ParseCertificate(unwrap(data)) }
+
+// storedDER is parseStored without looking into the certificate.
+func storedDER(data []byte) ([]byte, error) { return decode(unwrap(data)) }
+
+func unwrap(data []byte) []byte {
+	for range 2 {
+		if isDER(data) || bytes.Contains(data, pemBegin) {
+			break // PEM has the letters of base64 and, in two lengths of three, would be undone as such
+		}
+		inner, ok := decodeBase64(data)
+		if !ok {
+			break
+		}
+		data = inner
+	}
+	return data
+}
+
+// decodeBase64 undoes base64 in either alphabet, padded or not, broken into lines or not.
+func decodeBase64(data []byte) ([]byte, bool) {
+	if len(data) == 0 || len(data) > 4*maxCertificate {
+		return nil, false
+	}
+	text := strings.Map(func(r rune) rune {
+		switch r {
+		case ' ', '\t', '\r', '\n', '=':
+			return -1
+		case '-':
+			return '+'
+		case '_':
+			return '/'
+		}
+		return r
+	}, string(data))
+	out, err := base64.RawStdEncoding.DecodeString(text)
+	return out, err == nil && len(out) > 0
+}

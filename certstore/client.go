@@ -1,0 +1,198 @@
+// Package certstore keeps the client certificates that are registered for APIs.
+//
+// What is registered lives in SQL, in the shape of WSO2's AM_API_CLIENT_CERTIFICATE, behind a [Store]; what requests
+// are judged by is an [Index], built from the Store's rows and never changed. Whoever owns both builds a new Index
+// when [Store.Watch] says that the rows changed:
+//
+//	clients, problems, err := store.List(ctx)
+//	index, err := certstore.NewIndex(clients)
+//	client := index.Find(api, sha256.Sum256(leaf.Raw))
+package certstore
+
+import (
+	"crypto/sha256"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+)
+
+var (
+	// ErrInvalid says that what was to be stored or looked up is not well formed.
+	ErrInvalid = errors.New("invalid")
+	// ErrExpired says that a certificate's validity has ended.
+	ErrExpired = errors.New("the certificate has expired")
+	// ErrAliasTaken says that the alias is in use for that API and key type.
+	ErrAliasTaken = errors.New("the alias is taken")
+	// ErrRegistered says that this very certificate is registered for that API already.
+	ErrRegistered = errors.New("the certificate is already registered")
+	// ErrNotFound says that no such certificate is registered.
+	ErrNotFound = errors.New("no such certificate is registered")
+	// ErrReadOnly says that the Store was opened for reading only.
+	ErrReadOnly = errors.New("the store was opened for reading only")
+)
+
+// An API is named by its name and version, as in WSO2. Both are compared byte for byte.
+type API struct {
+	Name    string // 1 to 200 characters (AM_API.API_NAME)
+	Version string // 1 to 30 characters (AM_API.API_VERSION), without ':'
+}
+
+// ParseAPI reads NAME:VERSION. The last colon splits: a name may contain one, a version may not.
+func ParseAPI(s string) (API, error) {
+	i := strings.LastIndexByte(s, ':')
+	if i < 0 {
+		return API{}, fmt.Errorf("API %s is not NAME:VERSION: %w", quote(s), ErrInvalid)
+	}
+	api := API{Name: s[:i], Version: s[i+1:]}
+	if err := api.check(); err != nil {
+		return API{}, err
+	}
+	return api, nil
+}
+
+// String is NAME:VERSION.
+func (a API) String() string { return a.Name + ":" + a.Version }
+
+func (a API) check() error {
+	if err := checkText("API name", a.Name, 200); err != nil {
+		return err
+	}
+	if err := checkText("API version", a.Version, 30); err != nil {
+		return err
+	}
+	if strings.Contains(a.Version, ":") {
+		return fmt.Errorf("API version %s contains a colon: %w", quote(a.Version), ErrInvalid)
+	}
+	return nil
+}
+
+// A KeyType says which backends a certificate reaches, the production or the sandbox ones. Its zero value is none.
+type KeyType string
+
+// The key types, spelt as WSO2's KEY_TYPE column has them.
+const (
+	Production KeyType = "PRODUCTION"
+	Sandbox    KeyType = "SANDBOX"
+)
+
+// ParseKeyType reads PRODUCTION or SANDBOX, in any case; every other word is an error.
+func ParseKeyType(s string) (KeyType, error) {
+	for _, k := range []KeyType{Production, Sandbox} {
+		// Not EqualFold, which takes 'ſ' for 's'.
+		if len(s) == len(k) && strings.ToUpper(s) == string(k) {
+			return k, nil
+		}
+	}
+	return "", fmt.Errorf("key type %s is neither PRODUCTION nor SANDBOX: %w", quote(s), ErrInvalid)
+}
+
+func (k KeyType) check() error {
+	if k != Production && k != Sandbox {
+		return fmt.Errorf("key type %s is neither PRODUCTION nor SANDBOX: %w", quote(string(k)), ErrInvalid)
+	}
+	return nil
+}
+
+// A Client is one certificate's registration for one API. The same certificate may be registered for many APIs,
+// once for each; an alias is unique for an API and key type.
+type Client struct {
+	API         API
+	Alias       string            // see CheckAlias
+	KeyType     KeyType           // Production or Sandbox, never empty
+	Tier        string            // the tier's name, 1 to 512 characters; whether it exists is for the caller to know
+	Scopes      []string          // OAuth2 scopes (RFC 6749, section 3.3) or "*"; empty: none
+	Certificate *x509.Certificate // never nil
+	Fingerprint [32]byte          // SHA-256 of the certificate's DER; zero in what is handed to Add or NewIndex: computed
+	Source      string            // where it is written, for messages: "store", or a file and line
+}
+
+// Fingerprint is a certificate's identity: the SHA-256 of its DER. Serial numbers and names can be copied.
+func Fingerprint(cert *x509.Certificate) [32]byte { return sha256.Sum256(cert.Raw) }
+
+// complete returns c with its fingerprint, or says what is wrong with it.
+func (c Client) complete() (Client, error) {
+	for _, err := range []error{
+		c.API.check(), CheckAlias(c.Alias), c.KeyType.check(), checkTier(c.Tier), checkScopes(c.Scopes), checkCertificate(c.Certificate),
+	} {
+		if err != nil {
+			return Client{}, err
+		}
+	}
+	fingerprint := Fingerprint(c.Certificate)
+	if c.Fingerprint != [32]byte{} && c.Fingerprint != fingerprint {
+		return Client{}, fmt.Errorf("fingerprint is another certificate's: %w", ErrInvalid)
+	}
+	c.Fingerprint = fingerprint
+	return c, nil
+}
+
+// maxAlias is the width of WSO2's ALIAS column, in characters.
+const maxAlias = 45
+
+// CheckAlias says what is wrong with an alias, or nil. An alias has 1 to 45 characters of valid UTF-8, none of them a
+// control character, '/' or '\'; it is neither "." nor ".."; and no space begins or ends it. All else is kept verbatim.
+func CheckAlias(alias string) error {
+	if err := checkText("alias", alias, maxAlias); err != nil {
+		return err
+	}
+	if strings.ContainsAny(alias, `/\`) || alias == "." || alias == ".." {
+		return fmt.Errorf("alias %s looks like a path: %w", quote(alias), ErrInvalid)
+	}
+	return nil
+}
+
+func checkTier(tier string) error { return checkText("tier", tier, 512) }
+
+// checkText holds text to what fits its column and can be read back: nothing that a terminal, a log or another
+// database would take for something else.
+func checkText(what, s string, limit int) error {
+	switch {
+	case s == "":
+		return fmt.Errorf("%s is empty: %w", what, ErrInvalid)
+	case !utf8.ValidString(s):
+		return fmt.Errorf("%s is not UTF-8: %w", what, ErrInvalid)
+	case utf8.RuneCountInString(s) > limit:
+		return fmt.Errorf("%s has more than %d characters: %w", what, limit, ErrInvalid)
+	case strings.ContainsFunc(s, unicode.IsControl):
+		return fmt.Errorf("%s contains a control character: %w", what, ErrInvalid)
+	case strings.TrimSpace(s) != s:
+		return fmt.Errorf("%s begins or ends with a space: %w", what, ErrInvalid)
+	}
+	return nil
+}
+
+// maxScopes is the width of the SCOPES column, in bytes.
+const maxScopes = 4096
+
+// checkScopes holds each scope to scope-token of RFC 6749, section 3.3, which has no space: in the column, as in a
+// token, a space parts them.
+func checkScopes(scopes []string) error {
+	total := 0
+	for _, scope := range scopes {
+		if scope == "" {
+			return fmt.Errorf("scope is empty: %w", ErrInvalid)
+		}
+		for i := range len(scope) {
+			if c := scope[i]; c < '!' || c > '~' || c == '"' || c == '\\' {
+				return fmt.Errorf("scope %s contains a character that RFC 6749 does not allow: %w", quote(scope), ErrInvalid)
+			}
+		}
+		total += len(scope) + 1
+	}
+	if total > maxScopes {
+		return fmt.Errorf("scopes have more than %d characters: %w", maxScopes, ErrInvalid)
+	}
+	return nil
+}
+
+// quote makes foreign text fit for a message: escaped, on one line, and cut.
+func quote(s string) string {
+	const most = 64
+	if len(s) > most {
+		return fmt.Sprintf("%q…", strings.ToValidUTF8(s[:most], ""))
+	}
+	return fmt.Sprintf("%q", s)
+}

@@ -1,0 +1,222 @@
+package certstore
+
+import (
+	"context"
+	"database/sql"
+	"embed"
+	"errors"
+	"fmt"
+	"io/fs"
+	"slices"
+	"strings"
+)
+
+// A dialect is one kind of database. Statements are the same for all; a dialect brings the way to connect and, in a
+// folder of its own, the migrations.
+type dialect struct {
+	prefixes []string // of the URLs
+	form     string   // of the URLs, for messages
+	folder   string   // of the migrations
+	tables   string   // a query for the names of the tables that are there
+	// connect opens the database at what follows the prefix, and makes it if create is set; nil: not built yet.
+	connect func(ctx context.Context, rest string, how how) (*connection, error)
+}
+
+var dialects = []dialect{
+	{
+		prefixes: []string{"sqlite:"},
+		form:     "sqlite:PATH or sqlite::memory:",
+		folder:   "sqlite",
+		tables:   `SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite\_%' ESCAPE '\'`,
+		connect:  connectSQLite,
+	},
+	{prefixes: []string{"postgres://", "postgresql://"}, form: "postgres://…"},
+	{prefixes: []string{"mysql://"}, form: "mysql://…"},
+}
+
+//go:embed sqlite/*.sql
+var migrationFiles embed.FS
+
+// how says what may be done to a database that is opened.
+type how int
+
+const (
+	justRead how = iota // leave it as it is
+	keep                // write, but let it be there and have tables already
+	create              // make it, and its tables
+)
+
+// A connection is one opened database.
+type connection struct {
+	db *sql.DB
+	// prepare makes the database, known to be ours or empty, ready to be written; nil: nothing to do.
+	prepare func(context.Context) error
+	// changes is a number that differs from an earlier one of the same connection if anybody changed the database since.
+	// It is not called by two goroutines at once.
+	changes func(context.Context) (uint64, error)
+	// replaced says whether another database is at the place where this one was opened; an error, that none is.
+	replaced func() (bool, error)
+	close    func() error
+}
+
+// A place is where a Store's database is.
+type place struct {
+	dialect dialect
+	rest    string
+}
+
+// parseURL reads the url of Open. Its errors don't quote it: it may hold a password.
+func parseURL(url string) (place, error) {
+	var forms []string
+	for _, d := range dialects {
+		for _, prefix := range d.prefixes {
+			if rest, ok := strings.CutPrefix(url, prefix); ok {
+				if d.connect == nil {
+					return place{}, fmt.Errorf("a store at %s… is not built yet", prefix)
+				}
+				return place{d, rest}, nil
+			}
+		}
+		if d.connect != nil {
+			forms = append(forms, d.form)
+		}
+	}
+	return place{}, fmt.Errorf("store is not of the form %s: %w", strings.Join(forms, " or "), ErrInvalid)
+}
+
+// String is for messages. The only dialect that is built has no passwords in its URLs.
+func (p place) String() string { return fmt.Sprintf("%q", p.dialect.prefixes[0]+p.rest) }
+
+func (p place) open(ctx context.Context, readOnly bool) (*connection, error) {
+	if readOnly {
+		return p.connect(ctx, justRead)
+	}
+	return p.connect(ctx, create)
+}
+
+// reopen is open for a database that was there before. It makes none: in the place of one that is half copied, an
+// empty one would turn everybody away.
+func (p place) reopen(ctx context.Context, readOnly bool) (*connection, error) {
+	if readOnly {
+		return p.connect(ctx, justRead)
+	}
+	return p.connect(ctx, keep)
+}
+
+func (p place) connect(ctx context.Context, how how) (*connection, error) {
+	conn, err := p.dialect.connect(ctx, p.rest, how)
+	if err != nil {
+		return nil, err
+	}
+	if err := p.dialect.migrate(ctx, conn, how); err != nil {
+		return nil, errors.Join(err, conn.close())
+	}
+	return conn, nil
+}
+
+// migrate brings the tables to this program's version. Programs of older and newer versions may be at work on the same
+// database; see the migrations.
+func (d dialect) migrate(ctx context.Context, conn *connection, how how) error {
+	migrations, err := d.migrations()
+	if err != nil {
+		return err
+	}
+	version, err := d.version(ctx, conn.db, len(migrations))
+	switch {
+	case err != nil:
+		return err
+	case version < len(migrations) && how == justRead:
+		return fmt.Errorf("its tables are of version %d and this program needs %d: let it be opened for writing first", version, len(migrations))
+	case version == 0 && how == keep:
+		return errors.New("it has no tables")
+	}
+	if conn.prepare != nil && how != justRead {
+		if err := conn.prepare(ctx); err != nil {
+			return err
+		}
+	}
+	if version >= len(migrations) {
+		return nil
+	}
+	return inTransaction(ctx, conn.db, func(tx *sql.Tx) error {
+		// Another process may have been faster.
+		version, err := d.version(ctx, tx, len(migrations))
+		if err != nil {
+			return err
+		}
+		for i := version; i < len(migrations); i++ {
+			if _, err := tx.ExecContext(ctx, migrations[i]); err != nil {
+				return fmt.Errorf("migrate the tables to version %d: %w", i+1, err)
+			}
+		}
+		return nil
+	})
+}
+
+// migrations returns the SQL that leads from version 0 to 1, from 1 to 2 and so on.
+func (d dialect) migrations() ([]string, error) {
+	files, err := fs.Glob(migrationFiles, d.folder+"/*.sql")
+	if err != nil {
+		return nil, err
+	}
+	slices.Sort(files)
+	var migrations []string
+	for i, file := range files {
+		if !strings.HasPrefix(file, fmt.Sprintf("%s/%03d_", d.folder, i+1)) {
+			return nil, fmt.Errorf("migration %s is out of order", file)
+		}
+		text, err := migrationFiles.ReadFile(file)
+		if err != nil {
+			return nil, err
+		}
+		migrations = append(migrations, string(text))
+	}
+	return migrations, nil
+}
+
+// version returns the version of the tables, 0 for an empty database. It refuses another program's database, and one
+// that a program which knows only versions up to known must not use.
+func (d dialect) version(ctx context.Context, q querier, known int) (int, error) {
+	tables, err := columns[string](ctx, q, d.tables)
+	switch {
+	case err != nil:
+		return 0, err
+	case len(tables) == 0:
+		return 0, nil
+	case !slices.Contains(tables, "SALLYPORT_SCHEMA"):
+		return 0, fmt.Errorf("it is another program's database: it has a table %s and none named SALLYPORT_SCHEMA", quote(tables[0]))
+	}
+	versions, err := columns[int](ctx, q, `SELECT VERSION FROM SALLYPORT_SCHEMA ORDER BY VERSION`)
+	if err != nil {
+		return 0, err
+	}
+	needs, err := columns[int](ctx, q, `SELECT NEEDS FROM SALLYPORT_SCHEMA ORDER BY NEEDS`)
+	if err != nil {
+		return 0, err
+	}
+	if len(versions) == 0 || len(needs) == 0 {
+		return 0, errors.New("its table SALLYPORT_SCHEMA is empty")
+	}
+	if least := needs[len(needs)-1]; least > known {
+		return 0, fmt.Errorf("its tables need a newer program: one that knows version %d, and this one knows %d", least, known)
+	}
+	return versions[len(versions)-1], nil
+}
+
+// columns reads all rows of a query for one column.
+func columns[T any](ctx context.Context, q querier, query string, args ...any) ([]T, error) {
+	rows, err := q.QueryContext(ctx, query, args...)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var values []T
+	for rows.Next() {
+		var v T
+		if err := rows.Scan(&v); err != nil {
+			return nil, err
+		}
+		values = append(values, v)
+	}
+	return values, rows.Err()
+}

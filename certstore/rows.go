@@ -1,0 +1,258 @@
+package certstore
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"crypto/x509"
+	"database/sql"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+)
+
+const (
+	// currentAPI is REVISION_UUID of the API as it is edited; WSO2 keeps copies for its deployed revisions.
+	currentAPI = "Current API"
+	// provider is API_PROVIDER of the APIs that are first heard of here.
+	provider = "sallyport"
+)
+
+// A row is a row of AM_API_CLIENT_CERTIFICATE with its API's name: not yet believed.
+type row struct {
+	apiID        int64
+	name         sql.NullString
+	version      sql.NullString
+	alias        string
+	keyType      string
+	tier, scopes sql.NullString
+	certificate  []byte
+}
+
+// rows reads the tenant's live rows to which the condition applies, which is SQL with a place for each of args.
+func (s *Store) rows(ctx context.Context, q querier, condition string, args ...any) ([]row, error) {
+	const query = `SELECT C.API_ID, A.API_NAME, A.API_VERSION, C.ALIAS, C.KEY_TYPE, C.TIER_NAME, C.SCOPES, C.CERTIFICATE
+		FROM AM_API_CLIENT_CERTIFICATE C LEFT JOIN AM_API A ON A.API_ID = C.API_ID
+		WHERE C.TENANT_ID = ? AND C.REMOVED = ? AND C.REVISION_UUID = ?`
+	found, err := q.QueryContext(ctx, query+condition, append([]any{s.opts.TenantID, false, currentAPI}, args...)...)
+	if err != nil {
+		return nil, err
+	}
+	defer found.Close()
+	var rows []row
+	for found.Next() {
+		var r row
+		if err := found.Scan(&r.apiID, &r.name, &r.version, &r.alias, &r.keyType, &r.tier, &r.scopes, &r.certificate); err != nil {
+			return nil, err
+		}
+		rows = append(rows, r)
+	}
+	return rows, found.Err()
+}
+
+// find returns the one live row of an alias. An empty keyType stands for the only one that there is.
+func (s *Store) find(ctx context.Context, q querier, api API, keyType KeyType, alias string) (row, error) {
+	apiID, err := s.apiRow(ctx, q, api)
+	if err != nil {
+		return row{}, err
+	}
+	rows, err := s.rows(ctx, q, " AND C.API_ID = ? AND C.ALIAS = ?", apiID, alias)
+	if err != nil {
+		return row{}, err
+	}
+	found := slices.DeleteFunc(rows, func(r row) bool { return keyType != "" && r.keyType != string(keyType) })
+	switch len(found) {
+	case 0:
+		return row{}, ErrNotFound
+	case 1:
+		return found[0], nil
+	}
+	words := make([]string, len(found))
+	for i, r := range found {
+		words[i] = r.keyType
+	}
+	return row{}, fmt.Errorf("registered as %s, so the key type must be given: %w", strings.Join(words, " and as "), ErrInvalid)
+}
+
+// apiRow returns API_ID of an API, or ErrNotFound. In a database that others fill, two providers may have an API of
+// the same name and version: then none is meant.
+func (s *Store) apiRow(ctx context.Context, q querier, api API) (int64, error) {
+	found, err := q.QueryContext(ctx, `SELECT API_ID FROM AM_API WHERE API_NAME = ? AND API_VERSION = ?`, api.Name, api.Version)
+	if err != nil {
+		return 0, err
+	}
+	defer found.Close()
+	var ids []int64
+	for found.Next() {
+		var id int64
+		if err := found.Scan(&id); err != nil {
+			return 0, err
+		}
+		ids = append(ids, id)
+	}
+	switch {
+	case found.Err() != nil:
+		return 0, found.Err()
+	case len(ids) == 0:
+		return 0, ErrNotFound
+	case len(ids) > 1:
+		return 0, errSeveralAPIs
+	}
+	return ids[0], nil
+}
+
+var errSeveralAPIs = fmt.Errorf("several APIs have that name and version: %w", ErrInvalid)
+
+func (s *Store) addAPI(ctx context.Context, tx *sql.Tx, api API) (int64, error) {
+	_, err := tx.ExecContext(ctx, `INSERT INTO AM_API (API_UUID, API_PROVIDER, API_NAME, API_VERSION) VALUES (?, ?, ?, ?)`,
+		newUUID(), provider, api.Name, api.Version)
+	if err != nil {
+		return 0, err
+	}
+	return s.apiRow(ctx, tx, api)
+}
+
+// newUUID makes a random UUID (RFC 9562, version 4).
+func newUUID() string {
+	var b [16]byte
+	rand.Read(b[:]) // never fails
+	b[6] = b[6]&0x0f | 0x40
+	b[8] = b[8]&0x3f | 0x80
+	return fmt.Sprintf("%x-%x-%x-%x-%x", b[:4], b[4:6], b[6:8], b[8:10], b[10:])
+}
+
+func (s *Store) insert(ctx context.Context, tx *sql.Tx, apiID int64, c Client) error {
+	scopes := sql.NullString{String: strings.Join(c.Scopes, " "), Valid: len(c.Scopes) > 0}
+	_, err := tx.ExecContext(ctx, `INSERT INTO AM_API_CLIENT_CERTIFICATE
+		(TENANT_ID, ALIAS, API_ID, CERTIFICATE, REMOVED, TIER_NAME, KEY_TYPE, REVISION_UUID, SCOPES)
+		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+		s.opts.TenantID, c.Alias, apiID, encodeStored(c.Certificate), false, c.Tier, string(c.KeyType), currentAPI, scopes)
+	return err
+}
+
+// bury turns a live row into the tombstone of its alias. The primary key has room for one: an earlier one goes.
+func (s *Store) bury(ctx context.Context, tx *sql.Tx, r row) error {
+	const which = ` WHERE TENANT_ID = ? AND API_ID = ? AND ALIAS = ? AND KEY_TYPE = ? AND REVISION_UUID = ? AND REMOVED = ?`
+	key := []any{s.opts.TenantID, r.apiID, r.alias, r.keyType, currentAPI}
+	if _, err := tx.ExecContext(ctx, `DELETE FROM AM_API_CLIENT_CERTIFICATE`+which, append(key, true)...); err != nil {
+		return err
+	}
+	result, err := tx.ExecContext(ctx, `UPDATE AM_API_CLIENT_CERTIFICATE SET REMOVED = ?`+which,
+		append([]any{true}, append(key, false)...)...)
+	if err != nil {
+		return err
+	}
+	switch n, err := result.RowsAffected(); {
+	case err != nil:
+		return err
+	case n != 1:
+		return fmt.Errorf("%d rows were marked as removed instead of one", n)
+	}
+	return nil
+}
+
+func (r row) api() API { return API{r.name.String, r.version.String} }
+
+// client believes the row or says why not.
+func (r row) client() (Client, error) {
+	cert, err := parseStored(r.certificate)
+	if err != nil {
+		return Client{}, err
+	}
+	return r.with(cert)
+}
+
+func (r row) with(cert *x509.Certificate) (Client, error) {
+	if !r.name.Valid || !r.version.Valid {
+		return Client{}, errors.New("its API is unknown")
+	}
+	return Client{
+		API:         r.api(),
+		Alias:       r.alias,
+		KeyType:     KeyType(r.keyType),
+		Tier:        r.tier.String,
+		Scopes:      splitScopes(r.scopes.String),
+		Certificate: cert,
+		Source:      "store",
+	}.complete()
+}
+
+// splitScopes undoes the joining of insert. Whether the parts are scopes is for complete to say.
+func splitScopes(s string) []string {
+	if s == "" {
+		return nil
+	}
+	return strings.Split(s, " ")
+}
+
+// holds says whether the row is of the certificate with that fingerprint. A row that cannot be read is of none.
+func (r row) holds(fingerprint [32]byte) bool {
+	der, err := storedDER(r.certificate)
+	return err == nil && sha256.Sum256(der) == fingerprint
+}
+
+// admit parts rows that can be believed from those that cannot. Rows that contradict each other are none of them
+// believed: whichever was chosen, it might be the one that nobody meant.
+func admit(rows []row) ([]Client, []Problem) {
+	var problems []Problem
+	report := func(r row, err error) {
+		problems = append(problems, Problem{r.api(), r.alias, KeyType(r.keyType), err})
+	}
+
+	ids := make(map[API]int64)
+	several := make(map[API]bool)
+	for _, r := range rows {
+		if id, ok := ids[r.api()]; ok && id != r.apiID {
+			several[r.api()] = true
+		}
+		ids[r.api()] = r.apiID
+	}
+
+	type pair struct {
+		row    row
+		client Client
+	}
+	var good []pair
+	shared := make(map[[32]byte]*x509.Certificate) // one certificate is often registered for many APIs
+	holders := make(map[proof]int)
+	for _, r := range rows {
+		cert, err := parseShared(shared, r.certificate)
+		if err != nil {
+			report(r, err)
+			continue
+		}
+		c, err := r.with(cert)
+		switch {
+		case err != nil:
+			report(r, err)
+		case several[r.api()]:
+			report(r, errSeveralAPIs)
+		default:
+			good = append(good, pair{r, c})
+			holders[c.proof()]++
+		}
+	}
+
+	clients := make([]Client, 0, len(good))
+	for _, p := range good {
+		if holders[p.client.proof()] > 1 {
+			report(p.row, errors.New("its certificate is registered for that API more than once"))
+			continue
+		}
+		clients = append(clients, p.client)
+	}
+	return clients, problems
+}
+
+func parseShared(shared map[[32]byte]*x509.Certificate, data []byte) (*x509.Certificate, error) {
+	key := sha256.Sum256(data)
+	if cert := shared[key]; cert != nil {
+		return cert, nil
+	}
+	cert, err := parseStored(data)
+	if err == nil {
+		shared[key] = cert
+	}
+	return cert, err
+}

@@ -1,0 +1,214 @@
+package certstore
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"modernc.org/sqlite"
+	sqlite3 "modernc.org/sqlite/lib"
+)
+
+// sqliteConnections is how many connections a Store keeps to a file: one sees changes, one writes, two read.
+const sqliteConnections = 4
+
+// sqliteBusy is how long a statement waits for another process to let go of the database.
+const sqliteBusy = 5 * time.Second
+
+func connectSQLite(ctx context.Context, path string, how how) (*connection, error) {
+	switch {
+	case path == ":memory:":
+		return connectSQLiteMemory()
+	case path == "", strings.HasPrefix(path, ":"), strings.HasPrefix(path, "//"), strings.ContainsRune(path, 0):
+		return nil, fmt.Errorf("expected sqlite:PATH or sqlite::memory: %w", ErrInvalid)
+	}
+	return connectSQLiteFile(ctx, path, how)
+}
+
+// connectSQLiteMemory keeps to one connection, for the connection is the database.
+func connectSQLiteMemory() (*connection, error) {
+	db, err := openSQLite("file::memory:", nil)
+	if err != nil {
+		return nil, err
+	}
+	db.SetMaxOpenConns(1)
+	return &connection{
+		db: db,
+		changes: func(ctx context.Context) (n uint64, err error) {
+			err = db.QueryRowContext(ctx, `SELECT total_changes()`).Scan(&n)
+			return n, err
+		},
+		replaced: func() (bool, error) { return false, nil },
+		close:    db.Close,
+	}, nil
+}
+
+func connectSQLiteFile(ctx context.Context, path string, how how) (*connection, error) {
+	path, err := filepath.Abs(path)
+	if err != nil {
+		return nil, err
+	}
+	file, err := statSQLite(path)
+	if errors.Is(err, fs.ErrNotExist) && how == create {
+		file, err = createSQLite(path)
+	}
+	if err != nil {
+		return nil, err
+	}
+	// POSIX takes a process' locks on a file away when it closes any descriptor of that file, so that a goroutine which
+	// reads the database file as a file would leave it open to corruption. Linux has locks that don't; elsewhere, and in
+	// a process that has opened SQLite files before, nothing can be done and nothing is lost.
+	_, _ = sqlite.OFDLocking(true)
+
+	mode := "rw"
+	if how == justRead {
+		mode = "ro"
+	}
+	name := url.URL{Scheme: "file", Path: filepath.ToSlash(path)}
+	db, err := openSQLite(name.String(), url.Values{"mode": {mode}})
+	if err != nil {
+		return nil, err
+	}
+	db.SetMaxOpenConns(sqliteConnections)
+	db.SetMaxIdleConns(sqliteConnections)
+	watcher := &sqliteWatcher{db: db}
+	return &connection{
+		db:      db,
+		prepare: func(ctx context.Context) error { return writeAhead(ctx, db) },
+		changes: watcher.changes,
+		replaced: func() (bool, error) {
+			now, err := statSQLite(path)
+			if err != nil {
+				return false, err
+			}
+			return !os.SameFile(file, now), nil
+		},
+		close: func() error { return errors.Join(watcher.close(), db.Close()) },
+	}, nil
+}
+
+func statSQLite(path string) (fs.FileInfo, error) {
+	file, err := os.Stat(path)
+	switch {
+	case err != nil:
+		return nil, err
+	case !file.Mode().IsRegular():
+		return nil, fmt.Errorf("%s is not a file", path)
+	}
+	return file, nil
+}
+
+// createSQLite makes the file, for SQLite would make it readable by all; its -wal and -shm files take after it.
+func createSQLite(path string) (fs.FileInfo, error) {
+	folder, err := os.Open(filepath.Dir(path))
+	if err != nil {
+		return nil, fmt.Errorf("its folder must exist: %w", err)
+	}
+	defer folder.Close()
+	file, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
+	if errors.Is(err, fs.ErrExist) {
+		return statSQLite(path) // another process was faster
+	}
+	if err != nil {
+		return nil, err
+	}
+	// The name must last, or a power cut takes the file with all that was acknowledged.
+	if err := errors.Join(file.Close(), folder.Sync()); err != nil {
+		return nil, err
+	}
+	return statSQLite(path)
+}
+
+// openSQLite prepares connections to the database of that name, a "file:" URI.
+func openSQLite(name string, query url.Values) (*sql.DB, error) {
+	if query == nil {
+		query = url.Values{}
+	}
+	query["_pragma"] = []string{
+		fmt.Sprintf("busy_timeout(%d)", sqliteBusy.Milliseconds()),
+		"foreign_keys(1)",
+		"synchronous(FULL)", // each commit is on the disk before it is acknowledged
+		"trusted_schema(0)",
+	}
+	query.Set("_txlock", "immediate") // a transaction that starts as a reader may not be able to become a writer
+	query.Set("_dqs", "0")
+	query.Set("_defensive", "1")
+	query.Set("_error_rc", "1")
+	connector, err := sqlite.NewConnector(name + "?" + query.Encode())
+	if err != nil {
+		return nil, err
+	}
+	return sql.OpenDB(connector), nil
+}
+
+// writeAhead turns on the write-ahead log, which lets others read while one writes and which the file remembers.
+// SQLite does not wait for processes that are about to do the same, so this does.
+func writeAhead(ctx context.Context, db *sql.DB) error {
+	ctx, cancel := context.WithTimeout(ctx, sqliteBusy)
+	defer cancel()
+	again := time.NewTicker(10 * time.Millisecond)
+	defer again.Stop()
+	for {
+		var mode string
+		err := db.QueryRowContext(ctx, `PRAGMA journal_mode = WAL`).Scan(&mode)
+		if err == nil && mode != "wal" {
+			return fmt.Errorf("turn on the write-ahead log: the file system allows only %s", quote(mode))
+		}
+		if !isBusy(err) {
+			return err
+		}
+		select {
+		case <-again.C:
+		case <-ctx.Done():
+			return err
+		}
+	}
+}
+
+func isBusy(err error) bool {
+	var e *sqlite.Error
+	return errors.As(err, &e) && e.Code()&0xff == sqlite3.SQLITE_BUSY
+}
+
+// A sqliteWatcher sees changes: PRAGMA data_version differs, on one and the same connection, after a commit by any
+// other connection, of this process or not. Nothing is ever written by its own.
+type sqliteWatcher struct {
+	db    *sql.DB
+	conn  *sql.Conn
+	epoch uint64 // counts connections: numbers of two are not comparable
+}
+
+func (w *sqliteWatcher) changes(ctx context.Context) (uint64, error) {
+	if w.conn == nil {
+		conn, err := w.db.Conn(ctx)
+		if err != nil {
+			return 0, err
+		}
+		w.conn = conn
+		w.epoch++
+	}
+	var n uint32
+	if err := w.conn.QueryRowContext(ctx, `PRAGMA data_version`).Scan(&n); err != nil {
+		return 0, errors.Join(err, w.close())
+	}
+	return w.epoch<<32 | uint64(n), nil
+}
+
+func (w *sqliteWatcher) close() error {
+	if w.conn == nil {
+		return nil
+	}
+	err := w.conn.Close()
+	w.conn = nil
+	if errors.Is(err, sql.ErrConnDone) {
+		return nil
+	}
+	return err
+}

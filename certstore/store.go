@@ -1,0 +1,386 @@
+package certstore
+
+import (
+	"cmp"
+	"context"
+	"crypto/x509"
+	"database/sql"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+)
+
+// Options say how a Store is used. The zero value reads and writes, as WSO2's super tenant.
+type Options struct {
+	// ReadOnly leaves the database as it is: it must exist and have its tables, and every change is ErrReadOnly.
+	ReadOnly bool
+	// Now is the clock by which Add and Update refuse expired certificates; nil means time.Now.
+	Now func() time.Time
+	// TenantID is the tenant whose rows are seen and written; 0 means -1234, WSO2's super tenant.
+	TenantID int
+	// OnError hears of each look at the database that failed within Watch, and nil when a look succeeds again.
+	// It is called from Watch's own goroutine; nil means that nobody wants to know.
+	OnError func(error)
+}
+
+const superTenant = -1234
+
+// A Store holds registered client certificates in a database, which other processes may change at the same time.
+// Its methods may be called by many goroutines; they wait for the database and are never called for a request.
+// Changes are durable when a method returns nil: neither a killed process nor a power cut takes them back.
+// A change waits up to 5 seconds for another process that is changing the database, whatever its context says; then
+// it is an error. Reading does not wait for writers.
+type Store struct {
+	opts    Options
+	where   place
+	writing chan struct{} // holds a token while this process writes: SQLite's own queue is a lottery
+
+	mu     sync.RWMutex // read-locked while conn is used, locked while it is replaced
+	conn   *connection
+	closed chan struct{}
+
+	look    sync.Mutex  // guards what Version remembers:
+	seen    *connection // where it last looked,
+	count   uint64      // what it saw there,
+	version uint64      // and what it made of it
+	opened  uint64      // the version at Open
+
+	wakeMu sync.Mutex
+	wake   chan struct{} // closed and replaced after each change by this Store
+}
+
+// Open opens the database at url and brings its tables to this program's version, unless Options.ReadOnly is set.
+//
+// The forms are "sqlite:PATH", whose file is made with mode 0600 in a folder that must exist, and "sqlite::memory:",
+// which lives as long as the Store. PATH is taken as it stands: nothing in it is decoded, and it has no parameters.
+// "postgres://…" and "mysql://…" are not built yet. A missing file or folder matches fs.ErrNotExist.
+//
+// A SQLite database consists of PATH, PATH-wal and PATH-shm. To put a copy in its place, rename the copy over PATH
+// after removing the other two.
+func Open(ctx context.Context, url string, opts Options) (*Store, error) {
+	if opts.Now == nil {
+		opts.Now = time.Now
+	}
+	if opts.TenantID == 0 {
+		opts.TenantID = superTenant
+	}
+	where, err := parseURL(url)
+	if err != nil {
+		return nil, err
+	}
+	conn, err := where.open(ctx, opts.ReadOnly)
+	if err != nil {
+		return nil, fmt.Errorf("open store %s: %w", where, err)
+	}
+	s := &Store{
+		opts:    opts,
+		where:   where,
+		conn:    conn,
+		writing: make(chan struct{}, 1),
+		closed:  make(chan struct{}),
+		wake:    make(chan struct{}),
+	}
+	if s.opened, err = s.Version(ctx); err != nil {
+		return nil, errors.Join(fmt.Errorf("open store %s: %w", where, err), s.Close())
+	}
+	return s, nil
+}
+
+// Close closes the database once the calls under way have ended. Watch returns with an error; so does every later call.
+func (s *Store) Close() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.conn == nil {
+		return nil
+	}
+	close(s.closed)
+	conn := s.conn
+	s.conn = nil
+	if err := conn.close(); err != nil {
+		return fmt.Errorf("close store %s: %w", s.where, err)
+	}
+	return nil
+}
+
+// Add registers client.Certificate for client.API; the API's row is made if it is the first. Fingerprint and Source
+// need not be set. The errors match ErrInvalid, ErrExpired, ErrAliasTaken (for that API and key type), ErrRegistered
+// (it names the alias) or ErrReadOnly, or come from the database; after any of them nothing is stored.
+func (s *Store) Add(ctx context.Context, client Client) error {
+	err := s.add(ctx, client)
+	if err != nil {
+		return fmt.Errorf("register %s for API %s: %w", quote(client.Alias), quote(client.API.String()), err)
+	}
+	return nil
+}
+
+func (s *Store) add(ctx context.Context, client Client) error {
+	client, err := client.complete()
+	if err != nil {
+		return err
+	}
+	if err := s.checkExpiry(client.Certificate); err != nil {
+		return err
+	}
+	return s.write(ctx, func(tx *sql.Tx) error {
+		apiID, err := s.apiRow(ctx, tx, client.API)
+		if errors.Is(err, ErrNotFound) {
+			apiID, err = s.addAPI(ctx, tx, client.API)
+		}
+		if err != nil {
+			return err
+		}
+		_, err = s.find(ctx, tx, client.API, client.KeyType, client.Alias)
+		if err == nil {
+			return fmt.Errorf("%w for %s", ErrAliasTaken, client.KeyType)
+		}
+		if !errors.Is(err, ErrNotFound) {
+			return err
+		}
+		if err := s.checkUnregistered(ctx, tx, apiID, client.Fingerprint); err != nil {
+			return err
+		}
+		return s.insert(ctx, tx, apiID, client)
+	})
+}
+
+// Update replaces the certificate (nil keeps it), the tier ("" keeps it) and the scopes (nil keeps them) of one
+// registration, all in one transaction: the old row becomes the tombstone. An empty keyType means the only one that
+// the alias has for that API. The errors are Add's, and ErrNotFound.
+func (s *Store) Update(ctx context.Context, api API, keyType KeyType, alias string, cert *x509.Certificate, tier string, scopes *[]string) error {
+	err := s.update(ctx, api, keyType, alias, cert, tier, scopes)
+	if err != nil {
+		return fmt.Errorf("update %s for API %s: %w", quote(alias), quote(api.String()), err)
+	}
+	return nil
+}
+
+func (s *Store) update(ctx context.Context, api API, keyType KeyType, alias string, cert *x509.Certificate, tier string, scopes *[]string) error {
+	if cert == nil && tier == "" && scopes == nil {
+		return fmt.Errorf("nothing to change: %w", ErrInvalid)
+	}
+	if cert != nil {
+		if err := checkCertificate(cert); err != nil {
+			return err
+		}
+		if err := s.checkExpiry(cert); err != nil {
+			return err
+		}
+	}
+	return s.write(ctx, func(tx *sql.Tx) error {
+		old, err := s.find(ctx, tx, api, keyType, alias)
+		if err != nil {
+			return err
+		}
+		// What is replaced is not read: an update may be what mends a row that List reports.
+		next := Client{API: api, Alias: old.alias, KeyType: KeyType(old.keyType), Tier: old.tier.String, Certificate: cert}
+		if tier != "" {
+			next.Tier = tier
+		}
+		if cert == nil {
+			if next.Certificate, err = parseStored(old.certificate); err != nil {
+				return err
+			}
+		}
+		if scopes != nil {
+			next.Scopes = *scopes
+		} else {
+			next.Scopes = splitScopes(old.scopes.String)
+		}
+		if next, err = next.complete(); err != nil {
+			return err
+		}
+		if err := s.bury(ctx, tx, old); err != nil {
+			return err
+		}
+		if cert != nil {
+			if err := s.checkUnregistered(ctx, tx, old.apiID, next.Fingerprint); err != nil {
+				return err
+			}
+		}
+		return s.insert(ctx, tx, old.apiID, next)
+	})
+}
+
+// Remove ends one registration. Its row stays as a tombstone, REMOVED = 1, in the place of an earlier one of that
+// alias. An empty keyType means the only one that the alias has for that API, and is an error matching ErrInvalid if it
+// has both. The errors match ErrNotFound, ErrInvalid or ErrReadOnly, or come from the database.
+func (s *Store) Remove(ctx context.Context, api API, keyType KeyType, alias string) error {
+	err := s.write(ctx, func(tx *sql.Tx) error {
+		r, err := s.find(ctx, tx, api, keyType, alias)
+		if err != nil {
+			return err
+		}
+		return s.bury(ctx, tx, r)
+	})
+	if err != nil {
+		return fmt.Errorf("remove %s of API %s: %w", quote(alias), quote(api.String()), err)
+	}
+	return nil
+}
+
+// Get returns one live registration. An empty keyType means what it means to Remove. A row that List would report as a
+// Problem of its own is an error.
+func (s *Store) Get(ctx context.Context, api API, keyType KeyType, alias string) (Client, error) {
+	var client Client
+	err := s.read(ctx, func(q querier) error {
+		r, err := s.find(ctx, q, api, keyType, alias)
+		if err != nil {
+			return err
+		}
+		client, err = r.client()
+		return err
+	})
+	if err != nil {
+		return Client{}, fmt.Errorf("look up %s of API %s: %w", quote(alias), quote(api.String()), err)
+	}
+	return client, nil
+}
+
+// A Problem is a live row that cannot be admitted: its certificate or a word in it cannot be read, or it contradicts
+// another row. The texts are as they stand in the database.
+type Problem struct {
+	API     API
+	Alias   string
+	KeyType KeyType
+	Err     error
+}
+
+// String says which row it is and what is wrong with it, on one line.
+func (p Problem) String() string {
+	return fmt.Sprintf("client %s (%s) of API %s in the store: %v", quote(p.Alias), quote(string(p.KeyType)), quote(p.API.String()), p.Err)
+}
+
+// List returns all live registrations, by API, alias and key type, as they were at one moment. Rows that cannot be
+// admitted are in the second value and not in the first; the error is for a database that cannot be read at all.
+func (s *Store) List(ctx context.Context) ([]Client, []Problem, error) {
+	var rows []row
+	err := s.read(ctx, func(q querier) (err error) {
+		rows, err = s.rows(ctx, q, "")
+		return err
+	})
+	if err != nil {
+		return nil, nil, fmt.Errorf("list registered certificates: %w", err)
+	}
+	clients, problems := admit(rows)
+	slices.SortFunc(clients, func(a, b Client) int {
+		return cmp.Or(compare(a.API, b.API), cmp.Compare(a.Alias, b.Alias), cmp.Compare(a.KeyType, b.KeyType))
+	})
+	slices.SortStableFunc(problems, func(a, b Problem) int {
+		return cmp.Or(compare(a.API, b.API), cmp.Compare(a.Alias, b.Alias), cmp.Compare(a.KeyType, b.KeyType))
+	})
+	return clients, problems, nil
+}
+
+func compare(a, b API) int {
+	return cmp.Or(cmp.Compare(a.Name, b.Name), cmp.Compare(a.Version, b.Version))
+}
+
+func (s *Store) checkExpiry(cert *x509.Certificate) error {
+	if s.opts.Now().After(cert.NotAfter) {
+		return fmt.Errorf("%w (on %s)", ErrExpired, cert.NotAfter.UTC().Format(time.RFC3339))
+	}
+	return nil
+}
+
+// checkUnregistered compares with all live rows of an API: the column has many forms of one certificate.
+func (s *Store) checkUnregistered(ctx context.Context, q querier, apiID int64, fingerprint [32]byte) error {
+	rows, err := s.rows(ctx, q, " AND C.API_ID = ?", apiID)
+	if err != nil {
+		return err
+	}
+	for _, r := range rows {
+		if r.holds(fingerprint) {
+			return fmt.Errorf("%w as %s (%s)", ErrRegistered, quote(r.alias), r.keyType)
+		}
+	}
+	return nil
+}
+
+// A querier is a database or a transaction in it.
+type querier interface {
+	QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error)
+}
+
+// read calls f with the database.
+func (s *Store) read(ctx context.Context, f func(querier) error) error {
+	return s.use(ctx, func(c *connection) error { return f(c.db) })
+}
+
+// write calls f in a transaction that no other writer shares, commits, and wakes those who Watch.
+func (s *Store) write(ctx context.Context, f func(*sql.Tx) error) error {
+	if s.opts.ReadOnly {
+		return ErrReadOnly
+	}
+	select {
+	case s.writing <- struct{}{}:
+		defer func() { <-s.writing }()
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	if err := s.use(ctx, func(c *connection) error { return inTransaction(ctx, c.db, f) }); err != nil {
+		return err
+	}
+	s.rouse()
+	return nil
+}
+
+func inTransaction(ctx context.Context, db *sql.DB, f func(*sql.Tx) error) error {
+	tx, err := db.BeginTx(ctx, nil)
+	if err != nil {
+		return err
+	}
+	if err := f(tx); err != nil {
+		return errors.Join(err, notDone(tx.Rollback()))
+	}
+	return tx.Commit()
+}
+
+// notDone drops the complaint that a transaction has ended by itself, as it does when its context ends.
+func notDone(err error) error {
+	if errors.Is(err, sql.ErrTxDone) {
+		return nil
+	}
+	return err
+}
+
+// use calls f with the database that is at the Store's place now: one that has been replaced, as after a restored
+// backup, is opened again. A change that went to the file which is no longer there would be lost.
+func (s *Store) use(ctx context.Context, f func(*connection) error) error {
+	for {
+		s.mu.RLock()
+		conn := s.conn
+		if conn == nil {
+			s.mu.RUnlock()
+			return errClosed
+		}
+		replaced, err := conn.replaced()
+		if err == nil && !replaced {
+			err = f(conn)
+		}
+		s.mu.RUnlock()
+		if err != nil || !replaced {
+			return err
+		}
+		if err := s.reopen(ctx, conn); err != nil {
+			return fmt.Errorf("open the database again: %w", err)
+		}
+	}
+}
+
+var errClosed = errors.New("the store is closed")
+
+func (s *Store) reopen(ctx context.Context, old *connection) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.conn != old {
+		return nil // closed, or another goroutine was faster
+	}
+	conn, err := s.where.reopen(ctx, s.opts.ReadOnly)
+	if err != nil {
+		return err
+	}
+	s.conn = conn
+	return old.close()
+}
