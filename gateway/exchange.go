@@ -1,0 +1,84 @@
+package gateway
+
+import (
+	"context"
+	"net/netip"
+	"time"
+
+	"sallyport/certstore"
+	"sallyport/gateway/clientcert"
+	"sallyport/gateway/message"
+	"sallyport/policy"
+	"sallyport/policy/ratelimit"
+	"sallyport/policy/token"
+)
+
+// An Exchange is one call and all that the gateway has learned about it. Each stage fills its own part and reads only
+// the parts above it. It is owned by the engine that carries the call, and reused after finish: nobody keeps it.
+type Exchange struct {
+	// accept
+	Request  message.Request // as received; no stage changes it
+	ID       string          // of this call, ours; goes to the backend, the log and the client
+	Peer     netip.AddrPort  // the socket's other end
+	Started  time.Time
+	Listener *Listener
+	Snapshot *Snapshot // what decide reads
+
+	// identify
+	Certificate *clientcert.Certificate // nil if none was presented; proof and validity, no API yet
+
+	// match
+	Path         string // raw, as it was received and is judged
+	Query        string // raw
+	HasQuery     bool   // there was a "?", even if nothing followed
+	Route        *Route
+	Resource     *Resource
+	ResourcePath string // Path without context and version: what is matched, and appended to the upstream
+
+	// authorize
+	Client *certstore.Client // the registration that let the call in, or nil
+	Claims *token.Claims     // of the token that was verified, or nil
+	Access policy.Decision
+
+	// limit
+	Allowance ratelimit.Verdict
+
+	// forward
+	Upstream          string // scheme and authority of the backend that was asked
+	Status            int    // whoever answered; 0 if nobody did
+	BytesIn, BytesOut int64  // of the bodies
+	Err               error  // why the call was refused or broken off, or nil
+
+	conn           *conn
+	stage          stage
+	evidence       policy.Evidence
+	registration   *certstore.Client // the certificate's for this API, whoever settles the call
+	certificateErr error             // what is wrong with the certificate; for logs
+	token          string            // the bearer token, raw
+	tokenErr       error
+	wait           func(context.Context)
+}
+
+// A stage is a step of decide.
+type stage uint8
+
+const (
+	stageIdentify stage = iota
+	stageMatch
+	stageAuthorize
+	stageLimit
+	stageForward
+)
+
+// Evidence is what was found out about the caller's proofs, as far as they had to be looked at.
+func (x *Exchange) Evidence() policy.Evidence { return x.evidence }
+
+// CertificateProblem is what is wrong with the certificate that was presented, or nil. It is for the operator: the
+// caller is never told.
+func (x *Exchange) CertificateProblem() error { return x.certificateErr }
+
+// TokenProblem is what is wrong with the token that was looked at, or nil. It is for the operator.
+func (x *Exchange) TokenProblem() error { return x.tokenErr }
+
+// Duration is how long the call has taken by now.
+func (x *Exchange) Duration(now time.Time) time.Duration { return now.Sub(x.Started) }

@@ -1,0 +1,86 @@
+package gateway
+
+import (
+	"crypto/sha256"
+	"crypto/tls"
+	"net"
+	"net/http"
+	"sync"
+	"time"
+)
+
+// Bounds of the connections to backends.
+const (
+	dialTimeout          = 2 * time.Second
+	backendTLSTimeout    = 5 * time.Second
+	backendIdleTimeout   = 55 * time.Second
+	maxIdlePerBackend    = 512
+	maxBackendHeadBytes  = 256 << 10
+	expectContinueWindow = time.Second
+)
+
+// transports are the pools of backend connections. Routes that want the same share one, and it lives on from one table
+// to the next as long as a route wants it.
+type transports struct {
+	mu   sync.Mutex
+	pool map[transportKey]*http.Transport
+}
+
+type transportKey struct {
+	timeout time.Duration
+	roots   [sha256.Size]byte
+}
+
+// attach gives each route of the table its pool, before anybody reads the table.
+func (t *transports) attach(table *Table) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.pool == nil {
+		t.pool = map[transportKey]*http.Transport{}
+	}
+	for _, r := range table.routes {
+		key := transportKey{r.Upstream.Timeout, r.Upstream.RootsDigest}
+		if t.pool[key] == nil {
+			t.pool[key] = newTransport(r.Upstream)
+		}
+		r.transport = t.pool[key]
+	}
+}
+
+// retain gives up the pools that the table does not use. Calls under way on them finish.
+func (t *transports) retain(table *Table) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	used := map[*http.Transport]bool{}
+	for _, r := range table.routes {
+		used[r.transport] = true
+	}
+	for key, transport := range t.pool {
+		if !used[transport] {
+			delete(t.pool, key)
+			transport.CloseIdleConnections()
+		}
+	}
+}
+
+func (t *transports) close() { t.retain(&Table{}) }
+
+// newTransport speaks HTTP/1.1 to backends, plain or over TLS that is verified. It passes compressed bodies through.
+func newTransport(u Upstream) *http.Transport {
+	http1 := new(http.Protocols)
+	http1.SetHTTP1(true)
+	return &http.Transport{
+		DialContext:            (&net.Dialer{Timeout: dialTimeout, KeepAlive: 30 * time.Second}).DialContext,
+		TLSClientConfig:        &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: u.Roots},
+		TLSHandshakeTimeout:    backendTLSTimeout,
+		Protocols:              http1,
+		DisableCompression:     true,
+		MaxIdleConns:           0, // no bound in all; each backend has one
+		MaxIdleConnsPerHost:    maxIdlePerBackend,
+		IdleConnTimeout:        backendIdleTimeout,
+		ResponseHeaderTimeout:  u.Timeout,
+		ExpectContinueTimeout:  expectContinueWindow,
+		MaxResponseHeaderBytes: maxBackendHeadBytes,
+		ReadBufferSize:         copyBufferSize,
+	}
+}
