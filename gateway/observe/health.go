@@ -1,0 +1,40 @@
+package observe
+
+import (
+	"fmt"
+	"io"
+	"maps"
+	"net/http"
+	"slices"
+	"strings"
+)
+
+// StatusHandler serves /healthz (this process answers), /readyz (send calls here: 503 while draining, or while nothing
+// good was ever loaded; what could not be reloaded is named) and /metrics.
+func StatusHandler(m *Metrics, ready func() bool) http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
+		plain(w, http.StatusOK, "alive\n")
+	})
+	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
+		status, text := http.StatusOK, "ready\n"
+		if !ready() {
+			status, text = http.StatusServiceUnavailable, "not ready\n"
+		}
+		broken := m.Broken()
+		for _, what := range slices.Sorted(maps.Keys(broken)) {
+			text += fmt.Sprintf("%s: the last change was refused, the one before it serves on: %s\n",
+				what, strings.ReplaceAll(broken[what].Error(), "\n", "; "))
+		}
+		plain(w, status, text)
+	})
+	mux.Handle("GET /metrics", m.Handler())
+	return mux
+}
+
+func plain(w http.ResponseWriter, status int, text string) {
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	w.Header().Set("Cache-Control", "no-store")
+	w.WriteHeader(status)
+	_, _ = io.WriteString(w, text) // whoever asked may have gone
+}

@@ -1,0 +1,163 @@
+// Package observe tells operators what the gateway does: metrics, an access log, health.
+package observe
+
+import (
+	"errors"
+	"net/http"
+	"runtime/debug"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"sallyport/gateway"
+)
+
+// Metrics are the gateway's figures for Prometheus. The labels are words of the configuration or of this program, so
+// that no client can make a new series.
+type Metrics struct {
+	registry  *prometheus.Registry
+	calls     *prometheus.CounterVec
+	duration  *prometheus.HistogramVec
+	refusals  *prometheus.CounterVec
+	throttled *prometheus.CounterVec
+	bytes     *prometheus.CounterVec
+	reloads   *prometheus.CounterVec
+	failures  *prometheus.CounterVec
+	good      *prometheus.GaugeVec
+	clients   prometheus.Gauge
+	lost      prometheus.Counter
+
+	mu     sync.Mutex
+	broken map[string]error // by what is reloaded: why its last reload failed
+}
+
+// NewMetrics returns metrics that stand at zero.
+func NewMetrics() *Metrics {
+	counter := func(name, help string, labels ...string) *prometheus.CounterVec {
+		return prometheus.NewCounterVec(prometheus.CounterOpts{Name: "sallyport_" + name, Help: help}, labels)
+	}
+	m := &Metrics{
+		registry: prometheus.NewRegistry(),
+		broken:   map[string]error{},
+		calls: counter("calls_total",
+			"Calls answered, by listener, API (empty if none was found), whose identity they had, and class of status.", "listener", "api", "by", "status"),
+		refusals:  counter("refusals_total", "Calls that the gateway answered itself, by API and reason.", "api", "reason"),
+		throttled: counter("throttled_calls_total", "Calls refused because an allowance was spent, by API, level of the limit and tier.", "api", "level", "tier"),
+		bytes:     counter("body_bytes_total", "Bytes of bodies carried, by API and direction.", "api", "direction"),
+		reloads:   counter("reloads_total", "Good changes put into force, by what was reloaded.", "what"),
+		failures:  counter("reload_failures_total", "Changes that were refused, the last good state serving on, by what was reloaded.", "what"),
+		duration: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name: "sallyport_call_duration_seconds", Help: "Time from a call's head to its last byte, by API.",
+			Buckets: []float64{.0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60},
+		}, []string{"api"}),
+		good: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "sallyport_reload_good", Help: "1 if the newest content is in force, 0 if it was refused, by what is reloaded.",
+		}, []string{"what"}),
+		clients: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "sallyport_client_certificates", Help: "Client certificates registered, one for each API.",
+		}),
+		lost: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "sallyport_access_log_lines_lost_total", Help: "Access log lines dropped because their destination was too slow.",
+		}),
+	}
+	build := prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "sallyport_build_info", Help: "Always 1; the labels say what runs."}, []string{"version", "go"})
+	if info, ok := debug.ReadBuildInfo(); ok {
+		build.WithLabelValues(info.Main.Version, info.GoVersion).Set(1)
+	}
+	m.registry.MustRegister(m.calls, m.duration, m.refusals, m.throttled, m.bytes, m.reloads, m.failures, m.good, m.clients, m.lost, build,
+		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	return m
+}
+
+// Handler serves the metrics in Prometheus' formats.
+func (m *Metrics) Handler() http.Handler {
+	return promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{})
+}
+
+// Observe counts a finished call.
+func (m *Metrics) Observe(x *gateway.Exchange, took time.Duration) {
+	api := apiName(x)
+	m.calls.WithLabelValues(x.Listener.Name, api, caller(x), statusClass(x.Status)).Inc()
+	m.duration.WithLabelValues(api).Observe(took.Seconds())
+	if x.BytesIn > 0 {
+		m.bytes.WithLabelValues(api, "in").Add(float64(x.BytesIn))
+	}
+	if x.BytesOut > 0 {
+		m.bytes.WithLabelValues(api, "out").Add(float64(x.BytesOut))
+	}
+	if x.Err == nil {
+		return
+	}
+	m.refusals.WithLabelValues(api, reason(x)).Inc()
+	if v := x.Allowance; !v.Allowed && v.Level != 0 {
+		m.throttled.WithLabelValues(api, v.Level.String(), v.Tier).Inc()
+	}
+}
+
+// Reloaded records that a change of what ("sallyport.yaml", "store", a listener's profiles) is in force.
+func (m *Metrics) Reloaded(what string) {
+	m.reloads.WithLabelValues(what).Inc()
+	m.good.WithLabelValues(what).Set(1)
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	delete(m.broken, what)
+}
+
+// ReloadFailed records that a change of what was refused, and why.
+func (m *Metrics) ReloadFailed(what string, err error) {
+	m.failures.WithLabelValues(what).Inc()
+	m.good.WithLabelValues(what).Set(0)
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.broken[what] = err
+}
+
+// Broken returns what could not be reloaded, with the reason; the last good state of each serves on.
+func (m *Metrics) Broken() map[string]error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	broken := make(map[string]error, len(m.broken))
+	for what, err := range m.broken {
+		broken[what] = err
+	}
+	return broken
+}
+
+// Clients records how many client certificates are registered.
+func (m *Metrics) Clients(n int) { m.clients.Set(float64(n)) }
+
+func apiName(x *gateway.Exchange) string {
+	if x.Route == nil {
+		return ""
+	}
+	return x.Route.API.String()
+}
+
+// caller is whose identity the call had: certificate, token, nothing for an open resource, refused.
+func caller(x *gateway.Exchange) string {
+	if !x.Access.Allowed {
+		return "refused"
+	}
+	return x.Access.By.String()
+}
+
+func reason(x *gateway.Exchange) string {
+	var r *gateway.Refusal
+	switch {
+	case x.Err == nil:
+		return ""
+	case errors.As(x.Err, &r):
+		return r.Reason.String()
+	}
+	return "broken_off"
+}
+
+func statusClass(status int) string {
+	if status < 100 || status > 599 {
+		return "none"
+	}
+	return string('0'+rune(status/100)) + "xx"
+}
