@@ -1,0 +1,485 @@
+package main
+
+import (
+	"context"
+	"crypto/x509"
+	"encoding/hex"
+	"encoding/json"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"sallyport/certstore"
+	"sallyport/cmd/sallyport/internal/assembly"
+	"sallyport/cmd/sallyport/internal/config"
+)
+
+func certCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "cert",
+		Short: "Manage the client certificates that are registered for APIs",
+		Long: `Manage the client certificates that are registered for APIs. The commands work beside a
+running gateway, which sees a change within mutualSSL.certificateReloadPeriod. Certificates
+that API files register are listed too, and changed there.`,
+		Args: noSuchCommand,
+		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	cmd.AddCommand(certAdd(), certList(), certShow(), certUpdate(), certRemove(), certExport())
+	return cmd
+}
+
+// A certFlags is how a command names one registration.
+type certFlags struct {
+	load    func() (*config.Config, error)
+	api     string
+	alias   string
+	keyType string
+}
+
+func (f *certFlags) add(cmd *cobra.Command) {
+	f.load = configFlag(cmd)
+	cmd.Flags().StringVar(&f.api, "api", "", "the API, `NAME:VERSION`")
+	cmd.Flags().StringVar(&f.alias, "alias", "", "the certificate's `ALIAS`, unique for the API and key type")
+	cmd.Flags().StringVar(&f.keyType, "key-type", "", "`PRODUCTION` or SANDBOX")
+}
+
+// read checks the flags against the configuration.
+func (f *certFlags) read() (*config.Config, certstore.API, certstore.KeyType, error) {
+	cfg, err := f.load()
+	if err != nil {
+		return nil, certstore.API{}, "", err
+	}
+	if f.api == "" || f.alias == "" {
+		return nil, certstore.API{}, "", usage(errors.New("--api NAME:VERSION and --alias ALIAS are needed"))
+	}
+	api, err := certstore.ParseAPI(f.api)
+	if err != nil {
+		return nil, api, "", usage(fmt.Errorf("--api: %w", err))
+	}
+	var keyType certstore.KeyType
+	if f.keyType != "" {
+		if keyType, err = certstore.ParseKeyType(f.keyType); err != nil {
+			return nil, api, "", usage(fmt.Errorf("--key-type: %w", err))
+		}
+	}
+	return cfg, api, keyType, nil
+}
+
+// openStore opens the configuration's store for changes that last.
+func openStore(ctx context.Context, cfg *config.Config) (*certstore.Store, error) {
+	if cfg.Store == "sqlite::memory:" {
+		return nil, usage(fmt.Errorf("%s: the store is in memory and would forget the change: name a file, as in store: sqlite:sallyport.db, or register the certificate in an API file", cfg.StorePos))
+	}
+	store, err := certstore.Open(ctx, cfg.Store, certstore.Options{})
+	switch {
+	case errors.Is(err, os.ErrNotExist):
+		return nil, usage(fmt.Errorf("%s: store: %w", cfg.StorePos, err))
+	case err != nil:
+		return nil, fmt.Errorf("store: %w", err)
+	}
+	return store, nil
+}
+
+// storeError tells what the user can mend by asking for something else from a store that does not work.
+func storeError(err error) error {
+	for _, mendable := range []error{certstore.ErrInvalid, certstore.ErrExpired, certstore.ErrAliasTaken, certstore.ErrRegistered, certstore.ErrNotFound} {
+		if errors.Is(err, mendable) {
+			return usage(err)
+		}
+	}
+	return err
+}
+
+func certAdd() *cobra.Command {
+	var f certFlags
+	var tier string
+	var scopes []string
+	cmd := &cobra.Command{Use: "add --api NAME:VERSION --alias ALIAS --tier TIER FILE", Short: "Register a client certificate (PEM or DER) for an API"}
+	f.add(cmd)
+	cmd.Flags().StringVar(&tier, "tier", "", "the `TIER` that the certificate is held to")
+	cmd.Flags().StringSliceVar(&scopes, "scope", nil, "a `SCOPE` that the certificate has, or \"*\"; may be repeated")
+	cmd.Args = oneFile
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		cfg, api, keyType, err := f.read()
+		if err != nil {
+			return err
+		}
+		if tier == "" {
+			return usage(errors.New("--tier TIER is needed"))
+		}
+		if keyType == "" {
+			keyType = certstore.Production
+		}
+		certificate, err := readCertificate(args[0])
+		if err != nil {
+			return err
+		}
+		client := certstore.Client{
+			API: api, Alias: f.alias, KeyType: keyType, Tier: tier, Scopes: scopes,
+			Certificate: certificate, Fingerprint: certstore.Fingerprint(certificate), Source: args[0],
+		}
+		if err := checkClient(cfg, client); err != nil {
+			return err
+		}
+		store, err := openStore(cmd.Context(), cfg)
+		if err != nil {
+			return err
+		}
+		if err := errors.Join(store.Add(cmd.Context(), client), store.Close()); err != nil {
+			return storeError(err)
+		}
+		out := cmd.OutOrStdout()
+		fmt.Fprintf(out, "registered %s for %s, tier %s, %s\n", client.Alias, api, tier, strings.ToLower(string(keyType)))
+		fmt.Fprintf(out, "SHA-256 %s, valid until %s\n", hex.EncodeToString(client.Fingerprint[:]), certificate.NotAfter.UTC().Format(time.DateOnly))
+		fmt.Fprintf(out, "a running gateway admits it within %s\n", cfg.MutualSSL.CertificateReloadPeriod)
+		if !assembly.Trusted(cfg, certificate) {
+			fmt.Fprintf(cmd.ErrOrStderr(), "note: no trust store of the configuration vouches for it, so that its calls are refused: put its CA, or the certificate itself, into the listener's trust store\n")
+		}
+		return nil
+	}
+	return cmd
+}
+
+// checkClient holds a registration against the configuration: its API and tier exist, and no API file registers it.
+func checkClient(cfg *config.Config, client certstore.Client) error {
+	if err := checkAPI(cfg, client.API.String()); err != nil {
+		return err
+	}
+	if err := checkTier(cfg, client.Tier); err != nil {
+		return err
+	}
+	files, err := assembly.FileClients(cfg)
+	if err != nil {
+		return usage(err)
+	}
+	if _, err := certstore.NewIndex(append(files, client)); err != nil {
+		return usage(err)
+	}
+	return nil
+}
+
+func checkAPI(cfg *config.Config, api string) error {
+	names := make([]string, len(cfg.APIs))
+	for i := range cfg.APIs {
+		names[i] = cfg.APIs[i].ID()
+	}
+	if !slices.Contains(names, api) {
+		return usage(fmt.Errorf("no API %q in %s; there are: %s", api, cfg.File, strings.Join(names, ", ")))
+	}
+	return nil
+}
+
+// checkFiles refuses what would make the store contradict the API files: a change of a registration that is written in
+// one, and a certificate that one registers for the API already.
+func checkFiles(cfg *config.Config, api certstore.API, keyType certstore.KeyType, alias string, certificate *x509.Certificate) error {
+	files, err := assembly.FileClients(cfg)
+	if err != nil {
+		return usage(err)
+	}
+	for _, c := range files {
+		switch {
+		case c.API != api:
+		case c.Alias == alias && (keyType == "" || c.KeyType == keyType):
+			return usage(fmt.Errorf("%s of %s is registered in a file: change it there, at %s", alias, api, c.Source))
+		case certificate != nil && certificate.Equal(c.Certificate):
+			return usage(fmt.Errorf("the certificate is registered for %s already, as %s at %s", api, c.Alias, c.Source))
+		}
+	}
+	return nil
+}
+
+func checkTier(cfg *config.Config, tier string) error {
+	tiers, err := assembly.Tiers(cfg)
+	if err != nil {
+		return usage(err)
+	}
+	if _, ok := tiers.Find(tier); !ok {
+		return usage(fmt.Errorf("no tier %q: use Unlimited, Gold, Silver, Bronze, Unauthenticated or one that %s defines under tiers", tier, cfg.File))
+	}
+	return nil
+}
+
+func readCertificate(file string) (*x509.Certificate, error) {
+	data, err := os.ReadFile(file)
+	if err != nil {
+		return nil, usage(err)
+	}
+	certificate, err := certstore.ParseCertificate(data)
+	if err != nil {
+		return nil, usage(fmt.Errorf("%s: %w", file, err))
+	}
+	return certificate, nil
+}
+
+func oneFile(cmd *cobra.Command, args []string) error {
+	if len(args) != 1 {
+		return usage(fmt.Errorf("%s takes one certificate file, and got %d: see %s --help", cmd.CommandPath(), len(args), cmd.CommandPath()))
+	}
+	return nil
+}
+
+func certUpdate() *cobra.Command {
+	var f certFlags
+	var tier string
+	var scopes []string
+	cmd := &cobra.Command{Use: "update --api NAME:VERSION --alias ALIAS [--tier TIER] [--scope SCOPE]... [FILE]", Short: "Replace a registration's certificate, tier or scopes"}
+	f.add(cmd)
+	cmd.Flags().StringVar(&tier, "tier", "", "the new `TIER`")
+	cmd.Flags().StringSliceVar(&scopes, "scope", nil, "the new `SCOPE`s; \"\" for none")
+	cmd.Args = func(cmd *cobra.Command, args []string) error {
+		if len(args) == 0 && tier == "" && !cmd.Flags().Changed("scope") {
+			return usage(errors.New("nothing to update: name --tier, --scope or a certificate file"))
+		}
+		if len(args) > 1 {
+			return oneFile(cmd, args)
+		}
+		return nil
+	}
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		cfg, api, keyType, err := f.read()
+		if err != nil {
+			return err
+		}
+		if tier != "" {
+			if err := checkTier(cfg, tier); err != nil {
+				return err
+			}
+		}
+		var certificate *x509.Certificate
+		if len(args) == 1 {
+			if certificate, err = readCertificate(args[0]); err != nil {
+				return err
+			}
+		}
+		if err := checkFiles(cfg, api, keyType, f.alias, certificate); err != nil {
+			return err
+		}
+		var newScopes *[]string
+		if cmd.Flags().Changed("scope") {
+			scopes = slices.DeleteFunc(scopes, func(s string) bool { return s == "" })
+			newScopes = &scopes
+		}
+		store, err := openStore(cmd.Context(), cfg)
+		if err != nil {
+			return err
+		}
+		if err := errors.Join(store.Update(cmd.Context(), api, keyType, f.alias, certificate, tier, newScopes), store.Close()); err != nil {
+			return storeError(err)
+		}
+		fmt.Fprintf(cmd.OutOrStdout(), "updated %s of %s; a running gateway sees it within %s\n", f.alias, api, cfg.MutualSSL.CertificateReloadPeriod)
+		return nil
+	}
+	return cmd
+}
+
+func certRemove() *cobra.Command {
+	var f certFlags
+	cmd := &cobra.Command{Use: "remove --api NAME:VERSION --alias ALIAS", Short: "End a registration", Args: noArgs}
+	f.add(cmd)
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		cfg, api, keyType, err := f.read()
+		if err != nil {
+			return err
+		}
+		if err := checkFiles(cfg, api, keyType, f.alias, nil); err != nil {
+			return err
+		}
+		store, err := openStore(cmd.Context(), cfg)
+		if err != nil {
+			return err
+		}
+		if err := errors.Join(store.Remove(cmd.Context(), api, keyType, f.alias), store.Close()); err != nil {
+			return storeError(err)
+		}
+		fmt.Fprintf(cmd.OutOrStdout(), "removed %s of %s; a running gateway refuses it within %s\n", f.alias, api, cfg.MutualSSL.CertificateReloadPeriod)
+		return nil
+	}
+	return cmd
+}
+
+func certList() *cobra.Command {
+	cmd := &cobra.Command{Use: "list [--api NAME:VERSION]", Short: "List the registered certificates and when they expire", Args: noArgs}
+	load := configFlag(cmd)
+	api := cmd.Flags().String("api", "", "only those of the API `NAME:VERSION`")
+	asJSON := outputFlag(cmd)
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		wantJSON, err := asJSON()
+		if err != nil {
+			return err
+		}
+		cfg, err := load()
+		if err != nil {
+			return err
+		}
+		clients, problems, err := registered(cmd.Context(), cfg)
+		if err != nil {
+			return err
+		}
+		if *api != "" {
+			clients = slices.DeleteFunc(clients, func(c certstore.Client) bool { return c.API.String() != *api })
+			if err := checkAPI(cfg, *api); err != nil && len(clients) == 0 {
+				return err
+			}
+		}
+		for _, p := range problems {
+			fmt.Fprintln(cmd.ErrOrStderr(), "not admitted:", p)
+		}
+		if wantJSON {
+			return printJSON(cmd.OutOrStdout(), clients)
+		}
+		printClients(cmd.OutOrStdout(), clients, time.Now())
+		return nil
+	}
+	return cmd
+}
+
+// registered reads all registrations, of the store and of the API files, without changing anything.
+func registered(ctx context.Context, cfg *config.Config) ([]certstore.Client, []certstore.Problem, error) {
+	clients, err := assembly.FileClients(cfg)
+	if err != nil {
+		return nil, nil, usage(err)
+	}
+	store, err := certstore.Open(ctx, cfg.Store, certstore.Options{ReadOnly: cfg.Store != "sqlite::memory:"})
+	if errors.Is(err, os.ErrNotExist) {
+		return clients, nil, nil
+	}
+	if err != nil {
+		return nil, nil, fmt.Errorf("store: %w", err)
+	}
+	stored, problems, err := store.List(ctx)
+	if err = errors.Join(err, store.Close()); err != nil {
+		return nil, nil, fmt.Errorf("store: %w", err)
+	}
+	return append(clients, stored...), problems, nil
+}
+
+func certShow() *cobra.Command {
+	var f certFlags
+	cmd := &cobra.Command{Use: "show --api NAME:VERSION --alias ALIAS", Short: "Show a registration", Args: noArgs}
+	f.add(cmd)
+	asJSON := outputFlag(cmd)
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		wantJSON, err := asJSON()
+		if err != nil {
+			return err
+		}
+		client, err := f.one(cmd.Context())
+		if err != nil {
+			return err
+		}
+		if wantJSON {
+			return printJSON(cmd.OutOrStdout(), []certstore.Client{client})
+		}
+		c, w := client.Certificate, tabwriter.NewWriter(cmd.OutOrStdout(), 0, 0, 2, ' ', 0)
+		fmt.Fprintf(w, "api\t%s\nalias\t%s\nkey type\t%s\ntier\t%s\nscopes\t%s\n", client.API, client.Alias, client.KeyType, client.Tier, strings.Join(client.Scopes, " "))
+		fmt.Fprintf(w, "subject\t%q\nissuer\t%q\nserial\t%s\n", c.Subject.String(), c.Issuer.String(), c.SerialNumber)
+		fmt.Fprintf(w, "valid\t%s to %s (%s)\n", c.NotBefore.UTC().Format(time.RFC3339), c.NotAfter.UTC().Format(time.RFC3339), expiry(c.NotAfter, time.Now()))
+		fmt.Fprintf(w, "SHA-256\t%s\nfrom\t%s\n", hex.EncodeToString(client.Fingerprint[:]), client.Source)
+		return w.Flush()
+	}
+	return cmd
+}
+
+func certExport() *cobra.Command {
+	var f certFlags
+	cmd := &cobra.Command{Use: "export --api NAME:VERSION --alias ALIAS", Short: "Print a registered certificate as PEM", Args: noArgs}
+	f.add(cmd)
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		client, err := f.one(cmd.Context())
+		if err != nil {
+			return err
+		}
+		return pem.Encode(cmd.OutOrStdout(), &pem.Block{Type: "CERTIFICATE", Bytes: client.Certificate.Raw})
+	}
+	return cmd
+}
+
+// one finds the registration that the flags name.
+func (f *certFlags) one(ctx context.Context) (certstore.Client, error) {
+	cfg, api, keyType, err := f.read()
+	if err != nil {
+		return certstore.Client{}, err
+	}
+	clients, _, err := registered(ctx, cfg)
+	if err != nil {
+		return certstore.Client{}, err
+	}
+	var found []certstore.Client
+	for _, c := range clients {
+		if c.API == api && c.Alias == f.alias && (keyType == "" || c.KeyType == keyType) {
+			found = append(found, c)
+		}
+	}
+	switch len(found) {
+	case 0:
+		return certstore.Client{}, usage(fmt.Errorf("no certificate %s is registered for %s: sallyport cert list shows those that are", f.alias, api))
+	case 1:
+		return found[0], nil
+	}
+	return certstore.Client{}, usage(fmt.Errorf("%s is registered for %s as PRODUCTION and as SANDBOX: name one with --key-type", f.alias, api))
+}
+
+func printClients(out io.Writer, clients []certstore.Client, now time.Time) {
+	if len(clients) == 0 {
+		fmt.Fprintln(out, "no certificate is registered: sallyport cert add registers one")
+		return
+	}
+	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(w, "API\tALIAS\tKEY TYPE\tTIER\tEXPIRES\t\tSHA-256\tFROM")
+	for _, c := range clients {
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s…\t%s\n", c.API, c.Alias, c.KeyType, c.Tier,
+			c.Certificate.NotAfter.UTC().Format(time.DateOnly), expiry(c.Certificate.NotAfter, now), hex.EncodeToString(c.Fingerprint[:8]), c.Source)
+	}
+	w.Flush()
+}
+
+// expiry says in days how far away the end is.
+func expiry(end, now time.Time) string {
+	left := end.Sub(now)
+	switch days := int(left.Hours() / 24); {
+	case left <= 0:
+		return "EXPIRED"
+	case days == 0:
+		return "today"
+	case days == 1:
+		return "in 1 day"
+	default:
+		return fmt.Sprintf("in %d days", days)
+	}
+}
+
+func printJSON(out io.Writer, clients []certstore.Client) error {
+	type row struct {
+		API         string    `json:"api"`
+		Alias       string    `json:"alias"`
+		KeyType     string    `json:"keyType"`
+		Tier        string    `json:"tier"`
+		Scopes      []string  `json:"scopes"`
+		Subject     string    `json:"subject"`
+		Issuer      string    `json:"issuer"`
+		Serial      string    `json:"serial"`
+		NotBefore   time.Time `json:"notBefore"`
+		NotAfter    time.Time `json:"notAfter"`
+		Fingerprint string    `json:"sha256"`
+		From        string    `json:"from"`
+	}
+	rows := []row{}
+	for _, c := range clients {
+		x := c.Certificate
+		rows = append(rows, row{
+			c.API.String(), c.Alias, string(c.KeyType), c.Tier, append([]string{}, c.Scopes...), x.Subject.String(), x.Issuer.String(), x.SerialNumber.String(),
+			x.NotBefore.UTC(), x.NotAfter.UTC(), hex.EncodeToString(c.Fingerprint[:]), c.Source,
+		})
+	}
+	encoder := json.NewEncoder(out)
+	encoder.SetIndent("", "  ")
+	return encoder.Encode(rows)
+}

@@ -1,0 +1,198 @@
+package main
+
+import (
+	"crypto/x509"
+	"encoding/json"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io"
+	"net/netip"
+	"os"
+	"strings"
+	"text/tabwriter"
+
+	"github.com/spf13/cobra"
+
+	"sallyport/certstore"
+	"sallyport/cmd/sallyport/internal/assembly"
+	"sallyport/cmd/sallyport/internal/config"
+	"sallyport/gateway"
+	"sallyport/policy"
+)
+
+func explainCommand() *cobra.Command {
+	var api, certFile, tokenFile, method, path, listener string
+	cmd := &cobra.Command{
+		Use:   "explain --api NAME:VERSION",
+		Short: "Print the decision about a call, and how it comes about",
+		Long: `Print what the gateway would decide about a call, and each step that leads to it. The call
+is not made: nothing is sent to the backend, and no running gateway's allowance is
+touched. That the caller holds the certificate's key is taken for granted.`,
+		Args: noArgs,
+	}
+	load := configFlag(cmd)
+	asJSON := outputFlag(cmd)
+	cmd.Flags().StringVar(&api, "api", "", "the API, `NAME:VERSION`")
+	cmd.Flags().StringVar(&certFile, "cert", "", "PEM or DER `FILE` of the caller's certificate, its chain behind it")
+	cmd.Flags().StringVar(&tokenFile, "token", "", "`FILE` that holds the caller's access token")
+	cmd.Flags().StringVar(&method, "method", "GET", "the call's `METHOD`")
+	cmd.Flags().StringVar(&path, "path", "/", "the call's `PATH`, below the API's context and version")
+	cmd.Flags().StringVar(&listener, "listener", "", "the `NAME` of the listener that it comes in at (default the API's first)")
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		wantJSON, err := asJSON()
+		if err != nil {
+			return err
+		}
+		cfg, err := load()
+		if err != nil {
+			return err
+		}
+		a, report, err := loadAll(cmd.Context(), cfg, assembly.Options{ReadOnly: true})
+		if err != nil {
+			return err
+		}
+		defer a.Close()
+		question, err := ask(cfg, a, api, listener)
+		if err != nil {
+			return err
+		}
+		question.Method = method
+		question.Target += "/" + strings.TrimPrefix(path, "/")
+		if certFile != "" {
+			if question.Chain, err = readChain(certFile); err != nil {
+				return err
+			}
+		}
+		if tokenFile != "" {
+			data, err := os.ReadFile(tokenFile)
+			if err != nil {
+				return usage(err)
+			}
+			question.Authorization = "Bearer " + strings.TrimSpace(string(data))
+		}
+		g := gateway.New(gateway.Config{})
+		g.SetRoutes(a.Routes, report.Clients)
+		e := g.Explain(cmd.Context(), question)
+		if wantJSON {
+			return printExplanationJSON(cmd.OutOrStdout(), question, e)
+		}
+		printExplanation(cmd.OutOrStdout(), question, e)
+		return nil
+	}
+	return cmd
+}
+
+// ask makes the question for an API, at its root, as it comes in at the named listener or its first.
+func ask(cfg *config.Config, a *assembly.Assembly, name, listener string) (gateway.Question, error) {
+	var q gateway.Question
+	if name == "" {
+		return q, usage(errors.New("--api NAME:VERSION is needed"))
+	}
+	api, err := certstore.ParseAPI(name)
+	if err != nil {
+		return q, usage(fmt.Errorf("--api: %w", err))
+	}
+	for _, r := range a.Routes.Routes() {
+		if r.API != api {
+			continue
+		}
+		q.Target = r.Context + "/" + api.Version
+		if len(r.Hosts) > 0 {
+			q.Host = r.Hosts[0]
+		}
+		if listener == "" {
+			listener = r.Listeners[0]
+		}
+	}
+	if q.Target == "" {
+		return q, usage(fmt.Errorf("no API %s in %s: sallyport validate lists those that are", api, cfg.File))
+	}
+	for _, l := range a.Listeners(nil) {
+		if l.Name == listener {
+			q.Listener = &l
+			if at, err := netip.ParseAddrPort(l.Address); err == nil {
+				q.Local = at.Addr()
+			}
+			return q, nil
+		}
+	}
+	return q, usage(fmt.Errorf("no listener %s in %s", listener, cfg.File))
+}
+
+// readChain reads the caller's certificate and, in a PEM file, what it would send behind it.
+func readChain(file string) ([]*x509.Certificate, error) {
+	data, err := os.ReadFile(file)
+	if err != nil {
+		return nil, usage(err)
+	}
+	var chain []*x509.Certificate
+	for rest := data; ; {
+		var block *pem.Block
+		if block, rest = pem.Decode(rest); block == nil {
+			break
+		}
+		if block.Type != "CERTIFICATE" {
+			return nil, usage(fmt.Errorf("%s: a %s stands in it, and only certificates are wanted", file, block.Type))
+		}
+		c, err := x509.ParseCertificate(block.Bytes)
+		if err != nil {
+			return nil, usage(fmt.Errorf("%s: %w", file, err))
+		}
+		chain = append(chain, c)
+	}
+	if len(chain) == 0 {
+		c, err := readCertificate(file)
+		return []*x509.Certificate{c}, err
+	}
+	return chain, nil
+}
+
+func printExplanationJSON(out io.Writer, q gateway.Question, e gateway.Explanation) error {
+	type step struct {
+		Stage   string `json:"stage"`
+		Finding string `json:"finding"`
+	}
+	steps := make([]step, len(e.Steps))
+	for i, s := range e.Steps {
+		steps[i] = step(s)
+	}
+	encoder := json.NewEncoder(out)
+	encoder.SetIndent("", "  ")
+	return encoder.Encode(struct {
+		Method  string `json:"method"`
+		Target  string `json:"target"`
+		Allowed bool   `json:"allowed"`
+		By      string `json:"by,omitempty"`     // whose identity an allowed call has
+		Status  int    `json:"status,omitempty"` // of a refusal, as the following two
+		Code    string `json:"code,omitempty"`
+		Reason  string `json:"reason,omitempty"`
+		Steps   []step `json:"steps"`
+	}{q.Method, q.Target, e.Allowed, by(e), e.Status, e.Code, e.Reason, steps})
+}
+
+// by is whose identity an allowed call has.
+func by(e gateway.Explanation) string {
+	if !e.Allowed {
+		return ""
+	}
+	return e.By
+}
+
+func printExplanation(out io.Writer, q gateway.Question, e gateway.Explanation) {
+	fmt.Fprintf(out, "%s %s\n\n", q.Method, q.Target)
+	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	for _, s := range e.Steps {
+		fmt.Fprintf(w, "  %s\t%s\n", s.Stage, s.Finding)
+	}
+	w.Flush()
+	switch {
+	case e.Allowed && e.By == policy.Nothing.String():
+		fmt.Fprintln(out, "\nallowed: no credential is needed")
+		return
+	case e.Allowed:
+		fmt.Fprintf(out, "\nallowed, as the %s\n", e.By)
+		return
+	}
+	fmt.Fprintf(out, "\nrefused: %d, code %s (%s)\n", e.Status, e.Code, e.Reason)
+}

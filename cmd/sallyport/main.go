@@ -1,0 +1,130 @@
+// Command sallyport is a mutual-TLS API gateway: it admits callers by client certificate or OAuth2 token, holds each
+// certificate to its tier, and forwards to the API's backend.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+
+	"github.com/spf13/cobra"
+
+	"sallyport/cmd/sallyport/internal/config"
+)
+
+// Exit codes, which scripts rely on.
+const (
+	exitDone   = 0
+	exitFailed = 1
+	exitUsage  = 2 // wrong usage or wrong configuration: a restart would not help
+)
+
+func main() { os.Exit(run(os.Args[1:], os.Stdout, os.Stderr)) }
+
+// run is the program: arguments in, exit code out.
+func run(args []string, stdout, stderr io.Writer) int {
+	cmd := newCommand()
+	cmd.SetArgs(args)
+	cmd.SetOut(stdout)
+	cmd.SetErr(stderr)
+	err := cmd.ExecuteContext(context.Background())
+	var list config.Errors
+	switch {
+	case err == nil:
+		return exitDone
+	case errors.Is(err, errQuiet):
+	case errors.As(err, &list):
+		fmt.Fprintln(stderr, err) // each line begins with its place, as editors expect
+	default:
+		fmt.Fprintln(stderr, "sallyport:", err)
+	}
+	if list != nil || errors.Is(err, errUsage) {
+		return exitUsage
+	}
+	return exitFailed
+}
+
+// errUsage is in the chain of errors that the user mends by calling differently or by changing the configuration.
+var errUsage = errors.New("wrong usage")
+
+// errQuiet ends the program with exit code 1 when all has been said.
+var errQuiet = errors.New("done with problems")
+
+// usage marks err as a matter of usage without adding words.
+func usage(err error) error {
+	if err == nil {
+		return nil
+	}
+	return usageError{err}
+}
+
+type usageError struct{ error }
+
+func (e usageError) Unwrap() []error { return []error{e.error, errUsage} }
+
+func newCommand() *cobra.Command {
+	root := &cobra.Command{
+		Use:   "sallyport",
+		Short: "A mutual-TLS API gateway",
+		Long: `Sallyport is a mutual-TLS API gateway. It admits callers by client certificate or
+OAuth2 token, holds each certificate to its tier, and forwards to the API's backend.
+
+Begin with:  sallyport quickstart`,
+		SilenceUsage:  true,
+		SilenceErrors: true,
+		Args:          noSuchCommand,
+		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		return usage(fmt.Errorf("%w: %s --help lists the flags", err, cmd.CommandPath()))
+	})
+	root.AddCommand(quickstartCommand(), serveCommand(), validateCommand(), certCommand(), explainCommand(), versionCommand())
+	return root
+}
+
+// configFlag adds -c to a command and returns how to load what it names.
+func configFlag(cmd *cobra.Command) func() (*config.Config, error) {
+	file := cmd.Flags().StringP("config", "c", "", "configuration `FILE` (default sallyport.yaml, then /etc/sallyport/sallyport.yaml)")
+	return func() (*config.Config, error) {
+		found, err := config.Find(*file)
+		if err != nil {
+			return nil, usage(err)
+		}
+		cfg, err := config.Load(found)
+		if err != nil {
+			return nil, usage(err)
+		}
+		return cfg, nil
+	}
+}
+
+// outputFlag adds -o to a command and returns whether JSON is wanted.
+func outputFlag(cmd *cobra.Command) func() (bool, error) {
+	format := cmd.Flags().StringP("output", "o", "text", "`FORMAT` of the output: text or json")
+	return func() (bool, error) {
+		switch *format {
+		case "text":
+			return false, nil
+		case "json":
+			return true, nil
+		}
+		return false, usage(fmt.Errorf("--output %q is neither text nor json", *format))
+	}
+}
+
+// noSuchCommand is for commands that only hold others: whatever follows them is a command that is not there.
+func noSuchCommand(cmd *cobra.Command, args []string) error {
+	if len(args) > 0 {
+		return usage(fmt.Errorf("unknown command %q: %s --help lists the commands", args[0], cmd.CommandPath()))
+	}
+	return nil
+}
+
+func noArgs(cmd *cobra.Command, args []string) error {
+	if len(args) > 0 {
+		return usage(fmt.Errorf("%s takes no argument, and got %q: see %s --help", cmd.CommandPath(), args[0], cmd.CommandPath()))
+	}
+	return nil
+}

@@ -1,0 +1,160 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"text/tabwriter"
+
+	"github.com/spf13/cobra"
+
+	"sallyport/cmd/sallyport/internal/assembly"
+	"sallyport/cmd/sallyport/internal/config"
+	"sallyport/gateway"
+)
+
+func validateCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "validate",
+		Short: "Check everything that serve would load",
+		Long: `Check everything that serve would load: the configuration, API files, keystores,
+listenerprofiles.xml, key managers' files and the store, which is not changed. Each
+problem is printed as file:line:column: message. Every route that needs no credential
+is named.`,
+		Args: noArgs,
+	}
+	load := configFlag(cmd)
+	asJSON := outputFlag(cmd)
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		wantJSON, err := asJSON()
+		if err != nil {
+			return err
+		}
+		out := cmd.OutOrStdout()
+		report, err := validate(cmd, load)
+		if wantJSON {
+			var list config.Errors
+			if err != nil && !errors.As(err, &list) {
+				return err
+			}
+			for _, e := range list {
+				report.Problems = append(report.Problems, placed{e.File, e.Line, e.Column, e.Message})
+			}
+			encoder := json.NewEncoder(out)
+			encoder.SetIndent("", "  ")
+			return errors.Join(encoder.Encode(report), quiet(err))
+		}
+		if err != nil {
+			return err
+		}
+		report.print(out)
+		return nil
+	}
+	return cmd
+}
+
+// quiet keeps the exit code of an error whose text was printed already.
+func quiet(err error) error {
+	if err == nil {
+		return nil
+	}
+	return errors.Join(errQuiet, errUsage)
+}
+
+// A validation is what validate found; its fields are the JSON form.
+type validation struct {
+	File         string      `json:"file"`
+	Problems     []placed    `json:"problems"`
+	Warnings     []string    `json:"warnings"`
+	Open         []openRoute `json:"needsNoCredential"`
+	APIs         []apiReport `json:"apis"`
+	Certificates int         `json:"clientCertificates"`
+}
+
+type placed struct {
+	File    string `json:"file"`
+	Line    int    `json:"line,omitempty"`
+	Column  int    `json:"column,omitempty"`
+	Message string `json:"message"`
+}
+
+type openRoute struct {
+	API      string `json:"api"`
+	Resource string `json:"resource"`
+}
+
+type apiReport struct {
+	API       string   `json:"api"`
+	Paths     []string `json:"paths"`
+	Security  string   `json:"security"`
+	Listeners []string `json:"listeners"`
+}
+
+func validate(cmd *cobra.Command, load func() (*config.Config, error)) (validation, error) {
+	report := validation{Problems: []placed{}, Warnings: []string{}, Open: []openRoute{}, APIs: []apiReport{}}
+	cfg, err := load()
+	if err != nil {
+		return report, err
+	}
+	report.File = cfg.File
+	a, clients, err := loadAll(cmd.Context(), cfg, assembly.Options{ReadOnly: true})
+	if err != nil {
+		return report, err
+	}
+	defer a.Close()
+	for _, w := range cfg.Warnings {
+		report.Warnings = append(report.Warnings, w.Error())
+	}
+	for _, w := range clients.Warnings {
+		report.Warnings = append(report.Warnings, w.Error())
+	}
+	report.Certificates = len(clients.Clients.All())
+	for i, r := range a.Routes.Routes() {
+		report.APIs = append(report.APIs, apiReport{
+			API: r.API.String(), Paths: paths(r), Security: strings.Join(cfg.APIs[i].Security, ", "), Listeners: r.Listeners,
+		})
+		for _, open := range r.OpenResources() {
+			report.Open = append(report.Open, openRoute{r.API.String(), open})
+		}
+	}
+	return report, nil
+}
+
+func paths(r *gateway.Route) []string {
+	list := []string{r.Context + "/" + r.API.Version}
+	if r.DefaultVersion {
+		list = append(list, r.Context)
+	}
+	return list
+}
+
+func (v validation) print(out io.Writer) {
+	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(w, "API\tPATHS\tSECURITY\tLISTENERS")
+	for _, a := range v.APIs {
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", a.API, strings.Join(a.Paths, " "), a.Security, strings.Join(a.Listeners, " "))
+	}
+	w.Flush()
+	if len(v.Open) > 0 {
+		fmt.Fprintln(out, "\nNeeds no credential:")
+		for _, o := range v.Open {
+			fmt.Fprintf(out, "  %s  %s\n", o.API, o.Resource)
+		}
+	}
+	if len(v.Warnings) > 0 {
+		fmt.Fprintln(out, "\nWorth a second look:")
+		for _, w := range v.Warnings {
+			fmt.Fprintf(out, "  %s\n", w)
+		}
+	}
+	fmt.Fprintf(out, "\n%s is good: %s, %s.\n", v.File, count(len(v.APIs), "API"), count(v.Certificates, "client certificate"))
+}
+
+func count(n int, what string) string {
+	if n == 1 {
+		return "1 " + what
+	}
+	return fmt.Sprintf("%d %ss", n, what)
+}
