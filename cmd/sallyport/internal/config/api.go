@@ -3,10 +3,8 @@ package config
 import (
 	"bytes"
 	"net/netip"
-	"net/url"
 	"slices"
 	"strings"
-	"time"
 	"unicode/utf8"
 )
 
@@ -29,24 +27,14 @@ type API struct {
 	Audiences            []string // checked when named
 	Policy               string   // tier of the API as a whole, a known one; default "Unlimited"
 	Upstream             Upstream
-	ForwardAuthorization bool // whether a token that the gateway consumed goes on to the backend
+	MaxBodySize          int64 // bytes of a request's body, at most 1 TiB; 0: no limit
+	ForwardAuthorization bool  // whether a token that the gateway consumed goes on to the backend
 	ClientCertificates   []ClientCertificate
 	Resources            []Resource // empty: every path and method
 }
 
 // ID is the API's name on the command line and in messages, "name:version".
 func (a *API) ID() string { return a.Name + ":" + a.Version }
-
-// Upstream is where an API's calls go.
-type Upstream struct {
-	Pos
-	// URLs (at least one) and SandboxURLs (for SANDBOX certificates, perhaps none) are http or https, with a host, without
-	// user, query, fragment or trailing slash.
-	URLs, SandboxURLs []*url.URL
-	PreserveHost      bool          // the backend sees the client's Host
-	Timeout           time.Duration // how long the backend may take to begin its answer, at least 1 ms; default 60 s
-	CAFile            string        // absolute path of the PEM roots for https URLs; "": the system's
-}
 
 // A ClientCertificate is a certificate that is registered for one API by a file.
 type ClientCertificate struct {
@@ -170,6 +158,7 @@ func (l *loader) addAPI(n node) {
 	m.refuse("unauthenticatedTier", "is not built yet: remove it")
 	m.need("upstream", "where its calls go, as in {urls: [http://127.0.0.1:9000]}")
 	api.Upstream = m.upstream()
+	api.MaxBodySize = m.bodySize("maxBodySize")
 	api.ForwardAuthorization, _ = m.boolean("forwardAuthorization", false)
 	api.ClientCertificates = l.clientCertificates(m, &api)
 	api.Resources = l.resources(m, &api)
@@ -322,53 +311,6 @@ func (m *mapping) policy(otherwise string) string {
 	}
 	m.load.checkTier(t)
 	return t.Value
-}
-
-// upstream reads `upstream`.
-func (m *mapping) upstream() Upstream {
-	s, _ := m.sub("upstream")
-	defer s.end()
-	out := Upstream{Pos: s.Pos}
-	s.need("urls", "at least one, as in [http://127.0.0.1:9000]")
-	out.URLs = s.urls("urls")
-	s.notEmpty("urls", "name at least one, as in [http://127.0.0.1:9000]")
-	out.SandboxURLs = s.urls("sandboxUrls")
-	out.PreserveHost, _ = s.boolean("preserveHost", false)
-	out.Timeout = s.duration("timeout", time.Millisecond, time.Minute)
-	out.CAFile = s.path("caFile")
-	if e := s.find("caFile"); e != nil {
-		https := func(u *url.URL) bool { return u.Scheme == "https" }
-		if !slices.ContainsFunc(out.URLs, https) && !slices.ContainsFunc(out.SandboxURLs, https) {
-			s.load.errorf(e.Pos, "caFile is for https URLs, and there is none: remove it")
-		}
-	}
-	return out
-}
-
-// urls reads backends' URLs. What is sent to a backend is appended to them byte for byte, so that their path must be plain.
-func (m *mapping) urls(key string) []*url.URL {
-	values, _ := m.texts(key)
-	var out []*url.URL
-	for _, v := range values {
-		u, why := parseURL(v.Value)
-		if why == "" {
-			u.Path = strings.TrimSuffix(u.Path, "/")
-			switch {
-			case strings.Contains(v.Value, "%"):
-				why = "the URL can't have escapes: use a plain path"
-			case strings.Contains(v.Value, "?"):
-				why = "the URL can't have a query: remove what follows the ?"
-			case u.Path != "" && pathTrouble(u.EscapedPath()) != "":
-				why = "the URL's path " + pathTrouble(u.EscapedPath())
-			}
-		}
-		if why != "" {
-			m.load.errorf(v.Pos, "%s: %s", key, why)
-			continue
-		}
-		out = append(out, u)
-	}
-	return out
 }
 
 // clientCertificates reads `clientCertificates`.

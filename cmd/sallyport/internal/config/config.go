@@ -21,6 +21,7 @@ type Config struct {
 	APIs        []API        // of the file itself and of the API files, in the order they are named; name:version unique
 	Status      *Status      // nil: no status listener
 	Log         Log
+	Limits      Limits
 	// DrainTimeout is how long a stop waits for calls under way. Default 30 s; 0, which must be written, means not at all.
 	DrainTimeout time.Duration
 
@@ -33,7 +34,9 @@ type Config struct {
 	// Warnings are settings that are allowed and deserve a second look, in the order of the files.
 	Warnings Errors
 
-	digest [32]byte
+	digest  [32]byte
+	sums    map[string][32]byte // of Files
+	matched []string            // by Globs
 }
 
 // Digest is the SHA-256 of all content that was read: YAML, API files, client certificates, and the values of secrets. Two
@@ -81,6 +84,7 @@ func (l *loader) config(m *mapping) {
 	m.refuse("admin", "is not built yet: remove it")
 	c.Status = l.status(m)
 	c.Log = l.log(m)
+	c.Limits = l.limits(m)
 	c.DrainTimeout = m.duration("drainTimeout", 0, 30*time.Second)
 	l.apis(m)
 	m.end()

@@ -19,6 +19,9 @@ import (
 
 var update = flag.Bool("update", false, "rewrite the golden files")
 
+// limits are the defaults, which the example spells out.
+var limits = config.Limits{Connections: 20_000, ConnectionsPerSource: 5_000, Handshakes: 1_000, HeaderCount: 200, BodyRate: 240}
+
 func TestExample(t *testing.T) {
 	t.Setenv("STORE_PASSWORD", "changeit")
 	got, err := config.Load("testdata/example/sallyport.yaml")
@@ -107,7 +110,10 @@ func TestExample(t *testing.T) {
 				Precedence:  "certificate",
 				KeyManagers: []string{"resident", "files", "pinned"},
 				Policy:      "Unlimited",
-				Upstream:    config.Upstream{URLs: []*url.URL{link("http://127.0.0.1:9000")}, Timeout: time.Minute},
+				Upstream: config.Upstream{
+					URLs: []*url.URL{link("http://127.0.0.1:9000")}, Protocol: "http1", Timeout: time.Minute, MaxCalls: 2048,
+				},
+				MaxBodySize: 10 << 20,
 				ClientCertificates: []config.ClientCertificate{
 					{Alias: "acme", File: at("clients/acme.crt"), Tier: "Gold", KeyType: "PRODUCTION", Data: []byte("acme certificate\n")},
 					{
@@ -131,11 +137,17 @@ func TestExample(t *testing.T) {
 				Policy:      "Gold",
 				Upstream: config.Upstream{
 					URLs:         []*url.URL{link("https://pay1.example.com"), link("https://pay2.example.com:8443/base")},
-					SandboxURLs:  []*url.URL{link("http://sandbox.example.com")},
+					SandboxURLs:  []*url.URL{link("https://sandbox.example.com")},
+					Protocol:     "h2",
 					PreserveHost: true,
 					Timeout:      1500 * time.Millisecond,
+					MaxCalls:     100,
 					CAFile:       at("pay-ca.pem"),
+					KeyStore: &config.KeyStore{
+						Location: at("stores/gateway.jks"), Type: "JKS", Password: "changeit", KeyPassword: "changeit", Alias: "client",
+					},
 				},
+				MaxBodySize:          65536,
 				ForwardAuthorization: true,
 				Resources: []config.Resource{
 					{
@@ -151,11 +163,14 @@ func TestExample(t *testing.T) {
 				Security:   []string{"none"},
 				Precedence: "certificate",
 				Policy:     "Unlimited",
-				Upstream:   config.Upstream{URLs: []*url.URL{link("http://127.0.0.1:9000")}, Timeout: time.Minute},
+				Upstream: config.Upstream{
+					URLs: []*url.URL{link("http://127.0.0.1:9000")}, Protocol: "h2c", Timeout: time.Minute, MaxCalls: 2048,
+				},
 			},
 		},
 		Status:       &config.Status{Address: "127.0.0.1:9091"},
 		Log:          config.Log{Level: "info", Format: "json", Access: "stdout"},
+		Limits:       limits,
 		DrainTimeout: 30 * time.Second,
 		Files: []string{
 			at("apis/orders.yaml"), at("clients/acme-test.crt"), at("clients/acme.crt"), at("sallyport.yaml"), at("secrets/store.password"),
@@ -187,6 +202,7 @@ func TestDefaults(t *testing.T) {
 		Store:        "sqlite:" + filepath.Join(filepath.Dir(file), "sallyport.db"),
 		RateLimit:    config.RateLimit{WhenRedisFails: "local"},
 		Log:          config.Log{Level: "info", Format: "json", Access: "stdout"},
+		Limits:       limits,
 		DrainTimeout: 30 * time.Second,
 		Files:        []string{file},
 		Warnings:     config.Errors{{Message: "there are no APIs: every call is answered 404; add some under apis"}},

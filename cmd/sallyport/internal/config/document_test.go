@@ -241,9 +241,15 @@ func FuzzParse(f *testing.F) {
 			if len(c.Listeners) == 0 {
 				t.Error("a good configuration has a listener")
 			}
+			if n := c.Limits; n.ConnectionsPerSource < 1 || n.ConnectionsPerSource > n.Connections || n.Handshakes < 1 || n.HeaderCount < 1 || n.BodyRate < 0 {
+				t.Errorf("a good configuration has its limits: %+v", n)
+			}
 			for _, api := range c.APIs {
 				if len(api.Security) == 0 || len(api.Listeners) == 0 || len(api.Upstream.URLs) == 0 || api.Context == "" {
 					t.Errorf("a good API says who may call it and where it is: %+v", api)
+				}
+				if u := api.Upstream; u.Protocol == "" || u.MaxCalls < 1 || api.MaxBodySize < 0 || api.MaxBodySize > maxSize {
+					t.Errorf("a good API has its limits: %+v", api)
 				}
 			}
 		case !errors.As(err, &problems) || c != nil || len(problems) == 0:

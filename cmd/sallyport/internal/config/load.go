@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 )
 
 // Load reads file and the API files, certificates and secrets that it names. The error is Errors, with everything that is
@@ -24,7 +25,36 @@ func Load(file string) (*Config, error) {
 	if err != nil {
 		return nil, fmt.Errorf("configuration %s: %w", file, err)
 	}
-	return parse(file, abs, data, outside{readBounded, glob, os.LookupEnv})
+	var matched []string
+	cfg, err := parse(file, abs, data, outside{readBounded, func(pattern string) ([]string, error) {
+		found, err := glob(pattern)
+		matched = append(matched, found...)
+		return found, err
+	}, os.LookupEnv})
+	if err != nil {
+		return nil, err
+	}
+	cfg.matched = matched
+	return cfg, nil
+}
+
+// Changed tells whether a file that was read holds something else now, or a pattern matches other files. It costs less
+// than Load. Where it is in doubt it says yes.
+func (c *Config) Changed() bool {
+	for file, sum := range c.sums {
+		if data, err := readBounded(file, maxFile); err != nil || sha256.Sum256(data) != sum {
+			return true
+		}
+	}
+	var matched []string
+	for _, pattern := range c.Globs {
+		found, err := glob(pattern)
+		if err != nil {
+			return true
+		}
+		matched = append(matched, found...)
+	}
+	return !slices.Equal(matched, c.matched)
 }
 
 // Find returns the configuration file to use: explicit if it isn't empty, else the first there is of sallyport.yaml and
@@ -53,13 +83,19 @@ type outside struct {
 	lookupEnv func(name string) (string, bool)
 }
 
-// readBounded reads a regular file, or what a symlink or a pipe leads to, of at most limit bytes.
+// readBounded reads a regular file, or what a symlink leads to, of at most limit bytes. A pipe would be waited for, and
+// gives what it holds only once.
 func readBounded(path string, limit int64) ([]byte, error) {
-	f, err := os.Open(path)
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
 	if err != nil {
 		return nil, plainCause(err)
 	}
 	defer func() { _ = f.Close() }() // only read
+	if info, err := f.Stat(); err != nil {
+		return nil, plainCause(err)
+	} else if !info.Mode().IsRegular() {
+		return nil, errors.New("not a regular file")
+	}
 	data, err := io.ReadAll(io.LimitReader(f, limit+1))
 	if err != nil {
 		return nil, plainCause(err)
@@ -162,8 +198,10 @@ func parse(name, path string, data []byte, o outside) (*Config, error) {
 		return nil, l.errs.sorted(l.yaml)
 	}
 	l.cfg.Warnings = l.warnings.sorted(l.yaml)
-	for file := range l.files {
+	l.cfg.sums = map[string][sha256.Size]byte{}
+	for file, data := range l.files {
 		l.cfg.Files = append(l.cfg.Files, file)
+		l.cfg.sums[file] = sha256.Sum256(data)
 	}
 	slices.Sort(l.cfg.Files)
 	l.cfg.digest = l.digest()

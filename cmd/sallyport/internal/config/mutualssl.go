@@ -73,7 +73,7 @@ func (l *loader) mutualSSL(m *mapping) MutualSSL {
 func (l *loader) checkHeaderName(t text) {
 	name := strings.ToLower(strings.ReplaceAll(t.Value, "_", "-"))
 	switch {
-	case !isToken(t.Value):
+	case !isToken(t.Value), strings.Contains(t.Value, "_"): // "_" and "-" are one to many backends, and to nobody else
 		l.errorf(t.Pos, "clientCertificateHeader %s is no header name: use letters, digits and \"-\"", quote(t.Value))
 	case slices.Contains(takenHeaders, name), strings.HasPrefix(name, "x-sallyport-"), strings.HasPrefix(name, "proxy-"),
 		strings.HasPrefix(name, "sec-"), strings.HasPrefix(name, "content-"), strings.HasPrefix(name, "access-control-"):

@@ -25,11 +25,14 @@ func TestSecretsStayHidden(t *testing.T) {
 		t.Fatal(err)
 	}
 	store := c.Listeners[0].KeyStore
-	if store.Password.Reveal() != canary || store.KeyPassword.Reveal() != canary {
-		t.Fatal("the canary didn't arrive")
+	backend := c.APIs[1].Upstream.KeyStore
+	for _, k := range []*config.KeyStore{store, backend} {
+		if k.Password.Reveal() != canary || k.KeyPassword.Reveal() != canary {
+			t.Fatal("the canary didn't arrive")
+		}
 	}
 	var out bytes.Buffer
-	for _, v := range []any{c, *c, *store, store.Password, &store.Password, []config.Secret{canary}, map[string]config.Secret{"password": canary}} {
+	for _, v := range []any{c, *c, *store, *backend, c.APIs[1], store.Password, &store.Password, []config.Secret{canary}, map[string]config.Secret{"password": canary}} {
 		for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q", "%x", "%X", "%d", "%20s", "%-20q", "%08v"} {
 			fmt.Fprintf(&out, verb, v)
 		}

@@ -1,0 +1,56 @@
+package config
+
+import (
+	"strconv"
+	"strings"
+)
+
+const maxSize = 1 << 40 // bytes, 1024GiB
+
+// bodySize returns the size in bytes under key, or 0 if there is none.
+func (m *mapping) bodySize(key string) int64 {
+	n, ok := m.take(key)
+	if !ok {
+		return 0
+	}
+	const form = "%s is to be a number of bytes, or one of KiB, MiB or GiB, as in 65536 or 10MiB, up to 1024GiB, not %s"
+	var written string
+	switch n.kind() {
+	case "a number":
+		written = n.ast.GetToken().Value
+	case "text":
+		t := n.text(key)
+		if !t.OK {
+			return 0
+		}
+		written = t.Value
+	default:
+		m.load.errorf(n.Pos, form, key, n.kind())
+		return 0
+	}
+	size, ok := parseSize(written)
+	switch {
+	case !ok:
+		m.load.errorf(n.Pos, form, key, quote(written))
+	case size == 0:
+		m.load.errorf(n.Pos, "%s: 0 would let no body pass: leave the key out for no limit", key)
+	}
+	return size
+}
+
+// parseSize reads a size of at most maxSize: decimal digits, and a unit right behind them or none. Units of ten's powers (kB,
+// MB) are refused, as some take them for powers of two.
+func parseSize(s string) (int64, bool) {
+	shift := 0
+	for i, unit := range []string{"KiB", "MiB", "GiB"} {
+		if digits, found := strings.CutSuffix(s, unit); found {
+			s, shift = digits, 10*(i+1)
+			break
+		}
+	}
+	n, err := strconv.ParseInt(s, 10, 64)
+	if err != nil || strconv.FormatInt(n, 10) != s || n < 0 || n > maxSize>>shift {
+		return 0, false
+	}
+	return n << shift, true
+}
