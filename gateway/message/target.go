@@ -41,7 +41,7 @@ func ParseTarget(target string) (path, query string, hasQuery bool, err error) {
 			return "", "", false, errTargetForm
 		}
 		i := strings.IndexAny(rest, "/?#")
-		if i < 0 || rest[i] != '/' {
+		if i < 0 || rest[i] != '/' || !ValidAuthority(rest[:i]) {
 			// http://host and http://host?query name the root (RFC 9112 section 3.2.2), which is no API's place.
 			return "", "", false, errTargetForm
 		}
@@ -168,6 +168,63 @@ func unescapedIsUTF8(path string) bool {
 			i += 3
 		}
 		if !utf8.Valid(run) {
+			return false
+		}
+	}
+	return true
+}
+
+// ValidMethod tells whether a method is a token, RFC 9110 section 5.6.2.
+func ValidMethod(method string) bool {
+	for i := range len(method) {
+		if !tokenCharacter(method[i]) {
+			return false
+		}
+	}
+	return method != ""
+}
+
+func tokenCharacter(c byte) bool {
+	switch c {
+	case '!', '#', '$', '%', '&', '\'', '*', '+', '^', '`', '|':
+		return true
+	}
+	return unreserved(c)
+}
+
+// ValidAuthority tells whether a Host or :authority is a name or an address with perhaps a port, and nothing else: no
+// user, no list, no zone, nothing escaped (RFC 9110 section 7.2, RFC 3986 section 3.2).
+func ValidAuthority(authority string) bool {
+	host, port := authority, ""
+	if strings.HasPrefix(host, "[") {
+		end := strings.IndexByte(host, ']')
+		if end < 0 {
+			return false
+		}
+		host, port = authority[1:end], authority[end+1:]
+		for i := range len(host) {
+			if _, ok := hexDigit(host[i]); !ok && host[i] != ':' && host[i] != '.' {
+				return false
+			}
+		}
+	} else {
+		if i := strings.IndexByte(host, ':'); i >= 0 {
+			host, port = host[:i], host[i:]
+		}
+		for i := range len(host) {
+			if !unreserved(host[i]) {
+				return false
+			}
+		}
+	}
+	if host == "" {
+		return false
+	}
+	for i := range len(port) {
+		if i == 0 && port[i] == ':' {
+			continue
+		}
+		if i == 0 || port[i] < '0' || port[i] > '9' || i > 5 {
 			return false
 		}
 	}

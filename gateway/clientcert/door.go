@@ -1,0 +1,143 @@
+package clientcert
+
+import (
+	"crypto/sha256"
+	"crypto/x509"
+	"errors"
+	"net/http"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+	"unsafe"
+
+	"github.com/maypok86/otter/v2"
+
+	"sallyport/gateway/message"
+	"sallyport/listenerprofiles/keystore"
+)
+
+// DoorConfig says which load balancers are believed about their clients' certificates, and how they write them.
+type DoorConfig struct {
+	Header        string          // the one name that is read; a pinned Format has its own, and then this is it
+	Format        Format          //
+	Trust         *keystore.Trust // who vouches for a client's certificate that comes in the header; nil: nobody
+	Balancers     []netip.Prefix  // the socket peers that are believed; none: nobody is
+	BalancerTrust *keystore.Trust // who vouches for the load balancers' own certificates; nil: nobody
+	CacheSize     int             // certificates remembered; 0 means 16,384
+}
+
+// A Door reads client certificates from a header that load balancers write. That the client holds the key, nobody
+// shows: whoever may write the header may be anyone. It never changes.
+type Door struct {
+	cfg   DoorConfig
+	cache *otter.Cache[[sha256.Size]byte, *Certificate] // good ones, by the hash of the header's value
+}
+
+// NewDoor returns the door that cfg describes.
+func NewDoor(cfg DoorConfig) *Door {
+	cfg.Header = http.CanonicalHeaderKey(cfg.Header)
+	if cfg.CacheSize == 0 {
+		cfg.CacheSize = 16 << 10
+	}
+	cache := otter.Must(&otter.Options[[sha256.Size]byte, *Certificate]{MaximumSize: cfg.CacheSize})
+	return &Door{cfg: cfg, cache: cache}
+}
+
+// Knows tells whether a socket peer is one of the load balancers' addresses. What a peer says of itself in headers is
+// of no account.
+func (d *Door) Knows(peer netip.Addr) bool {
+	peer = peer.Unmap()
+	return slices.ContainsFunc(d.cfg.Balancers, func(p netip.Prefix) bool { return p.Contains(peer) })
+}
+
+// IsBalancer tells whether the certificate that a peer proved to hold is a load balancer's own. Such a certificate is
+// never a client's.
+func (d *Door) IsBalancer(chain []*x509.Certificate, now time.Time) bool {
+	if len(chain) == 0 || d.cfg.BalancerTrust == nil {
+		return false
+	}
+	_, err := d.cfg.BalancerTrust.Verify(chain, now)
+	return err == nil
+}
+
+// ErrAmbiguous is a call with more than one certificate in its headers: nobody can say which is the client's.
+var ErrAmbiguous = errors.New("more than one certificate header")
+
+// carriers are the headers that load balancers write certificates into, in canonical form. A second one beside the one
+// that is read may be the client's own word.
+var carriers = []string{
+	"X-Wso2-Client-Certificate", "Client-Cert", "X-Forwarded-Client-Cert", "X-Amzn-Mtls-Clientcert", "X-Amzn-Mtls-Clientcert-Leaf",
+	"X-Client-Cert", "X-Ssl-Client-Cert", "X-Ssl-Cert", "Ssl-Client-Cert",
+}
+
+// Read returns the certificate that a load balancer vouches for, nil if it names none, or ErrAmbiguous. What cannot be
+// read is a certificate that is not good. Registered tells whether any API knows a fingerprint: what nobody knows is not
+// looked into. A value that was good before costs a hash and no allocation.
+func (d *Door) Read(r message.Request, registered func([sha256.Size]byte) bool, now time.Time) (*Certificate, error) {
+	values := r.Values(d.cfg.Header)
+	lines := len(values)
+	for _, name := range carriers {
+		if name != d.cfg.Header {
+			lines += len(r.Values(name))
+		}
+	}
+	switch {
+	case lines > 1:
+		return nil, ErrAmbiguous
+	case len(values) == 0:
+		return nil, nil // another header of the kind, alone, is not read
+	}
+
+	var more []string
+	if d.cfg.Format == RFC9440 {
+		more = r.Values("Client-Cert-Chain")
+	}
+	key := keyOf(values[0], more)
+	if c, ok := d.cache.GetIfPresent(key); ok && c.Check(now) == nil {
+		return c, nil
+	}
+	c := d.examine(values[0], more, registered, now)
+	if c.Check(now) == nil {
+		d.cache.Set(key, c)
+	}
+	return c, nil
+}
+
+// keyOf is the SHA-256 of the header values, each ended by a byte that no header can hold.
+func keyOf(value string, more []string) [sha256.Size]byte {
+	if len(more) == 0 {
+		return sha256.Sum256(unsafe.Slice(unsafe.StringData(value), len(value))) // read only: BenchmarkDoorSeenBefore, -1 allocs/op
+	}
+	return sha256.Sum256([]byte(value + "\x00" + strings.Join(more, "\x00")))
+}
+
+func (d *Door) examine(value string, more []string, registered func([sha256.Size]byte) bool, now time.Time) *Certificate {
+	list, err := d.cfg.Format.parse(value)
+	if err == nil && len(more) > 0 {
+		var rest [][]byte
+		if rest, err = parseByteSequences(strings.Join(more, ",")); err == nil {
+			list = append(list, rest...)
+		}
+	}
+	if err != nil {
+		return &Certificate{err: err}
+	}
+	c := &Certificate{Fingerprint: sha256.Sum256(list[0])}
+	if !registered(c.Fingerprint) {
+		c.err = errNobodys
+		return c
+	}
+	chain := make([]*x509.Certificate, 0, len(list))
+	for _, der := range list {
+		parsed, err := x509.ParseCertificate(der)
+		if err != nil {
+			c.err = errors.New("certificate header holds something that is no certificate")
+			return c
+		}
+		chain = append(chain, parsed)
+	}
+	return fromChain(chain, d.cfg.Trust, now)
+}
+
+var errNobodys = errors.New("certificate is registered for no API")
