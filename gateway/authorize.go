@@ -57,6 +57,7 @@ var (
 	errKeyManager   = errors.New("the token's key manager is not among the API's")
 	errAudience     = errors.New("the token is meant for another audience")
 	errNoTokens     = errors.New("no key manager is configured")
+	errNoClaims     = errors.New("the token was verified without an outcome")
 )
 
 // examineToken tells whether the caller's token is good for the API. It answers ErrWait when the token is not in the
@@ -75,7 +76,12 @@ func (g *Gateway) examineToken(x *Exchange) (policy.Proof, error) {
 			x.token = raw
 			claims, ok := tokens.Cached([]byte(raw))
 			if !ok {
-				x.wait = func(ctx context.Context) { x.Claims, x.tokenErr = tokens.Verify(ctx, raw) }
+				x.wait = func(ctx context.Context) {
+					x.Claims, x.tokenErr = tokens.Verify(ctx, raw)
+					if x.Claims == nil && x.tokenErr == nil {
+						x.tokenErr = errNoClaims // or else it would be asked again and again
+					}
+				}
 				return policy.Unexamined, ErrWait
 			}
 			x.Claims = claims

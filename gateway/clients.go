@@ -13,6 +13,7 @@ type Clients struct {
 	index   *certstore.Index
 	buckets map[*certstore.Client]ratelimit.Bucket // an entry for each client whose tier is known; nil: unlimited
 	keys    map[ratelimit.Key]struct{}
+	prints  map[[sha256.Size]byte]struct{} // of all registered certificates, whatever the API
 }
 
 // NewClients joins the registered certificates with the buckets of their tiers, which live on in limits from one
@@ -23,8 +24,10 @@ func NewClients(index *certstore.Index, tiers *ratelimit.Tiers, limits *ratelimi
 		index:   index,
 		buckets: make(map[*certstore.Client]ratelimit.Bucket, index.Len()),
 		keys:    make(map[ratelimit.Key]struct{}, index.Len()),
+		prints:  make(map[[sha256.Size]byte]struct{}, index.Len()),
 	}
 	for _, client := range index.Clients() {
+		c.prints[client.Fingerprint] = struct{}{}
 		tier, ok := tiers.Find(client.Tier)
 		if !ok {
 			unknown = append(unknown, fmt.Errorf("client certificate %s of %s (%s): tier %q does not exist: it is refused until the tier is configured",
@@ -46,6 +49,12 @@ func clientKey(c *certstore.Client) ratelimit.Key {
 // Find returns the registration of that certificate for that API, or nil.
 func (c *Clients) Find(api certstore.API, fingerprint [sha256.Size]byte) *certstore.Client {
 	return c.index.Find(api, fingerprint)
+}
+
+// Registered tells whether that certificate is registered for any API.
+func (c *Clients) Registered(fingerprint [sha256.Size]byte) bool {
+	_, ok := c.prints[fingerprint]
+	return ok
 }
 
 // All returns every registration. The caller does not change it.

@@ -26,6 +26,7 @@ type Exchange struct {
 
 	// identify
 	Certificate *clientcert.Certificate // nil if none was presented; proof and validity, no API yet
+	Balancer    bool                    // the call comes from a load balancer that is believed about its client
 
 	// match
 	Path         string // raw, as it was received and is judged

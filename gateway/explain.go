@@ -122,7 +122,7 @@ func (x *Exchange) steps(q Question) []Step {
 		say("limit", "the %s's tier %s allows %d calls in %s; what the running gateway has counted is not known here", v.Level, v.Tier, v.Limit, v.Window)
 	}
 	if last(stageForward) {
-		say("forward", "to %s", x.Route.Upstream.URLs[0])
+		say("forward", "to %s", x.upstreams()[0])
 	}
 	return steps
 }

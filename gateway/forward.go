@@ -14,10 +14,12 @@ import (
 	"net/http"
 	"net/http/httputil"
 	"net/url"
+	"os"
 	"runtime/debug"
 	"strings"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"sallyport/certstore"
 	"sallyport/gateway/message"
@@ -38,11 +40,16 @@ type call struct {
 
 // ServeHTTP carries one call from its head to its last byte.
 func (s *socket) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	s.gateway.underWay.Add(1)
+	defer s.gateway.underWay.Add(-1)
 	c := s.gateway.calls.Get().(*call)
 	c.begin(s, w, r)
 	defer c.end()
 
-	err := s.gateway.decide(&c.Exchange)
+	err := c.hold()
+	if err == nil {
+		err = s.gateway.decide(&c.Exchange)
+	}
 	for err == ErrWait {
 		c.Wait(r.Context())
 		err = s.gateway.decide(&c.Exchange)
@@ -69,16 +76,15 @@ func (c *call) begin(s *socket, w http.ResponseWriter, r *http.Request) {
 			BufferPool:     &copyBuffers,
 		}
 	}
-	c.r, c.w, c.body = r, writer{ResponseWriter: w}, nil
+	c.r, c.w, c.body = r, writer{ResponseWriter: w, rate: g.guard.limits.BodyRate}, nil
+	snapshot := g.snapshot.Load()
 	c.Exchange = Exchange{
 		Request: c, ID: newID(), Peer: cn.peer, Started: g.now(),
-		Listener: s.settings.Load(), Snapshot: g.snapshot.Load(), conn: cn,
+		Listener: snapshot.listener(s), Snapshot: snapshot, conn: cn,
 	}
-	if r.ProtoMajor == 1 && len(r.TransferEncoding) > 0 {
-		// A request that had both Content-Length and Transfer-Encoding ends its connection (RFC 9112 section 6.1), and
-		// net/http does not tell whether this one had.
-		w.Header().Set("Connection", "close")
-	}
+	// A request that had both Content-Length and Transfer-Encoding ends its connection (RFC 9112 section 6.1), and net/http
+	// does not tell whether this one had.
+	c.w.last = r.ProtoMajor == 1 && len(r.TransferEncoding) > 0
 }
 
 // end finishes the call whatever happened: it is observed once, and its Exchange goes back to the pool.
@@ -94,9 +100,16 @@ func (c *call) end() {
 			fault = http.ErrAbortHandler // what was sent cannot be taken back: let the client see that it is broken
 		}
 	}
+	c.w.unbind()
+	if c.body != nil {
+		c.body.leave()
+	}
 	c.Status, c.BytesOut = c.w.status, c.w.written
 	if c.body != nil {
 		c.BytesIn = c.body.read.Load()
+	}
+	if c.w.status == answers[ClientGone].status {
+		fault = http.ErrAbortHandler // nothing was answered: net/http would answer 200
 	}
 	if fault != nil && c.Err == nil {
 		c.Err = errBrokenOff
@@ -104,14 +117,28 @@ func (c *call) end() {
 			c.Err = refuse(ClientGone, nil)
 		}
 	}
-	if c.gateway.cfg.Observe != nil {
-		c.gateway.cfg.Observe(&c.Exchange)
+	if r, ok := c.Err.(*Refusal); ok && r.Reason == ClientGone {
+		fault = http.ErrAbortHandler // or net/http would answer 200 to a client that has only stopped sending
 	}
+	c.observe()
 	c.Exchange, c.r, c.w, c.body = Exchange{}, nil, writer{}, nil
 	c.gateway.calls.Put(c)
 	if fault != nil {
 		panic(fault) // http.ErrAbortHandler: net/http breaks the connection off
 	}
+}
+
+// observe tells the hook of the finished call. A fault of the hook is no fault of the call.
+func (c *call) observe() {
+	if c.gateway.cfg.Observe == nil {
+		return
+	}
+	defer func() {
+		if fault := recover(); fault != nil {
+			c.gateway.log.Error("observing a call panicked", "id", c.ID, "panic", fmt.Sprint(fault), "stack", string(debug.Stack()))
+		}
+	}()
+	c.gateway.cfg.Observe(&c.Exchange)
 }
 
 var errBrokenOff = errors.New("the answer was broken off")
@@ -126,14 +153,63 @@ func (c *call) refuse(err error) {
 		c.w.status = r.Status() // there is nobody to answer
 		return
 	}
-	if c.r.ProtoMajor == 1 && (r.Reason == BadRequest || r.Reason == Misdirected) {
-		c.w.Header().Set("Connection", "close") // HTTP/2 has other calls on the connection that are in order
+	if c.r.ProtoMajor == 1 {
+		// HTTP/2 has other calls on the connection that are in order.
+		c.w.last = c.w.last || r.Reason == BadRequest || r.Reason == Misdirected
+		if c.r.ContentLength != 0 {
+			// net/http takes what is left of the body before it answers: not for long.
+			_ = http.NewResponseController(c.w.ResponseWriter).SetReadDeadline(time.Now().Add(restOfBody))
+		}
 	}
 	r.write(&c.w, &c.Exchange)
 }
 
+// hold refuses what is too much before anything is decided.
+func (c *call) hold() error {
+	if c.gateway.short.Load() {
+		return refuse(Overloaded, nil)
+	}
+	if c.r.ProtoMajor == 2 && !strings.HasPrefix(c.r.RequestURI, "/") {
+		return refuse(BadRequest, errPath)
+	}
+	lines := 0
+	for _, values := range c.r.Header {
+		lines += len(values)
+	}
+	if lines > c.gateway.guard.limits.HeaderLines {
+		return refuse(TooManyHeaders, nil)
+	}
+	for _, v := range c.r.Header["Via"] {
+		if strings.Contains(v, c.gateway.via) || strings.Count(v, "sallyport-") >= maxHops {
+			return refuse(Loop, nil)
+		}
+	}
+	return nil
+}
+
+// errPath is a :path that HTTP/2 has no room for: RFC 9113 section 8.3.1.
+var errPath = errors.New(":path is no path")
+
+// maxHops is how many gateways of our kind a call may have come through.
+const maxHops = 10
+
+// restOfBody is how long a refused client may take to send the rest of its body. What has not come by then ends the
+// connection.
+const restOfBody = time.Second
+
 // forward hands the call to the backend and streams both bodies.
 func (c *call) forward() {
+	route := c.Route
+	if route.MaxBody > 0 && c.r.ContentLength > route.MaxBody {
+		c.refuse(refuse(BodyTooLarge, nil))
+		return
+	}
+	if route.underWay.Add(1) > int64(route.Upstream.MaxCalls) {
+		route.underWay.Add(-1)
+		c.refuse(refuse(BackendBusy, nil))
+		return
+	}
+	defer route.underWay.Add(-1)
 	c.proxy.ServeHTTP(&c.w, c.r)
 }
 
@@ -142,7 +218,7 @@ func (c *call) forward() {
 func (c *call) rewrite(pr *httputil.ProxyRequest) {
 	out, route, table := pr.Out, c.Route, c.Snapshot.Routes
 	h := out.Header
-	stripManaged(h, table.settings.CertificateHeader)
+	stripManaged(h, table.certificateHeader)
 	if !strings.EqualFold(h.Get("Upgrade"), "websocket") {
 		delete(h, "Upgrade")
 		delete(h, "Connection")
@@ -151,21 +227,16 @@ func (c *call) rewrite(pr *httputil.ProxyRequest) {
 		delete(h, "Authorization")
 	}
 
-	peer := c.Peer.Addr().String()
-	h["X-Forwarded-For"] = []string{peer}
-	h["X-Forwarded-Host"] = []string{c.Request.Authority()}
-	h["X-Forwarded-Proto"] = []string{"http"}
-	if c.Listener.Profiles != nil {
-		h["X-Forwarded-Proto"] = []string{"https"}
-	}
+	c.setOrigin(h, pr.In.Header)
 	h["X-Request-Id"] = []string{c.ID}
-	h["Traceparent"] = []string{"00-" + c.ID + "-" + newID()[:16] + "-00"}
+	h["Via"] = append(h["Via"], viaVersion(c.r)+" "+c.gateway.via)
 	if c.Client != nil {
 		h["X-Sallyport-Client"] = []string{headerText(c.Client.Alias)}
 		h["X-Client-Cert-Hash"] = []string{hex.EncodeToString(c.Client.Fingerprint[:])}
 		if table.settings.ForwardCertificate {
 			block := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: c.Certificate.Leaf.Raw})
-			h.Set(table.settings.CertificateHeader, url.QueryEscape(string(block)))
+			// Every space and plus is escaped, so that those who take a plus for a space read the same as those who do not.
+			h.Set(table.settings.CertificateHeader, strings.ReplaceAll(url.QueryEscape(string(block)), "+", "%20"))
 		}
 	}
 	if c.Claims != nil {
@@ -173,13 +244,64 @@ func (c *call) rewrite(pr *httputil.ProxyRequest) {
 	}
 
 	out.Trailer = nil // a trailer could carry what a header may not
+	// Whoever is admitted may send its body: net/http says 100 Continue when it is first read. A backend that never says
+	// so would cost a second of waiting.
+	delete(h, "Expect")
 	if !route.Upstream.PreserveHost {
 		out.Host = ""
 	}
 	if out.Body != nil {
-		c.body = &body{ReadCloser: out.Body}
+		c.body = &body{
+			ReadCloser: out.Body, most: route.MaxBody, rate: c.gateway.guard.limits.BodyRate,
+		}
+		if c.body.rate > 0 {
+			c.body.deadline = http.NewResponseController(c.w.ResponseWriter)
+		}
 		out.Body = c.body
 	}
+}
+
+// setOrigin tells the backend where the call comes from. What the client says of that counts only from a load balancer.
+func (c *call) setOrigin(out, in http.Header) {
+	source, host, proto := c.Peer.Addr().String(), c.Request.Authority(), "http"
+	if c.Listener.Profiles != nil {
+		proto = "https"
+	}
+	trace := "00-" + c.ID + "-" + newID()[:16] + "-00"
+	if c.Balancer {
+		if before := in["X-Forwarded-For"]; len(before) > 0 {
+			source = strings.Join(before, ", ") + ", " + source
+		}
+		if v := in["X-Forwarded-Host"]; len(v) == 1 {
+			host = v[0]
+		}
+		if v := in["X-Forwarded-Proto"]; len(v) == 1 && (v[0] == "http" || v[0] == "https") {
+			proto = v[0]
+		}
+		if v := in["Traceparent"]; len(v) == 1 && traceparent(v[0]) {
+			trace = v[0]
+			if state := in["Tracestate"]; state != nil {
+				out["Tracestate"] = state
+			}
+		}
+	}
+	out["X-Forwarded-For"] = []string{source}
+	out["X-Forwarded-Host"] = []string{host}
+	out["X-Forwarded-Proto"] = []string{proto}
+	out["Traceparent"] = []string{trace}
+}
+
+// traceparent tells whether v is a version 00 traceparent, W3C Trace Context section 3.2.
+func traceparent(v string) bool {
+	if len(v) != 55 || v[:3] != "00-" || v[35] != '-' || v[52] != '-' {
+		return false
+	}
+	for i := 3; i < len(v); i++ {
+		if c := v[i]; c != '-' && !('0' <= c && c <= '9') && !('a' <= c && c <= 'f') {
+			return false
+		}
+	}
+	return strings.Count(v, "-") == 3 && strings.Trim(v[3:35], "0") != "" && strings.Trim(v[36:52], "0") != ""
 }
 
 // carriesBearer tells whether the Authorization header has a bearer credential, readable or not: one that was meant for
@@ -192,10 +314,7 @@ func carriesBearer(r message.Request) bool {
 // roundTrip asks the upstreams in turn: the next one only if the last could not be reached and nothing was sent.
 func (c *call) roundTrip(out *http.Request) (*http.Response, error) {
 	route := c.Route
-	urls := route.Upstream.URLs
-	if c.Client != nil && c.Client.KeyType == certstore.Sandbox {
-		urls = route.Upstream.SandboxURLs
-	}
+	urls := c.upstreams()
 	first := int(route.next.Add(1) - 1)
 	for i := range urls {
 		u := urls[(first+i)%len(urls)]
@@ -212,6 +331,14 @@ func (c *call) roundTrip(out *http.Request) (*http.Response, error) {
 		}
 	}
 	return nil, errors.New("no upstream")
+}
+
+// upstreams are the backends that the caller's key type reaches.
+func (x *Exchange) upstreams() []*url.URL {
+	if x.Client != nil && x.Client.KeyType == certstore.Sandbox {
+		return x.Route.Upstream.SandboxURLs
+	}
+	return x.Route.Upstream.URLs
 }
 
 func neverReached(err error) bool {
@@ -232,8 +359,8 @@ func (c *call) fail(err error) {
 	switch {
 	case c.r.Context().Err() != nil:
 		reason = ClientGone
-	case c.body != nil && c.body.broken():
-		reason = BadRequest // the client's body ended in a way that no backend can be told of
+	case c.body != nil && c.body.bad.Load() != nil:
+		reason, err = *c.body.bad.Load(), errors.Join(err, errClientBody)
 	case !neverReached(err) && errors.As(err, &timeout) && timeout.Timeout():
 		reason = BackendLate
 	}
@@ -284,6 +411,10 @@ type writer struct {
 	http.ResponseWriter
 	status  int
 	written int64
+	last    bool          // this answer ends the connection
+	rate    int           // bytes a second that the client has to take; 0: any number
+	waited  time.Duration // for the client
+	bounded bool          // a deadline is set
 }
 
 func (w *writer) Unwrap() http.ResponseWriter { return w.ResponseWriter }
@@ -291,17 +422,42 @@ func (w *writer) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 func (w *writer) WriteHeader(status int) {
 	if status >= 200 || status == http.StatusSwitchingProtocols {
 		w.status = status
+		if w.last {
+			w.Header().Set("Connection", "close")
+		}
 	}
 	w.ResponseWriter.WriteHeader(status)
 }
 
 func (w *writer) Write(b []byte) (int, error) {
 	if w.status == 0 {
-		w.status = http.StatusOK
+		w.WriteHeader(http.StatusOK)
 	}
+	if w.rate == 0 {
+		n, err := w.ResponseWriter.Write(b)
+		w.written += int64(n)
+		return n, err
+	}
+	began := time.Now()
+	_ = http.NewResponseController(w.ResponseWriter).SetWriteDeadline(began.Add(allowance(w.written, w.rate) - w.waited))
+	w.bounded = true
 	n, err := w.ResponseWriter.Write(b)
+	w.waited += time.Since(began)
 	w.written += int64(n)
 	return n, err
+}
+
+// unbind takes the deadline off again: the connection has other calls to carry.
+func (w *writer) unbind() {
+	if w.bounded {
+		_ = http.NewResponseController(w.ResponseWriter).SetWriteDeadline(time.Time{})
+	}
+}
+
+// allowance is how long a client may keep us waiting for so many bytes of a body: the grace, and what they are worth at
+// the rate.
+func allowance(bytes int64, rate int) time.Duration {
+	return bodyGrace + time.Duration(float64(bytes)/float64(rate)*float64(time.Second))
 }
 
 // Hijack is what an upgrade takes the connection over with.
@@ -310,24 +466,77 @@ func (w *writer) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	return http.NewResponseController(w.ResponseWriter).Hijack()
 }
 
-// A body counts what comes from the client and remembers whether it broke. The transport may go on reading it for a
-// moment after the answer, so it outlives the call.
+// A body counts what comes from the client, holds it to its limits, and remembers whether it broke. The transport may
+// go on reading it for a moment after the answer, so it outlives the call.
 type body struct {
 	io.ReadCloser
-	read atomic.Int64
-	bad  atomic.Bool
+	most   int64         // bytes; 0: any number
+	rate   int           // bytes a second; 0: any
+	waited time.Duration // for the client
+	read   atomic.Int64
+	bad    atomic.Pointer[Reason] // why it cannot be had whole
+
+	mu       sync.Mutex
+	deadline *http.ResponseController // nil: there is none, or the call has ended and the connection carries others
 }
 
+// leave ends the body's hold on the connection.
+func (b *body) leave() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.deadline != nil {
+		_ = b.deadline.SetReadDeadline(time.Time{})
+		b.deadline = nil
+	}
+}
+
+// wait bounds how long the client may keep the next read waiting. A connection without deadlines has no rate either.
+func (b *body) wait(began time.Time) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.deadline != nil {
+		_ = b.deadline.SetReadDeadline(began.Add(allowance(b.read.Load(), b.rate) - b.waited))
+	}
+}
+
+// bodyGrace is how long a client may take before its rate counts.
+const bodyGrace = 10 * time.Second
+
+var (
+	errClientBody   = errors.New("the client's body could not be had whole")
+	errBodyTooLarge = errors.New("the body is larger than maxBodySize")
+)
+
 func (b *body) Read(p []byte) (int, error) {
+	began := time.Now()
+	b.wait(began)
 	n, err := b.ReadCloser.Read(p)
-	b.read.Add(int64(n))
-	if err != nil && err != io.EOF && !errors.Is(err, http.ErrBodyReadAfterClose) && !errors.Is(err, context.Canceled) {
-		b.bad.Store(true)
+	b.waited += time.Since(began)
+	total := b.read.Add(int64(n))
+	switch {
+	case b.most > 0 && total > b.most:
+		b.fault(BodyTooLarge)
+		return 0, errBodyTooLarge
+	case err == nil:
+	case err == io.EOF:
+		b.leave() // the connection is watched for the client's leaving from now on, without a deadline
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		b.fault(BodyTooSlow)
+	case !errors.Is(err, http.ErrBodyReadAfterClose) && !errors.Is(err, context.Canceled):
+		b.fault(BadRequest) // it ended in a way that no backend can be told of
 	}
 	return n, err
 }
 
-func (b *body) broken() bool { return b.bad.Load() }
+func (b *body) fault(r Reason) { b.bad.Store(&r) }
+
+// viaVersion is the protocol that the call came by, as RFC 9110 section 7.6.3 writes it.
+func viaVersion(r *http.Request) string {
+	if r.ProtoMajor == 2 {
+		return "2"
+	}
+	return strings.TrimPrefix(r.Proto, "HTTP/")
+}
 
 // buffers lends the memory that bodies are copied through.
 type buffers struct{ pool sync.Pool }

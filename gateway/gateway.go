@@ -6,9 +6,12 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"net/netip"
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"golang.org/x/time/rate"
 )
 
 // Config is what a Gateway works with. Its zero value is usable.
@@ -17,6 +20,18 @@ type Config struct {
 	Now          func() time.Time // nil: time.Now; decides validity, tiers and durations
 	Observe      func(*Exchange)  // called once for each call, after its last byte; it may not keep the Exchange
 	DrainTimeout time.Duration    // how long Run waits for calls under way when it ends; 0 means 30 s
+	Limits       Limits
+	Connections  ConnectionObserver // told of connections that were turned away; nil: nobody is
+}
+
+// A ConnectionObserver hears why a connection was turned away before its first call: connections, connections_per_source,
+// handshakes (too many of them), handshake (it failed), accept (the system had none to give).
+type ConnectionObserver func(why string)
+
+func (o ConnectionObserver) refused(why string) {
+	if o != nil {
+		o(why)
+	}
 }
 
 // Limits of what a client may take, whatever it sends.
@@ -27,6 +42,9 @@ const (
 	maxStreams        = 100              // calls at once on an HTTP/2 connection
 )
 
+// handshakeLines is how many refused handshakes are logged a second.
+const handshakeLines = 10
+
 // A Gateway listens, decides and forwards. Set its snapshots, then Run it; each Set may be called at any time.
 type Gateway struct {
 	cfg      Config
@@ -35,22 +53,38 @@ type Gateway struct {
 	snapshot atomic.Pointer[Snapshot]
 	upstream transports
 
-	setting   sync.Mutex // one Set at a time; no call waits for it
-	listeners map[string]*socket
+	setting   sync.Mutex           // one Set at a time; no call waits for it
+	listeners map[string]*socket   // by address: those that accept
+	sockets   map[*socket]struct{} // those that accept and those that drain
+	underWay  atomic.Int64         // calls
 	serving   sync.WaitGroup
 	draining  atomic.Bool
 	calls     sync.Pool
+
+	guard        guard
+	handshakeLog *rate.Limiter
+	short        atomic.Bool // of memory
+	via          string      // this process, for the Via header
 }
 
 // A Snapshot is what a call is decided by: one state of the configuration and of the store. It never changes.
 type Snapshot struct {
-	Routes  *Table
-	Clients *Clients
+	Routes    *Table
+	Clients   *Clients
+	listeners map[string]*Listener // by address
+}
+
+// listener is the state of the socket's listener that belongs to the snapshot; of one that drains, its last.
+func (s *Snapshot) listener(socket *socket) *Listener {
+	if l := s.listeners[socket.address]; l != nil {
+		return l
+	}
+	return socket.settings.Load()
 }
 
 // New returns a Gateway without listeners, routes or clients: until they are set it admits nobody. It starts nothing.
 func New(cfg Config) *Gateway {
-	g := &Gateway{cfg: cfg, log: cfg.Log, now: cfg.Now, listeners: map[string]*socket{}}
+	g := &Gateway{cfg: cfg, log: cfg.Log, now: cfg.Now, listeners: map[string]*socket{}, sockets: map[*socket]struct{}{}}
 	if g.log == nil {
 		g.log = slog.New(slog.DiscardHandler)
 	}
@@ -62,24 +96,53 @@ func New(cfg Config) *Gateway {
 	}
 	g.snapshot.Store(&Snapshot{Routes: &Table{}, Clients: &Clients{}})
 	g.calls.New = func() any { return new(call) }
+	g.guard = guard{limits: cfg.Limits.withDefaults(), sources: map[netip.Addr]int{}, conns: map[*countedConn]struct{}{}}
+	g.handshakeLog = rate.NewLimiter(handshakeLines, handshakeLines)
+	g.via = "sallyport-" + newID()[:8]
 	return g
 }
 
-// SetRoutes puts a new table and the clients that go with it into force. Calls under way finish on the old ones.
+// Set puts listeners, routes and clients into force as one: no call sees some of them and not the others. Calls under
+// way finish on what they began with. Sockets whose address was there before stay open, with all their connections;
+// new ones are opened; those that are gone stop accepting and drain. If a new one cannot be opened, nothing changes and
+// the error says which.
+func (g *Gateway) Set(listeners []Listener, routes *Table, clients *Clients) error {
+	g.setting.Lock()
+	defer g.setting.Unlock()
+	return g.set(listeners, routes, clients)
+}
+
+// SetListeners is Set for the listeners alone.
+func (g *Gateway) SetListeners(listeners []Listener) error {
+	g.setting.Lock()
+	defer g.setting.Unlock()
+	s := g.snapshot.Load()
+	return g.set(listeners, s.Routes, s.Clients)
+}
+
+// SetRoutes is Set for a new table and the clients that go with it.
 func (g *Gateway) SetRoutes(routes *Table, clients *Clients) {
 	g.setting.Lock()
 	defer g.setting.Unlock()
-	g.upstream.attach(routes)
-	g.snapshot.Store(&Snapshot{Routes: routes, Clients: clients})
-	g.upstream.retain(routes)
+	g.put(routes, clients, g.snapshot.Load().listeners)
 }
 
-// SetClients puts a new set of registered certificates into force.
+// SetClients is Set for the registered certificates alone.
 func (g *Gateway) SetClients(clients *Clients) {
 	g.setting.Lock()
 	defer g.setting.Unlock()
-	g.snapshot.Store(&Snapshot{Routes: g.snapshot.Load().Routes, Clients: clients})
+	s := g.snapshot.Load()
+	g.put(s.Routes, clients, s.listeners)
 }
+
+func (g *Gateway) put(routes *Table, clients *Clients, listeners map[string]*Listener) {
+	g.upstream.attach(routes)
+	g.snapshot.Store(&Snapshot{routes, clients, listeners})
+	g.upstream.retain(routes)
+}
+
+// OpenConnections is how many client connections are open now.
+func (g *Gateway) OpenConnections() int { return g.guard.count() }
 
 // Ready tells whether the gateway serves: it has listeners and does not drain.
 func (g *Gateway) Ready() bool {
@@ -88,29 +151,67 @@ func (g *Gateway) Ready() bool {
 	return len(g.listeners) > 0 && !g.draining.Load()
 }
 
-// Run serves until ctx ends, then stops accepting, lets the calls under way finish for at most DrainTimeout, and
-// returns when nothing of the gateway is left. It returns an error if calls had to be broken off.
+// lastWait is how long calls that were broken off at the end of DrainTimeout have to notice.
+const lastWait = 5 * time.Second
+
+// Run serves until ctx ends, then stops accepting, lets the calls under way finish for at most DrainTimeout, upgraded
+// connections among them, and returns when nothing of the gateway is left. It returns an error if calls had to be broken
+// off.
 func (g *Gateway) Run(ctx context.Context) error {
+	ended := make(chan struct{})
+	g.serving.Go(func() { watchMemory(&g.short, ended) })
 	<-ctx.Done()
+	close(ended)
 	g.draining.Store(true)
-	g.log.Info("draining", "timeout", g.cfg.DrainTimeout)
+	g.log.Info("draining", "timeout", g.cfg.DrainTimeout.String())
 
 	deadline, cancel := context.WithTimeout(context.WithoutCancel(ctx), g.cfg.DrainTimeout)
 	defer cancel()
 	err := g.closeListeners(deadline)
+	if late := g.finish(deadline); late != nil {
+		err = late
+	}
 	g.serving.Wait()
 	g.upstream.close()
-	if err != nil {
-		return errors.New("calls were broken off at the end of drainTimeout")
-	}
-	return nil
+	return err
 }
 
-// Abort ends all connections at once: Run returns as soon as it can.
+var errBrokeOff = errors.New("calls were broken off at the end of drainTimeout")
+
+// finish waits for the calls under way until ctx ends, and then breaks them off.
+func (g *Gateway) finish(ctx context.Context) error {
+	if g.idle(ctx) {
+		return nil
+	}
+	g.guard.closeAll()
+	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), lastWait)
+	defer cancel()
+	if g.idle(last) {
+		return errBrokeOff
+	}
+	return errors.New("calls did not end after they were broken off")
+}
+
+// idle waits until no call is under way; false if ctx ends before.
+func (g *Gateway) idle(ctx context.Context) bool {
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for g.underWay.Load() > 0 {
+		select {
+		case <-ctx.Done():
+			return false
+		case <-tick.C:
+		}
+	}
+	return true
+}
+
+// Abort breaks off all connections at once: Run returns as soon as it can.
 func (g *Gateway) Abort() {
 	g.setting.Lock()
 	defer g.setting.Unlock()
-	for _, s := range g.listeners {
+	for s := range g.sockets {
 		s.server.Close()
 	}
+	g.guard.closeAll()
 }

@@ -22,7 +22,7 @@ var framing = map[string]bool{
 }
 
 // stripManaged removes every managed header in every spelling, and also the certificate header that is configured,
-// believed or not.
+// believed or not. That one is given as plainName has it.
 func stripManaged(h http.Header, certificateHeader string) {
 	for name := range h {
 		if isManaged(name, certificateHeader) {
@@ -45,7 +45,7 @@ func isManaged(name, certificateHeader string) bool {
 		}
 		plain = append(plain, c)
 	}
-	if underscore && framing[string(plain)] || certificateHeader != "" && strings.EqualFold(string(plain), certificateHeader) {
+	if underscore && framing[string(plain)] || string(plain) == certificateHeader {
 		return true
 	}
 	for _, m := range managed {
@@ -56,6 +56,9 @@ func isManaged(name, certificateHeader string) bool {
 	}
 	return false
 }
+
+// plainName is a header's name as managed has it.
+func plainName(name string) string { return strings.ReplaceAll(strings.ToLower(name), "_", "-") }
 
 // headerText is a name from outside as a header value: as it is if it is plain visible ASCII, else percent-encoded
 // (RFC 3986 section 2.1), so that it can neither break the line nor be taken for another name.

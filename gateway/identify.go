@@ -3,7 +3,6 @@ package gateway
 import (
 	"crypto/x509"
 	"errors"
-	"net"
 	"net/netip"
 	"sync"
 	"sync/atomic"
@@ -24,66 +23,82 @@ type conn struct {
 	identity   atomic.Pointer[identity]
 }
 
-// An identity is who a connection's other end is by one set of profiles. A newer set makes a newer identity.
+// An identity is who a connection's other end is by one state of its listener. A newer state makes a newer identity.
 type identity struct {
-	set         *listenerprofiles.Set
-	profile     *listenerprofiles.Profile
-	certificate *clientcert.Certificate
+	listener    *Listener
+	profile     *listenerprofiles.Profile // nil: plain HTTP
+	certificate *clientcert.Certificate   // of the handshake; nil if there was none, or if it is a load balancer's
+	believed    bool                      // a load balancer that speaks for its clients
 }
 
-// identify finds the certificate that the caller has shown and the profile it came through, both by the newest set of
-// profiles: a call on an old connection is judged like one on a new connection.
+// identify finds the certificate that the caller has shown and the profile it came through, both by the listener's
+// newest state: a call on an old connection is judged like one on a new connection.
 func (g *Gateway) identify(x *Exchange) error {
-	set := x.Listener.Profiles
-	if set == nil {
-		return nil // plain HTTP: there is no certificate
-	}
-	if x.conn.plain {
-		return refuse(Misdirected, errors.New("the connection is from before the listener spoke TLS"))
-	}
 	id := x.conn.identity.Load()
-	if id == nil || id.set != set {
-		id = g.identity(x.conn, set)
+	if id == nil || id.listener != x.Listener {
+		id = g.identity(x.conn, x.Listener)
 		x.conn.identity.Store(id)
 	}
-
-	// The policy of the connection was chosen by the server name, that of the call by its Host: they have to be one.
-	host := listenerprofiles.NormalizeName(x.Request.Authority())
-	if set.Find(x.conn.local, host) != id.profile {
-		return refuse(Misdirected, nil)
+	if id.profile != nil {
+		if err := g.holdProfile(x, id); err != nil {
+			return err
+		}
 	}
-
 	x.Certificate = id.certificate
-	if id.profile.VerifyClient == listenerprofiles.Require {
-		// The handshake saw to it, but it may have been under an older set of profiles.
-		if x.Certificate == nil {
-			return refuse(MissingCredentials, nil)
-		}
-		if err := x.Certificate.Check(g.now()); err != nil {
-			x.evidence.Certificate, x.certificateErr = policy.Bad, err
-			return refuse(InvalidCredentials, err)
-		}
+	if !id.believed {
+		return nil
+	}
+	x.Balancer = true
+	var err error
+	x.Certificate, err = x.Listener.Door.Read(x.Request, x.Snapshot.Clients.Registered, g.now())
+	if err != nil {
+		return refuse(BadRequest, err)
 	}
 	return nil
 }
 
-func (g *Gateway) identity(c *conn, set *listenerprofiles.Set) *identity {
-	id := &identity{set: set, profile: set.Find(c.local, c.serverName)}
-	if id.profile.VerifyClient != listenerprofiles.None {
-		id.certificate = clientcert.FromHandshake(c.chain, id.profile.Trust, g.now())
+// holdProfile holds the call to the profile that its connection came through.
+func (g *Gateway) holdProfile(x *Exchange, id *identity) error {
+	if x.conn.plain {
+		return refuse(Misdirected, errors.New("the connection is from before the listener spoke TLS"))
 	}
-	return id
+	// The policy of the connection was chosen by the server name, that of the call by its Host: they have to be one.
+	host := listenerprofiles.NormalizeName(x.Request.Authority())
+	if x.Listener.Profiles.Find(x.conn.local, host) != id.profile {
+		return refuse(Misdirected, nil)
+	}
+	if id.profile.VerifyClient != listenerprofiles.Require {
+		return nil
+	}
+	// The handshake saw to it, but it may have been under an older profile.
+	if len(x.conn.chain) == 0 {
+		return refuse(MissingCredentials, nil)
+	}
+	if id.certificate == nil {
+		return nil // a load balancer's: see identity
+	}
+	if err := id.certificate.Check(g.now()); err != nil {
+		x.Certificate, x.evidence.Certificate, x.certificateErr = id.certificate, policy.Bad, err
+		return refuse(InvalidCredentials, err)
+	}
+	return nil
 }
 
-// addressOf is the address of a socket's end, with IPv4 in its own form.
-func addressOf(a net.Addr) netip.AddrPort {
-	if t, ok := a.(*net.TCPAddr); ok {
-		p := t.AddrPort()
-		return netip.AddrPortFrom(p.Addr().Unmap(), p.Port())
+func (g *Gateway) identity(c *conn, l *Listener) *identity {
+	id := &identity{listener: l}
+	if l.Profiles != nil {
+		id.profile = l.Profiles.Find(c.local, c.serverName)
+		if id.profile.VerifyClient != listenerprofiles.None {
+			id.certificate = clientcert.FromHandshake(c.chain, id.profile.Trust, g.now())
+		}
 	}
-	p, err := netip.ParseAddrPort(a.String())
-	if err != nil {
-		return netip.AddrPort{}
+	if l.Door == nil {
+		return id
 	}
-	return netip.AddrPortFrom(p.Addr().Unmap(), p.Port())
+	balancer := id.certificate != nil && l.Door.IsBalancer(c.chain, g.now())
+	id.believed = l.Door.Knows(c.peer.Addr()) && (balancer || !l.DoorByCertificate)
+	if balancer {
+		id.certificate = nil
+	}
+	return id
 }

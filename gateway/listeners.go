@@ -1,17 +1,14 @@
 package gateway
 
 import (
-	"bytes"
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
-	"log"
-	"log/slog"
 	"net"
-	"net/http"
-	"sync/atomic"
 
+	"golang.org/x/sync/errgroup"
+
+	"sallyport/gateway/clientcert"
 	"sallyport/listenerprofiles"
 )
 
@@ -20,20 +17,24 @@ type Listener struct {
 	Name     string
 	Address  string                // host:port
 	Profiles *listenerprofiles.Set // nil: plain HTTP
+	Door     *clientcert.Door      // who is believed about the certificate header; nil: nobody
+	// DoorByCertificate demands that a load balancer shows a certificate of its own in its handshake; false: its address
+	// is enough.
+	DoorByCertificate bool
 }
 
-// SetListeners puts a new list of listeners into force. Sockets whose address is in both lists stay open, with all
-// their connections, under the new settings; new ones are opened; those that are gone stop accepting and drain.
-// If a new one cannot be opened, nothing changes and the error says which.
-func (g *Gateway) SetListeners(list []Listener) error {
-	g.setting.Lock()
-	defer g.setting.Unlock()
+// set does what Set says.
+func (g *Gateway) set(list []Listener, routes *Table, clients *Clients) error {
 	if g.draining.Load() {
 		return errors.New("the gateway is draining")
 	}
-
 	wanted := make(map[string]*Listener, len(list))
 	var opened []*socket
+	defer func() {
+		for _, s := range opened { // those that did not come into force
+			s.Close()
+		}
+	}()
 	for i := range list {
 		l := &list[i]
 		if wanted[l.Address] != nil {
@@ -45,9 +46,6 @@ func (g *Gateway) SetListeners(list []Listener) error {
 		}
 		s, err := g.open(l)
 		if err != nil {
-			for _, s := range opened {
-				s.Listener.Close()
-			}
 			return fmt.Errorf("listener %s: %w", l.Name, err)
 		}
 		opened = append(opened, s)
@@ -55,19 +53,27 @@ func (g *Gateway) SetListeners(list []Listener) error {
 
 	for address, s := range g.listeners {
 		if l := wanted[address]; l != nil {
-			s.settings.Store(l)
+			if old := s.settings.Load(); *l == *old {
+				wanted[address] = old // what connections have worked out by it still holds
+			}
+			s.settings.Store(wanted[address])
 			continue
 		}
 		delete(g.listeners, address)
+		s.Close() // now, so that its address is free when SetListeners returns
 		g.log.Info("listener closes", "listener", s.settings.Load().Name, "address", address)
 		g.serving.Go(func() { g.drain(s) })
 	}
+	g.put(routes, clients, wanted)
 	for _, s := range opened {
 		l := s.settings.Load()
 		g.listeners[l.Address] = s
+		g.sockets[s] = struct{}{}
 		g.log.Info("listening", "listener", l.Name, "address", s.Addr().String(), "tls", l.Profiles != nil)
+		g.serving.Go(s.accept)
 		g.serving.Go(func() { _ = s.server.Serve(s) }) // it ends with the socket, and says no more than that
 	}
+	opened = nil
 	return nil
 }
 
@@ -86,105 +92,35 @@ func (g *Gateway) Addresses() map[string]net.Addr {
 func (g *Gateway) drain(s *socket) {
 	ctx, cancel := context.WithTimeout(context.Background(), g.cfg.DrainTimeout)
 	defer cancel()
-	if s.server.Shutdown(ctx) != nil {
-		s.server.Close()
+	if err := g.shutdown(ctx, s); err != nil {
+		g.log.Warn("a listener that was removed has closed", "listener", s.settings.Load().Name, "problem", err)
 	}
 }
 
-// closeListeners drains all sockets until ctx ends, then closes what is left and says so.
-func (g *Gateway) closeListeners(ctx context.Context) error {
-	g.setting.Lock()
-	sockets := make([]*socket, 0, len(g.listeners))
-	for _, s := range g.listeners {
-		sockets = append(sockets, s)
-	}
-	g.setting.Unlock()
-
-	results := make(chan error, len(sockets))
-	for _, s := range sockets {
-		go func() {
-			err := s.server.Shutdown(ctx)
-			if err != nil {
-				s.server.Close()
-			}
-			results <- err
-		}()
-	}
+// shutdown lets a socket finish its calls until ctx ends, and then breaks them off.
+func (g *Gateway) shutdown(ctx context.Context, s *socket) error {
 	var err error
-	for range sockets {
-		err = errors.Join(err, <-results)
+	if s.server.Shutdown(ctx) != nil {
+		s.server.Close()
+		err = errBrokeOff
 	}
 	g.setting.Lock()
-	clear(g.listeners)
-	g.setting.Unlock()
+	defer g.setting.Unlock()
+	delete(g.sockets, s)
 	return err
 }
 
-// A socket is an open Listener with its server. Its settings change under it; the socket stays.
-type socket struct {
-	net.Listener
-	gateway  *Gateway
-	settings atomic.Pointer[Listener]
-	server   *http.Server
-	tls      *tls.Config
-}
-
-func (g *Gateway) open(l *Listener) (*socket, error) {
-	listener, err := net.Listen("tcp", l.Address)
-	if err != nil {
-		return nil, err
+// closeListeners drains all sockets until ctx ends.
+func (g *Gateway) closeListeners(ctx context.Context) error {
+	g.setting.Lock()
+	var all errgroup.Group
+	for _, s := range g.listeners {
+		all.Go(func() error { return g.shutdown(ctx, s) })
 	}
-	s := &socket{Listener: listener, gateway: g}
-	s.settings.Store(l)
-	s.tls = &tls.Config{GetConfigForClient: s.configFor}
-	s.server = &http.Server{
-		Handler:           s,
-		ReadHeaderTimeout: readHeaderTimeout,
-		IdleTimeout:       idleTimeout,
-		MaxHeaderBytes:    maxHeaderBytes,
-		HTTP2:             &http.HTTP2Config{MaxConcurrentStreams: maxStreams},
-		ErrorLog:          log.New(serverLog{g.log}, "", 0),
-		ConnContext:       s.connContext,
-	}
-	return s, nil
-}
-
-// Accept gives the connection to TLS if the listener has profiles now. The handshake is the server's to drive, so that
-// a slow one holds nobody up.
-func (s *socket) Accept() (net.Conn, error) {
-	c, err := s.Listener.Accept()
-	if err != nil || s.settings.Load().Profiles == nil {
-		return c, err
-	}
-	return tls.Server(c, s.tls), nil
-}
-
-// configFor is the one place where the profile of a new connection is chosen.
-func (s *socket) configFor(hello *tls.ClientHelloInfo) (*tls.Config, error) {
-	set := s.settings.Load().Profiles
-	if set == nil {
-		return nil, errors.New("the listener no longer speaks TLS")
-	}
-	local := addressOf(hello.Conn.LocalAddr()).Addr()
-	return set.Find(local, listenerprofiles.NormalizeName(hello.ServerName)).TLS, nil
-}
-
-type connKey struct{}
-
-func (s *socket) connContext(ctx context.Context, c net.Conn) context.Context {
-	_, speaksTLS := c.(*tls.Conn)
-	return context.WithValue(ctx, connKey{}, &conn{
-		peer:  addressOf(c.RemoteAddr()),
-		local: addressOf(c.LocalAddr()).Addr(),
-		plain: !speaksTLS,
-	})
-}
-
-// serverLog takes what net/http has to say of connections that went wrong. Any stranger can cause such lines, so they
-// are for debugging only.
-type serverLog struct{ log *slog.Logger }
-
-func (l serverLog) Write(line []byte) (int, error) {
-	l.log.Debug("connection", "problem", string(bytes.TrimSpace(line)))
-	return len(line), nil
+	g.setting.Unlock()
+	err := all.Wait()
+	g.setting.Lock()
+	defer g.setting.Unlock()
+	clear(g.listeners)
+	return err
 }

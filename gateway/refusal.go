@@ -31,6 +31,12 @@ const (
 	BackendUnreachable                 //
 	BackendLate                        // no answer within the API's timeout
 	ClientGone                         // the client left before the answer; nobody is told
+	TooManyHeaders                     // more header lines than limits.headerCount
+	BodyTooLarge                       // more than the API's maxBodySize
+	BodyTooSlow                        // less than limits.bodyRate
+	BackendBusy                        // as many calls under way as upstream.maxCalls allows
+	Overloaded                         // the gateway is short of memory
+	Loop                               // the call has been through this gateway already
 	reasons
 )
 
@@ -62,6 +68,12 @@ var answers = [reasons]answer{
 	CertificateThrottled: {"throttled_certificate", 429, "900804", "Message throttled out", "You have exceeded your quota. Try again after the time in Retry-After."},
 	BackendUnreachable:   {"backend_unreachable", 502, "101503", "Bad Gateway", "The API's backend cannot be reached."},
 	BackendLate:          {"backend_late", 504, "101504", "Gateway Timeout", "The API's backend did not answer in time."},
+	TooManyHeaders:       {"too_many_headers", 431, "431", "Request Header Fields Too Large", "The request has too many header lines."},
+	BodyTooLarge:         {"body_too_large", 413, "413", "Content Too Large", "The body is larger than the API takes."},
+	BodyTooSlow:          {"body_too_slow", 408, "408", "Request Timeout", "The body came too slowly."},
+	BackendBusy:          {"backend_busy", 503, "503", "Service Unavailable", "The API's backend has as many calls as it may. Try again after the time in Retry-After."},
+	Overloaded:           {"overloaded", 503, "503", "Service Unavailable", "The gateway has too much to do. Try again after the time in Retry-After."},
+	Loop:                 {"loop", 508, "508", "Loop Detected", "The call has been through this gateway before: an API's upstream leads back to it."},
 	ClientGone:           {"client_gone", 499, "499", "Client Closed Request", "The client closed the connection before the answer."},
 }
 
@@ -134,8 +146,8 @@ func reasonOf(r policy.Reason) Reason {
 	return InvalidCredentials
 }
 
-// keyRetryAfter is when a client may ask again whose token could not be checked.
-const keyRetryAfter = 5 * time.Second
+// retryAfter is when a client may ask again that could not be served now.
+const retryAfter = 5 * time.Second
 
 // body is the refusal as WSO2's JSON, code as a string. The texts are constants without anything to escape.
 func (r *Refusal) body() string {
@@ -146,11 +158,7 @@ func (r *Refusal) body() string {
 // write answers the call with the refusal. For a 401, route tells which challenges to name.
 func (r *Refusal) write(w http.ResponseWriter, x *Exchange) {
 	h := w.Header()
-	closing := h["Connection"]
 	clear(h)
-	if closing != nil {
-		h["Connection"] = closing
-	}
 	h.Set("Content-Type", "application/json; charset=UTF-8")
 	h.Set("Cache-Control", "no-store")
 	h.Set("X-Request-Id", x.ID)
@@ -160,8 +168,8 @@ func (r *Refusal) write(w http.ResponseWriter, x *Exchange) {
 	case status == http.StatusTooManyRequests:
 		h.Set("Retry-After", strconv.Itoa(ratelimit.RetryAfterSeconds(r.RetryAfter)))
 		setRateLimit(h, x.Allowance)
-	case r.Reason == KeyUnavailable:
-		h.Set("Retry-After", strconv.Itoa(ratelimit.RetryAfterSeconds(keyRetryAfter)))
+	case status == http.StatusServiceUnavailable:
+		h.Set("Retry-After", strconv.Itoa(ratelimit.RetryAfterSeconds(retryAfter)))
 	}
 	body := r.body()
 	h.Set("Content-Length", strconv.Itoa(len(body)))

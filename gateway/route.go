@@ -3,6 +3,7 @@ package gateway
 import (
 	"context"
 	"crypto/sha256"
+	"crypto/tls"
 	"crypto/x509"
 	"fmt"
 	"net/http"
@@ -33,10 +34,12 @@ type Route struct {
 
 	Resources []Resource       // none: every path and method, under Security
 	Limit     ratelimit.Bucket // of the API as a whole; nil: none
+	MaxBody   int64            // bytes of a request's body; 0: any number
 	Upstream  Upstream
 
 	resources *resources
 	next      *atomic.Uint32 // the upstream's turn
+	underWay  *atomic.Int64
 	transport *http.Transport
 }
 
@@ -51,13 +54,25 @@ type Resource struct {
 
 // An Upstream is an API's backend.
 type Upstream struct {
-	URLs         []*url.URL        // taken in turn
-	SandboxURLs  []*url.URL        // for SANDBOX certificates
-	PreserveHost bool              // send the client's Host instead of the upstream's
-	Timeout      time.Duration     // for the head of the answer, counted from the end of the request; 0: 60 s
+	URLs         []*url.URL    // taken in turn
+	SandboxURLs  []*url.URL    // for SANDBOX certificates
+	PreserveHost bool          // send the client's Host instead of the upstream's
+	Timeout      time.Duration // for the head of the answer, counted from the end of the request; 0: 60 s
+	MaxCalls     int           // under way at once, of all the API's calls; 0: 2,048
+	Protocol     Protocol
 	Roots        *x509.CertPool    // who may certify an https upstream; nil: the system's
-	RootsDigest  [sha256.Size]byte // tells one Roots from another; zero if nil
+	Certificates []tls.Certificate // the gateway's own, towards an https upstream; none: it shows none
+	TLSDigest    [sha256.Size]byte // tells one Roots and Certificates from another; zero if there are neither
 }
+
+// A Protocol is what the gateway speaks to a backend. Its zero value is HTTP/1.1, plain or over TLS.
+type Protocol uint8
+
+const (
+	HTTP1 Protocol = iota
+	HTTP2          // over TLS
+	H2C            // HTTP/2 in the clear, with prior knowledge
+)
 
 // A Verifier checks a raw token: from its cache at once, else by Verify, which may wait. Its errors are
 // token.ErrInvalid, token.ErrExpired and token.ErrUnavailable.
@@ -71,6 +86,8 @@ type Table struct {
 	routes   []*Route
 	places   map[string][]*Route // "/orders/1.0.0" and "/orders" -> those that answer there
 	settings Settings
+
+	certificateHeader string // as plainName has it
 }
 
 // Settings are what all routes of a Table have in common.
@@ -82,10 +99,13 @@ type Settings struct {
 
 // NewTable returns the table of these routes. It refuses two routes that answer at the same place.
 func NewTable(settings Settings, routes []Route) (*Table, error) {
-	t := &Table{places: map[string][]*Route{}, settings: settings}
+	t := &Table{places: map[string][]*Route{}, settings: settings, certificateHeader: plainName(settings.CertificateHeader)}
 	for i := range routes {
 		r := routes[i]
-		r.next = new(atomic.Uint32)
+		r.next, r.underWay = new(atomic.Uint32), new(atomic.Int64)
+		if r.Upstream.MaxCalls == 0 {
+			r.Upstream.MaxCalls = 2048
+		}
 		if r.Upstream.Timeout == 0 {
 			r.Upstream.Timeout = time.Minute
 		}
@@ -102,7 +122,8 @@ func NewTable(settings Settings, routes []Route) (*Table, error) {
 		}
 		for _, place := range places {
 			for _, other := range t.places[place] {
-				if meet(other.Hosts, r.Hosts) && meet(other.Listeners, r.Listeners) {
+				sameHost := len(other.Hosts) == 0 && len(r.Hosts) == 0 || overlap(other.Hosts, r.Hosts) // a named one goes before any
+				if sameHost && meet(other.Listeners, r.Listeners) {
 					return nil, fmt.Errorf("APIs %s and %s both answer at %s", other.API, r.API, place)
 				}
 			}

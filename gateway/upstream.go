@@ -27,8 +27,9 @@ type transports struct {
 }
 
 type transportKey struct {
-	timeout time.Duration
-	roots   [sha256.Size]byte
+	timeout  time.Duration
+	protocol Protocol
+	tls      [sha256.Size]byte
 }
 
 // attach gives each route of the table its pool, before anybody reads the table.
@@ -39,7 +40,10 @@ func (t *transports) attach(table *Table) {
 		t.pool = map[transportKey]*http.Transport{}
 	}
 	for _, r := range table.routes {
-		key := transportKey{r.Upstream.Timeout, r.Upstream.RootsDigest}
+		if r.transport != nil {
+			continue // the table is in force already
+		}
+		key := transportKey{r.Upstream.Timeout, r.Upstream.Protocol, r.Upstream.TLSDigest}
 		if t.pool[key] == nil {
 			t.pool[key] = newTransport(r.Upstream)
 		}
@@ -65,15 +69,18 @@ func (t *transports) retain(table *Table) {
 
 func (t *transports) close() { t.retain(&Table{}) }
 
-// newTransport speaks HTTP/1.1 to backends, plain or over TLS that is verified. It passes compressed bodies through.
+// newTransport speaks one protocol to backends, over TLS that is verified where their URL is https. It passes compressed
+// bodies through.
 func newTransport(u Upstream) *http.Transport {
-	http1 := new(http.Protocols)
-	http1.SetHTTP1(true)
+	protocols := new(http.Protocols)
+	protocols.SetHTTP1(u.Protocol == HTTP1)
+	protocols.SetHTTP2(u.Protocol == HTTP2)
+	protocols.SetUnencryptedHTTP2(u.Protocol == H2C)
 	return &http.Transport{
 		DialContext:            (&net.Dialer{Timeout: dialTimeout, KeepAlive: 30 * time.Second}).DialContext,
-		TLSClientConfig:        &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: u.Roots},
+		TLSClientConfig:        &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: u.Roots, Certificates: u.Certificates},
 		TLSHandshakeTimeout:    backendTLSTimeout,
-		Protocols:              http1,
+		Protocols:              protocols,
 		DisableCompression:     true,
 		MaxIdleConns:           0, // no bound in all; each backend has one
 		MaxIdleConnsPerHost:    maxIdlePerBackend,

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/hex"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"strings"
@@ -13,6 +14,7 @@ import (
 	"unicode/utf8"
 
 	"sallyport/gateway"
+	"sallyport/policy"
 )
 
 // Bounds of the access log.
@@ -20,22 +22,27 @@ const (
 	maxText       = 512     // bytes of any text that a client chose
 	maxPending    = 4 << 20 // bytes that wait for a slow destination; what comes on top is lost, and counted
 	flushInterval = 200 * time.Millisecond
+	lastFlush     = 2 * time.Second // for the last lines, when Run ends
 )
 
 // An AccessLog writes a line a call. A call waits for memory only, never for the destination.
 type AccessLog struct {
+	Log *slog.Logger // told when the destination fails; nil: nobody is
+
 	logger *slog.Logger
-	lost   func()
+	lost   func(lines int)
+	full   chan struct{} // asks Run to write before its time
+	torn   bool          // the last write ended within a line
 
 	mu      sync.Mutex
 	pending bytes.Buffer
 	out     io.Writer
-	full    chan struct{} // asks Run to write before its time
+	retired []io.Closer // destinations that nobody writes to after the write under way
 }
 
 // NewAccessLog returns a log that writes to out, as JSON, or as slog's text if text is set. Its Run does the writing.
 func NewAccessLog(out io.Writer, text bool, metrics *Metrics) *AccessLog {
-	l := &AccessLog{out: out, lost: metrics.lost.Inc, full: make(chan struct{}, 1)}
+	l := &AccessLog{out: out, lost: func(lines int) { metrics.lost.Add(float64(lines)) }, full: make(chan struct{}, 1)}
 	if text {
 		l.logger = slog.New(slog.NewTextHandler(pendingWriter{l}, nil))
 	} else {
@@ -44,39 +51,87 @@ func NewAccessLog(out io.Writer, text bool, metrics *Metrics) *AccessLog {
 	return l
 }
 
-// Run writes what is pending until ctx ends, and then the rest.
+// Run writes what is pending until ctx ends, and then the rest, unless the destination does not take it for lastFlush.
 func (l *AccessLog) Run(ctx context.Context) error {
+	work, done := make(chan struct{}, 1), make(chan error, 1)
+	go func() { // a destination can hang for good, a pipe that nobody reads; then this is left behind
+		var spare bytes.Buffer
+		for range work {
+			_ = l.flush(&spare) // it was told
+		}
+		done <- l.flush(&spare)
+	}()
 	tick := time.NewTicker(flushInterval)
 	defer tick.Stop()
-	var spare bytes.Buffer
 	for {
 		select {
 		case <-tick.C:
 		case <-l.full:
 		case <-ctx.Done():
-			return l.flush(&spare)
+			close(work)
+			select {
+			case err := <-done:
+				return err
+			case <-time.After(lastFlush):
+				return errors.New("access log: its destination does not take the last lines")
+			}
 		}
-		if err := l.flush(&spare); err != nil {
-			slog.Default().Error("access log", "error", err)
+		select {
+		case work <- struct{}{}:
+		default:
 		}
 	}
 }
 
+// flush writes what is pending. Lines that the destination does not take are lost, and counted.
 func (l *AccessLog) flush(spare *bytes.Buffer) error {
 	l.mu.Lock()
 	l.pending, *spare = *spare, l.pending
-	out := l.out
+	out, retired := l.out, l.retired
+	l.retired = nil
 	l.mu.Unlock()
+	defer func() {
+		for _, c := range retired {
+			if err := c.Close(); err != nil {
+				l.tell(err)
+			}
+		}
+	}()
 	if spare.Len() == 0 {
 		return nil
 	}
-	_, err := out.Write(spare.Bytes())
+	text := spare.Bytes()
+	if l.torn {
+		text = append([]byte{'\n'}, text...)
+	}
+	n, err := out.Write(text)
+	if n > 0 {
+		l.torn = text[n-1] != '\n'
+	}
+	if err != nil {
+		l.lost(bytes.Count(text[n:], []byte{'\n'}))
+		l.tell(err)
+		err = fmt.Errorf("access log: %w", err)
+	}
 	spare.Reset()
 	return err
 }
 
-// SetOutput sends what comes from now on to out, and returns the old destination, which nobody writes to any more once
-// the next flush is over.
+func (l *AccessLog) tell(err error) {
+	if l.Log != nil {
+		l.Log.Error("access log", "error", err)
+	}
+}
+
+// Retire closes a destination that SetOutput returned as soon as nobody writes to it any more.
+func (l *AccessLog) Retire(old io.Closer) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.retired = append(l.retired, old)
+}
+
+// SetOutput sends what comes from now on to out, and returns the old destination, which may still be written to for a
+// moment: see Retire.
 func (l *AccessLog) SetOutput(out io.Writer) io.Writer {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -92,7 +147,7 @@ func (w pendingWriter) Write(line []byte) (int, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.pending.Len()+len(line) > maxPending {
-		l.lost()
+		l.lost(1)
 		return len(line), nil
 	}
 	l.pending.Write(line)
@@ -123,7 +178,7 @@ func (l *AccessLog) Observe(x *gateway.Exchange, took time.Duration) {
 	if x.Resource != nil {
 		text("resource", x.Resource.Path)
 	}
-	text("decision", caller(x))
+	text("decision", decision(x))
 	text("reason", reason(x))
 	if x.Client != nil {
 		text("alias", x.Client.Alias)
@@ -153,6 +208,14 @@ func (l *AccessLog) Observe(x *gateway.Exchange, took time.Duration) {
 		slog.Int64("bytes_in", x.BytesIn),
 		slog.Int64("bytes_out", x.BytesOut))
 	l.logger.LogAttrs(context.Background(), slog.LevelInfo, "call", attrs...)
+}
+
+// decision is caller, with its own word for a resource that needs no credential.
+func decision(x *gateway.Exchange) string {
+	if x.Access.Allowed && x.Access.By == policy.Nothing {
+		return "open"
+	}
+	return caller(x)
 }
 
 // path is the raw path without the query, which may carry secrets; of a target that is no path, as much as is safe.

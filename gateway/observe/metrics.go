@@ -29,6 +29,7 @@ type Metrics struct {
 	good      *prometheus.GaugeVec
 	clients   prometheus.Gauge
 	lost      prometheus.Counter
+	turned    *prometheus.CounterVec
 
 	mu     sync.Mutex
 	broken map[string]error // by what is reloaded: why its last reload failed
@@ -47,6 +48,7 @@ func NewMetrics() *Metrics {
 		refusals:  counter("refusals_total", "Calls that the gateway answered itself, by API and reason.", "api", "reason"),
 		throttled: counter("throttled_calls_total", "Calls refused because an allowance was spent, by API, level of the limit and tier.", "api", "level", "tier"),
 		bytes:     counter("body_bytes_total", "Bytes of bodies carried, by API and direction.", "api", "direction"),
+		turned:    counter("connections_refused_total", "Connections turned away before their first call, by reason.", "why"),
 		reloads:   counter("reloads_total", "Good changes put into force, by what was reloaded.", "what"),
 		failures:  counter("reload_failures_total", "Changes that were refused, the last good state serving on, by what was reloaded.", "what"),
 		duration: prometheus.NewHistogramVec(prometheus.HistogramOpts{
@@ -67,7 +69,7 @@ func NewMetrics() *Metrics {
 	if info, ok := debug.ReadBuildInfo(); ok {
 		build.WithLabelValues(info.Main.Version, info.GoVersion).Set(1)
 	}
-	m.registry.MustRegister(m.calls, m.duration, m.refusals, m.throttled, m.bytes, m.reloads, m.failures, m.good, m.clients, m.lost, build,
+	m.registry.MustRegister(m.calls, m.duration, m.refusals, m.throttled, m.bytes, m.reloads, m.failures, m.good, m.clients, m.lost, m.turned, build,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }
@@ -124,6 +126,16 @@ func (m *Metrics) Broken() map[string]error {
 		broken[what] = err
 	}
 	return broken
+}
+
+// ConnectionRefused counts a connection that was turned away; see gateway.ConnectionObserver.
+func (m *Metrics) ConnectionRefused(why string) { m.turned.WithLabelValues(why).Inc() }
+
+// WatchConnections has the metrics tell how many connections are open when somebody looks. It may be called once.
+func (m *Metrics) WatchConnections(open func() int) {
+	m.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "sallyport_connections", Help: "Client connections that are open.",
+	}, func() float64 { return float64(open()) }))
 }
 
 // Clients records how many client certificates are registered.

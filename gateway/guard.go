@@ -1,0 +1,146 @@
+package gateway
+
+import (
+	"maps"
+	"math"
+	"net"
+	"net/netip"
+	"runtime/debug"
+	"runtime/metrics"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// Limits bound what clients may take of the gateway. A zero field means its default.
+type Limits struct {
+	Connections          int // open at once, in all; 0: 20,000
+	ConnectionsPerSource int // from one address, load balancers exempt; 0: 5,000
+	Handshakes           int // TLS handshakes under way at once; 0: 1,000
+	HeaderLines          int // of a request; 0: 200
+	BodyRate             int // bytes a second of a body that a client has to send or take on average; 0: not demanded
+}
+
+func (l Limits) withDefaults() Limits {
+	for _, d := range []struct {
+		field *int
+		value int
+	}{{&l.Connections, 20_000}, {&l.ConnectionsPerSource, 5_000}, {&l.Handshakes, 1_000}, {&l.HeaderLines, 200}} {
+		if *d.field == 0 {
+			*d.field = d.value
+		}
+	}
+	return l
+}
+
+// A guard counts connections and handshakes, and refuses those that are too many.
+type guard struct {
+	limits     Limits
+	handshakes atomic.Int64
+
+	mu      sync.Mutex
+	sources map[netip.Addr]int
+	conns   map[*countedConn]struct{}
+}
+
+// admit counts a connection until it is closed, or says which limit it would exceed.
+func (g *guard) admit(c net.Conn, l *Listener) (counted net.Conn, why string) {
+	source := addressOf(c.RemoteAddr()).Addr()
+	exempt := l.Door != nil && l.Door.Knows(source)
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	switch {
+	case len(g.conns) >= g.limits.Connections:
+		return nil, "connections"
+	case !exempt && g.sources[source] >= g.limits.ConnectionsPerSource:
+		return nil, "connections_per_source"
+	}
+	g.sources[source]++
+	one := &countedConn{Conn: c, guard: g, source: source}
+	g.conns[one] = struct{}{}
+	return one, ""
+}
+
+// closeAll closes every connection, whoever has it now.
+func (g *guard) closeAll() {
+	g.mu.Lock()
+	conns := slices.Collect(maps.Keys(g.conns))
+	g.mu.Unlock()
+	for _, c := range conns {
+		c.Close()
+	}
+}
+
+func (g *guard) forget(c *countedConn) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	delete(g.conns, c)
+	if g.sources[c.source]--; g.sources[c.source] == 0 {
+		delete(g.sources, c.source)
+	}
+}
+
+// count is how many connections are open now.
+func (g *guard) count() int {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return len(g.conns)
+}
+
+func (g *guard) beginHandshake() bool {
+	if g.handshakes.Add(1) > int64(g.limits.Handshakes) {
+		g.handshakes.Add(-1)
+		return false
+	}
+	return true
+}
+
+func (g *guard) endHandshake() { g.handshakes.Add(-1) }
+
+// A countedConn is counted until it is closed.
+type countedConn struct {
+	net.Conn
+	guard  *guard
+	source netip.Addr
+	once   sync.Once
+}
+
+func (c *countedConn) Close() error {
+	c.once.Do(func() { c.guard.forget(c) })
+	return c.Conn.Close()
+}
+
+// Memory pressure: above high of the memory limit new calls are refused, until it is below low again.
+const (
+	memoryHigh     = 0.92
+	memoryLow      = 0.85
+	memoryInterval = 100 * time.Millisecond
+)
+
+// watchMemory holds the process to its memory limit (GOMEMLIMIT) by refusing new calls before the collector thrashes.
+// Without a limit there is nothing to hold. It ends when stop is closed.
+func watchMemory(short *atomic.Bool, stop <-chan struct{}) {
+	limit := debug.SetMemoryLimit(-1)
+	if limit == math.MaxInt64 {
+		return
+	}
+	sample := []metrics.Sample{{Name: "/memory/classes/total:bytes"}, {Name: "/memory/classes/heap/released:bytes"}, {Name: "/memory/classes/heap/free:bytes"}}
+	tick := time.NewTicker(memoryInterval)
+	defer tick.Stop()
+	for {
+		select {
+		case <-stop:
+			return
+		case <-tick.C:
+		}
+		metrics.Read(sample)
+		used := float64(sample[0].Value.Uint64() - sample[1].Value.Uint64() - sample[2].Value.Uint64())
+		switch {
+		case used > memoryHigh*float64(limit):
+			short.Store(true)
+		case used < memoryLow*float64(limit):
+			short.Store(false)
+		}
+	}
+}

@@ -1,0 +1,53 @@
+package observe
+
+import (
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// A CertificateEnd says when a certificate ends. Its labels are words of the configuration and of the store.
+type CertificateEnd struct {
+	Labels   []string // client: API, alias, key type; server: listener, profile, key algorithm
+	NotAfter time.Time
+}
+
+// An expiry tells the ends of all certificates that are in force when somebody looks.
+type expiry struct {
+	desc *prometheus.Desc
+	ends func() []CertificateEnd
+}
+
+// WatchExpiry has the metrics tell when each registered client certificate and each server certificate ends. The functions
+// are called at each look. It may be called once.
+func (m *Metrics) WatchExpiry(clients, servers func() []CertificateEnd) {
+	m.registry.MustRegister(
+		expiry{prometheus.NewDesc("sallyport_client_certificate_expiry_timestamp_seconds",
+			"When a registered client certificate ends, in Unix time.", []string{"api", "alias", "key_type"}, nil), clients},
+		expiry{prometheus.NewDesc("sallyport_server_certificate_expiry_timestamp_seconds",
+			"When a server certificate ends, in Unix time; the earliest of those that share the labels.", []string{"listener", "profile", "key"}, nil), servers})
+}
+
+// Describe is prometheus.Collector's.
+func (e expiry) Describe(out chan<- *prometheus.Desc) { out <- e.desc }
+
+// Collect is prometheus.Collector's.
+func (e expiry) Collect(out chan<- prometheus.Metric) {
+	first := map[string]CertificateEnd{}
+	for _, end := range e.ends() {
+		key := ""
+		for _, l := range end.Labels {
+			key += l + "\x00"
+		}
+		if known, ok := first[key]; !ok || end.NotAfter.Before(known.NotAfter) {
+			first[key] = end
+		}
+	}
+	for _, end := range first {
+		metric, err := prometheus.NewConstMetric(e.desc, prometheus.GaugeValue, float64(end.NotAfter.Unix()), end.Labels...)
+		if err != nil {
+			metric = prometheus.NewInvalidMetric(e.desc, err)
+		}
+		out <- metric
+	}
+}

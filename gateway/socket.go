@@ -1,0 +1,237 @@
+package gateway
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"crypto/tls"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"log"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"sallyport/listenerprofiles"
+)
+
+// A socket is an open Listener with its server. Its settings change under it; the socket stays. It is a net.Listener of
+// connections that are through with their handshake.
+type socket struct {
+	gateway  *Gateway
+	settings atomic.Pointer[Listener]
+	server   *http.Server
+	tls      *tls.Config
+
+	address  string // as the configuration names it
+	listener net.Listener
+	ready    chan net.Conn
+	life     context.Context // ends when the socket closes
+	close    context.CancelFunc
+}
+
+func (g *Gateway) open(l *Listener) (*socket, error) {
+	listener, err := net.Listen("tcp", l.Address)
+	if err != nil {
+		return nil, err
+	}
+	s := &socket{gateway: g, address: l.Address, listener: listener, ready: make(chan net.Conn)}
+	s.life, s.close = context.WithCancel(context.Background())
+	s.settings.Store(l)
+	s.tls = &tls.Config{GetConfigForClient: s.configFor}
+	s.server = &http.Server{
+		Handler:                      s,
+		DisableGeneralOptionsHandler: true, // or net/http would answer OPTIONS * itself
+		ReadHeaderTimeout:            readHeaderTimeout,
+		IdleTimeout:                  idleTimeout,
+		MaxHeaderBytes:               maxHeaderBytes,
+		HTTP2:                        &http.HTTP2Config{MaxConcurrentStreams: maxStreams},
+		ErrorLog:                     log.New(serverLog{g.log}, "", 0),
+		ConnContext:                  s.connContext,
+	}
+	return s, nil
+}
+
+// Accept returns the next connection that is ready for its first request.
+func (s *socket) Accept() (net.Conn, error) {
+	select {
+	case c := <-s.ready:
+		return c, nil
+	case <-s.life.Done():
+		return nil, net.ErrClosed
+	}
+}
+
+// Addr is the address that the socket really has.
+func (s *socket) Addr() net.Addr { return s.listener.Addr() }
+
+// Close stops accepting. Handshakes under way end without a connection.
+func (s *socket) Close() error {
+	if s.life.Err() != nil {
+		return nil
+	}
+	s.close()
+	return s.listener.Close()
+}
+
+// accept takes connections until the socket is closed, and waits for the handshakes that it began.
+func (s *socket) accept() {
+	var handshakes sync.WaitGroup
+	defer handshakes.Wait()
+	g := s.gateway
+	var pause time.Duration
+	for {
+		c, err := s.listener.Accept()
+		if err != nil {
+			if s.life.Err() != nil {
+				return
+			}
+			// Out of file descriptors, most likely: wait for others to end rather than spin.
+			pause = min(max(2*pause, 5*time.Millisecond), time.Second)
+			g.cfg.Connections.refused("accept")
+			g.log.Error("accept", "listener", s.settings.Load().Name, "error", err, "next_try_in", pause)
+			select {
+			case <-time.After(pause):
+			case <-s.life.Done():
+				return
+			}
+			continue
+		}
+		pause = 0
+		l := s.settings.Load()
+		counted, why := g.guard.admit(c, l)
+		if counted == nil {
+			g.cfg.Connections.refused(why)
+			c.Close()
+			continue
+		}
+		if l.Profiles == nil {
+			s.hand(counted)
+			continue
+		}
+		if !g.guard.beginHandshake() {
+			g.cfg.Connections.refused("handshakes")
+			counted.Close()
+			continue
+		}
+		handshakes.Go(func() {
+			defer g.guard.endHandshake()
+			s.handshake(counted)
+		})
+	}
+}
+
+// hand passes a connection on to the server.
+func (s *socket) hand(c net.Conn) {
+	select {
+	case s.ready <- c:
+	case <-s.life.Done():
+		c.Close()
+	}
+}
+
+// handshake does the handshake of one connection, for at most readHeaderTimeout.
+func (s *socket) handshake(c net.Conn) {
+	ctx, cancel := context.WithTimeout(s.life, readHeaderTimeout)
+	defer cancel()
+	conn := tls.Server(c, s.tls)
+	err := conn.HandshakeContext(ctx)
+	if err == nil {
+		s.hand(conn)
+		return
+	}
+	s.tellHandshake(conn, err)
+	var plain tls.RecordHeaderError
+	if errors.As(err, &plain) && plain.Conn != nil && looksLikeHTTP(plain.RecordHeader) {
+		_ = plain.Conn.SetWriteDeadline(time.Now().Add(time.Second))
+		body := `{"code":"400","message":"Bad Request","description":"This port speaks HTTPS. Use https:// in the URL."}` + "\n"
+		_, _ = fmt.Fprintf(plain.Conn, "HTTP/1.1 400 Bad Request\r\nContent-Type: application/json; charset=UTF-8\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%s", len(body), body)
+	}
+	conn.Close()
+	c.Close()
+}
+
+func looksLikeHTTP(record [5]byte) bool {
+	switch string(record[:]) {
+	case "GET /", "HEAD ", "POST ", "PUT /", "OPTIO", "PATCH", "DELET":
+		return true
+	}
+	return false
+}
+
+// tellHandshake logs what a handshake that failed had presented. Any stranger can cause such lines, so there are at most
+// a few a second.
+func (s *socket) tellHandshake(c *tls.Conn, err error) {
+	g := s.gateway
+	g.cfg.Connections.refused("handshake")
+	if errors.Is(err, io.EOF) || !g.handshakeLog.Allow() {
+		return // most often a probe that looks whether the port is open
+	}
+	state := c.ConnectionState()
+	attrs := []any{"listener", s.settings.Load().Name, "peer", c.RemoteAddr().String(), "server_name", limitText(state.ServerName), "problem", limitText(err.Error())}
+	if len(state.PeerCertificates) > 0 {
+		leaf := state.PeerCertificates[0]
+		sum := sha256.Sum256(leaf.Raw)
+		attrs = append(attrs, "subject", limitText(leaf.Subject.String()), "issuer", limitText(leaf.Issuer.String()),
+			"fingerprint", hex.EncodeToString(sum[:]), "not_after", leaf.NotAfter.UTC())
+	}
+	g.log.Warn("TLS handshake refused", attrs...)
+}
+
+// limitText bounds a text that a stranger chose.
+func limitText(s string) string {
+	const most = 256
+	if len(s) > most {
+		return s[:most] + "…"
+	}
+	return s
+}
+
+// configFor is the one place where the profile of a new connection is chosen.
+func (s *socket) configFor(hello *tls.ClientHelloInfo) (*tls.Config, error) {
+	set := s.settings.Load().Profiles
+	if set == nil {
+		return nil, errors.New("the listener no longer speaks TLS")
+	}
+	local := addressOf(hello.Conn.LocalAddr()).Addr()
+	return set.Find(local, listenerprofiles.NormalizeName(hello.ServerName)).TLS, nil
+}
+
+type connKey struct{}
+
+func (s *socket) connContext(ctx context.Context, c net.Conn) context.Context {
+	_, speaksTLS := c.(*tls.Conn)
+	return context.WithValue(ctx, connKey{}, &conn{
+		peer:  addressOf(c.RemoteAddr()),
+		local: addressOf(c.LocalAddr()).Addr(),
+		plain: !speaksTLS,
+	})
+}
+
+// serverLog takes what net/http has to say of connections that went wrong. Any stranger can cause such lines, so they
+// are for debugging only.
+type serverLog struct{ log *slog.Logger }
+
+func (l serverLog) Write(line []byte) (int, error) {
+	l.log.Debug("connection", "problem", string(bytes.TrimSpace(line)))
+	return len(line), nil
+}
+
+// addressOf is the address of a socket's end, with IPv4 in its own form.
+func addressOf(a net.Addr) netip.AddrPort {
+	if t, ok := a.(*net.TCPAddr); ok {
+		p := t.AddrPort()
+		return netip.AddrPortFrom(p.Addr().Unmap(), p.Port())
+	}
+	p, err := netip.ParseAddrPort(a.String())
+	if err != nil {
+		return netip.AddrPort{}
+	}
+	return netip.AddrPortFrom(p.Addr().Unmap(), p.Port())
+}
