@@ -76,16 +76,18 @@ func (f *certFlags) read() (*config.Config, certstore.API, certstore.KeyType, er
 // openStore opens the configuration's store for changes that last.
 func openStore(ctx context.Context, cfg *config.Config) (*certstore.Store, error) {
 	if cfg.Store == "sqlite::memory:" {
-		return nil, usage(fmt.Errorf("%s: the store is in memory and would forget the change: name a file, as in store: sqlite:sallyport.db, or register the certificate in an API file", cfg.StorePos))
+		return nil, badStore(cfg, errors.New("it is in memory and would forget the change: name a file, as in sqlite:sallyport.db, or register the certificate in an API file"))
 	}
 	store, err := certstore.Open(ctx, cfg.Store, certstore.Options{})
-	switch {
-	case errors.Is(err, os.ErrNotExist):
-		return nil, usage(fmt.Errorf("%s: store: %w", cfg.StorePos, err))
-	case err != nil:
-		return nil, fmt.Errorf("store: %w", err)
+	if err != nil {
+		return nil, badStore(cfg, err)
 	}
 	return store, nil
+}
+
+// badStore says of a store that does not open where it is configured.
+func badStore(cfg *config.Config, err error) error {
+	return config.Errors{{Pos: cfg.StorePos, Message: "store: " + err.Error()}}
 }
 
 // storeError tells what the user can mend by asking for something else from a store that does not work.
@@ -352,7 +354,7 @@ func registered(ctx context.Context, cfg *config.Config) ([]certstore.Client, []
 		return clients, nil, nil
 	}
 	if err != nil {
-		return nil, nil, fmt.Errorf("store: %w", err)
+		return nil, nil, badStore(cfg, err)
 	}
 	stored, problems, err := store.List(ctx)
 	if err = errors.Join(err, store.Close()); err != nil {

@@ -5,14 +5,14 @@ import (
 	"errors"
 	"log/slog"
 	"os"
-	"os/signal"
+	"slices"
 	"strings"
 	"sync"
-	"syscall"
 	"time"
 
 	"sallyport/cmd/sallyport/internal/assembly"
 	"sallyport/cmd/sallyport/internal/config"
+	"sallyport/cmd/sallyport/internal/filewatch"
 	"sallyport/gateway"
 	"sallyport/gateway/observe"
 	"sallyport/listenerprofiles"
@@ -32,7 +32,11 @@ type controller struct {
 	parent context.Context // of all tasks
 	cancel context.CancelFunc
 
-	mu         sync.Mutex // one change at a time
+	reloading sync.Mutex // one reload of the configuration at a time; files are read under it
+	refused   string     // why the configuration was refused last, so that it is told once
+	listing   sync.Mutex // one reading of the store at a time, until it is in force: an older one never comes after a newer
+
+	mu         sync.Mutex // of what follows; nothing is waited for under it
 	current    *assembly.Assembly
 	clients    *gateway.Clients
 	newer      map[string]*listenerprofiles.Set // by listener: sets that its watcher has made since
@@ -41,7 +45,7 @@ type controller struct {
 	unwatch    context.CancelFunc // ends the watchers
 	untoken    context.CancelFunc // ends the refreshing of the token verifier's keys
 	unfollow   context.CancelFunc // ends the watching of the store
-	refused    string             // why the configuration was refused last, so that it is told once
+	version    uint64             // of the store, as it was last looked at
 }
 
 // What can be reloaded, in metrics and in /readyz.
@@ -62,7 +66,15 @@ func newController(cfg *config.Config, log *slog.Logger, metrics *observe.Metric
 		unwatch: func() {}, untoken: func() {}, unfollow: func() {},
 	}
 	c.parent, c.cancel = context.WithCancel(context.Background())
-	c.gateway = gateway.New(gateway.Config{Log: log, DrainTimeout: drainTimeout(cfg), Observe: c.observe})
+	c.gateway = gateway.New(gateway.Config{
+		Log: log, DrainTimeout: drainTimeout(cfg), Observe: c.observe, Connections: metrics.ConnectionRefused,
+		Limits: gateway.Limits{
+			Connections: cfg.Limits.Connections, ConnectionsPerSource: cfg.Limits.ConnectionsPerSource, Handshakes: cfg.Limits.Handshakes,
+			HeaderLines: cfg.Limits.HeaderCount, BodyRate: cfg.Limits.BodyRate,
+		},
+	})
+	metrics.WatchConnections(c.gateway.OpenConnections)
+	metrics.WatchExpiry(c.clientEnds, c.serverEnds)
 	c.current = &assembly.Assembly{Config: cfg}
 	return c
 }
@@ -85,27 +97,24 @@ func (c *controller) observe(x *gateway.Exchange) {
 
 // start loads everything for the first time and opens the listeners. Whatever is wrong is an error now.
 func (c *controller) start(ctx context.Context) error {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	next, report, err := loadAll(ctx, c.current.Config, assembly.Options{Log: c.log, Limits: c.limits})
+	next, report, err := loadAll(ctx, c.current.Config, assembly.Options{Log: c.log, Limits: c.limits, StoreLooked: c.storeLooked})
 	if err != nil {
 		return err
 	}
-	if err := c.gateway.SetListeners(next.Listeners(nil)); err != nil {
+	if err := c.adopt(next, report); err != nil {
 		return errors.Join(err, next.Close())
 	}
 	for _, w := range next.Config.Warnings {
 		c.log.Warn("configuration", "place", w.Pos.String(), "warning", w.Message)
 	}
-	c.adopt(next, report)
+	c.begin(c.parent, func(ctx context.Context) error {
+		return filewatch.Run(ctx, next.Config.MutualSSL.CertificateReloadPeriod, c.interest, func() { c.look(ctx) })
+	})
 	return nil
 }
 
-// run watches the configuration and takes signals until ctx ends.
-func (c *controller) run(ctx context.Context) error {
-	hangups := make(chan os.Signal, 1)
-	signal.Notify(hangups, syscall.SIGHUP)
-	defer signal.Stop(hangups)
+// run watches the configuration, and reloads everything when it is asked to, until ctx ends.
+func (c *controller) run(ctx context.Context, hangups <-chan os.Signal) error {
 	sweep := time.NewTicker(sweepInterval)
 	defer sweep.Stop()
 	for {
@@ -133,6 +142,47 @@ func (c *controller) period() time.Duration {
 	return c.current.Config.MutualSSL.CertificateReloadPeriod
 }
 
+// interest is what the state in force was made of.
+func (c *controller) interest() filewatch.Interest {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	cfg := c.current.Config
+	files := slices.Concat(cfg.Files, c.current.Files())
+	for _, p := range c.current.Profiles {
+		files = append(files, c.set(p.Listener).Files()...)
+	}
+	if path, ok := strings.CutPrefix(cfg.Store, "sqlite:"); ok && path != ":memory:" {
+		files = append(files, path, path+"-wal")
+	}
+	return filewatch.Interest{Files: files, Globs: cfg.Globs}
+}
+
+// look is what follows a file event: whatever is made of files is looked at, and what has changed is reloaded.
+func (c *controller) look(ctx context.Context) {
+	c.reloadConfig(ctx, false)
+	c.mu.Lock()
+	watchers, store := c.watchers, c.current.Store
+	c.mu.Unlock()
+	for _, w := range watchers {
+		_ = w.Reload() // it was told and counted by the watcher's own hooks
+	}
+	version, err := store.Version(ctx)
+	c.mu.Lock()
+	known := c.version
+	c.mu.Unlock()
+	if err == nil && version != known { // an error is told by whoever follows the store
+		_ = c.reloadClients(ctx)
+	}
+}
+
+// set is the listener's newest set of profiles.
+func (c *controller) set(listener string) *listenerprofiles.Set {
+	if set := c.newer[listener]; set != nil {
+		return set
+	}
+	return c.current.Set(listener)
+}
+
 // reload looks at the configuration's files, and if all is set at everything else too, however it is watched.
 func (c *controller) reload(ctx context.Context, all bool) {
 	c.reloadConfig(ctx, all)
@@ -150,47 +200,96 @@ func (c *controller) reload(ctx context.Context, all bool) {
 			c.log.Error("keys of key managers", "error", err)
 		}
 	}
-	c.reloadClients(ctx)
+	_ = c.reloadClients(ctx) // it was told
 	if err := c.access.reopen(); err != nil {
 		c.log.Error("the access log goes on in the old file", "error", err)
 	}
 }
 
-// reloadConfig puts sallyport.yaml and what it names into force if any of it has changed and all of it is good.
+// errRestless is a configuration that changes at each look.
+var errRestless = errors.New("the configuration's files are still being written")
+
+// rest loads the configuration until two looks in a row read the same: files are replaced one after the other, and some
+// are written slowly. One that does not rest is left for the next time.
+func (c *controller) rest(ctx context.Context, current *config.Config) (*config.Config, error) {
+	const pause, tries = 200 * time.Millisecond, 10
+	cfg, err := config.Load(current.File)
+	if err == nil && cfg.Digest() == current.Digest() || err != nil && err.Error() == c.refused {
+		return cfg, err
+	}
+	for range tries {
+		select {
+		case <-ctx.Done():
+			return nil, errRestless
+		case <-time.After(pause):
+		}
+		before, problem := cfg, err
+		cfg, err = config.Load(current.File)
+		if err == nil && problem == nil && cfg.Digest() == before.Digest() || err != nil && problem != nil && err.Error() == problem.Error() {
+			return cfg, err
+		}
+	}
+	return nil, errRestless
+}
+
+// reloadConfig puts sallyport.yaml and what it names into force if any of it has changed, or if all is set, and all of it
+// is good.
 func (c *controller) reloadConfig(ctx context.Context, all bool) {
+	c.reloading.Lock()
+	defer c.reloading.Unlock()
 	c.mu.Lock()
-	defer c.mu.Unlock()
-	cfg, err := config.Load(c.current.Config.File)
+	current := c.current // only this function makes it another one
+	c.mu.Unlock()
+	if !all && c.refused == "" && !current.Config.Changed() && !current.Stale() {
+		return
+	}
+	var cfg *config.Config
+	var err error
+	if all {
+		cfg, err = config.Load(current.Config.File)
+	} else if cfg, err = c.rest(ctx, current.Config); err == errRestless {
+		return
+	}
 	if err != nil {
 		c.refuse(all, err)
 		return
 	}
-	if cfg.Digest() == c.current.Config.Digest() && !all {
+	if cfg.Digest() == current.Config.Digest() && !current.Stale() && !all {
 		if c.refused != "" { // what was broken is as it was before
 			c.refused = ""
 			c.metrics.Reloaded(whatConfig)
 		}
 		return
 	}
-	if fixed := needsRestart(c.current.Config, cfg); fixed != "" {
-		c.log.Warn("this change of the configuration takes effect with the next start", "keys", fixed)
-	}
-	next, report, err := loadAll(ctx, cfg, assembly.Options{Log: c.log, Limits: c.limits, Last: c.current})
-	if err != nil {
-		c.refuse(all, err)
-		return
-	}
-	if err := c.gateway.SetListeners(next.Listeners(nil)); err != nil {
-		if next.Store != c.current.Store {
-			err = errors.Join(err, next.Close())
-		}
+	if err := c.replace(ctx, current, cfg); err != nil {
 		c.refuse(all, err)
 		return
 	}
 	c.refused = ""
-	c.adopt(next, report)
 	c.metrics.Reloaded(whatConfig)
-	c.log.Info("the configuration was reloaded", "apis", len(next.Config.APIs))
+	c.log.Info("the configuration was reloaded", "apis", len(cfg.APIs))
+	if fixed := needsRestart(current.Config, cfg); fixed != "" {
+		c.log.Warn("a change of the configuration takes effect with the next start only", "keys", fixed)
+	}
+}
+
+// replace puts cfg into force in the place of current, or changes nothing.
+func (c *controller) replace(ctx context.Context, current *assembly.Assembly, cfg *config.Config) error {
+	next, err := assembly.Load(ctx, cfg, assembly.Options{Log: c.log, Limits: c.limits, StoreLooked: c.storeLooked, Last: current})
+	if err != nil {
+		return err
+	}
+	c.listing.Lock()
+	defer c.listing.Unlock()
+	report, err := next.Clients(ctx)
+	err = errors.Join(append(report.Conflicts, err)...)
+	if err == nil {
+		err = c.adopt(next, report)
+	}
+	if err != nil && next.Store != current.Store {
+		err = errors.Join(err, next.Close())
+	}
+	return err
 }
 
 // refuse tells of a configuration that is not good: once, and again if somebody asked for the reload.
@@ -205,12 +304,16 @@ func (c *controller) refuse(asked bool, err error) {
 	}
 }
 
-// adopt makes next the current state, whose listeners are open, and sees to whoever watches its parts.
-func (c *controller) adopt(next *assembly.Assembly, report assembly.ClientReport) {
+// adopt puts next into force, or nothing if its listeners cannot be opened, and sees to whoever watches its parts.
+func (c *controller) adopt(next *assembly.Assembly, report assembly.ClientReport) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if err := c.gateway.Set(next.Listeners(nil), next.Routes, report.Clients); err != nil {
+		return err
+	}
 	last := c.current
-	c.current = next
+	c.current, c.version = next, 0
 	clear(c.newer)
-	c.gateway.SetRoutes(next.Routes, report.Clients)
 	c.tell(report)
 
 	c.generation++
@@ -218,6 +321,9 @@ func (c *controller) adopt(next *assembly.Assembly, report assembly.ClientReport
 	c.watchers = nil
 	ctx, cancel := context.WithCancel(c.parent)
 	c.unwatch = cancel
+	for _, p := range last.Profiles {
+		c.mended(whatProfiles(p.Listener)) // they have just been read anew, or are wanted no more
+	}
 	for _, p := range next.Profiles {
 		w := c.watcher(p, next.Set(p.Listener))
 		c.watchers = append(c.watchers, w)
@@ -234,12 +340,33 @@ func (c *controller) adopt(next *assembly.Assembly, report assembly.ClientReport
 	c.unfollow()
 	ctx, c.unfollow = context.WithCancel(c.parent)
 	c.begin(ctx, func(ctx context.Context) error {
-		return next.Store.Watch(ctx, next.Config.MutualSSL.CertificateReloadPeriod, func() { c.reloadClients(ctx) })
+		return next.Store.Watch(ctx, next.Config.MutualSSL.CertificateReloadPeriod, func() error { return c.reloadClients(ctx) })
 	})
 	if last.Store != nil && last.Store != next.Store {
 		if err := last.Store.Close(); err != nil {
 			c.log.Error("the old store did not close", "error", err)
 		}
+	}
+	return nil
+}
+
+// mended takes back that what is broken, if it was.
+func (c *controller) mended(what string) {
+	if _, broken := c.metrics.Broken()[what]; broken {
+		c.metrics.Reloaded(what)
+	}
+}
+
+// storeLooked hears of each look at the store that failed, and of the first that succeeds again.
+func (c *controller) storeLooked(err error) {
+	if err == nil {
+		c.mended(whatStore)
+		c.log.Info("the store can be read again")
+		return
+	}
+	if _, told := c.metrics.Broken()[whatStore]; !told {
+		c.metrics.ReloadFailed(whatStore, err)
+		c.log.Error("the store cannot be read; the registered certificates serve on as they were", "error", err)
 	}
 }
 
@@ -269,28 +396,40 @@ func (c *controller) swapProfiles(generation int, listener string, set *listener
 		return
 	}
 	c.metrics.Reloaded(whatProfiles(listener))
-	c.log.Info("listener profiles were reloaded", "listener", listener, "profiles", len(set.Profiles()))
 }
 
-// reloadClients reads the registered certificates anew.
-func (c *controller) reloadClients(ctx context.Context) {
+// reloadClients reads the registered certificates anew and puts them into force. Its error was told.
+func (c *controller) reloadClients(ctx context.Context) error {
+	c.listing.Lock()
+	defer c.listing.Unlock()
 	c.mu.Lock()
-	current := c.current
+	current := c.current // it stays so while listing is held
 	c.mu.Unlock()
-	report, err := current.Clients(ctx) // it may wait for the database, and nobody waits for it
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	switch {
-	case ctx.Err() != nil || current != c.current:
-		return // a newer state has read them itself
-	case err != nil:
+	version, err := current.Store.Version(ctx) // before the reading, so that a change after it is not missed
+	var report assembly.ClientReport
+	if err == nil {
+		report, err = current.Clients(ctx)
+	}
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	if err != nil {
 		c.metrics.ReloadFailed(whatStore, err)
 		c.log.Error("the registered certificates were not reloaded; the last good ones serve on", "error", err)
-		return
+		return err
 	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	c.gateway.SetClients(report.Clients)
-	c.metrics.Reloaded(whatStore)
+	c.version = version
 	c.tell(report)
+	if err := errors.Join(report.Conflicts...); err != nil {
+		c.metrics.ReloadFailed(whatStore, err)
+		c.log.Error("registered certificates contradict each other", "error", err)
+		return nil
+	}
+	c.metrics.Reloaded(whatStore)
+	return nil
 }
 
 func (c *controller) tell(report assembly.ClientReport) {
@@ -301,6 +440,33 @@ func (c *controller) tell(report assembly.ClientReport) {
 		c.log.Warn("a registered certificate is not admitted", "problem", w)
 	}
 	c.log.Info("registered certificates", "count", n)
+}
+
+// clientEnds tells when each registered certificate ends.
+func (c *controller) clientEnds() []observe.CertificateEnd {
+	c.mu.Lock()
+	clients := c.clients
+	c.mu.Unlock()
+	var ends []observe.CertificateEnd
+	for _, r := range clients.All() {
+		ends = append(ends, observe.CertificateEnd{Labels: []string{r.API.String(), r.Alias, string(r.KeyType)}, NotAfter: r.Certificate.NotAfter})
+	}
+	return ends
+}
+
+// serverEnds tells when each server certificate ends.
+func (c *controller) serverEnds() []observe.CertificateEnd {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	var ends []observe.CertificateEnd
+	for _, cfg := range c.current.Profiles {
+		for _, p := range c.set(cfg.Listener).Profiles() {
+			for _, leaf := range p.Leafs {
+				ends = append(ends, observe.CertificateEnd{Labels: []string{cfg.Listener, p.Name, leaf.PublicKeyAlgorithm.String()}, NotAfter: leaf.NotAfter})
+			}
+		}
+	}
+	return ends
 }
 
 // sweep lets go of the allowances of certificates and APIs that are gone.
@@ -325,6 +491,11 @@ func needsRestart(old, new *config.Config) string {
 	}
 	if old.Log.Level != new.Log.Level || old.Log.Format != new.Log.Format || old.Log.Access != new.Log.Access {
 		keys = append(keys, "log")
+	}
+	was, is := old.Limits, new.Limits
+	was.Pos, is.Pos = config.Pos{}, config.Pos{}
+	if was != is {
+		keys = append(keys, "limits")
 	}
 	if old.DrainTimeout != new.DrainTimeout {
 		keys = append(keys, "drainTimeout")

@@ -97,6 +97,7 @@ func ask(cfg *config.Config, a *assembly.Assembly, name, listener string) (gatew
 		if r.API != api {
 			continue
 		}
+		q.Host = "localhost"
 		q.Target = r.Context + "/" + api.Version
 		if len(r.Hosts) > 0 {
 			q.Host = r.Hosts[0]

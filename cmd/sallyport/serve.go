@@ -45,16 +45,23 @@ the last good state serves on.`,
 func serve(ctx context.Context, cfg *config.Config, stdout, stderr io.Writer, ready func()) error {
 	stop, force, release := stopSignals(ctx)
 	defer release()
+	hangups := make(chan os.Signal, 1) // taken from the first moment to the last: unheard, one would end the program
+	signal.Notify(hangups, syscall.SIGHUP)
+	defer signal.Stop(hangups)
 
 	log := newLogger(cfg.Log, stderr)
+	slog.SetDefault(log) // for what libraries say by themselves, as net/http of backends that talk unasked
 	metrics := observe.NewMetrics()
 	accessLog, err := openAccessLog(cfg.Log, stdout, metrics)
 	if err != nil {
 		return err
 	}
+	if accessLog != nil {
+		accessLog.log.Log = log
+	}
 	c := newController(cfg, log, metrics, accessLog)
 	if err := c.start(stop); err != nil {
-		return err
+		return errors.Join(err, c.close())
 	}
 
 	// The access log and the status listener outlive the gateway, so that its last calls and its draining are seen.
@@ -64,8 +71,7 @@ func serve(ctx context.Context, cfg *config.Config, stdout, stderr io.Writer, re
 	if cfg.Status != nil {
 		listener, err := net.Listen("tcp", cfg.Status.Address)
 		if err != nil {
-			c.close()
-			return fmt.Errorf("status listener: %w", err)
+			return errors.Join(fmt.Errorf("status listener: %w", err), c.close())
 		}
 		server := &http.Server{Handler: observe.StatusHandler(metrics, c.gateway.Ready), ReadHeaderTimeout: 5 * time.Second}
 		outer.Go(func() error { return serveUntil(after, server, listener) })
@@ -75,7 +81,7 @@ func serve(ctx context.Context, cfg *config.Config, stdout, stderr io.Writer, re
 	}
 
 	inner, innerCtx := errgroup.WithContext(stop)
-	inner.Go(func() error { return c.run(innerCtx) })
+	inner.Go(func() error { return c.run(innerCtx, hangups) })
 	inner.Go(func() error {
 		select {
 		case <-force:
@@ -184,7 +190,7 @@ func openLogFile(name string) (*os.File, error) {
 	return f, nil
 }
 
-// reopen begins a new file of the same name. The old one is left open for the lines under way; the collector closes it.
+// reopen begins a new file of the same name. The old one is closed when the lines under way are written.
 func (a *accessLog) reopen() error {
 	if a == nil || a.file == "" {
 		return nil
@@ -193,7 +199,9 @@ func (a *accessLog) reopen() error {
 	if err != nil {
 		return err
 	}
-	a.log.SetOutput(f)
+	if old, ok := a.log.SetOutput(f).(io.Closer); ok {
+		a.log.Retire(old)
+	}
 	return nil
 }
 
@@ -204,7 +212,7 @@ func loadAll(ctx context.Context, cfg *config.Config, opts assembly.Options) (*a
 		return nil, assembly.ClientReport{}, usage(err)
 	}
 	report, err := a.Clients(ctx)
-	if err != nil {
+	if err = errors.Join(append(report.Conflicts, err)...); err != nil {
 		if opts.Last == nil || opts.Last.Store != a.Store {
 			err = errors.Join(err, a.Close())
 		}

@@ -7,7 +7,9 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"hash"
 	"log/slog"
+	"maps"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -18,6 +20,7 @@ import (
 	"sallyport/certstore"
 	"sallyport/cmd/sallyport/internal/config"
 	"sallyport/gateway"
+	"sallyport/gateway/clientcert"
 	"sallyport/listenerprofiles"
 	"sallyport/listenerprofiles/keystore"
 	"sallyport/policy"
@@ -30,6 +33,8 @@ type Options struct {
 	Log    *slog.Logger     // nil: nothing is logged
 	Limits *ratelimit.Local // where buckets live on from one Assembly to the next; nil: new ones
 	Last   *Assembly        // what serves now: whatever did not change is taken over from it
+	// StoreLooked hears of each look at a watched store that failed, and nil when one succeeds again; nil: nobody does.
+	StoreLooked func(error)
 	// ReadOnly looks at the store without changing it. A store that does not exist yet is then an empty one.
 	ReadOnly bool
 }
@@ -43,6 +48,10 @@ type Assembly struct {
 	Store    *certstore.Store // nil: read only, and there is none yet
 
 	sets        map[string]*listenerprofiles.Set // by listener, as they were loaded
+	door        *clientcert.Door
+	balancers   *keystore.Trust              // who vouches for load balancers
+	doorMade    [sha256.Size]byte            // of what: settings and the contents of its stores
+	read        map[string][sha256.Size]byte // the files that Load read itself, and what was in them
 	fileClients []certstore.Client
 	tiers       *ratelimit.Tiers
 	limits      *ratelimit.Local
@@ -52,20 +61,22 @@ type Assembly struct {
 // Load opens and checks everything that cfg names. Its error is config.Errors where a place in a file can be named, as
 // many as there are. Nothing is started, and nothing of Last is touched.
 func Load(ctx context.Context, cfg *config.Config, opts Options) (*Assembly, error) {
-	a := &Assembly{Config: cfg, limits: opts.Limits, sets: map[string]*listenerprofiles.Set{}, keys: map[ratelimit.Key]bool{}}
+	a := &Assembly{Config: cfg, limits: opts.Limits, sets: map[string]*listenerprofiles.Set{}, keys: map[ratelimit.Key]bool{}, read: map[string][sha256.Size]byte{}}
 	if a.limits == nil {
 		a.limits = ratelimit.NewLocal(nil)
 	}
 	var problems problems
 	a.loadTiers(&problems)
+	a.loadDoor(opts, &problems)
 	a.loadProfiles(opts, &problems)
-	a.loadLoadBalancers(&problems)
 	a.loadTokens(opts, &problems)
 	a.loadFileClients(&problems)
 	if len(problems.list) == 0 {
 		a.loadRoutes(&problems)
 	}
-	a.openStore(ctx, opts, &problems)
+	if len(problems.list) == 0 || opts.ReadOnly { // a configuration that is not good makes no store
+		a.openStore(ctx, opts, &problems)
+	}
 	if err := problems.err(); err != nil {
 		a.closeNew(opts.Last)
 		return nil, err
@@ -81,7 +92,14 @@ func (a *Assembly) Listeners(newer map[string]*listenerprofiles.Set) []gateway.L
 		if newer[l.Name] != nil {
 			set = newer[l.Name]
 		}
-		list = append(list, gateway.Listener{Name: l.Name, Address: l.Address, Profiles: set})
+		one := gateway.Listener{Name: l.Name, Address: l.Address, Profiles: set}
+		switch l.ClientCertificateHeader {
+		case "address":
+			one.Door = a.door
+		case "certificate":
+			one.Door, one.DoorByCertificate = a.door, true
+		}
+		list = append(list, one)
 	}
 	return list
 }
@@ -91,12 +109,14 @@ func (a *Assembly) Set(listener string) *listenerprofiles.Set { return a.sets[li
 
 // A ClientReport is what the store and the files say of registered certificates.
 type ClientReport struct {
-	Clients  *gateway.Clients
-	Warnings []error // registrations that are not admitted, and why; the others are
+	Clients   *gateway.Clients
+	Warnings  []error // registrations that are not admitted, and why; the others are
+	Conflicts []error // registrations that stand in two places, and are not admitted
 }
 
 // Clients reads the store anew and joins it with the certificates of the API files. It is an error if the store cannot
-// be read, or if the two contradict each other.
+// be read. Registrations of the two that contradict each other are not admitted, neither of them: so that what was
+// removed elsewhere is gone all the same.
 func (a *Assembly) Clients(ctx context.Context) (ClientReport, error) {
 	var report ClientReport
 	all := slices.Clone(a.fileClients)
@@ -108,6 +128,7 @@ func (a *Assembly) Clients(ctx context.Context) (ClientReport, error) {
 		for _, p := range problems {
 			report.Warnings = append(report.Warnings, fmt.Errorf("store: %s", p))
 		}
+		stored, all = a.withoutConflicts(stored, all, &report)
 		all = append(all, stored...)
 	}
 	index, err := certstore.NewIndex(all)
@@ -117,6 +138,34 @@ func (a *Assembly) Clients(ctx context.Context) (ClientReport, error) {
 	clients, unknown := gateway.NewClients(index, a.tiers, a.limits)
 	report.Clients, report.Warnings = clients, append(report.Warnings, unknown...)
 	return report, nil
+}
+
+// withoutConflicts leaves out the registrations that stand in the store and in a file: for one API, an alias and key
+// type, and a certificate, live in one place only.
+func (a *Assembly) withoutConflicts(stored, files []certstore.Client, report *ClientReport) (s, f []certstore.Client) {
+	conflict := func(x, y certstore.Client) bool {
+		return x.API == y.API && (x.Alias == y.Alias && x.KeyType == y.KeyType || x.Certificate.Equal(y.Certificate))
+	}
+	byAPI := map[certstore.API][]certstore.Client{}
+	for _, c := range files {
+		byAPI[c.API] = append(byAPI[c.API], c)
+	}
+	var out []certstore.Client
+	s = slices.DeleteFunc(slices.Clone(stored), func(c certstore.Client) bool {
+		found := false
+		for _, other := range byAPI[c.API] {
+			if conflict(c, other) {
+				found, out = true, append(out, other)
+				report.Conflicts = append(report.Conflicts, fmt.Errorf("client certificate %s of %s is registered in the store and, as %s, at %s: neither is admitted until one of them is removed",
+					c.Alias, c.API, other.Alias, other.Source))
+			}
+		}
+		return found
+	})
+	f = slices.DeleteFunc(slices.Clone(files), func(c certstore.Client) bool {
+		return slices.ContainsFunc(out, func(o certstore.Client) bool { return conflict(c, o) })
+	})
+	return s, f
 }
 
 // FileClients are the certificates that the API files of cfg register. The error is config.Errors.
@@ -193,7 +242,7 @@ func (a *Assembly) loadProfiles(opts Options, problems *problems) {
 		if !l.TLS() {
 			continue
 		}
-		cfg, err := profileConfig(l, a.Config, opts.Log)
+		cfg, err := profileConfig(l, a.Config, a.balancers, opts.Log)
 		if err != nil {
 			problems.add(l.Pos, err)
 			continue
@@ -212,7 +261,9 @@ func (a *Assembly) loadProfiles(opts Options, problems *problems) {
 	}
 }
 
-func profileConfig(l config.Listener, c *config.Config, log *slog.Logger) (listenerprofiles.Config, error) {
+// profileConfig is what a listener's profiles are made from. Balancers are the load balancers' own authorities: a client
+// library sends a certificate only if its issuer is asked for.
+func profileConfig(l config.Listener, c *config.Config, balancers *keystore.Trust, log *slog.Logger) (listenerprofiles.Config, error) {
 	verify, err1 := listenerprofiles.ParseVerifyClient(l.SSLVerifyClient)
 	protocols, err2 := listenerprofiles.ParseProtocols(l.HTTPSProtocols)
 	ciphers, err3 := listenerprofiles.ParseCiphers(l.PreferredCiphers)
@@ -224,6 +275,9 @@ func profileConfig(l config.Listener, c *config.Config, log *slog.Logger) (liste
 		},
 		StoreReadInterval: c.MutualSSL.CertificateReloadPeriod,
 		Log:               log,
+	}
+	if l.ClientCertificateHeader != "off" {
+		cfg.AlsoAskFor = balancers
 	}
 	if d := l.DynamicSSLProfiles; d != nil {
 		cfg.FilePath, cfg.BaseDir, cfg.FileReadInterval = d.FilePath, d.BaseDir, d.FileReadInterval
@@ -241,21 +295,49 @@ func storeRef(k *config.KeyStore) keystore.Ref {
 	}
 }
 
-// loadLoadBalancers checks the trust stores that the certificate header's door will use.
-func (a *Assembly) loadLoadBalancers(problems *problems) {
-	for _, k := range []*config.KeyStore{a.Config.MutualSSL.LoadBalancers.TrustStore, a.Config.MutualSSL.TrustStore} {
-		if k == nil {
-			continue
-		}
-		data, err := os.ReadFile(k.Location)
-		if err == nil {
-			var store *keystore.Store
-			if store, err = keystore.Open(data, storeRef(k)); err == nil {
-				_, err = store.Trust()
-			}
-		}
-		problems.add(k.Pos, err)
+// loadDoor opens the door for certificates that come in a header. It is the same one again while nothing about it has
+// changed, since connections and the door itself remember what they have worked out.
+func (a *Assembly) loadDoor(opts Options, problems *problems) {
+	m := a.Config.MutualSSL
+	format, err := clientcert.ParseFormat(m.HeaderFormat)
+	problems.add(m.Pos, err)
+	made := sha256.New()
+	fmt.Fprintln(made, m.ClientCertificateHeader, format, m.LoadBalancers.Addresses)
+	trust := a.openTrust(m.TrustStore, made, problems)
+	a.balancers = a.openTrust(m.LoadBalancers.TrustStore, made, problems)
+	cfg := clientcert.DoorConfig{
+		Header: m.ClientCertificateHeader, Format: format, Balancers: m.LoadBalancers.Addresses,
+		Trust: trust, BalancerTrust: a.balancers,
 	}
+	made.Sum(a.doorMade[:0])
+	if opts.Last != nil && opts.Last.doorMade == a.doorMade {
+		a.door = opts.Last.door
+		return
+	}
+	a.door = clientcert.NewDoor(cfg)
+}
+
+// openTrust opens a trust store; nil, which trusts nobody, if none is named. What it holds goes into made.
+func (a *Assembly) openTrust(k *config.KeyStore, made hash.Hash, problems *problems) *keystore.Trust {
+	if k == nil {
+		fmt.Fprintln(made, "none")
+		return nil
+	}
+	data, err := a.readFile(k.Location)
+	fmt.Fprintf(made, "%s %d ", k.Type, len(data))
+	made.Write(data)
+	if err != nil {
+		problems.add(k.Pos, err)
+		return nil
+	}
+	store, err := keystore.Open(data, storeRef(k))
+	if err != nil {
+		problems.add(k.Pos, err)
+		return nil
+	}
+	trust, err := store.Trust()
+	problems.add(k.Pos, err)
+	return trust
 }
 
 func (a *Assembly) loadTokens(opts Options, problems *problems) {
@@ -353,12 +435,13 @@ func (a *Assembly) route(api config.API) (gateway.Route, error) {
 	if err != nil {
 		return gateway.Route{}, err
 	}
-	upstream, err := upstream(api.Upstream)
+	upstream, err := a.upstream(api.Upstream)
 	if err != nil {
 		return gateway.Route{}, err
 	}
 	r := gateway.Route{
-		API: id, Context: api.Context, DefaultVersion: api.DefaultVersion, Hosts: api.Hosts, Listeners: api.Listeners,
+		MaxBody: api.MaxBodySize,
+		API:     id, Context: api.Context, DefaultVersion: api.DefaultVersion, Hosts: api.Hosts, Listeners: api.Listeners,
 		Security: security, Audiences: api.Audiences, ForwardAuthorization: api.ForwardAuthorization, Limit: limit, Upstream: upstream,
 	}
 	if security.Token != policy.Off {
@@ -390,6 +473,27 @@ func (a *Assembly) bucket(key ratelimit.Key, tier string) (ratelimit.Bucket, err
 	a.keys[key] = true
 	return a.limits.Bucket(key, t), nil
 }
+
+// readFile reads a file, and remembers what was in it.
+func (a *Assembly) readFile(path string) ([]byte, error) {
+	data, err := os.ReadFile(path)
+	a.read[path] = sha256.Sum256(data)
+	return data, err
+}
+
+// Stale tells whether a file that Load read itself holds something else now. Files that Config, Profiles and Tokens name
+// are not among them: those look after theirs.
+func (a *Assembly) Stale() bool {
+	for path, sum := range a.read {
+		if data, err := os.ReadFile(path); err != nil || sha256.Sum256(data) != sum {
+			return true
+		}
+	}
+	return false
+}
+
+// Files are the files that Stale looks at.
+func (a *Assembly) Files() []string { return slices.Sorted(maps.Keys(a.read)) }
 
 // Holds tells whether that limit of an API or a resource is in use.
 func (a *Assembly) Holds(key ratelimit.Key) bool { return a.keys[key] }
@@ -426,19 +530,52 @@ func Security(words []string, precedence string) (policy.Security, error) {
 	return s, nil
 }
 
-func upstream(u config.Upstream) (gateway.Upstream, error) {
-	out := gateway.Upstream{URLs: u.URLs, SandboxURLs: u.SandboxURLs, PreserveHost: u.PreserveHost, Timeout: u.Timeout}
-	if u.CAFile == "" {
+func (a *Assembly) upstream(u config.Upstream) (gateway.Upstream, error) {
+	out := gateway.Upstream{
+		URLs: u.URLs, SandboxURLs: u.SandboxURLs, PreserveHost: u.PreserveHost, Timeout: u.Timeout, MaxCalls: u.MaxCalls,
+	}
+	switch u.Protocol {
+	case "http1":
+	case "h2":
+		out.Protocol = gateway.HTTP2
+	case "h2c":
+		out.Protocol = gateway.H2C
+	default:
+		return out, fmt.Errorf("unknown upstream protocol %q", u.Protocol)
+	}
+	if u.CAFile == "" && u.KeyStore == nil {
 		return out, nil
 	}
-	data, err := os.ReadFile(u.CAFile)
-	if err != nil {
-		return out, fmt.Errorf("upstream caFile: %w", err)
+	made := sha256.New()
+	if u.CAFile != "" {
+		data, err := a.readFile(u.CAFile)
+		if err != nil {
+			return out, fmt.Errorf("upstream caFile: %w", err)
+		}
+		fmt.Fprintln(made, len(data))
+		made.Write(data)
+		out.Roots = x509.NewCertPool()
+		if !out.Roots.AppendCertsFromPEM(data) {
+			return out, fmt.Errorf("upstream caFile %s holds no PEM certificate", u.CAFile)
+		}
 	}
-	out.Roots, out.RootsDigest = x509.NewCertPool(), sha256.Sum256(data)
-	if !out.Roots.AppendCertsFromPEM(data) {
-		return out, fmt.Errorf("upstream caFile %s holds no PEM certificate", u.CAFile)
+	if u.KeyStore != nil {
+		data, err := a.readFile(u.KeyStore.Location)
+		if err != nil {
+			return out, fmt.Errorf("upstream keyStore: %w", err)
+		}
+		ref := storeRef(u.KeyStore)
+		fmt.Fprintln(made, ref.Type, ref.Alias)
+		made.Write(data)
+		store, err := keystore.Open(data, ref)
+		if err != nil {
+			return out, fmt.Errorf("upstream keyStore: %w", err)
+		}
+		if out.Certificates, err = store.KeyPairs(ref.Alias, time.Now()); err != nil {
+			return out, fmt.Errorf("upstream keyStore: %w", err)
+		}
 	}
+	made.Sum(out.TLSDigest[:0])
 	return out, nil
 }
 
@@ -447,7 +584,8 @@ func (a *Assembly) openStore(ctx context.Context, opts Options, problems *proble
 		a.Store = opts.Last.Store
 		return
 	}
-	store, err := certstore.Open(ctx, a.Config.Store, certstore.Options{ReadOnly: opts.ReadOnly, OnError: storeErrors(opts.Log)})
+	readOnly := opts.ReadOnly && a.Config.Store != "sqlite::memory:" // which is made anew and empty each time
+	store, err := certstore.Open(ctx, a.Config.Store, certstore.Options{ReadOnly: readOnly, OnError: opts.StoreLooked})
 	if opts.ReadOnly && errors.Is(err, os.ErrNotExist) {
 		if creatable(a.Config.Store) {
 			return
@@ -466,17 +604,4 @@ func creatable(url string) bool {
 	path, _ := strings.CutPrefix(url, "sqlite:")
 	info, err := os.Stat(filepath.Dir(path))
 	return err == nil && info.IsDir()
-}
-
-func storeErrors(log *slog.Logger) func(error) {
-	if log == nil {
-		return nil
-	}
-	return func(err error) {
-		if err != nil {
-			log.Error("the store cannot be read; the registered certificates serve on as they were", "error", err)
-			return
-		}
-		log.Info("the store can be read again")
-	}
 }
