@@ -1,0 +1,158 @@
+package main
+
+import (
+	"bytes"
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+)
+
+const repository = "../.."
+
+func readDoc(t *testing.T, name string) string {
+	t.Helper()
+	data, err := os.ReadFile(filepath.Join(repository, name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(data)
+}
+
+// TestSecurityPageNamesRealTests holds docs/security.md to its word: every test that it cites, as `folder: Test…`, exists.
+func TestSecurityPageNamesRealTests(t *testing.T) {
+	cited := regexp.MustCompile("`([a-z0-9/]+): ((?:Test|Fuzz)[A-Za-z0-9_]+)`").FindAllStringSubmatch(readDoc(t, "docs/security.md"), -1)
+	if len(cited) == 0 {
+		t.Fatal("docs/security.md cites no test")
+	}
+	known := map[string]map[string]bool{} // by folder
+	for _, c := range cited {
+		folder, name := c[1], c[2]
+		if known[folder] == nil {
+			known[folder] = testsIn(t, filepath.Join(repository, folder))
+		}
+		if !known[folder][name] {
+			t.Errorf("docs/security.md cites %s of %s, which does not exist", name, folder)
+		}
+	}
+}
+
+// testsIn names the functions of a folder's test files.
+func testsIn(t *testing.T, folder string) map[string]bool {
+	t.Helper()
+	files, err := filepath.Glob(filepath.Join(folder, "*_test.go"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	names := map[string]bool{}
+	for _, file := range files {
+		parsed, err := parser.ParseFile(token.NewFileSet(), file, nil, parser.SkipObjectResolution)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, d := range parsed.Decls {
+			if f, ok := d.(*ast.FuncDecl); ok && f.Recv == nil {
+				names[f.Name.Name] = true
+			}
+		}
+	}
+	return names
+}
+
+// TestDocumentLinks follows the links between the documents.
+func TestDocumentLinks(t *testing.T) {
+	link := regexp.MustCompile(`\]\(([^)#: ]+)(?:#[^)]*)?\)`)
+	err := filepath.WalkDir(repository, func(path string, entry fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		if entry.IsDir() && path != repository && (ignored(entry.Name()) || entry.Name() == "sallyport-quickstart") {
+			return fs.SkipDir
+		}
+		if filepath.Ext(path) != ".md" {
+			return nil
+		}
+		data, err := os.ReadFile(path)
+		for _, l := range link.FindAllStringSubmatch(string(data), -1) {
+			if _, err := os.Stat(filepath.Join(filepath.Dir(path), filepath.FromSlash(l[1]))); err != nil {
+				t.Errorf("%s links to %s: %v", path, l[1], err)
+			}
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// ignored holds for folders that are not ours to check.
+func ignored(folder string) bool {
+	return strings.HasPrefix(folder, ".") || folder == "testdata" || folder == "vendor"
+}
+
+// TestReadmeShowsTheExample holds the README against examples/first-api: the same YAML, of less than ten lines, and the
+// same commands.
+func TestReadmeShowsTheExample(t *testing.T) {
+	readme := readDoc(t, "README.md")
+	settings := readDoc(t, "examples/first-api/sallyport.yaml")
+	if !strings.Contains(readme, "```yaml\n"+settings+"```\n") {
+		t.Error("the README's YAML is not that of examples/first-api")
+	}
+	if n := strings.Count(settings, "\n"); n >= 10 {
+		t.Errorf("examples/first-api/sallyport.yaml has %d lines, and the README promises less than ten", n)
+	}
+	_, commands, _ := strings.Cut(readDoc(t, "examples/first-api/certificates"), "set -eu\n")
+	for line := range strings.Lines(commands) {
+		if !strings.Contains(readme, "    "+line) {
+			t.Errorf("the README lacks the command of examples/first-api/certificates: %s", line)
+		}
+	}
+}
+
+// TestFirstAPI goes the README's way with the program itself, up to the decision that the first call will get.
+func TestFirstAPI(t *testing.T) {
+	if _, err := exec.LookPath("openssl"); err != nil {
+		if os.Getenv("CI") == "true" {
+			t.Fatal("openssl is missing")
+		}
+		t.Skip("openssl is missing")
+	}
+	dir := t.TempDir()
+	script, err := filepath.Abs(filepath.Join(repository, "examples/first-api/certificates"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	openssl := exec.Command("sh", script)
+	openssl.Dir = dir
+	if out, err := openssl.CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	file := filepath.Join(dir, "sallyport.yaml")
+	if err := os.WriteFile(file, []byte(readDoc(t, "examples/first-api/sallyport.yaml")), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	certificate := filepath.Join(dir, "acme.crt")
+	for _, step := range []struct {
+		args []string
+		want string
+	}{
+		{[]string{"cert", "add", "-c", file, "--api", "files:1.0.0", "--alias", "acme", "--tier", "Gold", certificate}, "registered acme for files:1.0.0, tier Gold"},
+		{[]string{"validate", "-c", file}, "is good: 1 API, 1 client certificate."},
+		{[]string{"explain", "-c", file, "--api", "files:1.0.0", "--cert", certificate}, "allowed, as the certificate"},
+		{[]string{"explain", "-c", file, "--api", "files:1.0.0"}, "refused: 401, code 900902"},
+		{[]string{"cert", "remove", "-c", file, "--api", "files:1.0.0", "--alias", "acme"}, "removed acme of files:1.0.0"},
+		{[]string{"explain", "-c", file, "--api", "files:1.0.0", "--cert", certificate}, "refused: 401, code 900901"},
+	} {
+		var stdout, stderr bytes.Buffer
+		code := run(step.args, &stdout, &stderr)
+		if code != exitDone || stderr.Len() > 0 || !strings.Contains(stdout.String(), step.want) {
+			t.Fatalf("sallyport %s: exit code %d, want 0 and %q\n%s%s", strings.Join(step.args, " "), code, step.want, &stdout, &stderr)
+		}
+	}
+}

@@ -1,0 +1,279 @@
+package main_test
+
+import (
+	"context"
+	"crypto/tls"
+	"fmt"
+	"net/http"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// fast makes the gateway look for changes as often as the configuration allows.
+var fast = []string{
+	"certificateReloadPeriod: 2s", "certificateReloadPeriod: 100ms",
+	"fileReadInterval: 2s", "fileReadInterval: 1s",
+}
+
+// slow leaves changes to SIGHUP.
+var slow = []string{
+	"certificateReloadPeriod: 2s", "certificateReloadPeriod: 1h",
+	"fileReadInterval: 2s", "fileReadInterval: 1h",
+}
+
+const (
+	bothVersions = "<HttpsProtocols>TLSv1.2,TLSv1.3</HttpsProtocols>"
+	newestOnly   = "<HttpsProtocols>TLSv1.3</HttpsProtocols>"
+)
+
+// TestReloadProfiles changes listenerprofiles.xml ten times under load, by renaming a file over it and in place, told by
+// SIGHUP and not: each change is in force soon, and no call on any connection fails. Then it is broken: the last good
+// state serves on, and log, metrics and readiness say so until it is mended.
+func TestReloadProfiles(t *testing.T) {
+	d := newDemo(t, fast...)
+	p := d.quickstart()
+	stop := d.load()
+
+	both := d.read("listenerprofiles.xml")
+	newest := strings.Replace(both, bothVersions, newestOnly, 1)
+	if newest == both {
+		t.Fatalf("no %s in listenerprofiles.xml", bothVersions)
+	}
+	for i := range 10 {
+		content := []string{newest, both}[i%2]
+		change := []func(string, string){d.swap, d.swap, d.write, d.write}[i%4]
+		change("listenerprofiles.xml", content)
+		if i < 6 {
+			p.signal(syscall.SIGHUP)
+		}
+		eventually(t, fmt.Sprintf("change %d of listenerprofiles.xml is in force", i+1), func() bool {
+			return d.speaks(tls.VersionTLS12) == (i%2 == 1)
+		})
+	}
+
+	const what = "profiles of listener https"
+	for _, broken := range []string{
+		strings.Replace(both, "<SSLVerifyClient>optional", "<SSLVerifyClient>perhaps", 1),
+		both[:len(both)/2],
+		strings.Replace(both, "stores/client-truststore.jks", "stores/nowhere.jks", 1),
+	} {
+		failures := p.metric(`sallyport_reload_failures_total{what="` + what + `"}`)
+		d.write("listenerprofiles.xml", broken)
+		eventually(t, "the broken file is counted and named", func() bool {
+			now := p.metric(`sallyport_reload_failures_total{what="` + what + `"}`)
+			return now != failures && now != "" && strings.Contains(p.ready(), what)
+		})
+		if got := p.metric(`sallyport_reload_good{what="` + what + `"}`); got != "0" {
+			t.Errorf("sallyport_reload_good is %q while the file is broken", got)
+		}
+		eventually(t, "the log tells of the broken file", func() bool { return p.stderr.contains("listener profiles were not reloaded") })
+		if !d.speaks(tls.VersionTLS12) || !d.speaks(tls.VersionTLS13) {
+			t.Error("the last good profiles do not serve on")
+		}
+		d.write("listenerprofiles.xml", both)
+		eventually(t, "the mended file is in force", func() bool { return p.ready() == "ready\n" })
+	}
+	d.swap("listenerprofiles.xml", newest)
+	eventually(t, "changes are followed again", func() bool { return !d.speaks(tls.VersionTLS12) })
+
+	stop()
+	p.stop()
+}
+
+// TestReloadBySignal leaves everything to SIGHUP: what was broken and is mended is not called broken any more.
+func TestReloadBySignal(t *testing.T) {
+	d := newDemo(t, slow...)
+	p := d.quickstart()
+	for _, file := range []string{"listenerprofiles.xml", "sallyport.yaml", "secrets/client-truststore.password"} {
+		good := d.read(file)
+		d.write(file, good+"<")
+		p.signal(syscall.SIGHUP)
+		eventually(t, file+" is called broken", func() bool { return strings.Contains(p.ready(), "the one before it serves on") })
+		if r := d.client("gold", dialects[3]).get(t, "/orders/42"); r.status != http.StatusOK {
+			t.Errorf("while %s is broken: %d", file, r.status)
+		}
+		d.write(file, good)
+		p.signal(syscall.SIGHUP)
+		eventually(t, file+" is not called broken any more", func() bool { return p.ready() == "ready\n" })
+	}
+	p.stop()
+}
+
+// TestReloadConfiguration adds an API to sallyport.yaml while the gateway runs; what is broken is not taken, and
+// allowances live on.
+func TestReloadConfiguration(t *testing.T) {
+	d := newDemo(t, fast...)
+	p := d.quickstart()
+	stop := d.load()
+	trial, anybody := d.client("trial", dialects[0]), d.client("", dialects[3])
+	for range 3 {
+		if r := trial.get(t, "/orders/1"); r.status != http.StatusOK {
+			t.Fatalf("trial: %d", r.status)
+		}
+	}
+
+	if r := anybody.get(t, "/extra/1"); r.status != http.StatusNotFound || r.code(t) != "404" {
+		t.Fatalf("an API that is not there: %d", r.status)
+	}
+	const extra = `apis:
+  - {name: extra, version: 2.0.0, context: /extra, defaultVersion: true, security: [none], upstream: {urls: ["http://127.0.0.1:%d"]}}
+`
+	d.edit("sallyport.yaml", "apis:\n", fmt.Sprintf(extra, d.Ports.Backend))
+	eventually(t, "the new API is there", func() bool { return anybody.get(t, "/extra/1").status == http.StatusOK })
+	if r := trial.get(t, "/orders/1"); r.status != http.StatusTooManyRequests {
+		t.Errorf("after the reload trial has a new allowance: %d", r.status)
+	}
+
+	good := d.read("sallyport.yaml")
+	d.swap("sallyport.yaml", good+"\nsurprise: 1\n")
+	eventually(t, "the broken configuration is named", func() bool { return strings.Contains(p.ready(), `unknown key "surprise"`) })
+	if got := p.metric(`sallyport_reload_failures_total{what="configuration"}`); got != "1" {
+		t.Errorf("failures in /metrics: %q", got)
+	}
+	eventually(t, "the log tells of the broken configuration", func() bool { return p.stderr.contains("the configuration was not reloaded") })
+	if r := anybody.get(t, "/extra/1"); r.status != http.StatusOK {
+		t.Errorf("the last good configuration does not serve on: %d", r.status)
+	}
+	d.swap("sallyport.yaml", strings.Replace(good, "context: /extra", "context: /other", 1))
+	eventually(t, "the API has moved", func() bool {
+		return anybody.get(t, "/other/1").status == http.StatusOK && anybody.get(t, "/extra/1").status == http.StatusNotFound
+	})
+	eventually(t, "the configuration is called good again", func() bool { return p.ready() == "ready\n" })
+	stop()
+	p.stop()
+}
+
+// TestCertificatesBesideARunningGateway registers and removes a certificate by the program's own commands. What changes
+// is seen by the next calls on connections that are open already.
+func TestCertificatesBesideARunningGateway(t *testing.T) {
+	d := newDemo(t, fast...)
+	p := d.quickstart()
+	stop := d.load()
+	clients := make([]*client, len(dialects))
+	for i, how := range dialects {
+		clients[i] = d.client("unregistered", how)
+	}
+	become := func(status int) {
+		t.Helper()
+		for i, c := range clients {
+			eventually(t, fmt.Sprintf("%s: status %d", dialects[i], status), func() bool { return c.get(t, "/payments/1").status == status })
+		}
+	}
+	name := []string{"--api", "payments:1.0.0", "--alias", "newcomer"}
+
+	become(http.StatusUnauthorized)
+	d.mustRun(append([]string{"cert", "add", "--tier", "Gold", "clients/unregistered.crt"}, name...)...)
+	become(http.StatusOK)
+	if r := clients[0].get(t, "/orders/1"); r.status != http.StatusUnauthorized {
+		t.Errorf("registered for payments, it may call orders: %d", r.status)
+	}
+	d.mustRun(append([]string{"cert", "update", "--tier", "Trial"}, name...)...)
+	become(http.StatusTooManyRequests)
+	d.mustRun(append([]string{"cert", "remove"}, name...)...)
+	become(http.StatusUnauthorized)
+
+	for i, c := range clients {
+		if n := c.dials.Load(); n != 1 {
+			t.Errorf("%s: %d connections instead of one", dialects[i], n)
+		}
+	}
+	stop()
+	p.stop()
+}
+
+// TestABrokenStoreServesOn takes the database away from a running gateway and gives it back.
+func TestABrokenStoreServesOn(t *testing.T) {
+	d := newDemo(t, fast...)
+	p := d.quickstart()
+	stop := d.load()
+	good := d.read("sallyport.db")
+	d.swap("sallyport.db", "this is no database, and it is long enough to be looked at as one")
+	eventually(t, "the store is called broken", func() bool { return strings.Contains(p.ready(), "store: the last change was refused") })
+	eventually(t, "log and metrics tell of the store", func() bool {
+		return p.stderr.contains("the store cannot be read") && p.metric(`sallyport_reload_good{what="store"}`) == "0"
+	})
+	if r := d.client("gold", dialects[0]).get(t, "/payments/1"); r.status != http.StatusOK {
+		t.Errorf("without a store: %d", r.status)
+	}
+	d.swap("sallyport.db", good)
+	eventually(t, "the store is called good again", func() bool { return p.ready() == "ready\n" })
+	d.mustRun("cert", "remove", "--api", "payments:1.0.0", "--alias", "bronze")
+	eventually(t, "changes in the store are followed again", func() bool {
+		return d.client("bronze", dialects[0]).get(t, "/payments/1").status == http.StatusUnauthorized
+	})
+	stop()
+	p.stop()
+}
+
+// speaks tells whether a new connection of that TLS version is welcome.
+func (d *demoFolder) speaks(version uint16) bool {
+	_, err := d.client("gold", dialect{version, false}).call("/orders/42")
+	return err == nil
+}
+
+// load makes about fifty calls a second as gold, in turn over old connections and new ones, with HTTP/1.1 and HTTP/2.
+// The function that it returns ends that, and reports every call that did not succeed.
+func (d *demoFolder) load() (stop func()) {
+	ctx, cancel := context.WithCancel(context.Background())
+	http1, http2 := dialect{tls.VersionTLS13, false}, dialect{tls.VersionTLS13, true}
+	old := []*client{d.client("gold", http1), d.client("gold", http2), d.client("gold", dialect{tls.VersionTLS12, false})}
+	for _, c := range old {
+		c.get(d.t, "/orders/1") // opens the connection
+	}
+	var mu sync.Mutex
+	var failed []string
+	calls := 0
+	one := func(i int) {
+		var c *client
+		switch kind := i % 5; kind {
+		case 0, 1, 2:
+			c = old[kind]
+		case 3:
+			c = d.client("gold", http1)
+		case 4:
+			c = d.client("gold", http2)
+		}
+		r, err := c.call("/orders/1")
+		mu.Lock()
+		defer mu.Unlock()
+		calls++
+		if err != nil || r.status != http.StatusOK {
+			failed = append(failed, fmt.Sprintf("call %d of kind %d: status %d, %v", i, i%5, r.status, err))
+		}
+		if i%5 > 2 {
+			c.http.CloseIdleConnections()
+		}
+	}
+	var running sync.WaitGroup
+	running.Go(func() {
+		tick := time.NewTicker(20 * time.Millisecond)
+		defer tick.Stop()
+		for i := 0; ; i++ {
+			select {
+			case <-ctx.Done():
+				return
+			case <-tick.C:
+				running.Go(func() { one(i) })
+			}
+		}
+	})
+	ended := sync.OnceFunc(func() {
+		cancel()
+		running.Wait()
+	})
+	d.t.Cleanup(ended)
+	return func() {
+		d.t.Helper()
+		ended()
+		for _, f := range failed {
+			d.t.Error(f)
+		}
+		if calls == 0 {
+			d.t.Error("no call was made under load")
+		}
+		d.t.Logf("%d calls under load", calls)
+	}
+}

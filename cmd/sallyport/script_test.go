@@ -1,0 +1,124 @@
+package main_test
+
+import (
+	"bytes"
+	"encoding/pem"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/pavlo-v-chernykh/keystore-go/v4"
+	"github.com/rogpeppe/go-internal/testscript"
+)
+
+var update = flag.Bool("update", false, "write what the program prints into the scripts that compare it")
+
+// TestScripts runs testdata/script, which is a manual by example, too. Each script begins in a quickstart's folder of its
+// own. Beside testscript's commands there are:
+//
+//	exits CODE COMMAND ARG...      runs a command that ends with that code, and shows no secret of the folder
+//	edit FILE OLD NEW              replaces the first OLD; \n stands for a new line
+//	der FILE OUT                   turns a PEM certificate into DER
+//	truststore OUT PASSWORD FILE...  makes a JKS trust store of certificates, perhaps of none
+func TestScripts(t *testing.T) {
+	from, err := template()
+	if err != nil {
+		t.Fatal(err)
+	}
+	testscript.Run(t, testscript.Params{
+		Dir: "testdata/script",
+		Setup: func(env *testscript.Env) error {
+			env.Cd = filepath.Join(env.WorkDir, "demo")
+			env.Setenv("GORACE", os.Getenv("GORACE"))
+			return copyFolder(env.Cd, from)
+		},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			"exits": exits, "edit": edit, "der": der, "truststore": truststore,
+		},
+		Condition: func(condition string) (bool, error) {
+			if condition != "installed" {
+				return false, fmt.Errorf("unknown condition %q", condition)
+			}
+			_, err := os.Stat("/etc/sallyport/sallyport.yaml")
+			return err == nil, nil
+		},
+		UpdateScripts:       *update,
+		RequireExplicitExec: true,
+		RequireUniqueNames:  true,
+	})
+}
+
+func exits(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: exits CODE COMMAND ARG...")
+	}
+	want, err := strconv.Atoi(args[0])
+	ts.Check(err)
+	err = ts.Exec(args[1], args[2:]...)
+	code := 0
+	var exit *exec.ExitError
+	if errors.As(err, &exit) {
+		code = exit.ExitCode()
+	} else {
+		ts.Check(err)
+	}
+	if code != want {
+		ts.Fatalf("exit code %d, want %d", code, want)
+	}
+	secrets, err := secretsOf(filepath.Join(ts.Getenv("WORK"), "demo"))
+	ts.Check(err)
+	said := ts.ReadFile("stdout") + ts.ReadFile("stderr")
+	for name, secret := range secrets {
+		if strings.Contains(said, secret) {
+			ts.Fatalf("it shows what %s holds", name)
+		}
+	}
+}
+
+func edit(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 3 {
+		ts.Fatalf("usage: edit FILE OLD NEW")
+	}
+	lines := strings.NewReplacer(`\n`, "\n")
+	text, old, new := ts.ReadFile(args[0]), lines.Replace(args[1]), lines.Replace(args[2])
+	if !strings.Contains(text, old) {
+		ts.Fatalf("%s does not contain %q", args[0], old)
+	}
+	ts.Check(os.WriteFile(ts.MkAbs(args[0]), []byte(strings.Replace(text, old, new, 1)), 0o600))
+}
+
+func der(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: der FILE OUT")
+	}
+	ts.Check(os.WriteFile(ts.MkAbs(args[1]), certificateDER(ts, args[0]), 0o600))
+}
+
+func certificateDER(ts *testscript.TestScript, file string) []byte {
+	block, _ := pem.Decode([]byte(ts.ReadFile(file)))
+	if block == nil || block.Type != "CERTIFICATE" {
+		ts.Fatalf("%s holds no certificate", file)
+	}
+	return block.Bytes
+}
+
+func truststore(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: truststore OUT PASSWORD FILE...")
+	}
+	store := keystore.New()
+	for _, file := range args[2:] {
+		ts.Check(store.SetTrustedCertificateEntry(filepath.Base(file), keystore.TrustedCertificateEntry{
+			Certificate: keystore.Certificate{Type: "X.509", Content: certificateDER(ts, file)},
+		}))
+	}
+	var out bytes.Buffer
+	ts.Check(store.Store(&out, []byte(args[1])))
+	ts.Check(os.WriteFile(ts.MkAbs(args[0]), out.Bytes(), 0o600))
+}
