@@ -198,8 +198,13 @@ func (l *AccessLog) Observe(x *gateway.Exchange, took time.Duration) {
 		text("token_problem", err.Error())
 	}
 	var refusal *gateway.Refusal
-	if errors.As(x.Err, &refusal) && x.CertificateProblem() == nil && x.TokenProblem() == nil && refusal.Cause != nil {
-		text("problem", refusal.Cause.Error())
+	switch {
+	case !errors.As(x.Err, &refusal):
+		if x.Err != nil {
+			text("problem", x.Err.Error())
+		}
+	case refusal.Cause != nil && refusal.Reason != gateway.InvalidCredentials && refusal.Reason != gateway.MissingCredentials && refusal.Reason != gateway.TokenExpired:
+		text("problem", refusal.Cause.Error()) // of a credential, the problem was told above
 	}
 	text("upstream", x.Upstream)
 	attrs = append(attrs,
