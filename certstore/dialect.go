@@ -46,6 +46,9 @@ const (
 	create              // make it, and its tables
 )
 
+// readable is the oldest version of the tables that holds all that is read; writing needs the newest.
+const readable = 1
+
 // A connection is one opened database.
 type connection struct {
 	db *sql.DB
@@ -125,8 +128,8 @@ func (d dialect) migrate(ctx context.Context, conn *connection, how how) error {
 	switch {
 	case err != nil:
 		return err
-	case version < len(migrations) && how == justRead:
-		return fmt.Errorf("its tables are of version %d and this program needs %d: let it be opened for writing first", version, len(migrations))
+	case version < readable && how == justRead:
+		return fmt.Errorf("its tables are of version %d and this program needs %d: let it be opened for writing first", version, readable)
 	case version == 0 && how == keep:
 		return errors.New("it has no tables")
 	}
@@ -135,7 +138,7 @@ func (d dialect) migrate(ctx context.Context, conn *connection, how how) error {
 			return err
 		}
 	}
-	if version >= len(migrations) {
+	if version >= len(migrations) || how == justRead {
 		return nil
 	}
 	return inTransaction(ctx, conn.db, func(tx *sql.Tx) error {

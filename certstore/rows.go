@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"crypto/x509"
 	"database/sql"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"slices"
@@ -125,21 +126,38 @@ func newUUID() string {
 func (s *Store) insert(ctx context.Context, tx *sql.Tx, apiID int64, c Client) error {
 	scopes := sql.NullString{String: strings.Join(c.Scopes, " "), Valid: len(c.Scopes) > 0}
 	_, err := tx.ExecContext(ctx, `INSERT INTO AM_API_CLIENT_CERTIFICATE
-		(TENANT_ID, ALIAS, API_ID, CERTIFICATE, REMOVED, TIER_NAME, KEY_TYPE, REVISION_UUID, SCOPES)
-		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)`,
-		s.opts.TenantID, c.Alias, apiID, encodeStored(c.Certificate), false, c.Tier, string(c.KeyType), currentAPI, scopes)
+		(TENANT_ID, ALIAS, API_ID, CERTIFICATE, REMOVED, TIER_NAME, KEY_TYPE, REVISION_UUID, SCOPES, FINGERPRINT)
+		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+		s.opts.TenantID, c.Alias, apiID, encodeStored(c.Certificate), false, c.Tier, string(c.KeyType), currentAPI, scopes,
+		hex.EncodeToString(c.Fingerprint[:]))
 	return err
+}
+
+// identify writes the fingerprint of a live row. A row that cannot be read has none.
+func (s *Store) identify(ctx context.Context, tx *sql.Tx, r row) error {
+	fingerprint, err := r.fingerprint()
+	if err != nil {
+		return nil
+	}
+	_, err = tx.ExecContext(ctx, `UPDATE AM_API_CLIENT_CERTIFICATE SET FINGERPRINT = ?`+whichRow,
+		append([]any{hex.EncodeToString(fingerprint[:])}, s.key(r, false)...)...)
+	return err
+}
+
+// whichRow is the row whose key is given.
+const whichRow = ` WHERE TENANT_ID = ? AND API_ID = ? AND ALIAS = ? AND KEY_TYPE = ? AND REVISION_UUID = ? AND REMOVED = ?`
+
+func (s *Store) key(r row, removed bool) []any {
+	return []any{s.opts.TenantID, r.apiID, r.alias, r.keyType, currentAPI, removed}
 }
 
 // bury turns a live row into the tombstone of its alias. The primary key has room for one: an earlier one goes.
 func (s *Store) bury(ctx context.Context, tx *sql.Tx, r row) error {
-	const which = ` WHERE TENANT_ID = ? AND API_ID = ? AND ALIAS = ? AND KEY_TYPE = ? AND REVISION_UUID = ? AND REMOVED = ?`
-	key := []any{s.opts.TenantID, r.apiID, r.alias, r.keyType, currentAPI}
-	if _, err := tx.ExecContext(ctx, `DELETE FROM AM_API_CLIENT_CERTIFICATE`+which, append(key, true)...); err != nil {
+	if _, err := tx.ExecContext(ctx, `DELETE FROM AM_API_CLIENT_CERTIFICATE`+whichRow, s.key(r, true)...); err != nil {
 		return err
 	}
-	result, err := tx.ExecContext(ctx, `UPDATE AM_API_CLIENT_CERTIFICATE SET REMOVED = ?`+which,
-		append([]any{true}, append(key, false)...)...)
+	result, err := tx.ExecContext(ctx, `UPDATE AM_API_CLIENT_CERTIFICATE SET REMOVED = ?`+whichRow,
+		append([]any{true}, s.key(r, false)...)...)
 	if err != nil {
 		return err
 	}
@@ -186,10 +204,13 @@ func splitScopes(s string) []string {
 	return strings.Split(s, " ")
 }
 
-// holds says whether the row is of the certificate with that fingerprint. A row that cannot be read is of none.
-func (r row) holds(fingerprint [32]byte) bool {
+// fingerprint is that of the row's certificate, whatever form it has. Whether that is well formed is not looked at.
+func (r row) fingerprint() ([32]byte, error) {
 	der, err := storedDER(r.certificate)
-	return err == nil && sha256.Sum256(der) == fingerprint
+	if err != nil {
+		return [32]byte{}, err
+	}
+	return sha256.Sum256(der), nil
 }
 
 // admit parts rows that can be believed from those that cannot. Rows that contradict each other are none of them

@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/x509"
 	"database/sql"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"slices"
@@ -284,15 +285,26 @@ func (s *Store) checkExpiry(cert *x509.Certificate) error {
 	return nil
 }
 
-// checkUnregistered compares with all live rows of an API: the column has many forms of one certificate.
-func (s *Store) checkUnregistered(ctx context.Context, q querier, apiID int64, fingerprint [32]byte) error {
-	rows, err := s.rows(ctx, q, " AND C.API_ID = ?", apiID)
+// checkUnregistered compares with the live rows of an API. Those that programs of version 1 wrote have no fingerprint:
+// they are read, and given theirs.
+func (s *Store) checkUnregistered(ctx context.Context, tx *sql.Tx, apiID int64, fingerprint [32]byte) error {
+	known, err := s.rows(ctx, tx, " AND C.API_ID = ? AND C.FINGERPRINT = ?", apiID, hex.EncodeToString(fingerprint[:]))
 	if err != nil {
 		return err
 	}
-	for _, r := range rows {
-		if r.holds(fingerprint) {
+	unknown, err := s.rows(ctx, tx, " AND C.API_ID = ? AND C.FINGERPRINT IS NULL", apiID)
+	if err != nil {
+		return err
+	}
+	for _, r := range slices.Concat(known, unknown) {
+		// The column finds the row; what it holds is for its certificate to say.
+		if found, err := r.fingerprint(); err == nil && found == fingerprint {
 			return fmt.Errorf("%w as %s (%s)", ErrRegistered, quote(r.alias), r.keyType)
+		}
+	}
+	for _, r := range unknown {
+		if err := s.identify(ctx, tx, r); err != nil {
+			return err
 		}
 	}
 	return nil

@@ -477,12 +477,13 @@ func testWatchOwn(t *testing.T, s *certstore.Store) {
 	defer cancel()
 	seen, done := make(chan int, 100), make(chan error, 1)
 	go func() {
-		done <- s.Watch(ctx, time.Hour, func() {
+		done <- s.Watch(ctx, time.Hour, func() error {
 			clients, problems, err := s.List(ctx)
 			if err != nil || len(problems) > 0 {
 				t.Errorf("list: %v, %v", problems, err)
 			}
 			seen <- len(clients)
+			return nil
 		})
 	}()
 	for want := 1; want <= 3; want++ {
@@ -505,7 +506,7 @@ func testWatchOwn(t *testing.T, s *certstore.Store) {
 
 func testClosed(t *testing.T, s *certstore.Store) {
 	done := make(chan error, 1)
-	go func() { done <- s.Watch(t.Context(), time.Hour, func() {}) }()
+	go func() { done <- s.Watch(t.Context(), time.Hour, func() error { return nil }) }()
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
 	}

@@ -74,7 +74,7 @@ func (g *Gateway) examineToken(x *Exchange) (policy.Proof, error) {
 			x.tokenErr = errNoTokens
 		default:
 			x.token = raw
-			claims, ok := tokens.Cached([]byte(raw))
+			claims, ok := tokens.Cached(raw)
 			if !ok {
 				x.wait = func(ctx context.Context) {
 					x.Claims, x.tokenErr = tokens.Verify(ctx, raw)

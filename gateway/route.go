@@ -77,7 +77,7 @@ const (
 // A Verifier checks a raw token: from its cache at once, else by Verify, which may wait. Its errors are
 // token.ErrInvalid, token.ErrExpired and token.ErrUnavailable.
 type Verifier interface {
-	Cached(raw []byte) (*token.Claims, bool)
+	Cached(raw string) (*token.Claims, bool)
 	Verify(ctx context.Context, raw string) (*token.Claims, error)
 }
 

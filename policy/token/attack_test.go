@@ -58,7 +58,7 @@ func (f *fixture) denies(t *testing.T, what, raw string) {
 		t.Errorf("%s: Verify = %v, %v", what, claims, err)
 		return
 	}
-	if _, ok := f.Cached([]byte(raw)); ok {
+	if _, ok := f.Cached(raw); ok {
 		t.Errorf("%s: cached", what)
 	}
 	for _, part := range strings.Split(raw, ".") {

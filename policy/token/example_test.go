@@ -43,7 +43,7 @@ func Example() {
 	}
 	fmt.Println(claims.Subject, claims.Scopes)
 
-	_, known := v.Cached([]byte(raw))
+	_, known := v.Cached(raw)
 	fmt.Println("cached:", known)
 
 	_, err = v.Verify(context.Background(), raw+"x")

@@ -31,7 +31,7 @@ func TestRunFetchesAndFollows(t *testing.T) {
 	}
 	s.serve(jwks(t, jwkOf(t, edKey2(), kid("new"))))
 	eventually(t, "the old token gone", func() bool {
-		_, ok := v.Cached([]byte(old))
+		_, ok := v.Cached(old)
 		return !ok
 	})
 	if _, err := v.Verify(t.Context(), sign(t, jwt.SigningMethodEdDSA, edKey2(), kid("new"), goodClaims(now.Now()))); err != nil {
@@ -120,12 +120,12 @@ func TestRotationUnderLoad(t *testing.T) {
 	for range 4 {
 		group.Go(func() {
 			for range 100 {
-				if _, ok := v.Cached([]byte(stays)); !ok {
+				if _, ok := v.Cached(stays); !ok {
 					if _, err := v.Verify(context.Background(), stays); err != nil {
 						t.Errorf("the key that stays: %v", err)
 					}
 				}
-				if _, ok := v.Cached([]byte(moves)); !ok {
+				if _, ok := v.Cached(moves); !ok {
 					if _, err := v.Verify(context.Background(), moves); err != nil && !errors.Is(err, token.ErrInvalid) {
 						t.Errorf("the key that comes and goes: %v", err)
 					}

@@ -128,7 +128,7 @@ func TestE78BadSources(t *testing.T) {
 			if _, err := v.Verify(t.Context(), raw); err != nil {
 				t.Errorf("the last good keys are gone: %v", err)
 			}
-			if _, ok := v.Cached([]byte(raw)); !ok {
+			if _, ok := v.Cached(raw); !ok {
 				t.Error("the cached token is gone")
 			}
 			forged := sign(t, jwt.SigningMethodEdDSA, edKey2(), kid("bad"), goodClaims(now.Now()))
@@ -235,7 +235,7 @@ func TestE78KeysGrowTooOld(t *testing.T) {
 		t.Errorf("within the hour: %v", err)
 	}
 	now.Advance(time.Second)
-	if _, ok := v.Cached([]byte(raw)); ok {
+	if _, ok := v.Cached(raw); ok {
 		t.Error("cached after the hour")
 	}
 	if _, err := v.Verify(t.Context(), raw); !errors.Is(err, token.ErrUnavailable) {
@@ -355,7 +355,7 @@ func TestKnownKeysDoNotWait(t *testing.T) {
 	if _, err := v.Verify(t.Context(), raw); err != nil {
 		t.Error(err)
 	}
-	if _, ok := v.Cached([]byte(raw)); !ok {
+	if _, ok := v.Cached(raw); !ok {
 		t.Error("not cached")
 	}
 	(&fixture{v, now, &logBook{}}).denies(t, "no kid, none fits", sign(t, jwt.SigningMethodES256, p256Key(), nil, goodClaims(now.Now())))

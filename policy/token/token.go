@@ -62,6 +62,13 @@ type KeyManager struct {
 type Config struct {
 	KeyManagers []KeyManager
 
+	// Last is the Verifier that this one follows, under the same clock; nil means none. A key manager with a JWKS URL
+	// that is the same as one of Last's in every field, and whose keys are under the same RefreshInterval, CoolDown,
+	// FetchTimeout and MaxAge, begins with the newest good keys that Last has for it, and with their age: its tokens
+	// stay good while the issuer is away. Files are read anew, and tokens are remembered anew. Last need not be running,
+	// is not changed, and is not held on to.
+	Last *Verifier
+
 	Now func() time.Time // the clock that judges tokens; nil means time.Now
 	Log *slog.Logger     // what happens to keys; nil means nowhere
 
@@ -140,6 +147,11 @@ func New(cfg Config) (*Verifier, error) {
 		if err != nil {
 			return nil, fmt.Errorf("key manager %q: %w", km.Name, err)
 		}
+		if cfg.Last != nil {
+			if same := cfg.Last.issuers[km.Issuer]; same != nil && same.KeyManager == km {
+				keys.takeOver(same.keys)
+			}
+		}
 		names[km.Name] = true
 		v.issuers[km.Issuer] = &issuer{KeyManager: km, keys: keys}
 	}
@@ -148,7 +160,7 @@ func New(cfg Config) (*Verifier, error) {
 
 // Cached returns the claims of a token that Verify found good, if that still holds: it has not expired, and the key
 // that verified it is still one of its issuer's. It neither waits nor allocates.
-func (v *Verifier) Cached(raw []byte) (*Claims, bool) {
+func (v *Verifier) Cached(raw string) (*Claims, bool) {
 	return v.cache.find(raw, v.now())
 }
 

@@ -349,6 +349,9 @@ func (a *Assembly) loadTokens(opts Options, problems *problems) {
 		return
 	}
 	cfg := token.Config{Log: opts.Log, FilePoll: a.Config.MutualSSL.CertificateReloadPeriod}
+	if opts.Last != nil {
+		cfg.Last = opts.Last.Tokens // the keys of the key managers that stay
+	}
 	for _, k := range a.Config.KeyManagers {
 		one := token.KeyManager{
 			Name: k.Name, Type: k.Type, Issuer: k.Issuer, JWKS: k.JWKS, CertificateFile: k.Certificate, CAFile: k.CAFile, TokenType: k.TokenType,

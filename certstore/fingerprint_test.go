@@ -1,0 +1,171 @@
+package certstore_test
+
+import (
+	"database/sql"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"sallyport/certstore"
+)
+
+// versionOne makes a database as programs that know version 1 only do, with one row for each client.
+func versionOne(t testing.TB, clients ...certstore.Client) (path string) {
+	t.Helper()
+	path = newFile(t)
+	raw := rawSQL(t, path)
+	tables, err := os.ReadFile("sqlite/001_client_certificates.sql")
+	if err != nil {
+		t.Fatal(err)
+	}
+	mustExec(t, raw, string(tables))
+	mustExec(t, raw, `INSERT INTO AM_API (API_UUID, API_PROVIDER, API_NAME, API_VERSION) VALUES ('u', 'sallyport', ?, ?)`, orders.Name, orders.Version)
+	for _, c := range clients {
+		addAsVersionOne(t, raw, c.Alias, toPEM(c.Certificate))
+	}
+	if err := raw.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// addAsVersionOne is the statement by which a program that knows version 1 only adds to the only API there is.
+func addAsVersionOne(t testing.TB, raw *sql.DB, alias string, cert []byte) {
+	t.Helper()
+	mustExec(t, raw, `INSERT INTO AM_API_CLIENT_CERTIFICATE
+		(TENANT_ID, ALIAS, API_ID, CERTIFICATE, REMOVED, TIER_NAME, KEY_TYPE, REVISION_UUID, SCOPES)
+		SELECT ?, ?, API_ID, ?, ?, ?, ?, ?, ? FROM AM_API`,
+		-1234, alias, cert, false, "Gold", "PRODUCTION", "Current API", nil)
+}
+
+// fingerprints reads the column, by alias; "" stands for NULL.
+func fingerprints(t testing.TB, raw *sql.DB) map[string]string {
+	t.Helper()
+	rows, err := raw.QueryContext(t.Context(), `SELECT ALIAS, FINGERPRINT FROM AM_API_CLIENT_CERTIFICATE WHERE REMOVED = 0`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer rows.Close()
+	found := make(map[string]string)
+	for rows.Next() {
+		var alias string
+		var fingerprint sql.NullString
+		if err := rows.Scan(&alias, &fingerprint); err != nil {
+			t.Fatal(err)
+		}
+		found[alias] = fingerprint.String
+	}
+	if err := rows.Err(); err != nil {
+		t.Fatal(err)
+	}
+	return found
+}
+
+func hexFingerprint(c certstore.Client) string {
+	sum := certstore.Fingerprint(c.Certificate)
+	return hex.EncodeToString(sum[:])
+}
+
+func expectRegistered(t testing.TB, s *certstore.Store, holder certstore.Client) {
+	t.Helper()
+	again := newClient(t, "again")
+	again.Certificate = holder.Certificate
+	err := s.Add(t.Context(), again)
+	if want := fmt.Sprintf("as %q", holder.Alias); !errors.Is(err, certstore.ErrRegistered) || !strings.Contains(err.Error(), want) {
+		t.Errorf("error is %v; want ErrRegistered %s", err, want)
+	}
+}
+
+// TestMigrateToFingerprints opens a database of version 1: what is in it is known, at first by scanning it, and then
+// by its fingerprints.
+func TestMigrateToFingerprints(t *testing.T) {
+	acme, other, removed := newClient(t, "acme"), newClient(t, "other"), newClient(t, "removed")
+	path := versionOne(t, acme, other, removed)
+	raw := rawSQL(t, path)
+	addAsVersionOne(t, raw, "damaged", []byte("-----BEGIN CERTIFICATE-----\n"))
+	mustExec(t, raw, `UPDATE AM_API_CLIENT_CERTIFICATE SET REMOVED = 1 WHERE ALIAS = 'removed'`)
+
+	reader := open(t, "sqlite:"+path, certstore.Options{ReadOnly: true}) // needs no more than version 1
+	s := open(t, "sqlite:"+path, certstore.Options{})
+	for _, s := range []*certstore.Store{reader, s} {
+		clients, problems, err := s.List(t.Context())
+		if err != nil || len(problems) != 1 {
+			t.Errorf("list: %v, %v", problems, err)
+		}
+		expectSame(t, clients, []certstore.Client{acme, other})
+	}
+	expectRegistered(t, s, acme)
+	add(t, s, removed) // its tombstone does not count
+	if diff := cmp.Diff(map[string]string{
+		"acme": hexFingerprint(acme), "other": hexFingerprint(other), "removed": hexFingerprint(removed), "damaged": "",
+	}, fingerprints(t, raw)); diff != "" {
+		t.Errorf("fingerprints (-want +got):\n%s", diff)
+	}
+	expectRegistered(t, s, acme)
+	expectRegistered(t, s, other)
+	expectRegistered(t, s, removed)
+	clients, _, err := reader.List(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	expectSame(t, clients, []certstore.Client{acme, other, removed})
+}
+
+// TestOldProgramBeside has a program that knows version 1 only at work on the same database.
+func TestOldProgramBeside(t *testing.T) {
+	path := newFile(t)
+	s := open(t, "sqlite:"+path, certstore.Options{})
+	raw := rawSQL(t, path)
+	mine, old, next := newClient(t, "mine"), newClient(t, "old"), newClient(t, "next")
+	add(t, s, mine)
+	for name, form := range storedForms(old.Certificate) {
+		addAsVersionOne(t, raw, old.Alias, form)
+		t.Run(name, func(t *testing.T) { expectRegistered(t, s, old) })
+		mustExec(t, raw, `DELETE FROM AM_API_CLIENT_CERTIFICATE WHERE ALIAS = ?`, old.Alias)
+	}
+	addAsVersionOne(t, raw, old.Alias, toPEM(old.Certificate))
+	if err := s.Update(t.Context(), orders, "", "mine", old.Certificate, "", nil); !errors.Is(err, certstore.ErrRegistered) {
+		t.Errorf("update: %v", err)
+	}
+	add(t, s, next)
+	expectList(t, s, mine, next, old)
+
+	// What the old program removes may be added again.
+	mustExec(t, raw, `UPDATE AM_API_CLIENT_CERTIFICATE SET REMOVED = 1 WHERE ALIAS = 'mine'`)
+	moved := newClient(t, "moved")
+	moved.Certificate = mine.Certificate
+	add(t, s, moved)
+	expectList(t, s, moved, next, old)
+	needs := 0
+	if err := raw.QueryRow(`SELECT max(NEEDS) FROM SALLYPORT_SCHEMA`).Scan(&needs); err != nil || needs != 1 {
+		t.Errorf("the tables need a program that knows version %d, %v", needs, err)
+	}
+}
+
+// TestCertificateReplacedInPlace has somebody write another certificate, or another form of it, into a row.
+func TestCertificateReplacedInPlace(t *testing.T) {
+	path := newFile(t)
+	s := open(t, "sqlite:"+path, certstore.Options{})
+	raw := rawSQL(t, path)
+	acme := newClient(t, "acme")
+	add(t, s, acme)
+	was := acme.Certificate
+	acme.Certificate = validCertificate(t)
+	mustExec(t, raw, `UPDATE AM_API_CLIENT_CERTIFICATE SET CERTIFICATE = ?`, toPEM(acme.Certificate))
+	expectRegistered(t, s, acme)
+	next := newClient(t, "next")
+	next.Certificate = was
+	add(t, s, next)
+	expectList(t, s, acme, next)
+
+	// The fingerprint of a certificate that the row does not hold stands in nobody's way.
+	third := newClient(t, "third")
+	mustExec(t, raw, `UPDATE AM_API_CLIENT_CERTIFICATE SET FINGERPRINT = ? WHERE ALIAS = 'acme'`, hexFingerprint(third))
+	add(t, s, third)
+	expectList(t, s, acme, next, third)
+}

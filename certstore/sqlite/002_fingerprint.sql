@@ -1,0 +1,18 @@
+-- FINGERPRINT finds the registration of a certificate without reading all others of its API: the SHA-256 of the DER in
+-- lower-case hex, or NULL for not known yet. Programs that know version 1 only go on writing NULL.
+--
+-- The certificate is what counts, in whatever form it is written: one that is put in place of another makes
+-- FINGERPRINT unknown, unless it was written along with it.
+
+ALTER TABLE AM_API_CLIENT_CERTIFICATE ADD COLUMN FINGERPRINT CHAR(64);
+
+CREATE INDEX AM_API_CLIENT_CERTIFICATE_FINGERPRINT
+    ON AM_API_CLIENT_CERTIFICATE (API_ID, FINGERPRINT, TENANT_ID, REMOVED, REVISION_UUID);
+
+CREATE TRIGGER AM_API_CLIENT_CERTIFICATE_REPLACED AFTER UPDATE OF CERTIFICATE ON AM_API_CLIENT_CERTIFICATE
+WHEN NEW.FINGERPRINT IS OLD.FINGERPRINT AND NEW.CERTIFICATE IS NOT OLD.CERTIFICATE
+BEGIN
+    UPDATE AM_API_CLIENT_CERTIFICATE SET FINGERPRINT = NULL WHERE rowid = NEW.rowid;
+END;
+
+INSERT INTO SALLYPORT_SCHEMA (VERSION, NEEDS) VALUES (2, 1);
