@@ -26,6 +26,8 @@ type Config struct {
 	BaseDir           string                       // what relative paths in the file count from; "" means the file's folder
 	FileReadInterval  time.Duration                // between two looks at the file; 0 means 10 min
 	StoreReadInterval time.Duration                // between two looks at the stores, the listener's own included; 0 means 10 s
+	Settle            time.Duration                // how long changed files must have been the same before a Watcher believes them; 0 means 200 ms
+	AlsoAskFor        *keystore.Trust              // named to clients beside the trust store when a certificate is asked for, and trusted for nothing; nil: none
 	Now               func() time.Time             // the clock for expiry; nil means time.Now
 	Log               *slog.Logger                 // nil means none
 	ReadFile          func(string) ([]byte, error) // nil means regular files of at most keystore.MaxSize bytes
@@ -43,6 +45,9 @@ func (c Config) withDefaults() Config {
 	}
 	if c.StoreReadInterval <= 0 {
 		c.StoreReadInterval = 10 * time.Second
+	}
+	if c.Settle <= 0 {
+		c.Settle = 200 * time.Millisecond
 	}
 	if c.Now == nil {
 		c.Now = time.Now
@@ -68,7 +73,7 @@ func Load(cfg Config, last *Set) (*Set, error) {
 // A loader is one attempt: it reads each file once.
 type loader struct {
 	cfg   Config
-	last  *Set
+	known []*Set // whose profiles may be taken over
 	files map[string]content
 	all   hash.Hash // of everything that was read and said, in order
 }
@@ -78,8 +83,9 @@ type content struct {
 	err  error
 }
 
-func newLoader(cfg Config, last *Set) *loader {
-	return &loader{cfg: cfg, last: last, files: make(map[string]content), all: sha256.New()}
+func newLoader(cfg Config, known ...*Set) *loader {
+	known = slices.DeleteFunc(known, func(s *Set) bool { return s == nil })
+	return &loader{cfg: cfg, known: known, files: make(map[string]content), all: sha256.New()}
 }
 
 func (l *loader) read(path string) ([]byte, error) {
@@ -132,9 +138,12 @@ func (l *loader) load() (*Set, error) {
 	if err != nil {
 		return nil, err
 	}
-	set.file, set.content = file, l.digest(profiles)
-	if l.last != nil && l.last.content == set.content {
-		return l.last, nil
+	set.file, set.files = file, l.paths()
+	set.content = contentOf(set)
+	for _, known := range l.known {
+		if known.content == set.content {
+			return known, nil
+		}
 	}
 	return set, nil
 }
@@ -190,20 +199,20 @@ func (l *loader) profile(s Settings) (*Profile, error) {
 	if len(problems) > 0 {
 		return nil, errors.Join(problems...)
 	}
-	key := profileKey(s, contents, true)
-	if l.last != nil {
-		for _, p := range l.last.profiles {
+	key := profileKey(s, contents, l.cfg.AlsoAskFor, true)
+	for _, known := range l.known {
+		for _, p := range known.profiles {
 			if p.key == key {
 				return p, nil
 			}
 		}
 	}
-	p, err := newProfile(s, contents[0], contents[1], l.cfg.Now)
+	p, err := newProfile(s, contents[0], contents[1], l.cfg.AlsoAskFor, l.cfg.Now)
 	if err != nil {
 		return nil, err
 	}
 	p.key = key
-	p.shown = profileKey(s, contents, false)
+	p.shown = profileKey(s, contents, l.cfg.AlsoAskFor, false)
 	return p, nil
 }
 
@@ -224,17 +233,34 @@ func (l *loader) place(s Settings, err error) []error {
 	return problems
 }
 
-func (l *loader) digest(profiles []*Profile) (sum [32]byte) {
+// paths returns where all that was read lies, absolute, sorted and each once.
+func (l *loader) paths() []string {
+	var paths []string
+	for path := range l.files {
+		if abs, err := filepath.Abs(path); err == nil {
+			path = abs
+		}
+		paths = append(paths, path)
+	}
+	slices.Sort(paths)
+	return slices.Compact(paths)
+}
+
+func contentOf(s *Set) (sum [32]byte) {
 	h := sha256.New()
-	for _, p := range profiles {
+	for _, p := range s.profiles {
 		h.Write(p.key[:])
+	}
+	for _, path := range s.files {
+		writeField(h, []byte(path))
 	}
 	h.Sum(sum[:0])
 	return sum
 }
 
-// profileKey is a digest of s, but its place in the file, and of the stores' contents. With secrets it must not be shown.
-func profileKey(s Settings, contents [][]byte, secrets bool) (sum [32]byte) {
+// profileKey is a digest of s, but its place in the file, of the stores' contents, and of whose certificates are asked for
+// beside them. With secrets it must not be shown.
+func profileKey(s Settings, contents [][]byte, also *keystore.Trust, secrets bool) (sum [32]byte) {
 	h := sha256.New()
 	for _, text := range []string{s.Name, s.BindAddress.String(), s.ServerName, s.VerifyClient.String()} {
 		writeField(h, []byte(text))
@@ -260,6 +286,11 @@ func profileKey(s Settings, contents [][]byte, secrets bool) (sum [32]byte) {
 	}
 	for _, data := range contents {
 		writeField(h, data)
+	}
+	if also != nil {
+		for _, cert := range also.Certificates() {
+			writeField(h, cert.Raw)
+		}
 	}
 	h.Sum(sum[:0])
 	return sum

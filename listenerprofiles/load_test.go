@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -235,7 +236,52 @@ func TestUnchangedProfilesAreTakenOver(t *testing.T) {
 	}
 }
 
-// What was validated is what is used, even if the file changes in between.
+// Files are all that a set was made of, even those that stand only for a password.
+func TestFiles(t *testing.T) {
+	f := newFixture(t)
+	f.xml(t, "10.0.0.1 key=second.pem", "10.0.0.2 key=./x/../second.pem trust=other.pem")
+	cfg := f.config()
+	expect := func(last *Set, names ...string) *Set {
+		t.Helper()
+		set, err := Load(cfg, last)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i, name := range names {
+			names[i] = f.path(name)
+		}
+		if got := set.Files(); !slices.Equal(got, names) {
+			t.Errorf("%v, want %v", got, names)
+		}
+		return set
+	}
+	set := expect(nil, "listenerprofiles.xml", "other.pem", "second.pem", "server.pem", "trust.pem")
+	set.Files()[0] = "changed"
+	expect(set, "listenerprofiles.xml", "other.pem", "second.pem", "server.pem", "trust.pem")
+
+	profile := `<parameter name="SSLProfiles"><profile><bindAddress>10.0.0.1</bindAddress><KeyStore><Location>server.pem</Location></KeyStore>
+		<TrustStore><Location>trust.pem</Location><Password>%s</Password></TrustStore></profile></parameter>`
+	f.write(t, "secret", []byte("word"))
+	f.write(t, "moved", []byte("word"))
+	f.write(t, "listenerprofiles.xml", fmt.Appendf(nil, profile, "${file:secret}"))
+	set = expect(set, "listenerprofiles.xml", "secret", "server.pem", "trust.pem")
+	f.write(t, "listenerprofiles.xml", fmt.Appendf(nil, profile, "${file:moved}"))
+	moved := expect(set, "listenerprofiles.xml", "moved", "server.pem", "trust.pem")
+	if moved.Profiles()[0] != set.Profiles()[0] {
+		t.Error("the same password in another file makes another profile")
+	}
+
+	cfg.FilePath = ""
+	set = expect(set, "server.pem", "trust.pem")
+	if err := NewWatcher(cfg, set, nil, nil).look(false); err != nil {
+		t.Error(err)
+	}
+	t.Chdir(f.dir)
+	cfg.Own.KeyStore.Location, cfg.Own.TrustStore.Location = "server.pem", "trust.pem"
+	expect(nil, "server.pem", "trust.pem")
+}
+
+// J132: what was validated is what is used, even if the file changes in between.
 func TestEachFileIsReadOnce(t *testing.T) {
 	f := newFixture(t)
 	f.xml(t, "10.0.0.1", "10.0.0.2", "10.0.0.3 key=second.pem")

@@ -61,12 +61,15 @@ type Settings struct {
 	Line         int      // where the profile begins in the file
 }
 
-// A Profile is Settings made ready to serve. It never changes.
+// A Profile is Settings made ready to serve. It never changes, but for the keys of its session tickets, which the Watcher
+// rotates.
 type Profile struct {
 	Settings
 	TLS   *tls.Config         // to be returned by GetConfigForClient; has ticket keys of its own
 	Trust *keystore.Trust     // nil only for None without a trust store
 	Leafs []*x509.Certificate // the server's own, in the order of the key store
+
+	tickets ticketKeys
 
 	key   [32]byte // digest of all that made it, passwords included; never shown
 	shown [32]byte // the same without passwords

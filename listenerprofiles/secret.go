@@ -20,7 +20,8 @@ func parseReference(text string) (ref reference, ok bool, err error) {
 	inner, begins := strings.CutPrefix(strings.TrimSpace(text), "${")
 	inner, ends := strings.CutSuffix(inner, "}")
 	kind, name, split := strings.Cut(inner, ":")
-	if !begins || !ends || !split || name == "" || strings.ContainsAny(name, "${}") || kind != "env" && kind != "file" {
+	if !begins || !ends || !split || name == "" || strings.ContainsAny(name, "${}") || kind != "env" && kind != "file" ||
+		kind == "env" && (strings.Trim(name, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_") != "" || name[0] <= '9') {
 		return reference{}, false, errors.New("a secret is ${env:NAME} or ${file:PATH} and nothing beside it; a password with ${ in it goes into a file")
 	}
 	if kind == "file" {

@@ -38,21 +38,28 @@ func serve(t *testing.T, address string, set *Set) *server {
 			if err != nil {
 				return
 			}
-			s.done.Go(func() { s.answer(c) })
+			s.done.Go(func() { answer(c, netip.MustParseAddrPort(c.LocalAddr().String()).Addr(), s.set.Load) })
 		}
 	})
 	t.Cleanup(func() { l.Close(); s.done.Wait() })
 	return s
 }
 
-func (s *server) answer(c net.Conn) {
-	defer c.Close()
-	local := netip.MustParseAddrPort(c.LocalAddr().String()).Addr()
-	var profile *Profile
-	conn := tls.Server(c, &tls.Config{GetConfigForClient: func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
-		profile = s.set.Load().Find(local, NormalizeName(hello.ServerName))
-		return profile.TLS, nil
+// accept is the server's side of a connection, before its handshake: as the gateway does it. After it, profile returns who serves.
+func accept(c net.Conn, local netip.Addr, set func() *Set) (conn *tls.Conn, profile func() *Profile) {
+	var chosen *Profile
+	conn = tls.Server(c, &tls.Config{GetConfigForClient: func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
+		chosen = set().Find(local, NormalizeName(hello.ServerName))
+		return chosen.TLS, nil
 	}})
+	return conn, func() *Profile { return chosen }
+}
+
+// answer serves one connection. An answer in which the client's chain is not trusted says so: the gateway judges it anew
+// for each call, by the trust store of the profile and the chain of the connection.
+func answer(c net.Conn, local netip.Addr, set func() *Set) {
+	defer c.Close()
+	conn, profile := accept(c, local, set)
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
 	if conn.HandshakeContext(ctx) != nil {
@@ -63,18 +70,42 @@ func (s *server) answer(c net.Conn) {
 	if len(state.PeerCertificates) > 0 {
 		client = state.PeerCertificates[0].Subject.CommonName
 	}
-	fmt.Fprintf(conn, "%s; %s; resumed %v", profile.Name, client, state.DidResume)
+	distrust := ""
+	if p := profile(); len(state.PeerCertificates) > 0 {
+		if _, err := p.Trust.Verify(state.PeerCertificates, p.TLS.Time()); err != nil {
+			distrust = "; not trusted"
+		}
+	}
+	fmt.Fprintf(conn, "%s; %s; resumed %v%s", profile().Name, client, state.DidResume, distrust)
 	conn.Close()
 }
 
 // call returns what the server said and the connection's state.
 func (s *server) call(cfg *tls.Config) (string, tls.ConnectionState, error) {
-	conn, err := tls.DialWithDialer(&net.Dialer{Timeout: 30 * time.Second}, "tcp", s.listener.Addr().String(), cfg)
+	c, err := net.Dial("tcp", s.listener.Addr().String())
 	if err != nil {
 		return "", tls.ConnectionState{}, err
 	}
-	defer conn.Close()
-	_ = conn.SetDeadline(time.Now().Add(30 * time.Second))
+	return ask(c, cfg)
+}
+
+// callInMemory calls set at 127.0.0.1 without a network, as synctest demands it.
+func callInMemory(set func() *Set, cfg *tls.Config) (string, tls.ConnectionState, error) {
+	client, server := newPipe()
+	var done sync.WaitGroup
+	defer done.Wait()
+	done.Go(func() { answer(server, netip.MustParseAddr("127.0.0.1"), set) })
+	return ask(client, cfg)
+}
+
+// ask is the client's side of one connection.
+func ask(c net.Conn, cfg *tls.Config) (string, tls.ConnectionState, error) {
+	defer c.Close()
+	_ = c.SetDeadline(time.Now().Add(30 * time.Second))
+	conn := tls.Client(c, cfg)
+	if err := conn.Handshake(); err != nil {
+		return "", tls.ConnectionState{}, err
+	}
 	answer, err := io.ReadAll(conn)
 	return string(answer), conn.ConnectionState(), err
 }
@@ -329,10 +360,11 @@ func TestResumptionIsJudgedAgain(t *testing.T) {
 	}
 }
 
-// oneTicket keeps the newest session, whoever it was with.
+// oneTicket keeps the newest session, whoever it was with, or once it is frozen the one that it has.
 type oneTicket struct {
-	mu    sync.Mutex
-	state *tls.ClientSessionState
+	mu     sync.Mutex
+	state  *tls.ClientSessionState
+	frozen bool
 }
 
 func (o *oneTicket) Get(string) (*tls.ClientSessionState, bool) {
@@ -347,7 +379,9 @@ func (o *oneTicket) Put(_ string, state *tls.ClientSessionState) {
 	}
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	o.state = state
+	if !o.frozen {
+		o.state = state
+	}
 }
 
 func (o *oneTicket) forget() {

@@ -4,9 +4,9 @@ import (
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/ed25519"
-	"crypto/rand"
 	"crypto/rsa"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"slices"
@@ -24,8 +24,8 @@ type elementError struct {
 func (e elementError) Error() string { return e.err.Error() }
 func (e elementError) Unwrap() error { return e.err }
 
-// newProfile makes s ready to serve. keys and trusted are the contents of the stores that it names.
-func newProfile(s Settings, keys, trusted []byte, now func() time.Time) (*Profile, error) {
+// newProfile makes s ready to serve. keys and trusted are the contents of the stores that it names; also may be nil.
+func newProfile(s Settings, keys, trusted []byte, also *keystore.Trust, now func() time.Time) (*Profile, error) {
 	p := &Profile{Settings: s}
 	var problems []error
 	pairs, err := openKeys(s.KeyStore, keys, now())
@@ -48,7 +48,8 @@ func newProfile(s Settings, keys, trusted []byte, now func() time.Time) (*Profil
 	if len(problems) > 0 {
 		return nil, errors.Join(problems...)
 	}
-	p.TLS = tlsConfig(s, pairs, p.Trust, now)
+	p.TLS = tlsConfig(s, pairs, p.Trust, also, now)
+	p.tickets.rotate(p.TLS, now())
 	return p, nil
 }
 
@@ -116,8 +117,9 @@ func fits(suite uint16, key crypto.PrivateKey) bool {
 	return false
 }
 
-// tlsConfig never leaves ClientCAs nil when certificates are asked for: nil would mean the system's roots.
-func tlsConfig(s Settings, pairs []tls.Certificate, trust *keystore.Trust, now func() time.Time) *tls.Config {
+// tlsConfig never leaves ClientCAs nil when certificates are asked for: nil would mean the system's roots. With these kinds
+// of ClientAuth it is a list of names and no more: crypto/tls verifies nothing by it.
+func tlsConfig(s Settings, pairs []tls.Certificate, trust, also *keystore.Trust, now func() time.Time) *tls.Config {
 	c := &tls.Config{
 		Certificates: pairs,
 		MinVersion:   tls.VersionTLS12,
@@ -137,18 +139,41 @@ func tlsConfig(s Settings, pairs []tls.Certificate, trust *keystore.Trust, now f
 	case None:
 	case Optional:
 		c.ClientAuth = tls.RequestClientCert
-		c.ClientCAs = trust.Pool()
+		c.ClientCAs = askedFor(trust, also)
 	default:
 		c.ClientAuth = tls.RequireAnyClientCert
-		c.ClientCAs = trust.Pool()
+		c.ClientCAs = askedFor(trust, also)
 		c.VerifyConnection = requireTrusted(trust, now) // runs on resumption too, which VerifyPeerCertificate does not
 	}
-	// Without keys of its own, a config that GetConfigForClient returns shares the listener's: a session of one profile
-	// would be resumed in another.
-	var key [32]byte
-	rand.Read(key[:])
-	c.SetSessionTicketKeys([][32]byte{key})
 	return c
+}
+
+// maxAskedFor is how many bytes of names a CertificateRequest may hold. The message ends at 64 KiB, and Java's clients take
+// 32 KiB of it.
+const maxAskedFor = 30 << 10
+
+// askedFor is a pool with each subject of the stores once, for CertificateRequest. When they are too many it is empty,
+// which asks for a certificate of whomever (RFC 8446 section 4.2.4, RFC 5246 section 7.4.4): with a part of the names,
+// clients of the others would keep their certificates to themselves.
+func askedFor(stores ...*keystore.Trust) *x509.CertPool {
+	pool, size := x509.NewCertPool(), 0
+	named := make(map[string]bool)
+	for _, store := range stores {
+		if store == nil {
+			continue
+		}
+		for _, cert := range store.Certificates() {
+			if subject := string(cert.RawSubject); !named[subject] {
+				named[subject] = true
+				size += 2 + len(subject)
+				pool.AddCert(cert)
+			}
+		}
+	}
+	if size > maxAskedFor {
+		return x509.NewCertPool()
+	}
+	return pool
 }
 
 func requireTrusted(trust *keystore.Trust, now func() time.Time) func(tls.ConnectionState) error {
