@@ -431,7 +431,7 @@ func TestRealCalls(t *testing.T) {
 
 type noTokens struct{}
 
-func (noTokens) Cached([]byte) (*token.Claims, bool) { return nil, false }
+func (noTokens) Cached(string) (*token.Claims, bool) { return nil, false }
 
 func (noTokens) Verify(context.Context, string) (*token.Claims, error) {
 	return nil, token.ErrInvalid

@@ -1,0 +1,230 @@
+package gateway_test
+
+import (
+	"context"
+	"crypto/x509"
+	"fmt"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"sallyport/gateway"
+	"sallyport/policy/ratelimit"
+	"sallyport/policy/token"
+)
+
+// TestEveryRefusal provokes each reason there is, in both versions of HTTP and for HEAD, and holds its status, code, body
+// and headers.
+func TestEveryRefusal(t *testing.T) {
+	nobody := closedAddress(t)
+	f := newFixture(t, register(client(payAPI, "zero", theWorld().a2, "Zero")), func(f *fixture, s *setup) {
+		zero, _ := f.tiers.Find("Zero")
+		add := func(name string, change func(*gateway.Route)) {
+			r := gateway.Route{API: pubAPI, Context: "/" + name, Security: open, Upstream: s.routes[3].Upstream}
+			r.API.Name = name
+			change(&r)
+			s.routes = append(s.routes, r)
+		}
+		add("limited", func(r *gateway.Route) {
+			r.Limit = f.limits.Bucket(ratelimit.Key{API: "limited:1.0", Level: ratelimit.LevelAPI}, zero)
+		})
+		add("narrow", func(r *gateway.Route) {
+			r.Resources = []gateway.Resource{{
+				Path: "/*", Security: open, Limit: f.limits.Bucket(ratelimit.Key{API: "narrow:1.0", Level: ratelimit.LevelResource, Name: "/*"}, zero),
+			}}
+		})
+		add("down", func(r *gateway.Route) { r.Upstream = f.upstream(t, "http://"+nobody) })
+		add("late", func(r *gateway.Route) { r.Upstream.Timeout = 20 * time.Millisecond })
+		add("aud", func(r *gateway.Route) { r.Security, r.Audiences = byToken, []string{"a"} })
+		add("few", func(r *gateway.Route) {
+			r.Resources = []gateway.Resource{{Path: "/x", Methods: []string{"POST"}, Security: open}}
+		})
+		add("small", func(r *gateway.Route) { r.MaxBody = 3 })
+		add("busy", func(r *gateway.Route) { r.Upstream.MaxCalls = -1 })
+		// A verifier that panics, or has no keys, for the tokens that say so, and the real one for others.
+		good := s.settings.Tokens
+		s.settings.Tokens = routedVerifier{good}
+	})
+	release := make(chan struct{})
+	defer close(release)
+	f.backend.handle("/wait", func(http.ResponseWriter, *http.Request) { <-release })
+
+	raw := f.token(t, "alice", nil)
+	manyLines := func(r *http.Request) {
+		for i := range 300 {
+			r.Header.Add("X-Line", strconv.Itoa(i))
+		}
+	}
+	loop := func(r *http.Request) {
+		a := get(t, f.client(t, nil, via{}), "https://opt.test/pub/1.0/x")
+		r.Header["Via"] = a.echo(t).Header["Via"]
+	}
+
+	type refusal struct {
+		reason  string
+		status  int
+		code    string
+		who     *party
+		target  string
+		options []func(*http.Request)
+		headers map[string]string // "": has to be there
+	}
+	basic := `MutualTLS realm="sallyport"`
+	all := []refusal{
+		{"bad_request", 400, "400", nil, "/pub/1.0/x//y", nil, nil},
+		{"misdirected", 421, "421", nil, "/pub/1.0/x", []func(*http.Request){host("open.test")}, nil},
+		{"no_such_api", 404, "404", nil, "/nothing", nil, nil},
+		{"no_such_resource", 403, "900906", nil, "/few/1.0/x", nil, nil},
+		{"missing_credentials", 401, "900902", nil, "/pay/1.0/x", nil, map[string]string{"WWW-Authenticate": basic}},
+		{"missing_credentials", 401, "900902", nil, "/both/1.0/x", nil, map[string]string{"WWW-Authenticate": basic + `|Bearer realm="sallyport"`}},
+		{"invalid_credentials", 401, "900901", f.a3, "/pay/1.0/x", nil, map[string]string{"WWW-Authenticate": basic}},
+		{"invalid_credentials", 401, "900901", nil, "/tok/1.0/x", []func(*http.Request){bearer("x.y.z")}, map[string]string{"WWW-Authenticate": `Bearer realm="sallyport", error="invalid_token"`}},
+		{"token_expired", 401, "900903", nil, "/tok/1.0/x", []func(*http.Request){bearer(f.expiredToken(t))}, map[string]string{"WWW-Authenticate": ""}},
+		{"scope_missing", 403, "900910", nil, "/both/1.0/scoped", []func(*http.Request){bearer(raw)}, nil},
+		{"audience_mismatch", 403, "900914", nil, "/aud/1.0/x", []func(*http.Request){bearer(raw)}, nil},
+		{"forbidden", 403, "900908", f.s1, "/pay/1.0/x", nil, nil},
+		{"key_unavailable", 503, "503", nil, "/tok/1.0/x", []func(*http.Request){bearer("unavailable")}, map[string]string{"Retry-After": ""}},
+		{"throttled_api", 429, "900800", nil, "/limited/1.0/x", nil, map[string]string{"Retry-After": "60", "Ratelimit-Policy": `"api";q=0;w=60`, "Ratelimit": `"api";r=0;t=60`}},
+		{"throttled_resource", 429, "900802", nil, "/narrow/1.0/x", nil, map[string]string{"Retry-After": "60", "Ratelimit": ""}},
+		{"throttled_certificate", 429, "900804", f.a2, "/pay/1.0/x", nil, map[string]string{"Retry-After": "60", "Ratelimit": ""}},
+		{"backend_unreachable", 502, "101503", nil, "/down/1.0/x", nil, nil},
+		{"backend_late", 504, "101504", nil, "/late/1.0/wait", nil, nil},
+		{"internal", 500, "500", nil, "/tok/1.0/x", []func(*http.Request){bearer("panic")}, nil},
+		{"too_many_headers", 431, "431", nil, "/pub/1.0/x", []func(*http.Request){manyLines}, nil},
+		{"body_too_large", 413, "413", nil, "/small/1.0/x", []func(*http.Request){withBody("four")}, nil},
+		{"backend_busy", 503, "503", nil, "/busy/1.0/x", nil, map[string]string{"Retry-After": ""}},
+		{"loop", 508, "508", nil, "/pub/1.0/x", []func(*http.Request){loop}, nil},
+	}
+	eachVersion(t, func(t *testing.T, h2 bool) {
+		for _, r := range all {
+			t.Run(r.reason, func(t *testing.T) {
+				c := f.client(t, r.who, via{http2: h2, sni: "opt.test"})
+				a, err := do(c, "GET", "https://opt.test"+r.target, nil, r.options...)
+				if err != nil {
+					t.Fatal(err)
+				}
+				a.refused(t, r.status, r.code)
+				for name, want := range r.headers {
+					got := strings.Join(a.header.Values(name), "|")
+					if got == "" || want != "" && got != want {
+						t.Errorf("%s: %q, want %q", name, got, want)
+					}
+				}
+				for _, name := range []string{"Retry-After", "Ratelimit", "Ratelimit-Policy"} {
+					if (a.status == 429 || name == "Retry-After" && a.status == 503) != (a.header.Get(name) != "") {
+						t.Errorf("status %d with %s %q", a.status, name, a.header.Get(name))
+					}
+				}
+				if a.header.Get("Cache-Control") != "no-store" {
+					t.Errorf("Cache-Control %q", a.header.Get("Cache-Control"))
+				}
+				s := f.seen(t, a.id())
+				if s.Reason != r.reason || s.Status != r.status || s.Out != int64(len(a.body)) {
+					t.Errorf("observed %+v", s)
+				}
+				if h2 && a.header.Get("Connection") != "" {
+					t.Errorf("Connection %q", a.header.Get("Connection"))
+				}
+
+				head, err := do(c, "HEAD", "https://opt.test"+r.target, nil, r.options...)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if head.status != r.status || head.body != "" || r.reason != "internal" && head.header.Get("Content-Length") != strconv.Itoa(len(a.body)) {
+					t.Errorf("HEAD: %+v", head)
+				}
+			})
+		}
+	})
+
+	// Whatever reasons there are, they are all above, or named here with the test that has them.
+	elsewhere := []string{
+		"client_gone",   // TestClientGone
+		"body_too_slow", // takes its time
+		"overloaded",    // needs a memory limit
+	}
+	for reason := gateway.Reason(1); reason.String() != "internal"; reason++ {
+		name := reason.String()
+		if !slices.Contains(elsewhere, name) && !slices.ContainsFunc(all, func(r refusal) bool { return r.reason == name }) {
+			t.Errorf("no call provokes %s", name)
+		}
+	}
+}
+
+func withBody(text string) func(*http.Request) {
+	return func(r *http.Request) {
+		r.Body, r.ContentLength = readCloser{strings.NewReader(text)}, int64(len(text))
+	}
+}
+
+type readCloser struct{ *strings.Reader }
+
+func (readCloser) Close() error { return nil }
+
+// A routedVerifier has a fault for each token that asks for one.
+type routedVerifier struct{ gateway.Verifier }
+
+func (v routedVerifier) Verify(ctx context.Context, raw string) (*token.Claims, error) {
+	switch raw {
+	case "unavailable":
+		return nil, fmt.Errorf("asked so: %w", token.ErrUnavailable)
+	case "panic":
+		panic("asked so")
+	}
+	return v.Verifier.Verify(ctx, raw)
+}
+
+// TestPanicInTheHook: a hook that panics harms neither its own call nor others.
+func TestPanicInTheHook(t *testing.T) {
+	f := newFixture(t, func(_ *fixture, s *setup) {
+		s.config.Observe = func(x *gateway.Exchange) {
+			if strings.HasSuffix(x.Path, "/panic") {
+				panic("fault in the hook")
+			}
+		}
+	})
+	eachVersion(t, func(t *testing.T, h2 bool) {
+		c := f.client(t, nil, via{http2: h2})
+		for range 3 {
+			a := get(t, c, "https://open.test/pub/1.0/panic")
+			if a.status != 200 {
+				t.Errorf("status %d", a.status)
+			}
+			a = get(t, c, "https://open.test/pub/1.0/x")
+			if a.status != 200 || !a.reused {
+				t.Errorf("status %d, on the same connection: %v", a.status, a.reused)
+			}
+		}
+		get(t, c, "https://open.test/nothing/panic").refused(t, 404, "404")
+	})
+	if !strings.Contains(f.log.String(), "fault in the hook") {
+		t.Error("nobody was told")
+	}
+}
+
+// TestErrorsAreNotEchoed: what libraries say of a certificate or a token does not come back to the client, and neither
+// tokens nor passwords get into the log. Held: security K 148 for what is built.
+func TestErrorsAreNotEchoed(t *testing.T) {
+	f := newFixture(t)
+	var answers []answer
+	raw := f.forgedToken(t)
+	for _, who := range []*party{nil, f.a2, issue("x", nil, usage(x509.ExtKeyUsageServerAuth))} {
+		answers = append(answers, get(t, f.client(t, who, via{}), "https://opt.test/both/1.0/x", bearer(raw)))
+	}
+	for _, a := range answers {
+		for _, word := range []string{"x509", "signature", "jwt", "unknown authority", "registered for"} {
+			if strings.Contains(a.body, word) {
+				t.Errorf("the client is told %q", a.body)
+			}
+		}
+	}
+	log := f.log.String()
+	for name, secret := range map[string]string{"token": raw, "password": storePassword, "certificate": escapedPEM(f.a2), "PEM": "BEGIN CERTIFICATE"} {
+		if strings.Contains(log, secret) {
+			t.Errorf("the log has a %s", name)
+		}
+	}
+}
