@@ -21,6 +21,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"golang.org/x/net/http/httpguts"
+
 	"sallyport/certstore"
 	"sallyport/gateway/message"
 	"sallyport/listenerprofiles"
@@ -32,10 +34,12 @@ import (
 type call struct {
 	Exchange
 	gateway *Gateway
+	socket  *socket
 	proxy   httputil.ReverseProxy
 	r       *http.Request
 	w       writer
 	body    *body
+	watch   *watch // nil: the call finishes whatever becomes of its caller's right
 }
 
 // ServeHTTP carries one call from its head to its last byte.
@@ -76,15 +80,18 @@ func (c *call) begin(s *socket, w http.ResponseWriter, r *http.Request) {
 			BufferPool:     &copyBuffers,
 		}
 	}
-	c.r, c.w, c.body = r, writer{ResponseWriter: w, rate: g.guard.limits.BodyRate}, nil
+	c.socket, c.r, c.body, c.watch = s, r, nil, nil
+	c.w = writer{ResponseWriter: w, rate: g.guard.limits.BodyRate, grace: g.cfg.timing.bodyGrace, old: !r.ProtoAtLeast(1, 1)}
 	snapshot := g.snapshot.Load()
 	c.Exchange = Exchange{
 		Request: c, ID: newID(), Peer: cn.peer, Started: g.now(),
 		Listener: snapshot.listener(s), Snapshot: snapshot, conn: cn,
 	}
-	// A request that had both Content-Length and Transfer-Encoding ends its connection (RFC 9112 section 6.1), and net/http
-	// does not tell whether this one had.
-	c.w.last = r.ProtoMajor == 1 && len(r.TransferEncoding) > 0
+	// A request that had both Content-Length and Transfer-Encoding, or Transfer-Encoding in HTTP/1.0, ends its connection
+	// (RFC 9112 section 6.1), and net/http does not tell whether this one had.
+	c.w.last = r.ProtoMajor == 1 && (r.ProtoMinor == 0 || len(r.TransferEncoding) > 0)
+	// net/http takes the preface of HTTP/2 within HTTP/1.1 for a call; those who meant it don't speak HTTP/1.1.
+	c.w.last = c.w.last || r.Method == "PRI"
 }
 
 // end finishes the call whatever happened: it is observed once, and its Exchange goes back to the pool.
@@ -103,6 +110,7 @@ func (c *call) end() {
 	c.w.unbind()
 	if c.body != nil {
 		c.body.leave()
+		c.leaveRest()
 	}
 	c.Status, c.BytesOut = c.w.status, c.w.written
 	if c.body != nil {
@@ -110,6 +118,9 @@ func (c *call) end() {
 	}
 	if c.w.status == answers[ClientGone].status {
 		fault = http.ErrAbortHandler // nothing was answered: net/http would answer 200
+	}
+	if c.brokenOff() && c.Err == nil {
+		c.Err = errRightEnded
 	}
 	if fault != nil && c.Err == nil {
 		c.Err = errBrokenOff
@@ -121,11 +132,24 @@ func (c *call) end() {
 		fault = http.ErrAbortHandler // or net/http would answer 200 to a client that has only stopped sending
 	}
 	c.observe()
-	c.Exchange, c.r, c.w, c.body = Exchange{}, nil, writer{}, nil
+	c.Exchange, c.socket, c.r, c.w, c.body, c.watch = Exchange{}, nil, nil, writer{}, nil, nil
 	c.gateway.calls.Put(c)
 	if fault != nil {
 		panic(fault) // http.ErrAbortHandler: net/http breaks the connection off
 	}
+}
+
+// leaveRest bounds the wait for the rest of a body that the backend did not want: net/http looks for its end, so as to
+// find the next call, and would wait for a client that waits for its answer.
+func (c *call) leaveRest() {
+	if c.unfinished() {
+		_ = http.NewResponseController(c.w.ResponseWriter).SetReadDeadline(time.Now().Add(restOfBody))
+	}
+}
+
+// unfinished tells whether an HTTP/1 client has more of its body to send.
+func (c *call) unfinished() bool {
+	return c.r.ProtoMajor == 1 && c.body != nil && !c.body.ended.Load()
 }
 
 // observe tells the hook of the finished call. A fault of the hook is no fault of the call.
@@ -155,7 +179,7 @@ func (c *call) refuse(err error) {
 	}
 	if c.r.ProtoMajor == 1 {
 		// HTTP/2 has other calls on the connection that are in order.
-		c.w.last = c.w.last || r.Reason == BadRequest || r.Reason == Misdirected
+		c.w.last = c.w.last || r.Reason == BadRequest || r.Reason == Misdirected || c.unfinished()
 		if c.r.ContentLength != 0 {
 			// net/http takes what is left of the body before it answers: not for long.
 			_ = http.NewResponseController(c.w.ResponseWriter).SetReadDeadline(time.Now().Add(restOfBody))
@@ -172,6 +196,15 @@ func (c *call) hold() error {
 	if c.r.ProtoMajor == 2 && !strings.HasPrefix(c.r.RequestURI, "/") {
 		return refuse(BadRequest, errPath)
 	}
+	if c.r.ProtoMajor == 2 {
+		// Over HTTP/1.1 net/http sees to these itself.
+		if hosts := c.r.Header["Host"]; len(hosts) > 1 || len(hosts) == 1 && hosts[0] != c.r.Host || len(c.r.Header["Content-Length"]) > 1 {
+			return refuse(BadRequest, errTwo)
+		}
+	}
+	if v := c.r.Header["Expect"]; v != nil && (len(v) > 1 || !strings.EqualFold(v[0], "100-continue")) {
+		return refuse(UnknownExpectation, nil) // over HTTP/1.1 net/http says so itself
+	}
 	lines := 0
 	for _, values := range c.r.Header {
 		lines += len(values)
@@ -186,6 +219,9 @@ func (c *call) hold() error {
 	}
 	return nil
 }
+
+// errTwo is a call that two readers could take for different ones: RFC 9113 sections 8.3.1 and 8.1.1.
+var errTwo = errors.New("a host beside :authority, or two content-lengths")
 
 // errPath is a :path that HTTP/2 has no room for: RFC 9113 section 8.3.1.
 var errPath = errors.New(":path is no path")
@@ -210,6 +246,7 @@ func (c *call) forward() {
 		return
 	}
 	defer route.underWay.Add(-1)
+	defer c.unbind()
 	c.proxy.ServeHTTP(&c.w, c.r)
 }
 
@@ -219,7 +256,7 @@ func (c *call) rewrite(pr *httputil.ProxyRequest) {
 	out, route, table := pr.Out, c.Route, c.Snapshot.Routes
 	h := out.Header
 	stripManaged(h, table.certificateHeader)
-	if !strings.EqualFold(h.Get("Upgrade"), "websocket") {
+	if !c.upgradable(out) {
 		delete(h, "Upgrade")
 		delete(h, "Connection")
 	}
@@ -243,7 +280,7 @@ func (c *call) rewrite(pr *httputil.ProxyRequest) {
 		h["X-Sallyport-Subject"] = []string{headerText(c.Claims.Subject)}
 	}
 
-	out.Trailer = nil // a trailer could carry what a header may not
+	out.Trailer = trailersFor(c.r, table.certificateHeader)
 	// Whoever is admitted may send its body: net/http says 100 Continue when it is first read. A backend that never says
 	// so would cost a second of waiting.
 	delete(h, "Expect")
@@ -252,13 +289,42 @@ func (c *call) rewrite(pr *httputil.ProxyRequest) {
 	}
 	if out.Body != nil {
 		c.body = &body{
-			ReadCloser: out.Body, most: route.MaxBody, rate: c.gateway.guard.limits.BodyRate,
+			ReadCloser: out.Body, most: route.MaxBody, rate: c.gateway.guard.limits.BodyRate, grace: c.gateway.cfg.timing.bodyGrace,
+			in: c.r, trailer: out.Trailer,
 		}
 		if c.body.rate > 0 {
 			c.body.deadline = http.NewResponseController(c.w.ResponseWriter)
 		}
 		out.Body = c.body
 	}
+	pr.Out = c.bind(out)
+}
+
+// upgradable tells whether the call asks to become a WebSocket (RFC 6455 section 4.1) and the backend may be asked. Any
+// other protocol would be a tunnel that nobody looks into.
+func (c *call) upgradable(out *http.Request) bool {
+	return len(c.r.Header["Upgrade"]) == 1 && strings.EqualFold(out.Header.Get("Upgrade"), "websocket") && c.r.Method == http.MethodGet && c.r.ProtoMajor == 1 &&
+		c.r.ProtoAtLeast(1, 1) && out.Body == nil && c.Route.Upstream.Protocol == HTTP1
+}
+
+// trailersFor are the trailers that the client has announced and the backend may get, without values yet. They may carry
+// nothing that frames, routes or authenticates a call (RFC 9110 section 6.5.1), and no header that is managed.
+func trailersFor(in *http.Request, certificateHeader string) http.Header {
+	switch in.Method {
+	case http.MethodPost, http.MethodPut, http.MethodPatch:
+	default:
+		return nil // the transport may read such a call's body while it writes the head
+	}
+	var t http.Header
+	for name := range in.Trailer {
+		if httpguts.ValidTrailerHeader(name) && !isManaged(name, certificateHeader) && !framing[plainName(name)] {
+			if t == nil {
+				t = http.Header{}
+			}
+			t[name] = nil
+		}
+	}
+	return t
 }
 
 // setOrigin tells the backend where the call comes from. What the client says of that counts only from a load balancer.
@@ -269,8 +335,8 @@ func (c *call) setOrigin(out, in http.Header) {
 	}
 	trace := "00-" + c.ID + "-" + newID()[:16] + "-00"
 	if c.Balancer {
-		if before := in["X-Forwarded-For"]; len(before) > 0 {
-			source = strings.Join(before, ", ") + ", " + source
+		if before := strings.Join(in["X-Forwarded-For"], ", "); strings.Trim(before, ", \t") != "" {
+			source = before + ", " + source
 		}
 		if v := in["X-Forwarded-Host"]; len(v) == 1 {
 			host = v[0]
@@ -325,7 +391,11 @@ func (c *call) roundTrip(out *http.Request) (*http.Response, error) {
 			Opaque:   strings.TrimSuffix(u.EscapedPath(), "/") + c.ResourcePath,
 			RawQuery: c.Query, ForceQuery: c.HasQuery,
 		}
-		res, err := route.transport.RoundTrip(out)
+		transport := route.transport
+		if out.Header["Upgrade"] != nil {
+			transport = route.upgrades
+		}
+		res, err := transport.RoundTrip(out)
 		if err == nil || out.Body != nil || i == len(urls)-1 || !neverReached(err) || out.Context().Err() != nil {
 			return res, err
 		}
@@ -347,16 +417,51 @@ func neverReached(err error) bool {
 }
 
 func (c *call) modifyResponse(res *http.Response) error {
+	if res.StatusCode < 100 {
+		return errAnswer // net/http would panic
+	}
+	if res.StatusCode == http.StatusNoContent {
+		delete(res.Header, "Content-Length") // RFC 9110 section 8.6; an HTTP/2 client would wait for that much
+	}
+	for name := range res.Header {
+		if !httpguts.ValidHeaderFieldName(name) {
+			return errAnswer // "Content-Length : 3": net/http overlooks it, another reader may not
+		}
+	}
+	if res.StatusCode == http.StatusSwitchingProtocols {
+		if asked := res.Request.Header.Get("Upgrade"); asked == "" || !strings.EqualFold(asked, res.Header.Get("Upgrade")) {
+			return errSwitch // ReverseProxy would refuse it, too, but keep the connection open
+		}
+	}
+	if c.unfinished() {
+		// It goes on to the backend, so that the connection cannot be used again. If it could, net/http would take what is
+		// left of the body for itself before it sends the answer's head.
+		c.w.last = true
+	}
+	if stream := res.StatusCode == http.StatusSwitchingProtocols || endless(res.Header); stream || res.ContentLength < 0 {
+		c.follow(stream)
+	}
+	if len(res.Trailer) > 0 && c.r.ProtoMajor == 1 && c.r.ProtoAtLeast(1, 1) && c.r.Method != http.MethodHead {
+		delete(res.Header, "Content-Length") // HTTP/1.1 has trailers in chunked bodies alone
+	}
 	res.Header["X-Request-Id"] = []string{c.ID}
 	setRateLimit(res.Header, c.Allowance)
 	return nil
 }
+
+var errSwitch = errors.New("the backend switched to a protocol that it was not asked for")
+
+var errAnswer = errors.New("the backend's answer has a status or a header name that is none")
 
 // fail answers for a backend that did not.
 func (c *call) fail(err error) {
 	var timeout net.Error
 	reason := BackendUnreachable
 	switch {
+	case c.brokenOff():
+		reason = InvalidCredentials
+	case c.body != nil && c.body.late():
+		reason, err = BodyTooSlow, errors.Join(err, errClientBody) // for net/http it is as if the client had gone
 	case c.r.Context().Err() != nil:
 		reason = ClientGone
 	case c.body != nil && c.body.bad.Load() != nil:
@@ -412,7 +517,9 @@ type writer struct {
 	status  int
 	written int64
 	last    bool          // this answer ends the connection
+	old     bool          // a client of HTTP/1.0, which must not get interim answers (RFC 9110 section 15.2)
 	rate    int           // bytes a second that the client has to take; 0: any number
+	grace   time.Duration // before that counts
 	waited  time.Duration // for the client
 	bounded bool          // a deadline is set
 }
@@ -420,6 +527,9 @@ type writer struct {
 func (w *writer) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
 func (w *writer) WriteHeader(status int) {
+	if status < 200 && status != http.StatusSwitchingProtocols && w.old {
+		return
+	}
 	if status >= 200 || status == http.StatusSwitchingProtocols {
 		w.status = status
 		if w.last {
@@ -439,7 +549,7 @@ func (w *writer) Write(b []byte) (int, error) {
 		return n, err
 	}
 	began := time.Now()
-	_ = http.NewResponseController(w.ResponseWriter).SetWriteDeadline(began.Add(allowance(w.written, w.rate) - w.waited))
+	_ = http.NewResponseController(w.ResponseWriter).SetWriteDeadline(began.Add(w.grace + worth(w.written, w.rate) - w.waited))
 	w.bounded = true
 	n, err := w.ResponseWriter.Write(b)
 	w.waited += time.Since(began)
@@ -454,10 +564,9 @@ func (w *writer) unbind() {
 	}
 }
 
-// allowance is how long a client may keep us waiting for so many bytes of a body: the grace, and what they are worth at
-// the rate.
-func allowance(bytes int64, rate int) time.Duration {
-	return bodyGrace + time.Duration(float64(bytes)/float64(rate)*float64(time.Second))
+// worth is how long a client may keep us waiting, after its grace, for so many bytes of a body at the rate.
+func worth(bytes int64, rate int) time.Duration {
+	return time.Duration(float64(bytes) / float64(rate) * float64(time.Second))
 }
 
 // Hijack is what an upgrade takes the connection over with.
@@ -472,11 +581,17 @@ type body struct {
 	io.ReadCloser
 	most   int64         // bytes; 0: any number
 	rate   int           // bytes a second; 0: any
+	grace  time.Duration // before that counts
 	waited time.Duration // for the client
 	read   atomic.Int64
+	ended  atomic.Bool            // it was read whole
 	bad    atomic.Pointer[Reason] // why it cannot be had whole
 
+	in      *http.Request // whose body it is; net/http fills in its trailers at the end
+	trailer http.Header   // what the backend gets of them
+
 	mu       sync.Mutex
+	due      time.Time                // when the read that is waiting has to have something; zero: none is
 	deadline *http.ResponseController // nil: there is none, or the call has ended and the connection carries others
 }
 
@@ -495,12 +610,24 @@ func (b *body) wait(began time.Time) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.deadline != nil {
-		_ = b.deadline.SetReadDeadline(began.Add(allowance(b.read.Load(), b.rate) - b.waited))
+		b.due = began.Add(b.grace + worth(b.read.Load(), b.rate) - b.waited)
+		_ = b.deadline.SetReadDeadline(b.due)
 	}
 }
 
-// bodyGrace is how long a client may take before its rate counts.
-const bodyGrace = 10 * time.Second
+// late tells whether the client keeps a read waiting for longer than it may.
+func (b *body) late() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return !b.due.IsZero() && !time.Now().Before(b.due)
+}
+
+// came ends the wait.
+func (b *body) came() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.due = time.Time{}
+}
 
 var (
 	errClientBody   = errors.New("the client's body could not be had whole")
@@ -512,6 +639,9 @@ func (b *body) Read(p []byte) (int, error) {
 	b.wait(began)
 	n, err := b.ReadCloser.Read(p)
 	b.waited += time.Since(began)
+	if b.rate > 0 && !errors.Is(err, os.ErrDeadlineExceeded) {
+		b.came()
+	}
 	total := b.read.Add(int64(n))
 	switch {
 	case b.most > 0 && total > b.most:
@@ -520,6 +650,10 @@ func (b *body) Read(p []byte) (int, error) {
 	case err == nil:
 	case err == io.EOF:
 		b.leave() // the connection is watched for the client's leaving from now on, without a deadline
+		for name := range b.trailer {
+			b.trailer[name] = b.in.Trailer[name]
+		}
+		b.ended.Store(true)
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		b.fault(BodyTooSlow)
 	case !errors.Is(err, http.ErrBodyReadAfterClose) && !errors.Is(err, context.Canceled):

@@ -3,6 +3,7 @@
 package gateway
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"log/slog"
@@ -22,6 +23,8 @@ type Config struct {
 	DrainTimeout time.Duration    // how long Run waits for calls under way when it ends; 0 means 30 s
 	Limits       Limits
 	Connections  ConnectionObserver // told of connections that were turned away; nil: nobody is
+
+	timing timing // zero fields: the defaults; tests hasten them
 }
 
 // A ConnectionObserver hears why a connection was turned away before its first call: connections, connections_per_source,
@@ -36,11 +39,26 @@ func (o ConnectionObserver) refused(why string) {
 
 // Limits of what a client may take, whatever it sends.
 const (
-	maxHeaderBytes    = 64 << 10         // of a request's head; more is answered with 431
-	readHeaderTimeout = 10 * time.Second // for a request's head, and for the TLS handshake
-	idleTimeout       = 60 * time.Second // between calls on a connection
-	maxStreams        = 100              // calls at once on an HTTP/2 connection
+	maxHeaderBytes = 64 << 10 // of a request's head; more is answered with 431
+	maxStreams     = 100      // calls at once on an HTTP/2 connection
 )
+
+// A timing is how long clients may keep the gateway waiting.
+type timing struct {
+	readHeader time.Duration // for a request's head, and for the TLS handshake; 0: 10 s
+	idle       time.Duration // between calls on a connection; 0: 60 s
+	bodyGrace  time.Duration // before a body's rate counts; 0: 10 s
+	recheck    time.Duration // and how often the right of an open stream is judged though nothing has been swapped; 0: 10 s
+}
+
+func (t timing) withDefaults() timing {
+	return timing{
+		readHeader: cmp.Or(t.readHeader, 10*time.Second),
+		idle:       cmp.Or(t.idle, 60*time.Second),
+		bodyGrace:  cmp.Or(t.bodyGrace, 10*time.Second),
+		recheck:    cmp.Or(t.recheck, 10*time.Second),
+	}
+}
 
 // handshakeLines is how many refused handshakes are logged a second.
 const handshakeLines = 10
@@ -72,6 +90,7 @@ type Snapshot struct {
 	Routes    *Table
 	Clients   *Clients
 	listeners map[string]*Listener // by address
+	replaced  chan struct{}        // closed when another one is in force
 }
 
 // listener is the state of the socket's listener that belongs to the snapshot; of one that drains, its last.
@@ -94,7 +113,8 @@ func New(cfg Config) *Gateway {
 	if g.cfg.DrainTimeout == 0 {
 		g.cfg.DrainTimeout = 30 * time.Second
 	}
-	g.snapshot.Store(&Snapshot{Routes: &Table{}, Clients: &Clients{}})
+	g.cfg.timing = cfg.timing.withDefaults()
+	g.snapshot.Store(&Snapshot{Routes: &Table{}, Clients: &Clients{}, replaced: make(chan struct{})})
 	g.calls.New = func() any { return new(call) }
 	g.guard = guard{limits: cfg.Limits.withDefaults(), sources: map[netip.Addr]int{}, conns: map[*countedConn]struct{}{}}
 	g.handshakeLog = rate.NewLimiter(handshakeLines, handshakeLines)
@@ -137,7 +157,8 @@ func (g *Gateway) SetClients(clients *Clients) {
 
 func (g *Gateway) put(routes *Table, clients *Clients, listeners map[string]*Listener) {
 	g.upstream.attach(routes)
-	g.snapshot.Store(&Snapshot{routes, clients, listeners})
+	last := g.snapshot.Swap(&Snapshot{routes, clients, listeners, make(chan struct{})})
+	close(last.replaced)
 	g.upstream.retain(routes)
 }
 

@@ -125,7 +125,14 @@ func watchMemory(short *atomic.Bool, stop <-chan struct{}) {
 	if limit == math.MaxInt64 {
 		return
 	}
-	sample := []metrics.Sample{{Name: "/memory/classes/total:bytes"}, {Name: "/memory/classes/heap/released:bytes"}, {Name: "/memory/classes/heap/free:bytes"}}
+	// What lives, and not what the collector has yet to find: with a limit it lets garbage grow up to it.
+	sample := []metrics.Sample{
+		{Name: "/memory/classes/total:bytes"},
+		{Name: "/memory/classes/heap/released:bytes"},
+		{Name: "/memory/classes/heap/free:bytes"},
+		{Name: "/memory/classes/heap/objects:bytes"},
+		{Name: "/gc/heap/live:bytes"},
+	}
 	tick := time.NewTicker(memoryInterval)
 	defer tick.Stop()
 	for {
@@ -135,7 +142,10 @@ func watchMemory(short *atomic.Bool, stop <-chan struct{}) {
 		case <-tick.C:
 		}
 		metrics.Read(sample)
-		used := float64(sample[0].Value.Uint64() - sample[1].Value.Uint64() - sample[2].Value.Uint64())
+		used := float64(sample[4].Value.Uint64())
+		for i, sign := range []float64{1, -1, -1, -1} {
+			used += sign * float64(sample[i].Value.Uint64())
+		}
 		switch {
 		case used > memoryHigh*float64(limit):
 			short.Store(true)

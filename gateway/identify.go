@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"sallyport/gateway/clientcert"
 	"sallyport/listenerprofiles"
@@ -28,7 +29,8 @@ type identity struct {
 	listener    *Listener
 	profile     *listenerprofiles.Profile // nil: plain HTTP
 	certificate *clientcert.Certificate   // of the handshake; nil if there was none, or if it is a load balancer's
-	believed    bool                      // a load balancer that speaks for its clients
+	known       bool                      // by its address it is a load balancer
+	balancer    *clientcert.Certificate   // its own, if it showed a load balancer's; nil if not
 }
 
 // identify finds the certificate that the caller has shown and the profile it came through, both by the listener's
@@ -45,7 +47,7 @@ func (g *Gateway) identify(x *Exchange) error {
 		}
 	}
 	x.Certificate = id.certificate
-	if !id.believed {
+	if !id.believed(g.now()) {
 		return nil
 	}
 	x.Balancer = true
@@ -95,10 +97,21 @@ func (g *Gateway) identity(c *conn, l *Listener) *identity {
 	if l.Door == nil {
 		return id
 	}
-	balancer := id.certificate != nil && l.Door.IsBalancer(c.chain, g.now())
-	id.believed = l.Door.Knows(c.peer.Addr()) && (balancer || !l.DoorByCertificate)
-	if balancer {
+	id.known = l.Door.Knows(c.peer.Addr())
+	if id.certificate != nil {
+		id.balancer = l.Door.Balancer(c.chain, g.now())
+	}
+	if id.balancer != nil {
 		id.certificate = nil
 	}
 	return id
+}
+
+// believed tells whether the other end is, at now, a load balancer that speaks for its clients. Its own certificate may
+// end while the connection lives.
+func (id *identity) believed(now time.Time) bool {
+	if !id.known {
+		return false
+	}
+	return !id.listener.DoorByCertificate || id.balancer != nil && id.balancer.Check(now) == nil
 }

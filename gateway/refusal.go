@@ -37,6 +37,7 @@ const (
 	BackendBusy                        // as many calls under way as upstream.maxCalls allows
 	Overloaded                         // the gateway is short of memory
 	Loop                               // the call has been through this gateway already
+	UnknownExpectation                 // an Expect that is not 100-continue
 	reasons
 )
 
@@ -74,6 +75,7 @@ var answers = [reasons]answer{
 	BackendBusy:          {"backend_busy", 503, "503", "Service Unavailable", "The API's backend has as many calls as it may. Try again after the time in Retry-After."},
 	Overloaded:           {"overloaded", 503, "503", "Service Unavailable", "The gateway has too much to do. Try again after the time in Retry-After."},
 	Loop:                 {"loop", 508, "508", "Loop Detected", "The call has been through this gateway before: an API's upstream leads back to it."},
+	UnknownExpectation:   {"unknown_expectation", 417, "417", "Expectation Failed", "The gateway meets no expectation but 100-continue."},
 	ClientGone:           {"client_gone", 499, "499", "Client Closed Request", "The client closed the connection before the answer."},
 }
 

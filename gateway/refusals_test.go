@@ -142,15 +142,28 @@ func TestEveryRefusal(t *testing.T) {
 
 	// Whatever reasons there are, they are all above, or named here with the test that has them.
 	elsewhere := []string{
-		"client_gone",   // TestClientGone
-		"body_too_slow", // takes its time
-		"overloaded",    // needs a memory limit
+		"client_gone",         // TestClientGone
+		"body_too_slow",       // takes its time
+		"overloaded",          // needs a memory limit
+		"unknown_expectation", // TestUnknownExpectation
 	}
 	for reason := gateway.Reason(1); reason.String() != "internal"; reason++ {
 		name := reason.String()
 		if !slices.Contains(elsewhere, name) && !slices.ContainsFunc(all, func(r refusal) bool { return r.reason == name }) {
 			t.Errorf("no call provokes %s", name)
 		}
+	}
+}
+
+// TestUnknownExpectation: an Expect that nobody can meet is refused, over HTTP/1.1 by net/http itself.
+func TestUnknownExpectation(t *testing.T) {
+	f := newFixture(t)
+	f.denied(t, 417, "417", func() answer {
+		return f.dialHTTP2(t, nil, "open.test").get(t, "/pub/1.0/x", "open.test", "expect", "miracles")
+	})
+	before := f.backend.calls.Load()
+	if a := f.dial(t, nil, "open.test").get(t, "/pub/1.0/x", "open.test", "Expect: miracles"); a.status != 417 || f.backend.calls.Load() != before {
+		t.Errorf("HTTP/1.1: status %d", a.status)
 	}
 }
 

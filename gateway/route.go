@@ -25,7 +25,7 @@ type Route struct {
 	Context        string   // "/orders": it answers at /orders/VERSION and below
 	DefaultVersion bool     // and at /orders and below
 	Hosts          []string // normalised; none: any
-	Listeners      []string // by name; none: every TLS listener, and the plain ones if no certificate can be asked for
+	Listeners      []string // by name; none: every TLS listener, and those plain ones with a Door, or all if no certificate can be asked for
 
 	Security             policy.Security // of the API; what a resource demands stands with the resource
 	KeyManagers          []string        // whose tokens are good; nil: all
@@ -41,6 +41,7 @@ type Route struct {
 	next      *atomic.Uint32 // the upstream's turn
 	underWay  *atomic.Int64
 	transport *http.Transport
+	upgrades  *http.Transport
 }
 
 // A Resource is a part of an API with rules of its own.
@@ -172,13 +173,13 @@ func below(path string, end int) string {
 	return path[end:]
 }
 
-// servedBy holds Listeners. An API that asks for certificates is on a plain listener only if it is named there: no
-// certificate can come in that way.
+// servedBy holds Listeners. An API that asks for certificates is on a plain listener only if it is named there or load
+// balancers may speak for clients: no other certificate can come in that way.
 func (r *Route) servedBy(l *Listener) bool {
 	if len(r.Listeners) > 0 {
 		return slices.Contains(r.Listeners, l.Name)
 	}
-	return l.Profiles != nil || r.Security.Certificate == policy.Off
+	return l.Profiles != nil || l.Door != nil || r.Security.Certificate == policy.Off
 }
 
 // OpenResources names what of the route needs no credential, as "METHODS PATH"; for reports.

@@ -48,12 +48,16 @@ func (g *Gateway) open(l *Listener) (*socket, error) {
 	s.server = &http.Server{
 		Handler:                      s,
 		DisableGeneralOptionsHandler: true, // or net/http would answer OPTIONS * itself
-		ReadHeaderTimeout:            readHeaderTimeout,
-		IdleTimeout:                  idleTimeout,
+		ReadHeaderTimeout:            g.cfg.timing.readHeader,
+		IdleTimeout:                  g.cfg.timing.idle,
 		MaxHeaderBytes:               maxHeaderBytes,
-		HTTP2:                        &http.HTTP2Config{MaxConcurrentStreams: maxStreams},
+		HTTP2:                        &http.HTTP2Config{MaxConcurrentStreams: maxStreams, WriteByteTimeout: g.cfg.timing.idle}, // for a client that takes nothing, no stream's deadline counts
 		ErrorLog:                     log.New(serverLog{g.log}, "", 0),
 		ConnContext:                  s.connContext,
+	}
+	if g.guard.limits.BodyRate > 0 {
+		// A client that takes nothing at all holds up all its streams, and the end of each of them.
+		s.server.HTTP2.WriteByteTimeout = g.cfg.timing.bodyGrace
 	}
 	return s, nil
 }
@@ -136,9 +140,9 @@ func (s *socket) hand(c net.Conn) {
 	}
 }
 
-// handshake does the handshake of one connection, for at most readHeaderTimeout.
+// handshake does the handshake of one connection, for at most timing.readHeader.
 func (s *socket) handshake(c net.Conn) {
-	ctx, cancel := context.WithTimeout(s.life, readHeaderTimeout)
+	ctx, cancel := context.WithTimeout(s.life, s.gateway.cfg.timing.readHeader)
 	defer cancel()
 	conn := tls.Server(c, s.tls)
 	err := conn.HandshakeContext(ctx)

@@ -23,7 +23,15 @@ const (
 // to the next as long as a route wants it.
 type transports struct {
 	mu   sync.Mutex
-	pool map[transportKey]*http.Transport
+	pool map[transportKey]backendPool
+}
+
+// A backendPool is the connections to backends that are reached in the same way.
+type backendPool struct {
+	calls *http.Transport
+	// upgrades takes a connection for each call that asks for another protocol, and gives none back: after an answer that
+	// two readers may read differently, the next call must not meet a tunnel (CVE-2026-71324).
+	upgrades *http.Transport
 }
 
 type transportKey struct {
@@ -37,17 +45,20 @@ func (t *transports) attach(table *Table) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.pool == nil {
-		t.pool = map[transportKey]*http.Transport{}
+		t.pool = map[transportKey]backendPool{}
 	}
 	for _, r := range table.routes {
 		if r.transport != nil {
 			continue // the table is in force already
 		}
 		key := transportKey{r.Upstream.Timeout, r.Upstream.Protocol, r.Upstream.TLSDigest}
-		if t.pool[key] == nil {
-			t.pool[key] = newTransport(r.Upstream)
+		pool, ok := t.pool[key]
+		if !ok {
+			pool = backendPool{newTransport(r.Upstream), newTransport(r.Upstream)}
+			pool.upgrades.DisableKeepAlives = true
+			t.pool[key] = pool
 		}
-		r.transport = t.pool[key]
+		r.transport, r.upgrades = pool.calls, pool.upgrades
 	}
 }
 
@@ -59,10 +70,10 @@ func (t *transports) retain(table *Table) {
 	for _, r := range table.routes {
 		used[r.transport] = true
 	}
-	for key, transport := range t.pool {
-		if !used[transport] {
+	for key, pool := range t.pool {
+		if !used[pool.calls] {
 			delete(t.pool, key)
-			transport.CloseIdleConnections()
+			pool.calls.CloseIdleConnections()
 		}
 	}
 }

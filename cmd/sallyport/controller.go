@@ -57,6 +57,8 @@ const (
 // sweepInterval is how often the allowances of certificates and APIs that are gone are let go.
 const sweepInterval = time.Minute
 
+func whatKeys(keyManager string) string { return "keys of " + keyManager }
+
 func whatProfiles(listener string) string { return "profiles of listener " + listener }
 
 func newController(cfg *config.Config, log *slog.Logger, metrics *observe.Metrics, access *accessLog) *controller {
@@ -66,10 +68,15 @@ func newController(cfg *config.Config, log *slog.Logger, metrics *observe.Metric
 		unwatch: func() {}, untoken: func() {}, unfollow: func() {},
 	}
 	c.parent, c.cancel = context.WithCancel(context.Background())
+	connections := affordable(cfg.Limits.Connections, descriptorLimit())
+	if connections < cfg.Limits.Connections {
+		log.Warn("fewer connections than limits.connections are accepted, since the system allows too few open files (ulimit -n)",
+			"allowed", cfg.Limits.Connections, "accepted", connections)
+	}
 	c.gateway = gateway.New(gateway.Config{
 		Log: log, DrainTimeout: drainTimeout(cfg), Observe: c.observe, Connections: metrics.ConnectionRefused,
 		Limits: gateway.Limits{
-			Connections: cfg.Limits.Connections, ConnectionsPerSource: cfg.Limits.ConnectionsPerSource, Handshakes: cfg.Limits.Handshakes,
+			Connections: connections, ConnectionsPerSource: cfg.Limits.ConnectionsPerSource, Handshakes: cfg.Limits.Handshakes,
 			HeaderLines: cfg.Limits.HeaderCount, BodyRate: cfg.Limits.BodyRate,
 		},
 	})
@@ -97,7 +104,7 @@ func (c *controller) observe(x *gateway.Exchange) {
 
 // start loads everything for the first time and opens the listeners. Whatever is wrong is an error now.
 func (c *controller) start(ctx context.Context) error {
-	next, report, err := loadAll(ctx, c.current.Config, assembly.Options{Log: c.log, Limits: c.limits, StoreLooked: c.storeLooked})
+	next, report, err := loadAll(ctx, c.current.Config, assembly.Options{Log: c.log, Limits: c.limits, StoreLooked: c.storeLooked, KeysLooked: c.keysLooked})
 	if err != nil {
 		return err
 	}
@@ -209,19 +216,24 @@ func (c *controller) reload(ctx context.Context, all bool) {
 // errRestless is a configuration that changes at each look.
 var errRestless = errors.New("the configuration's files are still being written")
 
+// restPause and restTries are how long apart two looks are, and how often it is looked.
+const (
+	restPause = 200 * time.Millisecond
+	restTries = 10
+)
+
 // rest loads the configuration until two looks in a row read the same: files are replaced one after the other, and some
 // are written slowly. One that does not rest is left for the next time.
 func (c *controller) rest(ctx context.Context, current *config.Config) (*config.Config, error) {
-	const pause, tries = 200 * time.Millisecond, 10
 	cfg, err := config.Load(current.File)
 	if err == nil && cfg.Digest() == current.Digest() || err != nil && err.Error() == c.refused {
 		return cfg, err
 	}
-	for range tries {
+	for range restTries {
 		select {
 		case <-ctx.Done():
 			return nil, errRestless
-		case <-time.After(pause):
+		case <-time.After(restPause):
 		}
 		before, problem := cfg, err
 		cfg, err = config.Load(current.File)
@@ -261,7 +273,9 @@ func (c *controller) reloadConfig(ctx context.Context, all bool) {
 		}
 		return
 	}
-	if err := c.replace(ctx, current, cfg); err != nil {
+	if err := c.replace(ctx, current, cfg, all); errors.Is(err, errRestless) {
+		return
+	} else if err != nil {
 		c.refuse(all, err)
 		return
 	}
@@ -274,8 +288,8 @@ func (c *controller) reloadConfig(ctx context.Context, all bool) {
 }
 
 // replace puts cfg into force in the place of current, or changes nothing.
-func (c *controller) replace(ctx context.Context, current *assembly.Assembly, cfg *config.Config) error {
-	next, err := assembly.Load(ctx, cfg, assembly.Options{Log: c.log, Limits: c.limits, StoreLooked: c.storeLooked, Last: current})
+func (c *controller) replace(ctx context.Context, current *assembly.Assembly, cfg *config.Config, asked bool) error {
+	next, err := c.assemble(ctx, current, cfg, asked)
 	if err != nil {
 		return err
 	}
@@ -290,6 +304,46 @@ func (c *controller) replace(ctx context.Context, current *assembly.Assembly, cf
 		err = errors.Join(err, next.Close())
 	}
 	return err
+}
+
+// assemble makes what serves by cfg. Unless somebody asked, it does so until the stores and files that cfg names have been
+// the same twice in a row, as rest does with those of cfg itself: half a PEM file is a good one.
+func (c *controller) assemble(ctx context.Context, current *assembly.Assembly, cfg *config.Config, asked bool) (*assembly.Assembly, error) {
+	options := assembly.Options{Log: c.log, Limits: c.limits, StoreLooked: c.storeLooked, KeysLooked: c.keysLooked, Last: current}
+	next, err := assembly.Load(ctx, cfg, options)
+	if asked || err != nil && err.Error() == c.refused {
+		return next, err
+	}
+	for range restTries {
+		select {
+		case <-ctx.Done():
+			_ = c.discard(next, current)
+			return nil, errRestless
+		case <-time.After(restPause):
+		}
+		before, problem := next, err
+		if before != nil {
+			options.Last = before
+		}
+		next, err = assembly.Load(ctx, cfg, options)
+		if next != nil && before != nil && next.Same(before) || err != nil && problem != nil && err.Error() == problem.Error() {
+			return next, err
+		}
+		if next == nil {
+			options.Last = current
+			_ = c.discard(before, current)
+		}
+	}
+	_ = c.discard(next, current)
+	return nil, errRestless
+}
+
+// discard closes what next does not share with current.
+func (c *controller) discard(next, current *assembly.Assembly) error {
+	if next == nil || next.Store == current.Store {
+		return nil
+	}
+	return next.Close() // nothing was written
 }
 
 // refuse tells of a configuration that is not good: once, and again if somebody asked for the reload.
@@ -330,6 +384,9 @@ func (c *controller) adopt(next *assembly.Assembly, report assembly.ClientReport
 		c.begin(ctx, w.Run)
 	}
 	if next.Tokens != last.Tokens {
+		for _, k := range last.Config.KeyManagers {
+			c.mended(whatKeys(k.Name)) // as with profiles
+		}
 		c.untoken()
 		ctx, c.untoken = context.WithCancel(c.parent)
 		if next.Tokens != nil {
@@ -368,6 +425,16 @@ func (c *controller) storeLooked(err error) {
 		c.metrics.ReloadFailed(whatStore, err)
 		c.log.Error("the store cannot be read; the registered certificates serve on as they were", "error", err)
 	}
+}
+
+// keysLooked hears of each new reason why keys could not be read, and of the first time that they can be again. The keys
+// that were read last serve on, as the log says.
+func (c *controller) keysLooked(keyManager string, err error) {
+	if err == nil {
+		c.mended(whatKeys(keyManager))
+		return
+	}
+	c.metrics.ReloadFailed(whatKeys(keyManager), err)
 }
 
 func (c *controller) watcher(p listenerprofiles.Config, first *listenerprofiles.Set) *listenerprofiles.Watcher {

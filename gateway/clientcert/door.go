@@ -51,14 +51,16 @@ func (d *Door) Knows(peer netip.Addr) bool {
 	return slices.ContainsFunc(d.cfg.Balancers, func(p netip.Prefix) bool { return p.Contains(peer) })
 }
 
-// IsBalancer tells whether the certificate that a peer proved to hold is a load balancer's own. Such a certificate is
-// never a client's.
-func (d *Door) IsBalancer(chain []*x509.Certificate, now time.Time) bool {
+// Balancer is the certificate that a peer proved to hold, if it is a load balancer's own; else nil. Such a certificate is
+// never a client's. Whether it still is one at a later moment, Check tells.
+func (d *Door) Balancer(chain []*x509.Certificate, now time.Time) *Certificate {
 	if len(chain) == 0 || d.cfg.BalancerTrust == nil {
-		return false
+		return nil
 	}
-	_, err := d.cfg.BalancerTrust.Verify(chain, now)
-	return err == nil
+	if c := fromChain(chain, d.cfg.BalancerTrust, now); c.err == nil {
+		return c
+	}
+	return nil
 }
 
 // ErrAmbiguous is a call with more than one certificate in its headers: nobody can say which is the client's.

@@ -58,6 +58,9 @@ func (f Format) parse(value string) ([][]byte, error) {
 	case XFCC:
 		return parseXFCC(value)
 	case ALB:
+		if strings.ContainsAny(value, " \t") {
+			return nil, errors.New("certificate header has white space, which is escaped there")
+		}
 		text, err := unescape(value)
 		if err != nil {
 			return nil, err
@@ -138,6 +141,9 @@ func parsePEM(text []byte, most int) ([][]byte, error) {
 func parseByteSequence(value string) ([]byte, error) {
 	if len(value) < 3 || value[0] != ':' || value[len(value)-1] != ':' {
 		return nil, errors.New("certificate header is no byte sequence")
+	}
+	if strings.ContainsAny(value, "\r\n") { // which encoding/base64 overlooks
+		return nil, errBase64
 	}
 	der, err := base64.StdEncoding.Strict().DecodeString(value[1 : len(value)-1])
 	if err != nil {

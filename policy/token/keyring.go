@@ -24,6 +24,7 @@ type keyring struct {
 
 	now   func() time.Time
 	log   *slog.Logger
+	told  func(error)
 	tasks *tasks
 
 	set atomic.Pointer[keySet] // nil until the first good answer
@@ -51,7 +52,11 @@ func newKeyring(km KeyManager, cfg Config, tasks *tasks) (*keyring, error) {
 		maxAge:   cfg.MaxAge,
 		now:      cfg.Now,
 		log:      cfg.Log.With("keyManager", km.Name),
+		told:     func(error) {},
 		tasks:    tasks,
+	}
+	if cfg.Looked != nil {
+		r.told = func(err error) { cfg.Looked(km.Name, err) }
 	}
 	if strings.Contains(km.JWKS, "://") {
 		remote, err := newRemote(km.JWKS, km.CAFile)
@@ -245,6 +250,7 @@ func (r *keyring) note(ctx context.Context, err error) {
 	if err == nil {
 		if r.lastWord != "" {
 			r.log.Info("keys can be read again")
+			r.told(nil)
 		}
 		r.failures, r.lastWord = 0, ""
 		return
@@ -258,6 +264,7 @@ func (r *keyring) note(ctx context.Context, err error) {
 		}
 		r.log.Warn("keys could not be read", "err", err, "kept", kept)
 		r.lastWord = word
+		r.told(err)
 	}
 }
 

@@ -72,6 +72,10 @@ type Config struct {
 	Now func() time.Time // the clock that judges tokens; nil means time.Now
 	Log *slog.Logger     // what happens to keys; nil means nowhere
 
+	// Looked hears of each new reason why a key manager's keys could not be read anew, and nil when they can be again; nil
+	// means that nobody does. It must not call the Verifier.
+	Looked func(keyManager string, err error)
+
 	// CacheSize is how many verified tokens are remembered; 0 means 65,536. One longer than 1 KiB counts as several.
 	CacheSize int
 

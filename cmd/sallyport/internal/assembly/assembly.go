@@ -35,6 +35,9 @@ type Options struct {
 	Last   *Assembly        // what serves now: whatever did not change is taken over from it
 	// StoreLooked hears of each look at a watched store that failed, and nil when one succeeds again; nil: nobody does.
 	StoreLooked func(error)
+	// KeysLooked hears of each new reason why a key manager's keys could not be read, and nil when they can be again; nil:
+	// nobody does.
+	KeysLooked func(keyManager string, err error)
 	// ReadOnly looks at the store without changing it. A store that does not exist yet is then an empty one.
 	ReadOnly bool
 }
@@ -348,7 +351,10 @@ func (a *Assembly) loadTokens(opts Options, problems *problems) {
 		a.Tokens = opts.Last.Tokens // its keys and its cache are still good
 		return
 	}
-	cfg := token.Config{Log: opts.Log, FilePoll: a.Config.MutualSSL.CertificateReloadPeriod}
+	cfg := token.Config{Log: opts.Log, FilePoll: a.Config.MutualSSL.CertificateReloadPeriod, Looked: opts.KeysLooked}
+	if opts.Last != nil {
+		cfg.Last = opts.Last.Tokens // the keys that come from elsewhere need not be had anew
+	}
 	if opts.Last != nil {
 		cfg.Last = opts.Last.Tokens // the keys of the key managers that stay
 	}
@@ -493,6 +499,11 @@ func (a *Assembly) Stale() bool {
 		}
 	}
 	return false
+}
+
+// Same tells whether b was made of the same as a, if one of them was Last when the other was made.
+func (a *Assembly) Same(b *Assembly) bool {
+	return a.Config.Digest() == b.Config.Digest() && maps.Equal(a.read, b.read) && maps.Equal(a.sets, b.sets)
 }
 
 // Files are the files that Stale looks at.

@@ -1,0 +1,526 @@
+package main_test
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"crypto/tls"
+	"encoding/base64"
+	"encoding/hex"
+	"encoding/pem"
+	"fmt"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+)
+
+const examples = "../../examples/"
+
+// The ways in which load balancers write a certificate: the header's name, its format in sallyport.yaml, and the value.
+var ways = []struct {
+	name, header, format string
+	write                func(der []byte) string
+}{
+	{"NGINX", "X-WSO2-CLIENT-CERTIFICATE", "auto", func(der []byte) string { return escape(blockOf(der)) }},
+	{"plus as it is", "X-WSO2-CLIENT-CERTIFICATE", "auto", func(der []byte) string { return escapeSome(blockOf(der)) }},
+	{"spaces", "X-WSO2-CLIENT-CERTIFICATE", "auto", func(der []byte) string { return strings.TrimSpace(strings.ReplaceAll(blockOf(der), "\n", " ")) }},
+	{"base64 of PEM", "X-WSO2-CLIENT-CERTIFICATE", "auto", func(der []byte) string { return base64.StdEncoding.EncodeToString([]byte(blockOf(der))) }},
+	{"base64url of PEM", "X-WSO2-CLIENT-CERTIFICATE", "auto", func(der []byte) string { return base64.RawURLEncoding.EncodeToString([]byte(blockOf(der))) }},
+	{"HAProxy", "X-WSO2-CLIENT-CERTIFICATE", "auto", base64.StdEncoding.EncodeToString},
+	{"base64url", "X-WSO2-CLIENT-CERTIFICATE", "auto", base64.URLEncoding.EncodeToString},
+	{"RFC 9440 under the one name", "X-WSO2-CLIENT-CERTIFICATE", "auto", byteSequence},
+	{"RFC 9440", "Client-Cert", "rfc9440", byteSequence},
+	{"Envoy", "X-Forwarded-Client-Cert", "xfcc", func(der []byte) string {
+		sum := sha256.Sum256(der)
+		return `By=spiffe://mesh/gateway;Hash=` + hex.EncodeToString(sum[:]) + `;Cert="` + escape(blockOf(der)) + `";Chain="` + escape(blockOf(der)) + `";Subject="CN=any,O=\"one\"";URI=;DNS=a.test`
+	}},
+	{"ALB", "X-Amzn-Mtls-Clientcert", "alb", func(der []byte) string { return escapeSome(blockOf(der)) }},
+}
+
+func blockOf(der []byte) string {
+	return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}))
+}
+
+func escape(s string) string       { return strings.ReplaceAll(url.QueryEscape(s), "+", "%20") }
+func escapeSome(s string) string   { return strings.NewReplacer(" ", "%20", "\n", "%0A").Replace(s) }
+func byteSequence(b []byte) string { return ":" + base64.StdEncoding.EncodeToString(b) + ":" }
+
+// A door is a listener behind load balancers, called as one of them.
+type door struct {
+	name string
+	call func(path string, headers ...string) (reply, error)
+}
+
+func (d door) get(t *testing.T, path string, headers ...string) reply {
+	t.Helper()
+	r, err := d.call(path, headers...)
+	if err != nil {
+		t.Fatalf("%s: %v", d.name, err)
+	}
+	return r
+}
+
+const configuredHeader = "  clientCertificateHeader: X-WSO2-CLIENT-CERTIFICATE    # the header that load balancers fill\n"
+
+// newDoorDemo is a demonstration with a plain listener for load balancers too, and that format of headers.
+func newDoorDemo(t *testing.T, format string, edits ...string) (d *demoFolder, plainPort int) {
+	t.Helper()
+	plainPort = freePort(t)
+	all := []string{"\nmutualSSL:\n", fmt.Sprintf("\n  - {name: behind-lb, address: 127.0.0.1:%d, clientCertificateHeader: address}\n\nmutualSSL:\n", plainPort)}
+	if format != "auto" {
+		all = append(all, configuredHeader, "", "headerFormat: auto", "headerFormat: "+format)
+	}
+	return newDemo(t, append(all, edits...)...), plainPort
+}
+
+func freePort(t *testing.T) int {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().(*net.TCPAddr).Port
+}
+
+// byCertificateDoor is port 8244, called with the load balancer's own certificate.
+func (d *demoFolder) byCertificateDoor(how dialect) door {
+	return door{"by certificate, " + how.String(), d.client("loadbalancer", how).onPort(d.Ports.LoadBalancer).call}
+}
+
+// plainDoor is a plain listener, called from a load balancer's address.
+func plainDoor(t *testing.T, port int) door {
+	c := &http.Client{Timeout: patience, Transport: &http.Transport{DisableCompression: true}}
+	t.Cleanup(c.CloseIdleConnections)
+	return door{"by address", func(path string, headers ...string) (reply, error) {
+		return callURL(c, fmt.Sprintf("http://127.0.0.1:%d%s", port, path), headers...)
+	}}
+}
+
+func callURL(c *http.Client, target string, headers ...string) (reply, error) {
+	r, err := http.NewRequest(http.MethodGet, target, nil)
+	if err != nil {
+		return reply{}, err
+	}
+	for i := 0; i < len(headers); i += 2 {
+		r.Header.Add(headers[i], headers[i+1])
+	}
+	res, err := c.Do(r)
+	if err != nil {
+		return reply{}, err
+	}
+	defer res.Body.Close()
+	var body bytes.Buffer
+	_, err = body.ReadFrom(res.Body)
+	return reply{res.StatusCode, res.Header, body.Bytes()}, err
+}
+
+// certificateOf is the DER of a client's certificate.
+func (d *demoFolder) certificateOf(name string) []byte {
+	d.t.Helper()
+	block, _ := pem.Decode([]byte(d.read("clients/" + name + ".crt")))
+	if block == nil {
+		d.t.Fatalf("clients/%s.crt holds no PEM", name)
+	}
+	return block.Bytes
+}
+
+// TestTruthTableBehindBalancers goes through truth with the certificates in a header, in every format, by the load
+// balancer's certificate and by its address: the outcomes are those of the handshake.
+func TestTruthTableBehindBalancers(t *testing.T) {
+	for _, format := range []string{"auto", "rfc9440", "xfcc", "alb"} {
+		t.Run(format, func(t *testing.T) {
+			d, plain := newDoorDemo(t, format)
+			p := d.quickstart()
+			for i, way := range ways {
+				if way.format != format {
+					continue
+				}
+				for _, at := range []door{d.byCertificateDoor(dialects[i%len(dialects)]), plainDoor(t, plain)} {
+					d.truthThrough(t, at, way.name, func(certificate string) []string {
+						return []string{way.header, way.write(d.certificateOf(certificate))}
+					})
+				}
+			}
+			p.stop()
+		})
+	}
+}
+
+// truthThrough holds a door to truth.
+func (d *demoFolder) truthThrough(t *testing.T, at door, way string, present func(certificate string) []string) {
+	t.Helper()
+	for _, row := range truth {
+		before, wantReached := d.backendCount(), 0
+		for i, token := range truthTokens {
+			headers := d.bearer(token)
+			if row.certificate != "" {
+				headers = append(headers, present(row.certificate)...)
+			}
+			r := at.get(t, "/"+row.api+"/42", headers...)
+			got := outcome{status: r.status, code: r.code(t)}
+			if r.status == http.StatusOK {
+				got.by = caller(r.echo(t).Headers)
+			}
+			if row.outcomes[i].status == http.StatusOK {
+				wantReached++
+			}
+			if got != row.outcomes[i] {
+				t.Errorf("%s, %s: %s, certificate %q, token %q: %+v, want %+v", at.name, way, row.api, row.certificate, token, got, row.outcomes[i])
+			}
+		}
+		if reached := d.backendCount() - before - 1; reached != wantReached {
+			t.Errorf("%s, %s: %s, certificate %q: %d calls reached the backend, want %d", at.name, way, row.api, row.certificate, reached, wantReached)
+		}
+	}
+}
+
+// A balancer is a real load balancer in front of the demonstration, which runs the configuration of its example.
+type balancer struct {
+	name string
+	port int // for HTTPS
+}
+
+// tool finds a program that a test needs.
+func tool(t *testing.T, name string) string {
+	t.Helper()
+	path, err := exec.LookPath(name)
+	for _, dir := range []string{"/usr/sbin", "/usr/local/sbin"} { // where some systems keep them, out of the way
+		if err == nil {
+			break
+		}
+		path, err = exec.LookPath(filepath.Join(dir, name))
+	}
+	if err != nil {
+		if os.Getenv("CI") == "true" {
+			t.Fatalf("%s is missing", name)
+		}
+		t.Skipf("%s is missing", name)
+	}
+	return path
+}
+
+// etc makes the folder that the examples call /etc/sallyport.
+func (d *demoFolder) etc() string {
+	d.t.Helper()
+	dir := d.path("etc")
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		d.t.Fatal(err)
+	}
+	lb, key := d.read("clients/loadbalancer.crt"), d.read("clients/loadbalancer.key")
+	// The load balancer shows clients a certificate of its own making; they don't ask who made it.
+	for name, content := range map[string]string{
+		"server.crt": lb, "server.key": key, "server.pem": lb + key, "loadbalancer.crt": lb, "loadbalancer.key": key, "loadbalancer.pem": lb + key,
+		"ca.crt": d.read("ca.crt"), "client-ca.crt": d.read("ca.crt"),
+	} {
+		d.write("etc/"+name, content)
+	}
+	return dir
+}
+
+// example writes an example's file, with the demonstration's ports and folder: old, new, old, new.
+func (d *demoFolder) example(name string, edits ...string) string {
+	d.t.Helper()
+	data, err := os.ReadFile(filepath.FromSlash(examples + name))
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	text := string(data)
+	for i := 0; i < len(edits); i += 2 {
+		if !strings.Contains(text, edits[i]) {
+			d.t.Fatalf("examples/%s does not contain %q", name, edits[i])
+		}
+		text = strings.ReplaceAll(text, edits[i], edits[i+1])
+	}
+	file := "etc/" + filepath.Base(name)
+	d.write(file, text)
+	return d.path(file)
+}
+
+// run starts a load balancer and waits until it answers on port.
+func (d *demoFolder) runBalancer(port int, name string, args ...string) {
+	d.t.Helper()
+	cmd := exec.Command(name, args...)
+	var said transcript
+	cmd.Stdout, cmd.Stderr = &said, &said
+	if err := cmd.Start(); err != nil {
+		d.t.Fatal(err)
+	}
+	ended := make(chan struct{})
+	go func() {
+		cmd.Wait()
+		close(ended)
+	}()
+	d.t.Cleanup(func() {
+		cmd.Process.Signal(syscall.SIGTERM)
+		<-ended
+		if d.t.Failed() {
+			d.t.Logf("%s said:\n%s", filepath.Base(name), &said)
+		}
+	})
+	eventually(d.t, filepath.Base(name)+" answers", func() bool {
+		select {
+		case <-ended:
+			d.t.Fatalf("%s has ended:\n%s", cmd, &said)
+		default:
+		}
+		c, err := net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", port))
+		if err != nil {
+			return false
+		}
+		c.Close()
+		return true
+	})
+}
+
+func (d *demoFolder) upstream() string { return fmt.Sprintf("127.0.0.1:%d", d.Ports.LoadBalancer) }
+
+func (d *demoFolder) nginx() balancer {
+	d.t.Helper()
+	nginx, etc, port := tool(d.t, "nginx"), d.etc(), freePort(d.t)
+	scratch := ""
+	for _, kind := range []string{"client_body", "proxy", "fastcgi", "uwsgi", "scgi"} {
+		scratch += fmt.Sprintf("    %s_temp_path %s/%s;\n", kind, etc, kind)
+	}
+	file := d.example("behind-nginx/nginx.conf",
+		"/etc/sallyport", etc, "listen 8443", fmt.Sprintf("listen 127.0.0.1:%d", port), "127.0.0.1:8244", d.upstream(),
+		"/run/nginx.pid", etc+"/nginx.pid", "/var/log/nginx/error.log", "stderr", "worker_processes auto", "worker_processes 1", "http {\n", "http {\n"+scratch)
+	d.runBalancer(port, nginx, "-e", "stderr", "-p", etc, "-c", file, "-g", "daemon off;")
+	return balancer{"NGINX", port}
+}
+
+func (d *demoFolder) haproxy() balancer {
+	d.t.Helper()
+	haproxy, etc, port := tool(d.t, "haproxy"), d.etc(), freePort(d.t)
+	file := d.example("behind-haproxy/haproxy.cfg", "/etc/sallyport", etc, "bind :8443", fmt.Sprintf("bind 127.0.0.1:%d", port), "127.0.0.1:8244", d.upstream())
+	d.runBalancer(port, haproxy, "-db", "-f", file)
+	return balancer{"HAProxy", port}
+}
+
+// stunnel returns the port where it lends its certificate to an HTTP balancer, and the one where it ends clients' TLS.
+func (d *demoFolder) stunnel(plainPort int) (lends int, ends balancer) {
+	d.t.Helper()
+	stunnel, etc := tool(d.t, "stunnel4"), d.etc()
+	lends, ends = freePort(d.t), balancer{"stunnel", freePort(d.t)}
+	file := d.example("behind-stunnel/stunnel.conf", "/etc/sallyport", etc, "127.0.0.1:8281", fmt.Sprintf("127.0.0.1:%d", lends), "127.0.0.1:8244", d.upstream(),
+		"accept = 8443", fmt.Sprintf("accept = 127.0.0.1:%d", ends.port), "127.0.0.1:8280", fmt.Sprintf("127.0.0.1:%d", plainPort))
+	d.runBalancer(ends.port, stunnel, file)
+	return lends, ends
+}
+
+// as calls the load balancer as a client with that certificate.
+func (b balancer) as(t *testing.T, certificate *tls.Certificate, http2 bool) door {
+	t.Helper()
+	config := &tls.Config{InsecureSkipVerify: true, NextProtos: []string{"http/1.1"}} // of whose making its certificate is, is no part of the test
+	if certificate != nil {
+		config.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return certificate, nil }
+	}
+	transport := &http.Transport{TLSClientConfig: config, DisableCompression: true, ForceAttemptHTTP2: http2}
+	if http2 {
+		config.NextProtos = []string{"h2", "http/1.1"}
+	}
+	c := &http.Client{Timeout: patience, Transport: transport}
+	t.Cleanup(c.CloseIdleConnections)
+	return door{"behind " + b.name, func(path string, headers ...string) (reply, error) {
+		return callURL(c, fmt.Sprintf("https://127.0.0.1:%d%s", b.port, path), headers...)
+	}}
+}
+
+// pair is a client's certificate with its key; nil for no name.
+func (d *demoFolder) pair(name string) *tls.Certificate {
+	d.t.Helper()
+	if name == "" {
+		return nil
+	}
+	pair, err := tls.LoadX509KeyPair(d.path("clients/"+name+".crt"), d.path("clients/"+name+".key"))
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	return &pair
+}
+
+// TestBehindRealBalancers runs NGINX and HAProxy with the configurations of their examples: the truth table holds through
+// them, whatever a client writes into headers; the backend is told where the call comes from by them alone; and a
+// certificate has one allowance, whichever way it comes in. Held: security D 57, I 117.
+func TestBehindRealBalancers(t *testing.T) {
+	for name, start := range map[string]func(*demoFolder) balancer{"NGINX": (*demoFolder).nginx, "HAProxy": (*demoFolder).haproxy} {
+		t.Run(name, func(t *testing.T) {
+			d := newDemo(t)
+			p := d.quickstart()
+			b := start(d)
+			for _, row := range truth {
+				for _, http2 := range []bool{false, true} {
+					at := b.as(t, d.pair(row.certificate), http2)
+					for i, token := range truthTokens {
+						before := d.backendCount()
+						r := at.get(t, "/"+row.api+"/42", d.bearer(token)...)
+						got := outcome{status: r.status, code: r.code(t)}
+						want := 0
+						if r.status == http.StatusOK {
+							want = 1
+							got.by = caller(r.echo(t).Headers)
+						}
+						if got != row.outcomes[i] {
+							t.Errorf("%s, certificate %q, token %q: %+v, want %+v", row.api, row.certificate, token, got, row.outcomes[i])
+						}
+						if reached := d.backendCount() - before - 1; reached != want {
+							t.Errorf("%s, certificate %q, token %q: %d calls reached the backend", row.api, row.certificate, token, reached)
+						}
+					}
+				}
+			}
+
+			// What a client writes itself is not what the load balancer says.
+			gold := escape(d.read("clients/gold.crt"))
+			for _, header := range []string{
+				"X-WSO2-CLIENT-CERTIFICATE", "x-wso2-client-certificate", "X_WSO2_CLIENT_CERTIFICATE", "Client-Cert", "X-Forwarded-Client-Cert", "X-Amzn-Mtls-Clientcert",
+				"X-SSL-Client-Cert", "SSL-Client-Cert", "X-Client-Cert", "X-Sallyport-Client",
+			} {
+				for _, who := range []string{"", "unregistered"} {
+					before := d.backendCount()
+					r := b.as(t, d.pair(who), false).get(t, "/payments/42", header, gold, header, gold)
+					if r.status != http.StatusUnauthorized || d.backendCount() != before+1 {
+						t.Errorf("as %q with %s: status %d", who, header, r.status)
+					}
+				}
+				r := b.as(t, d.pair("gold"), false).get(t, "/payments/42", header, escape(d.read("clients/bronze.crt")))
+				if r.status != http.StatusOK || caller(r.echo(t).Headers) != "certificate" {
+					t.Errorf("gold with bronze in %s: status %d", header, r.status)
+				}
+			}
+			e := b.as(t, d.pair("gold"), true).get(t, "/hello/42", "X-Forwarded-For", "203.0.113.7", "X-Forwarded-Host", "evil.test", "X-Forwarded-Proto", "http",
+				"Traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01").echo(t)
+			if got := e.Headers.Values("X-Forwarded-For"); len(got) != 1 || got[0] != "127.0.0.1, 127.0.0.1" {
+				t.Errorf("X-Forwarded-For %q", got)
+			}
+			if h := e.Headers; h.Get("X-Forwarded-Proto") != "https" || h.Get("X-Forwarded-Host") != fmt.Sprintf("127.0.0.1:%d", b.port) || strings.Contains(h.Get("Traceparent"), "0af7651916cd43dd") {
+				t.Errorf("the backend was told %v", h)
+			}
+
+			// Three calls a minute for trial, through both doors together.
+			passed := 0
+			doors := []door{{"handshake", d.client("trial", dialects[3]).call}, b.as(t, d.pair("trial"), false), d.byCertificateDoor(dialects[0])}
+			for range 3 {
+				for i, at := range doors {
+					var headers []string
+					if i == 2 {
+						headers = []string{"X-WSO2-CLIENT-CERTIFICATE", escape(d.read("clients/trial.crt"))}
+					}
+					switch r := at.get(t, "/payments/42", headers...); {
+					case r.status == http.StatusOK:
+						passed++
+					case r.code(t) != "900804":
+						t.Errorf("%s: status %d", at.name, r.status)
+					}
+				}
+			}
+			if passed != 3 {
+				t.Errorf("%d of 9 calls of trial passed, want 3", passed)
+			}
+			p.stop()
+		})
+	}
+}
+
+// TestBehindStunnel runs stunnel with its example's configuration. An HTTP balancer that calls through it is believed, by
+// stunnel's certificate; a client whose TLS ends there is nobody, whatever it showed and whatever it writes.
+func TestBehindStunnel(t *testing.T) {
+	d, plain := newDoorDemo(t, "auto")
+	p := d.quickstart()
+	lends, ends := d.stunnel(plain)
+
+	at := plainDoor(t, lends)
+	at.name = "lent by stunnel"
+	d.truthThrough(t, at, "NGINX", func(certificate string) []string {
+		return []string{"X-WSO2-CLIENT-CERTIFICATE", escape(d.read("clients/" + certificate + ".crt"))}
+	})
+
+	for _, certificate := range []string{"", "gold", "rogue", "loadbalancer"} {
+		client := ends.as(t, d.pair(certificate), false)
+		for _, headers := range [][]string{nil, {"X-WSO2-CLIENT-CERTIFICATE", escape(d.read("clients/gold.crt")), "X-Forwarded-For", "127.0.0.1"}} {
+			before := d.backendCount()
+			for _, path := range []string{"/orders/42", "/payments/42"} {
+				if r := client.get(t, path, headers...); r.code(t) != "900902" {
+					t.Errorf("as %q on %s with %d headers: status %d", certificate, path, len(headers)/2, r.status)
+				}
+			}
+			if d.backendCount() != before+1 {
+				t.Errorf("as %q: the backend was called", certificate)
+			}
+			r := client.get(t, "/orders/42", append(d.bearer("valid"), headers...)...)
+			if r.status != http.StatusOK || caller(r.echo(t).Headers) != "token" || r.echo(t).Headers.Get("X-Forwarded-For") != "127.0.0.3" {
+				t.Errorf("as %q with a token: status %d (%s)", certificate, r.status, r.body)
+			}
+		}
+	}
+	p.stop()
+}
+
+// TestExamplesAreGood validates the sallyport.yaml of each example in a quickstart's folder.
+func TestExamplesAreGood(t *testing.T) {
+	files, err := filepath.Glob(filepath.FromSlash(examples + "behind-*/sallyport.yaml"))
+	if err != nil || len(files) != 5 {
+		t.Fatal(files, err)
+	}
+	d := newDemo(t)
+	for _, file := range files {
+		data, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		d.write("example.yaml", string(data))
+		code, stdout, stderr := d.run("validate", "-c", d.path("example.yaml"))
+		if code != 0 || strings.Contains(stdout+stderr, "warning") {
+			t.Errorf("%s: exit code %d\n%s%s", file, code, stdout, stderr)
+		}
+	}
+}
+
+// TestDoorSettings: a door that would be open to the wrong ones is no good configuration. Held: security D 51, 60, 62.
+func TestDoorSettings(t *testing.T) {
+	d, plain := newDoorDemo(t, "auto")
+	good := d.read("sallyport.yaml")
+	const name, addresses = "clientCertificateHeader: X-WSO2-CLIENT-CERTIFICATE ", "addresses: [127.0.0.1/32]"
+	door := fmt.Sprintf("address: 127.0.0.1:%d, clientCertificateHeader: address", plain)
+	for _, c := range []struct {
+		old, new string
+		code     int
+		says     string
+	}{
+		{name, "clientCertificateHeader: Host ", 2, "has a meaning of its own"},
+		{name, "clientCertificateHeader: authorization ", 2, "has a meaning of its own"},
+		{name, "clientCertificateHeader: Content-Length ", 2, "has a meaning of its own"},
+		{name, "clientCertificateHeader: Connection ", 2, "has a meaning of its own"},
+		{name, "clientCertificateHeader: Transfer-Encoding ", 2, "has a meaning of its own"},
+		{name, "clientCertificateHeader: X-Sallyport-Client ", 2, "has a meaning of its own"},
+		{name, "clientCertificateHeader: bad name ", 2, "is no header name"},
+		{name, "clientCertificateHeader: X_WSO2_CLIENT_CERTIFICATE ", 2, "is no header name"},
+		{addresses, `addresses: ["::/0"]`, 2, "is everybody"},
+		{addresses, `addresses: ["0.0.0.0/0"]`, 2, "is everybody"},
+		{addresses, `addresses: ["127.0.0.0/33"]`, 2, "is to be an address or a network"},
+		{addresses, `addresses: ["::ffff:127.0.0.0/80"]`, 2, "is to be an address or a network"},
+		{addresses, `addresses: ["127.0.0.1/"]`, 2, "is to be an address or a network"},
+		{addresses, `addresses: ["127.0.0.01"]`, 2, "is to be an address or a network"},
+		{addresses, `addresses: ["127.1"]`, 2, "is to be an address or a network"},
+		{addresses, `addresses: ["localhost"]`, 2, "is to be an address or a network"},
+		{addresses, `addresses: ["::ffff:127.0.0.0/104"]`, 0, ""},
+		{door, strings.Replace(door, ": address", ": certificate", 1), 2, "needs TLS"},
+		{door, strings.Replace(door, "127.0.0.1", "0.0.0.0", 1), 0, "by plain HTTP over the network"},
+		{door, strings.Replace(door, ": address", ": everybody", 1), 2, "everybody"},
+	} {
+		text := strings.Replace(good, c.old, c.new, 1)
+		if text == good {
+			t.Fatalf("sallyport.yaml does not contain %q", c.old)
+		}
+		d.write("changed.yaml", text)
+		code, stdout, stderr := d.run("validate", "-c", d.path("changed.yaml"))
+		if code != c.code || !strings.Contains(stdout+stderr, c.says) {
+			t.Errorf("%s: exit code %d, want %d and %q\n%s%s", c.new, code, c.code, c.says, stdout, stderr)
+		}
+	}
+}

@@ -1,0 +1,23 @@
+//go:build !race
+
+package clientcert_test
+
+import (
+	"testing"
+
+	"sallyport/gateway/message"
+)
+
+// TestAllocDoorSeenBefore: a header that was read before takes no memory.
+func TestAllocDoorSeenBefore(t *testing.T) {
+	door, r, registered := seenBefore(t)
+	var request message.Request = r
+	n := testing.AllocsPerRun(1000, func() {
+		if got, err := door.Read(request, registered, noon); err != nil || got.Check(noon) != nil {
+			t.Fatal(got, err)
+		}
+	})
+	if n != 0 {
+		t.Errorf("%v allocations, want 0", n)
+	}
+}

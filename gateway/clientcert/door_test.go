@@ -1,0 +1,289 @@
+package clientcert_test
+
+import (
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/base64"
+	"encoding/pem"
+	"errors"
+	"net/netip"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"sallyport/gateway/clientcert"
+)
+
+// lines is a request that has nothing but headers.
+type lines map[string][]string
+
+func (lines) Method() string                { return "GET" }
+func (lines) Target() string                { return "/" }
+func (lines) Authority() string             { return "api.test" }
+func (l lines) Values(name string) []string { return l[name] }
+
+const wso2 = "X-Wso2-Client-Certificate" // as it stands in a request that was read
+
+// nginx writes a certificate as $ssl_client_escaped_cert does.
+func nginx(i *issuer) string {
+	block := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: i.cert.Raw})
+	return strings.ReplaceAll(url.QueryEscape(string(block)), "+", "%20")
+}
+
+func only(list ...*issuer) func([sha256.Size]byte) bool {
+	return func(fingerprint [sha256.Size]byte) bool {
+		for _, i := range list {
+			if sha256.Sum256(i.cert.Raw) == fingerprint {
+				return true
+			}
+		}
+		return false
+	}
+}
+
+// TestRead: a certificate from the header is held to what one from a handshake is held to, and to being registered.
+func TestRead(t *testing.T) {
+	var nobody *issuer
+	root := nobody.issue(t, noon.Add(-100*day), noon.Add(100*day), isCA)
+	leaf := root.issue(t, noon.Add(-2*day), noon.Add(2*day))
+	unregistered := root.issue(t, noon.Add(-2*day), noon.Add(2*day))
+	past := root.issue(t, noon.Add(-2*day), noon.Add(-day))
+	future := root.issue(t, noon.Add(day), noon.Add(2*day))
+	alone := nobody.issue(t, noon.Add(-2*day), noon.Add(2*day))
+	server := root.issue(t, noon.Add(-2*day), noon.Add(2*day), func(c *x509.Certificate) { c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth} })
+	registered := only(leaf, past, future, alone, server)
+	door := clientcert.NewDoor(clientcert.DoorConfig{Header: "X-WSO2-CLIENT-CERTIFICATE", Trust: trusting(t, root)})
+
+	for _, c := range []struct {
+		name string
+		who  *issuer
+		good bool
+	}{
+		{"good", leaf, true},
+		{"registered for no API", unregistered, false},
+		{"expired", past, false},
+		{"not valid yet", future, false},
+		{"another root", alone, false},
+		{"for servers", server, false},
+	} {
+		for range 2 { // the second time it may be remembered
+			got, err := door.Read(lines{wso2: {nginx(c.who)}}, registered, noon)
+			if err != nil || got == nil {
+				t.Fatalf("%s: %v, %v", c.name, got, err)
+			}
+			if got.Fingerprint != sha256.Sum256(c.who.cert.Raw) {
+				t.Errorf("%s: it is another certificate", c.name)
+			}
+			if err := got.Check(noon); (err == nil) != c.good {
+				t.Errorf("%s: %v", c.name, err)
+			}
+		}
+	}
+
+	// What nobody knows is not looked into: an unregistered value need not even be a certificate.
+	junk, err := door.Read(lines{wso2: {base64.StdEncoding.EncodeToString([]byte("no certificate"))}}, registered, noon)
+	if err != nil || junk.Leaf != nil || junk.Check(noon) == nil {
+		t.Errorf("junk: %+v, %v", junk, err)
+	}
+	junk, err = door.Read(lines{wso2: {base64.StdEncoding.EncodeToString([]byte("no certificate"))}}, func([sha256.Size]byte) bool { return true }, noon)
+	if err != nil || junk.Leaf != nil || junk.Check(noon) == nil {
+		t.Errorf("junk that is registered: %+v, %v", junk, err)
+	}
+
+	// Nothing is good without a trust store, and none is asked for where there is no header.
+	untrusting := clientcert.NewDoor(clientcert.DoorConfig{Header: wso2})
+	if got, err := untrusting.Read(lines{wso2: {nginx(leaf)}}, registered, noon); err != nil || got.Check(noon) == nil {
+		t.Errorf("without a trust store: %v", err)
+	}
+	for _, r := range []lines{{}, {"Client-Cert": {nginx(leaf)}}, {"X-Wso2_client_certificate": {nginx(leaf)}}} {
+		if got, err := door.Read(r, registered, noon); got != nil || err != nil {
+			t.Errorf("%v: %v, %v", r, got, err)
+		}
+	}
+}
+
+// TestReadRemembers: a good certificate is read once; what it is worth is asked each time.
+func TestReadRemembers(t *testing.T) {
+	var nobody *issuer
+	leaf := nobody.issue(t, noon.Add(-day), noon.Add(day))
+	door := clientcert.NewDoor(clientcert.DoorConfig{Header: wso2, Trust: trusting(t, leaf)})
+	asked := 0
+	registered := func([sha256.Size]byte) bool { asked++; return true }
+	read := func(at time.Time) *clientcert.Certificate {
+		t.Helper()
+		got, err := door.Read(lines{wso2: {nginx(leaf)}}, registered, at)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return got
+	}
+	if first, second := read(noon), read(noon); first != second || first.Check(noon) != nil || asked != 1 {
+		t.Errorf("asked %d times", asked)
+	}
+	if late := read(noon.Add(2 * day)); late.Check(noon.Add(2*day)) == nil {
+		t.Error("it is good after its end")
+	}
+	if again := read(noon); again.Check(noon) != nil {
+		t.Error("it is not good with the clock set right again")
+	}
+
+	// What is not good is not remembered: it may be registered in a moment.
+	known := false
+	other := nobody.issue(t, noon.Add(-day), noon.Add(day))
+	door = clientcert.NewDoor(clientcert.DoorConfig{Header: wso2, Trust: trusting(t, other)})
+	for _, known = range []bool{false, true} {
+		got, err := door.Read(lines{wso2: {nginx(other)}}, func([sha256.Size]byte) bool { return known }, noon)
+		if err != nil || (got.Check(noon) == nil) != known {
+			t.Errorf("registered %v: %v, %v", known, got.Check(noon), err)
+		}
+	}
+}
+
+// TestReadIsNeverAmbiguous: two values, or two headers of the kind, are nobody's, whichever of them is good.
+func TestReadIsNeverAmbiguous(t *testing.T) {
+	var nobody *issuer
+	leaf := nobody.issue(t, noon.Add(-day), noon.Add(day))
+	good := nginx(leaf)
+	door := clientcert.NewDoor(clientcert.DoorConfig{Header: "x-wso2-client-certificate", Trust: trusting(t, leaf)})
+	for name, r := range map[string]lines{
+		"good, good":  {wso2: {good, good}},
+		"good, bad":   {wso2: {good, "x"}},
+		"bad, good":   {wso2: {"x", good}},
+		"good, empty": {wso2: {good, ""}},
+		"RFC 9440":    {wso2: {good}, "Client-Cert": {good}},
+		"Envoy":       {wso2: {good}, "X-Forwarded-Client-Cert": {""}},
+		"ALB":         {wso2: {good}, "X-Amzn-Mtls-Clientcert": {good}},
+		"ALB, verify": {wso2: {good}, "X-Amzn-Mtls-Clientcert-Leaf": {good}},
+		"X-SSL":       {wso2: {good}, "X-Ssl-Client-Cert": {good}},
+		"two others":  {"X-Client-Cert": {good}, "Ssl-Client-Cert": {good}},
+	} {
+		if got, err := door.Read(r, only(leaf), noon); got != nil || !errors.Is(err, clientcert.ErrAmbiguous) {
+			t.Errorf("%s: %v, %v", name, got, err)
+		}
+	}
+	got, err := door.Read(lines{wso2: {good + ", " + good}}, only(leaf), noon)
+	if err != nil || got.Check(noon) == nil {
+		t.Errorf("two in a line: %v", err)
+	}
+}
+
+// TestReadChain: the rest of the chain helps to build the path, and is remembered with the leaf, not apart from it.
+func TestReadChain(t *testing.T) {
+	read := func(name string) string {
+		data, err := os.ReadFile(filepath.Join("testdata", name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return strings.TrimSpace(string(data))
+	}
+	leafText, chainText := read("rfc9440-client-cert.txt"), read("rfc9440-client-cert-chain.txt")
+	members := strings.Split(chainText, ", ")
+	rootDER, err := base64.StdEncoding.DecodeString(strings.Trim(members[1], ":"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	root, err := x509.ParseCertificate(rootDER)
+	if err != nil {
+		t.Fatal(err)
+	}
+	all := func([sha256.Size]byte) bool { return true }
+	at := time.Date(2020, 6, 1, 0, 0, 0, 0, time.UTC) // the example's certificates have long ended
+	door := clientcert.NewDoor(clientcert.DoorConfig{Header: "Client-Cert", Format: clientcert.RFC9440, Trust: trusting(t, &issuer{cert: root})})
+	for _, c := range []struct {
+		name  string
+		chain []string
+		good  bool
+	}{
+		{"without the chain", nil, false},
+		{"with it", []string{chainText}, true},
+		{"in two lines", members, true},
+		{"without it again", nil, false},
+		{"the root alone", members[1:], false},
+		{"an empty one", []string{""}, false},
+		{"a broken one", []string{chainText + ", :x:"}, false},
+		{"no byte sequence", []string{chainText + ", x"}, false},
+		{"too long a one", []string{strings.Repeat(members[0]+",", 8) + members[0]}, false},
+		{"with it again", []string{chainText}, true},
+	} {
+		got, err := door.Read(lines{"Client-Cert": {leafText}, "Client-Cert-Chain": c.chain}, all, at)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := got.Check(at); (err == nil) != c.good {
+			t.Errorf("%s: %v", c.name, err)
+		}
+	}
+	for name, format := range map[string]clientcert.Format{"envoy-chain.txt": clientcert.XFCC, "alb-passthrough.txt": clientcert.ALB} {
+		door := clientcert.NewDoor(clientcert.DoorConfig{Header: "Any", Format: format, Trust: trusting(t, &issuer{cert: root})})
+		got, err := door.Read(lines{"Any": {read(name)}}, all, at)
+		if err != nil || got.Check(at) != nil {
+			t.Errorf("%s: %v, %v", name, got.Check(at), err)
+		}
+	}
+}
+
+// TestKnows: a load balancer is known by the address of its socket, in whichever form it is given.
+func TestKnows(t *testing.T) {
+	var prefixes []netip.Prefix
+	for _, p := range []string{"127.0.0.0/8", "10.1.2.3/32", "2001:db8::/32"} {
+		prefixes = append(prefixes, netip.MustParsePrefix(p))
+	}
+	door := clientcert.NewDoor(clientcert.DoorConfig{Balancers: prefixes})
+	for address, want := range map[string]bool{
+		"127.0.0.1": true, "::ffff:127.0.0.1": true, "127.255.255.255": true, "10.1.2.3": true, "::ffff:10.1.2.3": true, "2001:db8::1": true,
+		"10.1.2.4": false, "::1": false, "::ffff:10.1.2.4": false, "::127.0.0.1": false, "2001:db9::1": false, "0.0.0.0": false, "::": false,
+		"64:ff9b::7f00:1": false, "128.0.0.1": false,
+	} {
+		if got := door.Knows(netip.MustParseAddr(address)); got != want {
+			t.Errorf("%s: %v", address, got)
+		}
+	}
+	if door.Knows(netip.Addr{}) || clientcert.NewDoor(clientcert.DoorConfig{}).Knows(netip.MustParseAddr("127.0.0.1")) {
+		t.Error("who is not named is known")
+	}
+}
+
+// TestBalancer: only a certificate that the load balancers' own store vouches for is a load balancer's, and not for ever.
+func TestBalancer(t *testing.T) {
+	var nobody *issuer
+	own := nobody.issue(t, noon.Add(-day), noon.Add(day))
+	other := nobody.issue(t, noon.Add(-day), noon.Add(day))
+	door := clientcert.NewDoor(clientcert.DoorConfig{BalancerTrust: trusting(t, own)})
+	got := door.Balancer([]*x509.Certificate{own.cert}, noon)
+	if got == nil || got.Check(noon) != nil || got.Check(noon.Add(2*day)) == nil {
+		t.Errorf("its own: %v", got)
+	}
+	if door.Balancer([]*x509.Certificate{other.cert}, noon) != nil || door.Balancer(nil, noon) != nil || door.Balancer([]*x509.Certificate{own.cert}, noon.Add(2*day)) != nil {
+		t.Error("another's is a load balancer's")
+	}
+	if clientcert.NewDoor(clientcert.DoorConfig{}).Balancer([]*x509.Certificate{own.cert}, noon) != nil {
+		t.Error("a load balancer without a trust store")
+	}
+}
+
+// seenBefore is a door and a call with a certificate that it has read before.
+func seenBefore(t testing.TB) (*clientcert.Door, lines, func([sha256.Size]byte) bool) {
+	t.Helper()
+	var nobody *issuer
+	leaf := nobody.issue(t, noon.Add(-day), noon.Add(day))
+	door := clientcert.NewDoor(clientcert.DoorConfig{Header: wso2, Trust: trusting(t, leaf)})
+	r := lines{wso2: {nginx(leaf)}}
+	if got, err := door.Read(r, only(leaf), noon); err != nil || got.Check(noon) != nil {
+		t.Fatal(got, err)
+	}
+	return door, r, only()
+}
+
+// BenchmarkDoorSeenBefore is the header door's part of a call whose certificate is remembered.
+func BenchmarkDoorSeenBefore(b *testing.B) {
+	door, r, registered := seenBefore(b)
+	b.ReportAllocs()
+	for b.Loop() {
+		if got, err := door.Read(r, registered, noon); err != nil || got.Check(noon) != nil {
+			b.Fatal(got, err)
+		}
+	}
+}
