@@ -1,6 +1,6 @@
 # What each target does is in scripts/; this file only names them. `make` lists them.
 .POSIX:
-.PHONY: help build test lint check fuzz bench
+.PHONY: help build test lint check fuzz bench chaos
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1	\2/p' Makefile
@@ -18,6 +18,9 @@ check: lint test ## all that a change must pass: lint and test
 
 fuzz: ## fuzz each target for FUZZTIME (60s); FUZZDIR=policy fuzzes those in one folder
 	@scripts/fuzz
+
+chaos: ## run the fault tests at full length, then a soak of SOAK (8m)
+	@scripts/chaos
 
 bench: ## run the benchmarks
 	go test -run '^$$' -bench . -benchmem ./...

@@ -1,0 +1,521 @@
+package main_test
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/base64"
+	"encoding/pem"
+	"fmt"
+	"math/big"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+// A watched file has two good contents that the test can tell apart from outside, and what is counted when it is broken.
+type watched struct {
+	d       *demoFolder
+	p       *process
+	file    string
+	content [2]string
+	inForce func(version int) bool
+	serves  func() bool // what holds for either version
+	now     int         // the version in force
+}
+
+// TestChaosFiles changes every kind of file that the gateway is made of in every way in which files change. Each good
+// content is in force soon; while there is none the last good one serves, is called broken, and is counted; and
+// nothing but a good content is needed to recover. Held: security J 128, fault R4.
+func TestChaosFiles(t *testing.T) {
+	kinds := []struct {
+		name string
+		make func(t *testing.T) *watched
+	}{
+		{"listenerprofiles.xml", watchedProfiles},
+		{"key store", watchedKeyStore},
+		{"trust store of a listener", watchedListenerTrust},
+		{"trust store of mutualSSL", watchedHeaderTrust},
+		{"trust store of loadBalancers", watchedBalancerTrust},
+		{"sallyport.yaml", watchedSettings},
+		{"API file", watchedAPI},
+		{"JWKS", watchedJWKS},
+		{"client certificate", watchedClient},
+		{"PEM trust store of mutualSSL", watchedHeaderTrustPEM},
+	}
+	for _, kind := range kinds {
+		// Made one after the other, so that no two choose the same ports, and then tried side by side: they mostly wait.
+		w := kind.make(t)
+		t.Run(kind.name, func(t *testing.T) {
+			t.Parallel()
+			w.d.t, w.p.t = t, t
+			w.everyWay(t)
+		})
+	}
+}
+
+func (w *watched) everyWay(t *testing.T) {
+	w.is(0)
+	d, file := w.d, w.file
+	d.swap(file, w.next())
+	w.is(w.now)
+	w.slowly(w.next())
+	w.is(w.now)
+
+	// Kubernetes: the file is a link into ..data, which is a link to a folder that is swapped. More than once: a second
+	// rotation is where watches die.
+	w.kubernetes()
+	for range scaled(3, 6) {
+		w.next()
+		w.kubernetes()
+		w.is(w.now)
+	}
+	// A link of its own, swapped for another.
+	for i := range 2 {
+		target := fmt.Sprintf("%s.v%d", file, i)
+		d.write(target, w.next())
+		w.link(filepath.Base(target))
+		w.is(w.now)
+	}
+	// A file again, with a time from long ago.
+	d.write(file+".old", w.next())
+	long := time.Unix(1_000_000_000, 0)
+	if err := os.Chtimes(d.path(file+".old"), long, long); err != nil {
+		t.Fatal(err)
+	}
+	w.rename(file + ".old")
+	w.is(w.now)
+
+	// Touched only: nothing is reloaded.
+	before := w.atRest()
+	if err := os.Chtimes(d.path(file), time.Now(), time.Now()); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chmod(d.path(file), 0o640); err != nil {
+		t.Fatal(err)
+	}
+	w.broken("gone", func() { w.remove() }) // which is seen after the touch
+	if after := w.p.total("sallyport_reloads_total") + w.p.total("sallyport_reload_failures_total"); after-before > 3 {
+		t.Errorf("%v reloads for a file that was only touched, and then removed", after-before) // one for each listener at most
+	}
+	d.write(file, w.next()) // not the one that was there
+	w.is(w.now)
+
+	broken := map[string]func(){
+		"a folder":        func() { w.remove(); w.must(os.Mkdir(d.path(file), 0o755)) },
+		"a dangling link": func() { w.link("nowhere") },
+		"zero bytes":      func() { d.write(file, "") },
+		"cut at half":     func() { d.swap(file, w.content[w.now][:len(w.content[w.now])/2]) },
+		"another thing":   func() { d.swap(file, "\x00\x01 this is none of it: [") },
+	}
+	for what, harm := range broken {
+		w.broken(what, harm)
+		w.remove()
+		d.write(file, w.next())
+		w.is(w.now)
+	}
+	if got := w.p.ready(); got != "ready\n" {
+		t.Errorf("in the end the gateway says %q", got)
+	}
+	w.p.stopClean()
+}
+
+// is waits until a version is in force and nothing is called broken.
+func (w *watched) is(version int) {
+	w.d.t.Helper()
+	w.now = version
+	eventually(w.d.t, fmt.Sprintf("version %d of %s is in force", version, w.file), func() bool { return w.inForce(version) && w.p.ready() == "ready\n" })
+	if !w.serves() {
+		w.d.t.Errorf("version %d of %s does not serve", version, w.file)
+	}
+}
+
+func (w *watched) next() string {
+	w.now = 1 - w.now
+	return w.content[w.now]
+}
+
+// broken does harm and waits until it is counted, told in the log and in readiness; the last good version serves on.
+func (w *watched) broken(what string, harm func()) {
+	w.d.t.Helper()
+	failures := w.p.total("sallyport_reload_failures_total")
+	harm()
+	eventually(w.d.t, fmt.Sprintf("%s: %s is counted and named", w.file, what), func() bool {
+		return w.p.total("sallyport_reload_failures_total") > failures && strings.Contains(w.p.ready(), "the last change was refused")
+	})
+	if !w.inForce(w.now) || !w.serves() {
+		w.d.t.Errorf("%s: %s, and the last good version does not serve", w.file, what)
+	}
+}
+
+// atRest waits until all that watch the file are done with it, and returns how many reloads there were.
+func (w *watched) atRest() float64 {
+	w.d.t.Helper()
+	last, same := -1.0, 0
+	eventually(w.d.t, "no more is reloaded", func() bool {
+		now := w.p.total("sallyport_reloads_total") + w.p.total("sallyport_reload_failures_total")
+		if now != last {
+			last, same = now, 0
+		}
+		same++
+		return same > 80
+	})
+	return last
+}
+
+func (w *watched) must(err error) {
+	w.d.t.Helper()
+	if err != nil {
+		w.d.t.Fatal(err)
+	}
+}
+
+func (w *watched) remove() { w.must(os.RemoveAll(w.d.path(w.file))) }
+
+// rename puts another file in the place.
+func (w *watched) rename(other string) {
+	w.d.t.Helper()
+	w.must(os.Rename(w.d.path(other), w.d.path(w.file)))
+}
+
+// link puts a symbolic link in the place, at once.
+func (w *watched) link(target string) {
+	w.d.t.Helper()
+	name := w.d.path(w.file) + ".link"
+	w.must(os.Symlink(target, name))
+	w.must(os.Rename(name, w.d.path(w.file)))
+}
+
+// kubernetes publishes the present version as a mounted ConfigMap or Secret does.
+func (w *watched) kubernetes() {
+	w.d.t.Helper()
+	dir, base := filepath.Split(w.d.path(w.file))
+	version, err := os.MkdirTemp(dir, "..version-")
+	w.must(err)
+	w.must(os.WriteFile(filepath.Join(version, base), []byte(w.content[w.now]), 0o600))
+	old, _ := os.Readlink(dir + "..data") // there is none the first time
+	w.must(os.Symlink(filepath.Base(version), dir+"..data_tmp"))
+	w.must(os.Rename(dir+"..data_tmp", dir+"..data"))
+	if old == "" {
+		w.link(filepath.Join("..data", base))
+	} else {
+		w.must(os.RemoveAll(filepath.Join(dir, old)))
+	}
+}
+
+// slowly writes in place, an eighth every 100 ms; PEM a certificate at a time, so that what is there is well-formed.
+func (w *watched) slowly(content string) {
+	w.d.t.Helper()
+	file, err := os.Create(w.d.path(w.file))
+	w.must(err)
+	defer file.Close()
+	tick := time.NewTicker(100 * time.Millisecond)
+	defer tick.Stop()
+	for step := len(content)/8 + 1; len(content) > 0; {
+		n := min(step, len(content))
+		if _, after, ok := strings.Cut(content, "-----END CERTIFICATE-----\n"); ok {
+			n = len(content) - len(after)
+		}
+		_, err := file.WriteString(content[:n])
+		w.must(err)
+		content = content[n:]
+		if content != "" {
+			<-tick.C
+		}
+		if !w.serves() {
+			w.d.t.Errorf("%s is being written, and something that was good before and after is not", w.file)
+		}
+	}
+}
+
+func (d *demoFolder) watch(file string, content [2]string, inForce func(int) bool) *watched {
+	d.t.Helper()
+	d.write(file, content[0])
+	w := &watched{d: d, p: d.quickstart(), file: file, content: content, inForce: inForce}
+	gold := d.client("gold", dialects[3])
+	w.serves = func() bool {
+		r, err := gold.call("/orders/1")
+		return err == nil && r.status == http.StatusOK
+	}
+	return w
+}
+
+// answers tells whether a call has this status on a new connection.
+func (d *demoFolder) answers(status int, certificate string, port int, path string, headers ...string) bool {
+	c := d.client(certificate, dialects[0]).onPort(port)
+	defer c.http.CloseIdleConnections()
+	r, err := c.call(path, headers...)
+	return err == nil && r.status == status
+}
+
+func status(version int) int {
+	return []int{http.StatusUnauthorized, http.StatusOK}[version]
+}
+
+func watchedProfiles(t *testing.T) *watched {
+	d := newDemo(t, fast...)
+	return d.watch("listenerprofiles.xml", d.profileVersions(), d.has)
+}
+
+// shows tells whether new connections are shown a certificate of that serial number.
+func (d *demoFolder) shows(port int, serial *big.Int) bool {
+	c, err := tls.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", port), &tls.Config{InsecureSkipVerify: true})
+	if err != nil {
+		return false
+	}
+	defer c.Close()
+	return c.ConnectionState().PeerCertificates[0].SerialNumber.Cmp(serial) == 0
+}
+
+func watchedKeyStore(t *testing.T) *watched {
+	d := newDemo(t, fast...)
+	var content [2]string
+	var serials [2]*big.Int
+	for i := range content {
+		content[i], serials[i] = d.keyStoreFile(d.password("gateway"))
+	}
+	return d.watch("stores/gateway.jks", content, func(v int) bool {
+		return d.shows(d.Ports.HTTPS, serials[v]) && d.shows(d.Ports.LoadBalancer, serials[v])
+	})
+}
+
+// newcomer makes the client "newcomer" of an authority that the demonstration does not know, and registers it.
+func (d *demoFolder) newcomer() *x509.Certificate {
+	d.t.Helper()
+	a := newAuthority(d.t, "Newcomers")
+	a.putClient(d, "newcomer")
+	d.mustRun("cert", "add", "--api", "payments:1.0.0", "--alias", "newcomer", "--tier", "Gold", "clients/newcomer.crt")
+	return a.certificate
+}
+
+func watchedListenerTrust(t *testing.T) *watched {
+	d := newDemo(t, fast...)
+	// The listener behind load balancers keeps the store, so that one file is one thing.
+	other := d.newcomer()
+	content := [2]string{
+		trustStoreFile(t, d.password("client-truststore"), d.certificate("ca.crt")),
+		trustStoreFile(t, d.password("client-truststore"), d.certificate("ca.crt"), other),
+	}
+	return d.watch("stores/client-truststore.jks", content, func(v int) bool {
+		return d.answers(status(v), "newcomer", d.Ports.HTTPS, "/payments/1")
+	})
+}
+
+// headerTrust names the trust store for the header: a file of its own.
+func (d *demoFolder) headerTrust(reference string) {
+	d.t.Helper()
+	const old = "  trustStore: {location: stores/client-truststore.jks, type: JKS, password: \"${file:secrets/client-truststore.password}\"}\n  # How soon"
+	d.edit("sallyport.yaml", old, "  trustStore: "+reference+"\n  # How soon")
+}
+
+// vouched tells whether a call that a load balancer vouches for has this status.
+func (d *demoFolder) vouched(status int, balancer, client string) bool {
+	return d.answers(status, balancer, d.Ports.LoadBalancer, "/payments/1", "X-WSO2-CLIENT-CERTIFICATE", base64.StdEncoding.EncodeToString(d.block("clients/"+client+".crt")))
+}
+
+func watchedHeaderTrust(t *testing.T) *watched {
+	d := newDemo(t, fast...)
+	d.headerTrust("{location: stores/header.jks, type: JKS, password: \"${file:secrets/client-truststore.password}\"}")
+	other := d.newcomer()
+	content := [2]string{
+		trustStoreFile(t, d.password("client-truststore"), d.certificate("ca.crt")),
+		trustStoreFile(t, d.password("client-truststore"), d.certificate("ca.crt"), other),
+	}
+	w := d.watch("stores/header.jks", content, func(v int) bool { return d.vouched(status(v), "loadbalancer", "newcomer") })
+	w.serves = func() bool { return d.vouched(http.StatusOK, "loadbalancer", "gold") }
+	return w
+}
+
+// watchedHeaderTrustPEM has a format that is well-formed when it is cut between two certificates: so what serves in either version
+// stands last.
+func watchedHeaderTrustPEM(t *testing.T) *watched {
+	d := newDemo(t, fast...)
+	d.headerTrust("{location: stores/header.pem, type: PEM}")
+	other := d.newcomer()
+	strangers := ""
+	for i := range 4 {
+		strangers += pemText(newAuthority(t, fmt.Sprint("Stranger ", i)).certificate)
+	}
+	content := [2]string{strangers + d.read("ca.crt"), strangers + pemText(other) + d.read("ca.crt")}
+	w := d.watch("stores/header.pem", content, func(v int) bool { return d.vouched(status(v), "loadbalancer", "newcomer") })
+	w.serves = func() bool { return d.vouched(http.StatusOK, "loadbalancer", "gold") }
+	return w
+}
+
+func watchedBalancerTrust(t *testing.T) *watched {
+	d := newDemo(t, fast...)
+	other := newAuthority(t, "Balancers")
+	other.putClient(d, "newbalancer")
+	content := [2]string{
+		trustStoreFile(t, d.password("lb-truststore"), d.certificate("clients/loadbalancer.crt")),
+		trustStoreFile(t, d.password("lb-truststore"), d.certificate("clients/loadbalancer.crt"), other.certificate),
+	}
+	w := d.watch("stores/lb-truststore.jks", content, func(v int) bool { return d.vouched(status(v), "newbalancer", "gold") })
+	w.serves = func() bool { return d.vouched(http.StatusOK, "loadbalancer", "gold") }
+	return w
+}
+
+// extraAPI is an open API in a file, or in sallyport.yaml.
+func (d *demoFolder) extraAPI(name string) string {
+	return fmt.Sprintf("  - {name: %s, version: 2.0.0, context: /%s, security: [none], upstream: {urls: [\"http://127.0.0.1:%d\"]}}\n", name, name, d.Ports.Backend)
+}
+
+func (d *demoFolder) offers(api string) bool {
+	return d.answers(http.StatusOK, "", d.Ports.HTTPS, "/"+api+"/2.0.0/")
+}
+
+func (d *demoFolder) lacks(api string) bool {
+	return d.answers(http.StatusNotFound, "", d.Ports.HTTPS, "/"+api+"/2.0.0/")
+}
+
+func watchedSettings(t *testing.T) *watched {
+	d := newDemo(t, fast...)
+	text := d.read("sallyport.yaml")
+	with := strings.Replace(text, "apis:\n", "apis:\n"+d.extraAPI("extra"), 1)
+	// Whatever is cut away leaves something that is not valid.
+	closing := "\nrateLimit: {whenRedisFails: local}\n"
+	return d.watch("sallyport.yaml", [2]string{text + closing, with + closing}, func(v int) bool {
+		if v == 0 {
+			return d.lacks("extra")
+		}
+		return d.offers("extra")
+	})
+}
+
+// apiFiles moves the demonstration's APIs to a folder.
+func (d *demoFolder) apiFiles() {
+	d.t.Helper()
+	text := d.read("sallyport.yaml")
+	start, end := strings.Index(text, "\napis:\n")+1, strings.Index(text, "\nstatus:")+1
+	d.must(os.Mkdir(d.path("apis"), 0o755))
+	d.write("apis/demo.yaml", text[start:end])
+	d.swap("sallyport.yaml", text[:start]+"apis: [apis/*.yaml]\n"+text[end:])
+}
+
+func (d *demoFolder) must(err error) {
+	d.t.Helper()
+	if err != nil {
+		d.t.Fatal(err)
+	}
+}
+
+func watchedAPI(t *testing.T) *watched {
+	d := newDemo(t, fast...)
+	d.apiFiles()
+	// The name of one API file among those of the pattern: without it the pattern has another match, so that a removed
+	// file is only an API that is gone. This one is named by itself.
+	d.edit("sallyport.yaml", "apis: [apis/*.yaml]", "apis: [apis/*.yaml, more/extra.yaml]")
+	d.must(os.Mkdir(d.path("more"), 0o755))
+	content := [2]string{"apis:\n" + d.extraAPI("one"), "apis:\n" + d.extraAPI("two")}
+	return d.watch("more/extra.yaml", content, func(v int) bool {
+		names := []string{"one", "two"}
+		return d.offers(names[v]) && d.lacks(names[1-v])
+	})
+}
+
+func watchedJWKS(t *testing.T) *watched {
+	d := newDemo(t, fast...)
+	jwks := d.read("jwks.json")
+	with, token := newIssuerKey(t, jwks, d.bearer("valid")[1][len("Bearer "):])
+	w := d.watch("jwks.json", [2]string{jwks, with}, func(v int) bool {
+		return d.answers(status(v), "", d.Ports.HTTPS, "/catalog/1", "Authorization", "Bearer "+token)
+	})
+	bearer := d.bearer("valid")
+	w.serves = func() bool { return d.answers(http.StatusOK, "", d.Ports.HTTPS, "/catalog/1", bearer...) }
+	return w
+}
+
+// watchedClient is a client certificate that an API's file names.
+func watchedClient(t *testing.T) *watched {
+	d := newDemo(t, fast...)
+	for _, name := range []string{"first", "second"} {
+		d.demoAuthority().putClient(d, name)
+	}
+	d.edit("sallyport.yaml", "apis:\n", fmt.Sprintf("apis:\n  - {name: extra, version: 2.0.0, context: /extra, security: [mutualssl], upstream: {urls: [\"http://127.0.0.1:%d\"]}, clientCertificates: [{alias: partner, certificate: partners/partner.crt, tier: Gold}]}\n", d.Ports.Backend))
+	d.must(os.Mkdir(d.path("partners"), 0o755))
+	content := [2]string{d.read("clients/first.crt"), d.read("clients/second.crt")}
+	return d.watch("partners/partner.crt", content, func(v int) bool {
+		names := []string{"first", "second"}
+		return d.answers(http.StatusOK, names[v], d.Ports.HTTPS, "/extra/2.0.0/") &&
+			d.answers(http.StatusUnauthorized, names[1-v], d.Ports.HTTPS, "/extra/2.0.0/")
+	})
+}
+
+// TestChaosGlobs adds, changes and removes files that the pattern of API files matches, folders among them, under load.
+func TestChaosGlobs(t *testing.T) {
+	d := newDemo(t, fast...)
+	d.apiFiles()
+	p := d.quickstart()
+	stop := d.load()
+	for i := range scaled(2, 10) {
+		name := fmt.Sprint("extra", i)
+		d.write("apis/"+name+".yaml", "apis:\n"+d.extraAPI(name))
+		eventually(t, "an added file is in force", func() bool { return d.offers(name) })
+		d.must(os.Rename(d.path("apis/"+name+".yaml"), d.path("apis/renamed.yaml")))
+		d.swap("apis/renamed.yaml", "apis:\n"+d.extraAPI(name+"b"))
+		eventually(t, "a changed file is in force", func() bool { return d.offers(name+"b") && d.lacks(name) })
+		d.must(os.Remove(d.path("apis/renamed.yaml")))
+		eventually(t, "a removed file is out of force", func() bool { return d.lacks(name + "b") })
+		// An editor's lock and a backup are no API files; a broken one is told, and takes nothing away.
+		d.write("apis/.#demo.yaml", "this is none")
+		d.write("apis/demo.yaml~", "this is none")
+		d.write("apis/broken.yaml", "apis: [")
+		eventually(t, "a broken file is named", func() bool { return strings.Contains(p.ready(), "broken.yaml") })
+		d.must(os.Remove(d.path("apis/broken.yaml")))
+		eventually(t, "without it all is good", func() bool { return p.ready() == "ready\n" })
+	}
+	stop()
+	p.stopClean()
+}
+
+// TestChaosKeyAndPassword replaces a key store and its password one after the other, either first, while calls are made
+// over new connections: what fits together is switched together, and no handshake fails in between. Held: security J 129.
+func TestChaosKeyAndPassword(t *testing.T) {
+	d := newDemo(t, fast...)
+	p := d.quickstart()
+	stop := d.load()
+	serial := func(port int) *big.Int {
+		c, err := tls.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", port), &tls.Config{InsecureSkipVerify: true})
+		if err != nil {
+			t.Fatal(err) // a broken handshake
+		}
+		defer c.Close()
+		return c.ConnectionState().PeerCertificates[0].SerialNumber
+	}
+	last := serial(d.Ports.HTTPS)
+	for i := range scaled(4, 20) {
+		password := fmt.Sprint("another-password-", i)
+		content, next := d.keyStoreFile(password)
+		changes := []func(){
+			func() { d.swap("stores/gateway.jks", content) },
+			func() { d.swap("secrets/gateway.password", password+"\n") },
+		}
+		failures := p.total("sallyport_reload_failures_total")
+		changes[i%2]()
+		eventually(t, "half of the change is told as broken", func() bool {
+			if serial(d.Ports.HTTPS).Cmp(last) != 0 || serial(d.Ports.LoadBalancer).Cmp(last) != 0 {
+				t.Fatal("half of the change is in force")
+			}
+			return p.total("sallyport_reload_failures_total") > failures
+		})
+		changes[1-i%2]()
+		eventually(t, "the whole change is in force", func() bool {
+			return serial(d.Ports.HTTPS).Cmp(next) == 0 && serial(d.Ports.LoadBalancer).Cmp(next) == 0 && p.ready() == "ready\n"
+		})
+		last = next
+	}
+	stop()
+	if n := p.total("sallyport_connections_refused_total"); n != 0 {
+		t.Errorf("%v handshakes failed", n)
+	}
+	p.stopClean()
+	if p.stdout.contains("another-password") || p.stderr.contains("another-password") {
+		t.Error("a password was shown")
+	}
+}
+
+func pemText(c *x509.Certificate) string {
+	return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: c.Raw}))
+}

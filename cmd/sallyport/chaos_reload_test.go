@@ -1,0 +1,193 @@
+package main_test
+
+import (
+	"crypto/tls"
+	"fmt"
+	"net/http"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// settings of listenerprofiles.xml that change nothing for the clients of these tests, and can be told apart by a
+// handshake: an allow-list for TLS 1.2.
+const (
+	onlyAES128 = "<PreferredCiphers>TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256,TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256</PreferredCiphers>"
+	onlyAES256 = "<PreferredCiphers>TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384,TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384</PreferredCiphers>"
+)
+
+// profileVersions are two good listenerprofiles.xml.
+func (d *demoFolder) profileVersions() [2]string {
+	d.t.Helper()
+	text := d.read("listenerprofiles.xml")
+	versions := [2]string{
+		strings.Replace(text, bothVersions, bothVersions+onlyAES128, 1),
+		strings.Replace(text, bothVersions, bothVersions+onlyAES256, 1),
+	}
+	if versions[0] == versions[1] {
+		d.t.Fatal("listenerprofiles.xml has no place for ciphers")
+	}
+	return versions
+}
+
+// cipher is the TLS 1.2 cipher that a new connection gets; 0 if there is none.
+func (d *demoFolder) cipher() uint16 {
+	c, err := tls.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", d.Ports.HTTPS), &tls.Config{InsecureSkipVerify: true, MaxVersion: tls.VersionTLS12})
+	if err != nil {
+		return 0
+	}
+	defer c.Close()
+	return c.ConnectionState().CipherSuite
+}
+
+// has tells which of the two profileVersions is in force.
+func (d *demoFolder) has(version int) bool {
+	switch d.cipher() {
+	case tls.TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256, tls.TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256:
+		return version == 0
+	case tls.TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384, tls.TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384:
+		return version == 1
+	}
+	return false
+}
+
+const profilesOfHTTPS = `what="profiles of listener https"`
+
+// TestChaosReloads changes listenerprofiles.xml again and again under fifty calls a second, over old connections and new
+// ones, with a broken file before every fifth good one: no call fails, no connection that a client holds is closed, each
+// good change is counted once and each broken one once, and nothing is left over. Held: security J 128, faults R1, R3.
+func TestChaosReloads(t *testing.T) {
+	d := newDemo(t, fast...)
+	p := d.quickstart()
+	held := make([]*client, len(dialects))
+	for i, how := range dialects {
+		held[i] = d.client("gold", how)
+		held[i].get(t, "/orders/1")
+	}
+	stop := d.load()
+	versions := d.profileVersions()
+	d.swap("listenerprofiles.xml", versions[1])
+	eventually(t, "the first profiles are in force", func() bool { return d.has(1) })
+	before := p.holdings()
+	good, bad := p.total("sallyport_reloads_total", profilesOfHTTPS), p.total("sallyport_reload_failures_total", profilesOfHTTPS)
+
+	n, broken := scaled(15, 100), 0
+	for i := range n {
+		if i%5 == 4 {
+			text := []string{"", versions[0][:len(versions[0])/2], strings.Replace(versions[0], "<SSLVerifyClient>optional", "<SSLVerifyClient>perhaps", 1)}[broken%3]
+			d.swap("listenerprofiles.xml", text)
+			broken++
+			eventually(t, "the broken file is counted", func() bool {
+				return p.total("sallyport_reload_failures_total", profilesOfHTTPS) == bad+float64(broken)
+			})
+			if !d.has(1 - i%2) {
+				t.Errorf("after %d changes a broken file is in force", i)
+			}
+		}
+		d.swap("listenerprofiles.xml", versions[i%2])
+		eventually(t, fmt.Sprintf("change %d is in force", i+1), func() bool { return d.has(i % 2) })
+		for k, c := range held {
+			if r := c.get(t, "/orders/1"); r.status != http.StatusOK {
+				t.Errorf("after change %d, %s: %d", i+1, dialects[k], r.status)
+			}
+		}
+	}
+	stop()
+	for i, c := range held {
+		if dials := c.dials.Load(); dials != 1 {
+			t.Errorf("%s: %d connections instead of one", dialects[i], dials)
+		}
+	}
+	if got := p.total("sallyport_reloads_total", profilesOfHTTPS) - good; got != float64(n) {
+		t.Errorf("%v good changes are counted instead of %d", got, n)
+	}
+	if got := p.total("sallyport_reload_failures_total", profilesOfHTTPS) - bad; got != float64(broken) {
+		t.Errorf("%v broken changes are counted instead of %d", got, broken)
+	}
+	if got := p.ready(); got != "ready\n" {
+		t.Errorf("in the end the gateway says %q", got)
+	}
+	p.settlesTo(before, 10)
+	p.stopClean()
+}
+
+// TestChaosNewConnections opens connections without a pause while profiles are reloaded: none is refused.
+func TestChaosNewConnections(t *testing.T) {
+	d := newDemo(t, fast...)
+	p := d.quickstart()
+	versions := d.profileVersions()
+	connections, reloads := scaled(200, 1000), scaled(4, 20)
+
+	var wg sync.WaitGroup
+	todo := make(chan int)
+	for range 4 {
+		wg.Go(func() {
+			for i := range todo {
+				c := d.client("gold", dialects[i%len(dialects)])
+				if r, err := c.call("/orders/1"); err != nil || r.status != http.StatusOK {
+					t.Errorf("connection %d (%s): status %d, %v", i, dialects[i%len(dialects)], r.status, err)
+				}
+				c.http.CloseIdleConnections()
+			}
+		})
+	}
+	changed, sent := 0, 0
+	for changed < reloads || sent < connections {
+		if changed < reloads && sent >= changed*connections/reloads {
+			d.swap("listenerprofiles.xml", versions[changed%2])
+			reached := func() bool { return d.has(changed % 2) }
+			for !reached() { // new connections go on meanwhile
+				todo <- sent
+				sent++
+			}
+			changed++
+		}
+		if sent < connections {
+			todo <- sent
+			sent++
+		}
+	}
+	close(todo)
+	wg.Wait()
+	t.Logf("%d connections during %d reloads", sent, changed)
+	if n := p.total("sallyport_connections_refused_total"); n != 0 {
+		t.Errorf("%v connections were refused", n)
+	}
+	p.stopClean()
+}
+
+// TestChaosSignals sends SIGHUP without a pause while calls are made: no call fails, nothing is left over, and the last
+// configuration is the one in force. Held: fault R2.
+func TestChaosSignals(t *testing.T) {
+	d := newDemo(t, slow...)
+	p := d.quickstart()
+	stop := d.load()
+	anybody := d.client("", dialects[3])
+	anybody.get(t, "/hello/1")
+	before := p.holdings()
+	good := d.read("sallyport.yaml")
+	const extra = "apis:\n  - {name: extra, version: 2.0.0, context: /extra, security: [none], upstream: {urls: [\"http://127.0.0.1:%d\"]}, resources: [{path: /%d, methods: [GET]}]}\n"
+	last, n := 0, scaled(150, 1000)
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for i := range n {
+		if i%50 == 25 {
+			last++
+			d.swap("sallyport.yaml", strings.Replace(good, "apis:\n", fmt.Sprintf(extra, d.Ports.Backend, last), 1))
+		}
+		p.signal(syscall.SIGHUP)
+		<-tick.C
+	}
+	p.signal(syscall.SIGHUP)
+	eventually(t, "the last configuration is in force", func() bool {
+		return anybody.get(t, fmt.Sprint("/extra/2.0.0/", last)).status == http.StatusOK
+	})
+	stop()
+	p.settlesTo(before, 10)
+	if got := p.ready(); got != "ready\n" {
+		t.Errorf("in the end the gateway says %q", got)
+	}
+	p.stopClean()
+}
