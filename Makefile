@@ -19,7 +19,7 @@ check: lint test ## all that a change must pass: lint and test
 fuzz: ## fuzz each target for FUZZTIME (60s); FUZZDIR=policy fuzzes those in one folder
 	@scripts/fuzz
 
-chaos: ## run the fault tests at full length, then a soak of SOAK (8m)
+chaos: ## run raw attacks and faults at full length, then a soak of SOAK (8m)
 	@scripts/chaos
 
 bench: ## run the benchmarks

@@ -381,6 +381,9 @@ func carriesBearer(r message.Request) bool {
 func (c *call) roundTrip(out *http.Request) (*http.Response, error) {
 	route := c.Route
 	urls := c.upstreams()
+	if route.Upstream.Protocol == HTTP1 {
+		out = onSettledConn(out)
+	}
 	first := int(route.next.Add(1) - 1)
 	for i := range urls {
 		u := urls[(first+i)%len(urls)]

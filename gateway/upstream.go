@@ -88,7 +88,7 @@ func newTransport(u Upstream) *http.Transport {
 	protocols.SetHTTP2(u.Protocol == HTTP2)
 	protocols.SetUnencryptedHTTP2(u.Protocol == H2C)
 	return &http.Transport{
-		DialContext:            (&net.Dialer{Timeout: dialTimeout, KeepAlive: 30 * time.Second}).DialContext,
+		DialContext:            dialBackend(&net.Dialer{Timeout: dialTimeout, KeepAlive: 30 * time.Second}),
 		TLSClientConfig:        &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: u.Roots, Certificates: u.Certificates},
 		TLSHandshakeTimeout:    backendTLSTimeout,
 		Protocols:              protocols,
