@@ -28,7 +28,7 @@ func TestACrashWhileThePortsChange(t *testing.T) {
 		"before the file":  {marker{Format: markerFormat, PortOffset: 0, Settings: both}, before},
 		"after the file":   {marker{Format: markerFormat, PortOffset: 0, Settings: both}, after},
 		"after all of it":  {marker{Format: markerFormat, PortOffset: 10, Settings: both[1:]}, after},
-		"before all of it": {marker{Format: markerFormat, PortOffset: 0, Settings: both[:1]}, before},
+		"before all of it": {marker{Format: markerFormat, PortOffset: 0, Settings: both[:1:1]}, before},
 	} {
 		for _, offset := range []int{0, 10, 20} {
 			dir := t.TempDir()
