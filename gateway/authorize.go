@@ -73,7 +73,6 @@ func (g *Gateway) examineToken(x *Exchange) (policy.Proof, error) {
 		case tokens == nil:
 			x.tokenErr = errNoTokens
 		default:
-			x.token = raw
 			claims, ok := tokens.Cached(raw)
 			if !ok {
 				x.wait = func(ctx context.Context) {

@@ -55,7 +55,6 @@ type Exchange struct {
 	evidence       policy.Evidence
 	registration   *certstore.Client // the certificate's for this API, whoever settles the call
 	certificateErr error             // what is wrong with the certificate; for logs
-	token          string            // the bearer token, raw
 	tokenErr       error
 	wait           func(context.Context)
 }
