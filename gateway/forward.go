@@ -638,6 +638,11 @@ var (
 )
 
 func (b *body) Read(p []byte) (int, error) {
+	if b.ended.Load() {
+		// The transport asks once more after the end, and takes any other answer for a call that broke. By then the answer
+		// may have come, and net/http has closed the body.
+		return 0, io.EOF
+	}
 	began := time.Now()
 	b.wait(began)
 	n, err := b.ReadCloser.Read(p)
