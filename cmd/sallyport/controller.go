@@ -46,6 +46,7 @@ type controller struct {
 	untoken    context.CancelFunc // ends the refreshing of the token verifier's keys
 	unfollow   context.CancelFunc // ends the watching of the store
 	version    uint64             // of the store, as it was last looked at
+	unread     bool               // the last reading of the store broke: it is tried again each period
 }
 
 // What can be reloaded, in metrics and in /readyz.
@@ -193,6 +194,12 @@ func (c *controller) set(listener string) *listenerprofiles.Set {
 // reload looks at the configuration's files, and if all is set at everything else too, however it is watched.
 func (c *controller) reload(ctx context.Context, all bool) {
 	c.reloadConfig(ctx, all)
+	c.mu.Lock()
+	unread := c.unread
+	c.mu.Unlock()
+	if unread && !all {
+		_ = c.reloadClients(ctx) // it was told
+	}
 	if !all {
 		return
 	}
@@ -366,7 +373,7 @@ func (c *controller) adopt(next *assembly.Assembly, report assembly.ClientReport
 		return err
 	}
 	last := c.current
-	c.current, c.version = next, 0
+	c.current, c.version, c.unread = next, 0, false
 	clear(c.newer)
 	c.tell(report)
 
@@ -480,6 +487,9 @@ func (c *controller) reloadClients(ctx context.Context) error {
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
+	c.mu.Lock()
+	c.unread = err != nil
+	c.mu.Unlock()
 	if err != nil {
 		c.metrics.ReloadFailed(whatStore, err)
 		c.log.Error("the registered certificates were not reloaded; the last good ones serve on", "error", err)

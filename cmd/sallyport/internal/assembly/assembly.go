@@ -355,9 +355,6 @@ func (a *Assembly) loadTokens(opts Options, problems *problems) {
 	if opts.Last != nil {
 		cfg.Last = opts.Last.Tokens // the keys that come from elsewhere need not be had anew
 	}
-	if opts.Last != nil {
-		cfg.Last = opts.Last.Tokens // the keys of the key managers that stay
-	}
 	for _, k := range a.Config.KeyManagers {
 		one := token.KeyManager{
 			Name: k.Name, Type: k.Type, Issuer: k.Issuer, JWKS: k.JWKS, CertificateFile: k.Certificate, CAFile: k.CAFile, TokenType: k.TokenType,
