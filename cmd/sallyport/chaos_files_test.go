@@ -1,5 +1,3 @@
-//go:build chaos
-
 package main_test
 
 import (
@@ -128,6 +126,11 @@ func (w *watched) everyWay(t *testing.T) {
 func (w *watched) is(version int) {
 	w.d.t.Helper()
 	w.now = version
+	defer func() {
+		if w.d.t.Failed() {
+			w.d.t.Logf("in force: %t, serves: %t, ready: %q", w.inForce(version), w.serves(), w.p.ready())
+		}
+	}()
 	eventually(w.d.t, fmt.Sprintf("version %d of %s is in force", version, w.file), func() bool { return w.inForce(version) && w.p.ready() == "ready\n" })
 	if !w.serves() {
 		w.d.t.Errorf("version %d of %s does not serve", version, w.file)
