@@ -42,6 +42,12 @@ func scaled(short, full int) int {
 // serve runs the folder's gateway alone, before a backend of the test's own, until the test ends.
 func (d *demoFolder) serve(backend http.Handler) (*process, *httptest.Server) {
 	d.t.Helper()
+	server := d.serveBackend(backend)
+	return d.serveAlone(), server
+}
+
+func (d *demoFolder) serveBackend(backend http.Handler) *httptest.Server {
+	d.t.Helper()
 	listener, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", d.Ports.Backend))
 	if err != nil {
 		d.t.Fatal(err)
@@ -50,21 +56,26 @@ func (d *demoFolder) serve(backend http.Handler) (*process, *httptest.Server) {
 	server.Start()
 	// What is still under way when a test has failed would keep Close waiting.
 	d.t.Cleanup(func() { server.CloseClientConnections(); server.Close() })
-	return d.serveAlone(), server
+	return server
 }
 
 func (d *demoFolder) serveAlone() *process {
 	d.t.Helper()
 	p := start(d.t, d.Demo, "serve", "-c", d.ConfigFile)
-	eventually(d.t, "the gateway is ready", func() bool {
+	p.becomesReady()
+	return p
+}
+
+func (p *process) becomesReady() {
+	p.t.Helper()
+	eventually(p.t, "the gateway is ready", func() bool {
 		select {
 		case <-p.ended:
-			d.t.Fatalf("%s: %v\n%s", p.cmd, p.err, p.stderr)
+			p.t.Fatalf("%s: %v\n%s", p.cmd, p.err, p.stderr)
 		default:
 		}
 		return p.ready() == "ready\n"
 	})
-	return p
 }
 
 // number is the value of a series; 0 if there is none, or nobody answers.

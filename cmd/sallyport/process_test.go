@@ -231,7 +231,13 @@ func start(t *testing.T, demo *quickstart.Demo, args ...string) *process {
 
 func startIn(t *testing.T, dir string, demo *quickstart.Demo, args ...string) *process {
 	t.Helper()
-	p := &process{t: t, demo: demo, cmd: exec.Command("sallyport", args...), stdout: new(transcript), stderr: new(transcript), ended: make(chan struct{})}
+	return startCommand(t, dir, demo, exec.Command("sallyport", args...))
+}
+
+// startCommand is for a command that becomes sallyport.
+func startCommand(t *testing.T, dir string, demo *quickstart.Demo, cmd *exec.Cmd) *process {
+	t.Helper()
+	p := &process{t: t, demo: demo, cmd: cmd, stdout: new(transcript), stderr: new(transcript), ended: make(chan struct{})}
 	p.cmd.Dir, p.cmd.Stdout, p.cmd.Stderr = dir, p.stdout, p.stderr
 	if err := p.cmd.Start(); err != nil {
 		t.Fatal(err)
