@@ -3,8 +3,10 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"os"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"sync"
@@ -132,11 +134,11 @@ func (c *controller) run(ctx context.Context, hangups <-chan os.Signal) error {
 			timer.Stop()
 			return nil
 		case <-timer.C:
-			c.reload(ctx, false)
+			_ = c.contain(func() error { c.reload(ctx, false); return nil }) // it was told
 		case <-hangups:
 			timer.Stop()
 			c.log.Info("reloading, as SIGHUP asks")
-			c.reload(ctx, true)
+			_ = c.contain(func() error { c.reload(ctx, true); return nil })
 		case <-sweep.C:
 			timer.Stop()
 			c.sweep()
@@ -580,11 +582,34 @@ func needsRestart(old, new *config.Config) string {
 	return strings.Join(keys, ", ")
 }
 
-// begin runs a watch until ctx ends; close waits for it.
+// begin runs a watch until ctx ends; close waits for it. One that panics is begun anew: what it watched serves on.
 func (c *controller) begin(ctx context.Context, run func(context.Context) error) {
 	c.tasks.Go(func() {
-		if err := run(ctx); err != nil && ctx.Err() == nil {
-			c.log.Error("a watch ended", "error", err)
+		for {
+			err := c.contain(func() error { return run(ctx) })
+			if ctx.Err() != nil || err == nil {
+				return
+			}
+			c.log.Error("a watch ended, and begins anew", "error", err)
+			select {
+			case <-ctx.Done():
+				return
+			case <-time.After(watchPause):
+			}
 		}
 	})
+}
+
+// watchPause is how long a watch that has ended waits before it begins anew.
+const watchPause = time.Second
+
+// contain makes a panic an error.
+func (c *controller) contain(run func() error) (err error) {
+	defer func() {
+		if fault := recover(); fault != nil {
+			c.log.Error("the control side panicked", "panic", fmt.Sprint(fault), "stack", string(debug.Stack()))
+			err = fmt.Errorf("a panic: %v", fault)
+		}
+	}()
+	return run()
 }

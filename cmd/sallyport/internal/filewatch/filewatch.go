@@ -3,6 +3,7 @@ package filewatch
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -30,14 +31,11 @@ type Interest struct {
 // change and each period, since what is watched may name other files. Files are found through symbolic links, whose
 // own change counts, as Kubernetes swaps its volumes.
 func Run(ctx context.Context, period time.Duration, interest func() Interest, changed func()) error {
-	watcher, err := fsnotify.NewWatcher()
-	if err != nil {
-		return fmt.Errorf("file events: %w", err)
-	}
-	defer watcher.Close()
-
 	var watched interests
-	watched.renew(watcher, interest())
+	defer watched.close()
+	if _, err := watched.renew(interest()); err != nil {
+		return err
+	}
 	refresh := time.NewTicker(period)
 	defer refresh.Stop()
 	rest := time.NewTimer(0)
@@ -45,12 +43,14 @@ func Run(ctx context.Context, period time.Duration, interest func() Interest, ch
 	<-rest.C
 	var since time.Time // the first event that nobody was told of; zero: there is none
 	for {
+		var err error
+		anew := false
 		select {
 		case <-ctx.Done():
 			return nil
-		case event, ok := <-watcher.Events:
+		case event, ok := <-watched.watcher.Events:
 			if !ok {
-				return nil
+				return errors.New("file events have ended")
 			}
 			if !watched.concerns(event.Name) || event.Op == fsnotify.Chmod && !exists(event.Name) {
 				continue
@@ -64,15 +64,22 @@ func Run(ctx context.Context, period time.Duration, interest func() Interest, ch
 		case <-rest.C:
 			since = time.Time{}
 			changed()
-			watched.renew(watcher, interest())
-		case <-watcher.Errors:
+			anew, err = watched.renew(interest())
+		case <-watched.watcher.Errors:
 			// Events were lost: look, rather than guess which.
 			if since.IsZero() {
 				since = time.Now()
 				rest.Reset(settle)
 			}
 		case <-refresh.C:
-			watched.renew(watcher, interest())
+			anew, err = watched.renew(interest())
+		}
+		if err != nil {
+			return err
+		}
+		if anew { // what the watcher before had not told yet
+			since = time.Now()
+			rest.Reset(settle)
 		}
 	}
 }
@@ -84,13 +91,15 @@ func exists(name string) bool {
 
 // interests are the paths whose events count, and the folders that are watched for them.
 type interests struct {
+	watcher *fsnotify.Watcher
 	paths   map[string]bool
 	globs   []string
 	folders map[string]bool
 }
 
-// renew watches what is of interest now. A folder that cannot be watched, or does not exist, is tried again each time.
-func (s *interests) renew(watcher *fsnotify.Watcher, interest Interest) {
+// renew watches what is of interest now, and tells whether by another watcher than before. A folder that cannot be
+// watched, or does not exist, is tried again each time.
+func (s *interests) renew(interest Interest) (anew bool, err error) {
 	s.paths, s.globs = map[string]bool{}, interest.Globs
 	folders := map[string]bool{}
 	for _, file := range interest.Files {
@@ -106,18 +115,48 @@ func (s *interests) renew(watcher *fsnotify.Watcher, interest Interest) {
 			folders[dir] = true
 		}
 	}
-	for dir := range s.folders {
-		if !folders[dir] {
-			_ = watcher.Remove(dir) // it may have gone by itself
+	// Folders are never taken off a watcher: fsnotify panics if one is taken off while it goes by itself. Another watcher
+	// takes its place instead, before it ends, so that nothing is missed.
+	last := s.watcher
+	if last != nil && !covers(folders, s.folders) {
+		s.watcher = nil
+	}
+	if s.watcher == nil {
+		watcher, err := fsnotify.NewWatcher()
+		if err != nil {
+			s.watcher = last
+			return false, fmt.Errorf("file events: %w", err)
 		}
+		s.watcher = watcher
 	}
 	for dir := range folders {
 		// Add of a folder that is watched already does nothing, unless another one is in its place now.
-		if watcher.Add(dir) != nil {
+		if s.watcher.Add(dir) != nil {
 			delete(folders, dir)
 		}
 	}
 	s.folders = folders
+	if last == nil || last == s.watcher {
+		return false, nil
+	}
+	_ = last.Close()
+	return true, nil
+}
+
+// covers tells whether all of some are among them.
+func covers(them, some map[string]bool) bool {
+	for one := range some {
+		if !them[one] {
+			return false
+		}
+	}
+	return true
+}
+
+func (s *interests) close() {
+	if s.watcher != nil {
+		_ = s.watcher.Close()
+	}
 }
 
 func (s *interests) concerns(path string) bool {
