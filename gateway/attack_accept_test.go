@@ -37,7 +37,7 @@ func (l *poorListener) Addr() net.Addr { return &net.TCPAddr{} }
 func TestAcceptBacksOff(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var told atomic.Int64
-		g := New(Config{Connections: func(why string) {
+		g := New(Config{driver: driverNetHTTP, Connections: func(why string) {
 			if why == "accept" {
 				told.Add(1)
 			}

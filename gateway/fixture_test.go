@@ -119,6 +119,7 @@ func newFixture(t testing.TB, change ...func(*fixture, *setup)) *fixture {
 		},
 		settings: gateway.Settings{Tokens: f.verifier(t), CertificateHeader: "X-WSO2-CLIENT-CERTIFICATE"},
 	}
+	s.config.Drive()
 	up := f.upstream(t, f.backend.URL)
 	s.routes = []gateway.Route{
 		{

@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"context"
 	"encoding/hex"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
@@ -39,7 +38,8 @@ type call struct {
 	r       *http.Request
 	w       writer
 	body    *body
-	watch   *watch // nil: the call finishes whatever becomes of its caller's right
+	watch   *watch             // nil: the call finishes whatever becomes of its caller's right
+	cancel  context.CancelFunc // breaks the backend's side off
 }
 
 // ServeHTTP carries one call from its head to its last byte.
@@ -80,7 +80,7 @@ func (c *call) begin(s *socket, w http.ResponseWriter, r *http.Request) {
 			BufferPool:     &copyBuffers,
 		}
 	}
-	c.socket, c.r, c.body, c.watch = s, r, nil, nil
+	c.socket, c.r, c.body, c.watch, c.cancel = s, r, nil, nil, nil
 	c.w = writer{ResponseWriter: w, rate: g.guard.limits.BodyRate, grace: g.cfg.timing.bodyGrace, old: !r.ProtoAtLeast(1, 1)}
 	snapshot := g.snapshot.Load()
 	c.Exchange = Exchange{
@@ -119,7 +119,7 @@ func (c *call) end() {
 	if c.w.status == answers[ClientGone].status {
 		fault = http.ErrAbortHandler // nothing was answered: net/http would answer 200
 	}
-	if c.brokenOff() && c.Err == nil {
+	if c.watch.brokenOff() && c.Err == nil {
 		c.Err = errRightEnded
 	}
 	if fault != nil && c.Err == nil {
@@ -131,8 +131,8 @@ func (c *call) end() {
 	if r, ok := c.Err.(*Refusal); ok && r.Reason == ClientGone {
 		fault = http.ErrAbortHandler // or net/http would answer 200 to a client that has only stopped sending
 	}
-	c.observe()
-	c.Exchange, c.socket, c.r, c.w, c.body, c.watch = Exchange{}, nil, nil, writer{}, nil, nil
+	c.gateway.observe(&c.Exchange)
+	c.Exchange, c.socket, c.r, c.w, c.body, c.watch, c.cancel = Exchange{}, nil, nil, writer{}, nil, nil, nil
 	c.gateway.calls.Put(c)
 	if fault != nil {
 		panic(fault) // http.ErrAbortHandler: net/http breaks the connection off
@@ -153,16 +153,16 @@ func (c *call) unfinished() bool {
 }
 
 // observe tells the hook of the finished call. A fault of the hook is no fault of the call.
-func (c *call) observe() {
-	if c.gateway.cfg.Observe == nil {
+func (g *Gateway) observe(x *Exchange) {
+	if g.cfg.Observe == nil {
 		return
 	}
 	defer func() {
 		if fault := recover(); fault != nil {
-			c.gateway.log.Error("observing a call panicked", "id", c.ID, "panic", fmt.Sprint(fault), "stack", string(debug.Stack()))
+			g.log.Error("observing a call panicked", "id", x.ID, "panic", fmt.Sprint(fault), "stack", string(debug.Stack()))
 		}
 	}()
-	c.gateway.cfg.Observe(&c.Exchange)
+	g.cfg.Observe(x)
 }
 
 var errBrokenOff = errors.New("the answer was broken off")
@@ -201,6 +201,9 @@ func (c *call) hold() error {
 		if hosts := c.r.Header["Host"]; len(hosts) > 1 || len(hosts) == 1 && hosts[0] != c.r.Host || len(c.r.Header["Content-Length"]) > 1 {
 			return refuse(BadRequest, errTwo)
 		}
+		if v := c.r.Header["Content-Length"]; len(v) == 1 && strings.Trim(v[0], "0123456789") != "" {
+			return refuse(BadRequest, errLength) // for which net/http takes 0, whatever comes
+		}
 	}
 	if v := c.r.Header["Expect"]; v != nil && (len(v) > 1 || !strings.EqualFold(v[0], "100-continue")) {
 		return refuse(UnknownExpectation, nil) // over HTTP/1.1 net/http says so itself
@@ -212,16 +215,13 @@ func (c *call) hold() error {
 	if lines > c.gateway.guard.limits.HeaderLines {
 		return refuse(TooManyHeaders, nil)
 	}
-	for _, v := range c.r.Header["Via"] {
-		if strings.Contains(v, c.gateway.via) || strings.Count(v, "sallyport-") >= maxHops {
-			return refuse(Loop, nil)
-		}
-	}
-	return nil
+	return c.gateway.holdLoops(c.r.Header["Via"])
 }
 
 // errTwo is a call that two readers could take for different ones: RFC 9113 sections 8.3.1 and 8.1.1.
 var errTwo = errors.New("a host beside :authority, or two content-lengths")
+
+var errLength = errors.New("a content-length that is no number")
 
 // errPath is a :path that HTTP/2 has no room for: RFC 9113 section 8.3.1.
 var errPath = errors.New(":path is no path")
@@ -271,9 +271,7 @@ func (c *call) rewrite(pr *httputil.ProxyRequest) {
 		h["X-Sallyport-Client"] = []string{headerText(c.Client.Alias)}
 		h["X-Client-Cert-Hash"] = []string{hex.EncodeToString(c.Client.Fingerprint[:])}
 		if table.settings.ForwardCertificate {
-			block := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: c.Certificate.Leaf.Raw})
-			// Every space and plus is escaped, so that those who take a plus for a space read the same as those who do not.
-			h.Set(table.settings.CertificateHeader, strings.ReplaceAll(url.QueryEscape(string(block)), "+", "%20"))
+			h.Set(table.settings.CertificateHeader, c.certificateText())
 		}
 	}
 	if c.Claims != nil {
@@ -298,6 +296,38 @@ func (c *call) rewrite(pr *httputil.ProxyRequest) {
 		out.Body = c.body
 	}
 	pr.Out = c.bind(out)
+}
+
+// bind lets the call be broken off later.
+func (c *call) bind(out *http.Request) *http.Request {
+	c.watch = newWatch(c.gateway, c.socket, &c.Exchange, c.breakOff)
+	if c.watch == nil {
+		return out
+	}
+	var ctx context.Context
+	ctx, c.cancel = context.WithCancel(out.Context())
+	out = out.WithContext(ctx)
+	if out.Body != nil && out.ContentLength < 0 {
+		c.watch.follow(endless(out.Header.Get("Content-Type")))
+	}
+	return out
+}
+
+// unbind ends the call's watch.
+func (c *call) unbind() {
+	if c.cancel == nil {
+		return
+	}
+	c.cancel()
+	c.watch.unbind()
+	c.w.bounded = c.w.bounded || c.watch.brokenOff() // the deadline that breakOff set
+}
+
+// breakOff ends both sides of the call.
+func (c *call) breakOff() {
+	c.cancel()
+	// A client that takes nothing would hold the call for ever. HTTP/2 has such deadlines for each stream.
+	_ = http.NewResponseController(c.w.ResponseWriter).SetWriteDeadline(time.Now().Add(lastWrite))
 }
 
 // upgradable tells whether the call asks to become a WebSocket (RFC 6455 section 4.1) and the backend may be asked. Any
@@ -441,8 +471,8 @@ func (c *call) modifyResponse(res *http.Response) error {
 		// left of the body for itself before it sends the answer's head.
 		c.w.last = true
 	}
-	if stream := res.StatusCode == http.StatusSwitchingProtocols || endless(res.Header); stream || res.ContentLength < 0 {
-		c.follow(stream)
+	if stream := res.StatusCode == http.StatusSwitchingProtocols || endless(res.Header.Get("Content-Type")); stream || res.ContentLength < 0 {
+		c.watch.follow(stream)
 	}
 	if len(res.Trailer) > 0 && c.r.ProtoMajor == 1 && c.r.ProtoAtLeast(1, 1) && c.r.Method != http.MethodHead {
 		delete(res.Header, "Content-Length") // HTTP/1.1 has trailers in chunked bodies alone
@@ -461,7 +491,7 @@ func (c *call) fail(err error) {
 	var timeout net.Error
 	reason := BackendUnreachable
 	switch {
-	case c.brokenOff():
+	case c.watch.brokenOff():
 		reason = InvalidCredentials
 	case c.body != nil && c.body.late():
 		reason, err = BodyTooSlow, errors.Join(err, errClientBody) // for net/http it is as if the client had gone
@@ -505,13 +535,15 @@ func (c *conn) learn(r *http.Request) {
 }
 
 // newID is 128 random bits as 32 hexadecimal digits. It tells calls apart; it is no secret.
-func newID() string {
-	var b [16]byte
+func newID() string { return string(appendID(nil)) }
+
+func appendID(b []byte) []byte {
+	var id [16]byte
 	hi, lo := rand.Uint64(), rand.Uint64()|1 // never all zeros (W3C Trace Context section 3.2.2.3)
 	for i := range 8 {
-		b[i], b[8+i] = byte(hi>>(8*i)), byte(lo>>(8*i))
+		id[i], id[8+i] = byte(hi>>(8*i)), byte(lo>>(8*i))
 	}
-	return hex.EncodeToString(b[:])
+	return hex.AppendEncode(b, id[:])
 }
 
 // A writer counts what goes to the client. Unwrap lets http.ResponseController reach what lies below.

@@ -518,12 +518,15 @@ func TestHeadHasNoBody(t *testing.T) {
 	}
 }
 
-// TestChunkedRequestsEndTheirConnection: net/http does not tell a request with both Content-Length and
-// Transfer-Encoding from one without, so each chunked one is the last of its connection, refused or not.
+// TestChunkedRequestsEndTheirConnection: a request with both Content-Length and Transfer-Encoding is the last of its
+// connection, refused or not. net/http does not tell it from one without, so with it each chunked one is.
 func TestChunkedRequestsEndTheirConnection(t *testing.T) {
 	f := newFixture(t)
 	for _, path := range []string{"/pub/1.0/x", "/pay/1.0/x", "/nothing"} {
-		for _, lines := range []string{"Transfer-Encoding: chunked\n", "Content-Length: 3\nTransfer-Encoding: chunked\n", "Transfer-Encoding: chunked\nContent-Length: 3\n"} {
+		for _, lines := range []string{"Content-Length: 3\nTransfer-Encoding: chunked\n", "Transfer-Encoding: chunked\nContent-Length: 3\n", "Transfer-Encoding: chunked\n"} {
+			if lines == "Transfer-Encoding: chunked\n" && !gateway.ByNetHTTP {
+				continue
+			}
 			c := f.dial(t, nil, "opt.test")
 			before := f.backend.calls.Load()
 			c.send(t, "POST "+path+" HTTP/1.1\nHost: opt.test\n"+lines+"\n0\n\nGET /pub/1.0/smuggled HTTP/1.1\nHost: opt.test\n\n")

@@ -25,7 +25,17 @@ type Config struct {
 	Connections  ConnectionObserver // told of connections that were turned away; nil: nobody is
 
 	timing timing // zero fields: the defaults; tests hasten them
+	driver driver
 }
+
+// A driver carries calls of HTTP/1.1. Its zero value is the engine; net/http, which carries what the engine cannot, is the
+// other way for all, by which tests compare the two.
+type driver uint8
+
+const (
+	driverEngine driver = iota
+	driverNetHTTP
+)
 
 // A ConnectionObserver hears why a connection was turned away before its first call: connections, connections_per_source,
 // handshakes (too many of them), handshake (it failed), accept (the system had none to give).
@@ -233,6 +243,7 @@ func (g *Gateway) Abort() {
 	defer g.setting.Unlock()
 	for s := range g.sockets {
 		s.server.Close()
+		s.engine.Close()
 	}
 	g.guard.closeAll()
 }

@@ -99,9 +99,13 @@ func (g *Gateway) drain(s *socket) {
 
 // shutdown lets a socket finish its calls until ctx ends, and then breaks them off.
 func (g *Gateway) shutdown(ctx context.Context, s *socket) error {
-	var err error
-	if s.server.Shutdown(ctx) != nil {
+	var all errgroup.Group
+	all.Go(func() error { return s.server.Shutdown(ctx) })
+	all.Go(func() error { return s.engine.Shutdown(ctx) })
+	err := all.Wait()
+	if err != nil {
 		s.server.Close()
+		s.engine.Close()
 		err = errBrokeOff
 	}
 	g.setting.Lock()

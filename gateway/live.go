@@ -1,10 +1,8 @@
 package gateway
 
 import (
-	"context"
 	"errors"
 	"mime"
-	"net/http"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -21,30 +19,26 @@ var errRightEnded = errors.New("the right of the certificate ended during the ca
 // connection, an event stream or gRPC at once, any other body of unknown length after DrainTimeout. All other calls
 // finish on the snapshot they began with. It waits for the next snapshot and takes no lock.
 type watch struct {
-	cancel  context.CancelFunc // breaks the backend's side off
-	done    chan struct{}      // closed when the call is over
-	gone    chan struct{}      // closed when nobody watches any more
-	endless atomic.Bool        // the call is broken off at once
-	broken  atomic.Bool
+	gateway  *Gateway
+	socket   *socket
+	exchange *Exchange     // as it is until unbind has returned
+	breakOff func()        // breaks both sides of the call off
+	done     chan struct{} // closed when the call is over
+	gone     chan struct{} // closed when nobody watches any more
+	endless  atomic.Bool   // the call is broken off at once
+	broken   atomic.Bool
 }
 
-// bind lets the call be broken off later. It is for calls that a certificate let in.
-func (c *call) bind(out *http.Request) *http.Request {
-	if c.evidence.Certificate != policy.Good {
-		return out
+// newWatch is the watch of a call that a certificate let in; nil for others. It watches from follow on.
+func newWatch(g *Gateway, s *socket, x *Exchange, breakOff func()) *watch {
+	if x.evidence.Certificate != policy.Good {
+		return nil
 	}
-	ctx, cancel := context.WithCancel(out.Context())
-	c.watch = &watch{cancel: cancel, done: make(chan struct{})}
-	out = out.WithContext(ctx)
-	if out.Body != nil && out.ContentLength < 0 {
-		c.follow(endless(out.Header))
-	}
-	return out
+	return &watch{gateway: g, socket: s, exchange: x, breakOff: breakOff, done: make(chan struct{})}
 }
 
 // follow watches the call from now on.
-func (c *call) follow(endless bool) {
-	w := c.watch
+func (w *watch) follow(endless bool) {
 	if w == nil {
 		return
 	}
@@ -55,35 +49,32 @@ func (c *call) follow(endless bool) {
 		return
 	}
 	w.gone = make(chan struct{})
-	// Everything that the goroutine reads of the call stays as it is until unbind has returned.
 	go func() {
 		defer close(w.gone)
-		if c.outlivesItsRight() {
-			c.breakOff()
+		if w.outlivesItsRight() {
+			w.broken.Store(true)
+			w.breakOff()
 		}
 	}()
 }
 
 // unbind ends the watch, and waits for its end.
-func (c *call) unbind() {
-	w := c.watch
+func (w *watch) unbind() {
 	if w == nil {
 		return
 	}
 	close(w.done)
-	w.cancel()
 	if w.gone != nil {
 		<-w.gone
 	}
-	c.w.bounded = c.w.bounded || w.broken.Load() // the deadline that breakOff set
 }
 
 // brokenOff tells whether the call was ended by its watch.
-func (c *call) brokenOff() bool { return c.watch != nil && c.watch.broken.Load() }
+func (w *watch) brokenOff() bool { return w != nil && w.broken.Load() }
 
 // outlivesItsRight waits until the call is to be broken off, or is over.
-func (c *call) outlivesItsRight() bool {
-	g, w, s := c.gateway, c.watch, c.Snapshot
+func (w *watch) outlivesItsRight() bool {
+	g, s := w.gateway, w.exchange.Snapshot
 	recheck := g.cfg.timing.recheck // certificates expire without a swap
 	tick := time.NewTicker(recheck)
 	defer tick.Stop()
@@ -96,7 +87,7 @@ func (c *call) outlivesItsRight() bool {
 			return false
 		}
 		s = g.snapshot.Load()
-		problem := c.stillAdmitted(s)
+		problem := w.stillAdmitted(s)
 		if problem == nil {
 			last = time.Time{}
 			continue
@@ -106,7 +97,7 @@ func (c *call) outlivesItsRight() bool {
 			tick.Reset(min(recheck, g.cfg.DrainTimeout, time.Second))
 		}
 		if w.endless.Load() || !time.Now().Before(last) {
-			g.log.Info("a stream is broken off: the certificate that let it in has lost its right", "id", c.ID, "problem", problem)
+			g.log.Info("a stream is broken off: the certificate that let it in has lost its right", "id", w.exchange.ID, "problem", problem)
 			return true
 		}
 	}
@@ -114,19 +105,20 @@ func (c *call) outlivesItsRight() bool {
 
 // stillAdmitted judges the call's certificate like that of a new call, by the snapshot and the time that are now. A token
 // that was looked at is not looked at again.
-func (c *call) stillAdmitted(s *Snapshot) error {
+func (w *watch) stillAdmitted(s *Snapshot) error {
+	was := w.exchange
 	x := Exchange{
-		Request: c, ID: c.ID, Peer: c.Peer, Started: c.Started, Listener: s.listener(c.socket), Snapshot: s, conn: c.conn,
-		Claims: c.Claims, evidence: policy.Evidence{Token: c.evidence.Token},
+		Request: was.Request, ID: was.ID, Peer: was.Peer, Started: was.Started, Listener: s.listener(w.socket), Snapshot: s, conn: was.conn,
+		Claims: was.Claims, evidence: policy.Evidence{Token: was.evidence.Token},
 	}
-	g := c.gateway
+	g := w.gateway
 	for _, judge := range []func(*Exchange) error{g.identify, g.match, g.authorize} {
 		if err := judge(&x); err != nil { // ErrWait, too: without the certificate there would have to be a token
 			return err
 		}
 	}
-	switch before, now := c.Client, x.Client; {
-	case x.Route.API != c.Route.API:
+	switch before, now := was.Client, x.Client; {
+	case x.Route.API != was.Route.API:
 		return errOtherRight
 	case x.Resource.Security.Open || before == nil:
 		return nil
@@ -138,16 +130,8 @@ func (c *call) stillAdmitted(s *Snapshot) error {
 
 var errOtherRight = errors.New("the call would now be another caller's, or another API's")
 
-// breakOff ends both sides of the call.
-func (c *call) breakOff() {
-	c.watch.broken.Store(true)
-	c.watch.cancel()
-	// A client that takes nothing would hold the call for ever. HTTP/2 has such deadlines for each stream.
-	_ = http.NewResponseController(c.w.ResponseWriter).SetWriteDeadline(time.Now().Add(lastWrite))
-}
-
 // endless tells whether a body of that type is a stream by its nature, which has no end but the callers' wish.
-func endless(h http.Header) bool {
-	kind, _, _ := mime.ParseMediaType(h.Get("Content-Type"))
+func endless(contentType string) bool {
+	kind, _, _ := mime.ParseMediaType(contentType)
 	return kind == "text/event-stream" || kind == "application/grpc" || strings.HasPrefix(kind, "application/grpc+")
 }

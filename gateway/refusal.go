@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"io"
 	"net/http"
 	"strconv"
 	"time"
@@ -38,6 +39,8 @@ const (
 	Overloaded                         // the gateway is short of memory
 	Loop                               // the call has been through this gateway already
 	UnknownExpectation                 // an Expect that is not 100-continue
+	UnknownCoding                      // a Transfer-Encoding that is not chunked
+	UnknownVersion                     // neither HTTP/1.0, HTTP/1.1 nor HTTP/2
 	reasons
 )
 
@@ -76,6 +79,8 @@ var answers = [reasons]answer{
 	Overloaded:           {"overloaded", 503, "503", "Service Unavailable", "The gateway has too much to do. Try again after the time in Retry-After."},
 	Loop:                 {"loop", 508, "508", "Loop Detected", "The call has been through this gateway before: an API's upstream leads back to it."},
 	UnknownExpectation:   {"unknown_expectation", 417, "417", "Expectation Failed", "The gateway meets no expectation but 100-continue."},
+	UnknownCoding:        {"unknown_coding", 501, "501", "Not Implemented", "The gateway knows no Transfer-Encoding but chunked."},
+	UnknownVersion:       {"unknown_version", 505, "505", "HTTP Version Not Supported", "The gateway speaks HTTP/1.0, HTTP/1.1 and, over TLS, HTTP/2."},
 	ClientGone:           {"client_gone", 499, "499", "Client Closed Request", "The client closed the connection before the answer."},
 }
 
@@ -157,9 +162,8 @@ func (r *Refusal) body() string {
 	return `{"code":"` + a.code + `","message":"` + a.message + `","description":"` + a.description + `"}` + "\n"
 }
 
-// write answers the call with the refusal. For a 401, route tells which challenges to name.
-func (r *Refusal) write(w http.ResponseWriter, x *Exchange) {
-	h := w.Header()
+// setHeader makes h the header of the answer. For a 401, the call's route tells which challenges to name.
+func (r *Refusal) setHeader(h http.Header, x *Exchange) {
 	clear(h)
 	h.Set("Content-Type", "application/json; charset=UTF-8")
 	h.Set("Cache-Control", "no-store")
@@ -173,12 +177,16 @@ func (r *Refusal) write(w http.ResponseWriter, x *Exchange) {
 	case status == http.StatusServiceUnavailable:
 		h.Set("Retry-After", strconv.Itoa(ratelimit.RetryAfterSeconds(retryAfter)))
 	}
-	body := r.body()
-	h.Set("Content-Length", strconv.Itoa(len(body)))
+	h.Set("Content-Length", strconv.Itoa(len(r.body())))
+}
+
+// write answers the call with the refusal.
+func (r *Refusal) write(w http.ResponseWriter, x *Exchange) {
+	r.setHeader(w.Header(), x)
 	w.WriteHeader(r.Status())
 	if x.Request.Method() != http.MethodHead {
 		// The client may have gone; then there is nobody to tell.
-		_, _ = w.Write([]byte(body))
+		_, _ = io.WriteString(w, r.body())
 	}
 }
 

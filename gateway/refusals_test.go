@@ -146,6 +146,8 @@ func TestEveryRefusal(t *testing.T) {
 		"body_too_slow",       // takes its time
 		"overloaded",          // needs a memory limit
 		"unknown_expectation", // TestUnknownExpectation
+		"unknown_coding",      // TestHeadsThatAreRefused
+		"unknown_version",     // TestHeadsThatAreRefused
 	}
 	for reason := gateway.Reason(1); reason.String() != "internal"; reason++ {
 		name := reason.String()
@@ -155,7 +157,7 @@ func TestEveryRefusal(t *testing.T) {
 	}
 }
 
-// TestUnknownExpectation: an Expect that nobody can meet is refused, over HTTP/1.1 by net/http itself.
+// TestUnknownExpectation: an Expect that nobody can meet is refused, over HTTP/1.1 too.
 func TestUnknownExpectation(t *testing.T) {
 	f := newFixture(t)
 	f.denied(t, 417, "417", func() answer {
@@ -164,6 +166,38 @@ func TestUnknownExpectation(t *testing.T) {
 	before := f.backend.calls.Load()
 	if a := f.dial(t, nil, "open.test").get(t, "/pub/1.0/x", "open.test", "Expect: miracles"); a.status != 417 || f.backend.calls.Load() != before {
 		t.Errorf("HTTP/1.1: status %d", a.status)
+	}
+}
+
+// TestHeadsThatAreRefused: what is no request is told so like any other refusal, is observed, and ends the connection.
+func TestHeadsThatAreRefused(t *testing.T) {
+	if gateway.ByNetHTTP {
+		t.Skip("net/http answers these in words of its own")
+	}
+	f := newFixture(t)
+	for _, c := range []struct {
+		head   string
+		status int
+		reason string
+	}{
+		{"GET /pub/1.0/x HTTP/1.1\nHost: open.test\nHost: open.test\n\n", 400, "bad_request"},
+		{"GET /pub/1.0/x HTTP/1.1\nHost: open.test\nContent-Length: +1\n\n", 400, "bad_request"},
+		{"GET /pub/1.0/x HTTP/1.1\nHost: open.test\nX: " + strings.Repeat("x", 64<<10) + "\n\n", 431, "too_many_headers"},
+		{"GET /pub/1.0/x HTTP/1.1\nHost: open.test\nExpect: miracles\n\n", 417, "unknown_expectation"},
+		{"GET /pub/1.0/x HTTP/1.1\nHost: open.test\nTransfer-Encoding: gzip\n\n", 501, "unknown_coding"},
+		{"GET /pub/1.0/x HTTP/3.0\nHost: open.test\n\n", 505, "unknown_version"},
+	} {
+		before := f.backend.calls.Load()
+		conn := f.dial(t, nil, "open.test")
+		conn.send(t, c.head)
+		a := conn.receive(t, "GET")
+		a.refused(t, c.status, strconv.Itoa(c.status))
+		if s := f.seen(t, a.id()); s.Reason != c.reason || s.Status != c.status {
+			t.Errorf("%.60q: observed %+v", c.head, s)
+		}
+		if a.header.Get("Connection") != "close" || !conn.ended() || f.backend.calls.Load() != before {
+			t.Errorf("%.60q: the connection goes on, or the backend was called", c.head)
+		}
 	}
 }
 

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"sallyport/certstore"
+	"sallyport/gateway/http1"
 	"sallyport/policy"
 	"sallyport/policy/ratelimit"
 	"sallyport/policy/token"
@@ -42,6 +43,8 @@ type Route struct {
 	underWay  *atomic.Int64
 	transport *http.Transport
 	upgrades  *http.Transport
+
+	engine, engineSandbox []*http1.Upstream // URLs and SandboxURLs, for HTTP1
 }
 
 // A Resource is a part of an API with rules of its own.

@@ -18,6 +18,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"sallyport/gateway/http1"
 	"sallyport/listenerprofiles"
 )
 
@@ -27,6 +28,7 @@ type socket struct {
 	gateway  *Gateway
 	settings atomic.Pointer[Listener]
 	server   *http.Server
+	engine   *http1.Engine
 	tls      *tls.Config
 
 	address  string // as the configuration names it
@@ -44,6 +46,7 @@ func (g *Gateway) open(l *Listener) (*socket, error) {
 	s := &socket{gateway: g, address: l.Address, listener: listener, ready: make(chan net.Conn)}
 	s.life, s.close = context.WithCancel(context.Background())
 	s.settings.Store(l)
+	s.engine = s.newEngine()
 	s.tls = &tls.Config{GetConfigForClient: s.configFor}
 	s.server = &http.Server{
 		Handler:                      s,
@@ -116,7 +119,7 @@ func (s *socket) accept() {
 			continue
 		}
 		if l.Profiles == nil {
-			s.hand(counted)
+			s.serve(counted, newConn(counted, "", nil, true))
 			continue
 		}
 		if !g.guard.beginHandshake() {
@@ -129,6 +132,15 @@ func (s *socket) accept() {
 			s.handshake(counted)
 		})
 	}
+}
+
+// serve passes a connection of HTTP/1.1 on to the engine.
+func (s *socket) serve(c net.Conn, known *conn) {
+	if s.gateway.cfg.driver == driverNetHTTP {
+		s.hand(&knownConn{c, known})
+		return
+	}
+	s.gateway.serving.Go(func() { s.engine.Serve(c, known) })
 }
 
 // hand passes a connection on to the server.
@@ -144,10 +156,16 @@ func (s *socket) hand(c net.Conn) {
 func (s *socket) handshake(c net.Conn) {
 	ctx, cancel := context.WithTimeout(s.life, s.gateway.cfg.timing.readHeader)
 	defer cancel()
-	conn := tls.Server(c, s.tls)
+	conn := tls.Server(http1.NewWire(c), s.tls)
 	err := conn.HandshakeContext(ctx)
 	if err == nil {
-		s.hand(conn)
+		state := conn.ConnectionState()
+		if state.NegotiatedProtocol == "h2" {
+			s.hand(conn)
+			return
+		}
+		// On a goroutine of its own: this one's stack has grown.
+		s.serve(conn, newConn(c, state.ServerName, state.PeerCertificates, false))
 		return
 	}
 	s.tellHandshake(conn, err)
@@ -210,6 +228,9 @@ func (s *socket) configFor(hello *tls.ClientHelloInfo) (*tls.Config, error) {
 type connKey struct{}
 
 func (s *socket) connContext(ctx context.Context, c net.Conn) context.Context {
+	if known, ok := c.(*knownConn); ok {
+		return context.WithValue(ctx, connKey{}, known.conn)
+	}
 	_, speaksTLS := c.(*tls.Conn)
 	return context.WithValue(ctx, connKey{}, &conn{
 		peer:  addressOf(c.RemoteAddr()),

@@ -1,12 +1,18 @@
 package gateway
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"crypto/tls"
 	"net"
 	"net/http"
+	"net/url"
+	"slices"
+	"strings"
 	"sync"
 	"time"
+
+	"sallyport/gateway/http1"
 )
 
 // Bounds of the connections to backends.
@@ -22,8 +28,15 @@ const (
 // transports are the pools of backend connections. Routes that want the same share one, and it lives on from one table
 // to the next as long as a route wants it.
 type transports struct {
-	mu   sync.Mutex
-	pool map[transportKey]backendPool
+	mu     sync.Mutex
+	pool   map[transportKey]backendPool
+	engine map[upstreamKey]*http1.Upstream
+}
+
+// An upstreamKey tells one backend of the engine from another.
+type upstreamKey struct {
+	url string
+	tls [sha256.Size]byte
 }
 
 // A backendPool is the connections to backends that are reached in the same way.
@@ -45,7 +58,7 @@ func (t *transports) attach(table *Table) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.pool == nil {
-		t.pool = map[transportKey]backendPool{}
+		t.pool, t.engine = map[transportKey]backendPool{}, map[upstreamKey]*http1.Upstream{}
 	}
 	for _, r := range table.routes {
 		if r.transport != nil {
@@ -59,7 +72,36 @@ func (t *transports) attach(table *Table) {
 			t.pool[key] = pool
 		}
 		r.transport, r.upgrades = pool.calls, pool.upgrades
+		if r.Upstream.Protocol == HTTP1 {
+			r.engine, r.engineSandbox = t.upstreams(r.Upstream, r.Upstream.URLs), t.upstreams(r.Upstream, r.Upstream.SandboxURLs)
+		}
 	}
+}
+
+// upstreams are the engine's backends at these URLs.
+func (t *transports) upstreams(u Upstream, urls []*url.URL) []*http1.Upstream {
+	var list []*http1.Upstream
+	for _, at := range urls {
+		key := upstreamKey{at.String(), u.TLSDigest}
+		one := t.engine[key]
+		if one == nil {
+			one = newUpstream(u, at)
+			t.engine[key] = one
+		}
+		list = append(list, one)
+	}
+	return list
+}
+
+func newUpstream(u Upstream, at *url.URL) *http1.Upstream {
+	one := &http1.Upstream{Name: at.Scheme + "://" + at.Host, Authority: at.Host, Path: strings.TrimSuffix(at.EscapedPath(), "/")}
+	port := at.Port()
+	if at.Scheme == "https" {
+		one.TLS = &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: u.Roots, Certificates: u.Certificates, ServerName: at.Hostname()}
+		port = cmp.Or(port, "443")
+	}
+	one.Address = net.JoinHostPort(at.Hostname(), cmp.Or(port, "80"))
+	return one
 }
 
 // retain gives up the pools that the table does not use. Calls under way on them finish.
@@ -74,6 +116,18 @@ func (t *transports) retain(table *Table) {
 		if !used[pool.calls] {
 			delete(t.pool, key)
 			pool.calls.CloseIdleConnections()
+		}
+	}
+	engine := map[*http1.Upstream]bool{}
+	for _, r := range table.routes {
+		for _, u := range slices.Concat(r.engine, r.engineSandbox) {
+			engine[u] = true
+		}
+	}
+	for key, u := range t.engine {
+		if !engine[u] {
+			delete(t.engine, key)
+			u.Close()
 		}
 	}
 }
