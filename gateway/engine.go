@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"runtime"
 	"slices"
 	"strings"
 
@@ -45,11 +46,19 @@ func (c *wireCall) Values(name string) []string { return c.call.Request.Values(n
 // newEngine is the engine of a socket.
 func (s *socket) newEngine() *http1.Engine {
 	g := s.gateway
-	return http1.NewEngine(http1.Config{
+	loops := 0
+	if g.cfg.driver == driverLoops {
+		loops = runtime.GOMAXPROCS(0)
+	}
+	e, err := http1.NewEngine(http1.Config{
 		Handler: engine{s}, HeadTimeout: g.cfg.timing.readHeader, IdleTimeout: g.cfg.timing.idle,
 		BodyRate: g.guard.limits.BodyRate, BodyGrace: g.cfg.timing.bodyGrace, MaxHead: maxHeaderBytes, AppendID: appendID,
-		Elsewhere: func(c net.Conn, value any) { s.hand(&knownConn{c, value.(*conn)}) },
+		Elsewhere: func(c net.Conn, value any) { s.hand(&knownConn{c, value.(*conn)}) }, Loops: loops,
 	})
+	if err != nil {
+		g.log.Error("each connection gets a goroutine of its own, which costs more, since event loops cannot be had", "error", err)
+	}
+	return e
 }
 
 // A knownConn is a connection of which the gateway knows already what there is to know.

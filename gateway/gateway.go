@@ -28,12 +28,13 @@ type Config struct {
 	driver driver
 }
 
-// A driver carries calls of HTTP/1.1. Its zero value is the engine; net/http, which carries what the engine cannot, is the
-// other way for all, by which tests compare the two.
+// A driver carries calls of HTTP/1.1. Its zero value is the engine on loops; the others carry what is not for a loop, or
+// not for the engine. Tests have each carry all, and compare.
 type driver uint8
 
 const (
-	driverEngine driver = iota
+	driverLoops driver = iota
+	driverGoroutines
 	driverNetHTTP
 )
 

@@ -33,6 +33,8 @@ func (g *Gateway) set(list []Listener, routes *Table, clients *Clients) error {
 	defer func() {
 		for _, s := range opened { // those that did not come into force
 			s.Close()
+			s.engine.Close()
+			s.engine.Wait()
 		}
 	}()
 	for i := range list {
@@ -108,6 +110,7 @@ func (g *Gateway) shutdown(ctx context.Context, s *socket) error {
 		s.engine.Close()
 		err = errBrokeOff
 	}
+	s.engine.Wait()
 	g.setting.Lock()
 	defer g.setting.Unlock()
 	delete(g.sockets, s)

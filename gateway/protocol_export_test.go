@@ -10,8 +10,11 @@ import (
 var ByNetHTTP = os.Getenv("SALLYPORT_DRIVER") == "nethttp"
 
 func (c *Config) drive() {
-	if ByNetHTTP {
+	switch os.Getenv("SALLYPORT_DRIVER") {
+	case "nethttp":
 		c.driver = driverNetHTTP
+	case "goroutines":
+		c.driver = driverGoroutines
 	}
 }
 

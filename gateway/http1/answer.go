@@ -9,8 +9,8 @@ import (
 // never is the bound of a wait that has none.
 func never() time.Time { return time.Time{} }
 
-// answer sends the answer, whose head was read, to the client. Out is memory for it.
-func (call *Call) answer(b *backendConn, up *upload, out *[]byte) error {
+// beginAnswer makes out the head for the client.
+func (call *Call) beginAnswer(up *upload, out *[]byte) error {
 	c, res := call.Conn, &call.Response
 	// A client that still sends what nobody wants could not be told from its next call.
 	call.Last = call.Last || up.ended().IsZero() || c.engine.draining.Load()
@@ -40,10 +40,16 @@ func (call *Call) answer(b *backendConn, up *upload, out *[]byte) error {
 	*out = append(*out, "\r\n"...)
 	call.Status = res.Status
 
-	a := answerBody{left: res.Length, inChunks: inChunks, done: bodyless || res.Length == 0}
+	call.rest = answerBody{left: res.Length, inChunks: inChunks, done: bodyless || res.Length == 0}
 	call.chunks.Reset()
+	return nil
+}
+
+// relay sends what is in out and all that follows.
+func (call *Call) relay(b *backendConn, out *[]byte) error {
+	c, a := call.Conn, &call.rest
 	for streaming := false; ; {
-		if err := call.moveAnswer(&a, b, out); err != nil {
+		if err := call.moveAnswer(b, out); err != nil {
 			return err
 		}
 		if len(*out) > 0 {
@@ -58,15 +64,15 @@ func (call *Call) answer(b *backendConn, up *upload, out *[]byte) error {
 		if !streaming {
 			streaming = true
 			c.engine.cfg.Handler.Stream(call)
-			if res.Length < 0 || a.left > smallBuffer {
+			if a.left < 0 || a.left > smallBuffer {
 				b.in.enlarge()
 			}
 		}
 		switch err := call.fill(b, never); {
 		case err == nil:
-		case err == io.EOF && res.Length == UntilClose:
+		case err == io.EOF && a.left == UntilClose:
 			a.done = true
-			if inChunks {
+			if a.inChunks {
 				*out = AppendLast(*out, nil)
 			}
 		case err == errClientGone:
@@ -85,7 +91,8 @@ type answerBody struct {
 }
 
 // moveAnswer moves what has come from the backend to out, and sends it where that has no room.
-func (call *Call) moveAnswer(a *answerBody, b *backendConn, out *[]byte) error {
+func (call *Call) moveAnswer(b *backendConn, out *[]byte) error {
+	a := &call.rest
 	for !a.done {
 		p := b.in.bytes()
 		if len(p) == 0 {

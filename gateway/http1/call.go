@@ -29,7 +29,9 @@ type Call struct {
 	bytesIn   atomic.Int64
 	body      requestBody
 	up        upload
-	chunks    Chunked       // of the answer
+	chunks    Chunked // of the answer
+	size      int     // of the request's head
+	rest      answerBody
 	head      []byte        // memory for heads; while Response is of use, its text
 	waited    time.Duration // for the client to take it
 	interim   int           // heads that the backend has sent

@@ -20,8 +20,29 @@ func (c *Conn) next() (again bool) {
 		c.conn.Close()
 		return false
 	}
+	call := c.take(size, err)
+	return call.guard(func() bool { return call.proceed(call.judge()) })
+}
+
+// take makes a call of the head in the window, or of why there is none.
+func (c *Conn) take(size int, err error) *Call {
 	call := c.engine.calls.Get().(*Call)
 	call.begin(c)
+	c.calls++
+	call.size = size
+	head := call.identify(c.in.bytes()[:size])
+	if err == nil {
+		err = call.Request.Parse(head)
+	}
+	if err != nil {
+		call.Problem, call.Last = err, true
+	}
+	return call
+}
+
+// guard runs the last part of a call, and ends it whatever happens.
+func (call *Call) guard(part func() (again bool)) (again bool) {
+	c := call.Conn
 	defer func() {
 		if fault := recover(); fault != nil {
 			again = false
@@ -32,16 +53,14 @@ func (c *Conn) next() (again bool) {
 			c.in.close()
 		}
 	}()
-	c.calls++
-	head := call.identify(c.in.bytes()[:size])
-	if err == nil {
-		err = call.Request.Parse(head)
-	}
-	if err != nil {
-		call.Problem, call.Last = err, true
-	}
-	h := c.engine.cfg.Handler
-	verdict := h.Judge(call)
+	return part()
+}
+
+func (call *Call) judge() Verdict { return call.Conn.engine.cfg.Handler.Judge(call) }
+
+// proceed does what follows from the verdict, however long it takes.
+func (call *Call) proceed(verdict Verdict) (again bool) {
+	c, h := call.Conn, call.Conn.engine.cfg.Handler
 	for verdict == Wait {
 		h.Wait(context.Background(), call)
 		verdict = h.Judge(call)
@@ -52,14 +71,19 @@ func (c *Conn) next() (again bool) {
 		c.leave()
 		return false
 	}
-	c.in.skip(size)
-	call.Last = call.Last || call.Request.Close || call.Request.Minor == 0 || c.engine.draining.Load()
-	call.body.begin(&call.Request)
+	call.accept()
 	if verdict != Forward {
 		return call.refuse()
 	}
-	fault, cause := call.forward()
-	return call.finish(fault, cause)
+	return call.finish(call.forward())
+}
+
+// accept takes the head off the window.
+func (call *Call) accept() {
+	c := call.Conn
+	c.in.skip(call.size)
+	call.Last = call.Last || call.Request.Close || call.Request.Minor == 0 || c.engine.draining.Load()
+	call.body.begin(&call.Request)
 }
 
 func (call *Call) begin(c *Conn) {
@@ -203,10 +227,6 @@ func (c *Conn) breakOff() {
 
 // forward carries the call to an upstream and the answer back. Without a cause all went well.
 func (call *Call) forward() (Fault, error) {
-	c := call.Conn
-	if call.MaxBody > 0 && call.Request.Length > call.MaxBody {
-		return TooLarge, errTooLarge
-	}
 	b, err := call.connect()
 	if err != nil {
 		return Unreachable, err
@@ -214,30 +234,51 @@ func (call *Call) forward() (Fault, error) {
 	out := small.get()
 	defer small.put(out)
 	if *out, err = call.appendRequest((*out)[:0]); err != nil {
+		call.letGo()
 		b.close()
 		return faultOf(err), err
 	}
-	again := b.used && call.Request.Length == 0 && replayable(call.Request.Method)
+	again := call.mayRepeat(b)
 	sent := b.write(*out)
 	if sent != nil && again {
-		again = false
-		if b, err = call.redial(b); err != nil {
-			return Unreachable, err
-		}
-		sent = b.write(*out)
+		return call.repeat(b, out)
 	}
-	up := call.startUpload(b, sent)
+	return call.receive(b, call.startUpload(b, sent), out, again)
+}
+
+// mayRepeat tells whether the call may be sent again if the connection turns out to have been closed while it was idle.
+func (call *Call) mayRepeat(b *backendConn) bool {
+	return b.used && call.Request.Length == 0 && replayable(call.Request.Method)
+}
+
+// repeat sends the call again, on a new connection.
+func (call *Call) repeat(b *backendConn, out *[]byte) (Fault, error) {
+	call.letGo()
+	b.close()
+	b, err := call.Upstream.dial()
+	if err != nil {
+		return Unreachable, err
+	}
+	call.carriedBy(b)
+	if *out, err = call.appendRequest((*out)[:0]); err == nil {
+		err = b.write(*out)
+	}
+	if err != nil {
+		call.letGo()
+		b.close()
+		return Unreachable, err
+	}
+	call.interim = 0
+	return call.receive(b, call.startUpload(b, nil), out, false)
+}
+
+// receive reads the answer and sends it on.
+func (call *Call) receive(b *backendConn, up *upload, out *[]byte, again bool) (Fault, error) {
+	c := call.Conn
 	for {
-		err = call.readAnswer(b, up)
+		err := call.readAnswer(b, up)
 		if err == errNoAnswer && again {
-			again = false
-			if b, err = call.redial(b); err == nil {
-				err = b.write(*out)
-			}
-			if err != nil {
-				return Unreachable, err
-			}
-			continue
+			return call.repeat(b, out)
 		}
 		if err != nil {
 			return call.giveUp(b, up, err)
@@ -255,20 +296,34 @@ func (call *Call) forward() (Fault, error) {
 			return call.giveUp(b, up, errClientGone)
 		}
 	}
-	if err = call.answer(b, up, out); err != nil {
+	if err := call.beginAnswer(up, out); err != nil {
+		return call.giveUp(b, up, err)
+	}
+	return call.deliver(b, up, out)
+}
+
+// deliver sends the answer whose head is in out, and is done with the backend.
+func (call *Call) deliver(b *backendConn, up *upload, out *[]byte) (Fault, error) {
+	if err := call.relay(b, out); err != nil {
 		return call.giveUp(b, up, err)
 	}
 	up.stop()
-	switch {
-	case !call.letGo():
+	reusable := call.reusable(b, up)
+	if !call.letGo() {
 		b.close()
 		return BrokenOff, errBroken
-	case call.body.done && up.err == nil && !call.Response.Close && len(b.in.bytes()) == 0:
+	}
+	if reusable {
 		b.upstream.give(b, time.Now())
-	default:
+	} else {
 		b.close()
 	}
 	return 0, nil
+}
+
+// reusable tells whether the backend's connection is at the start of another call.
+func (call *Call) reusable(b *backendConn, up *upload) bool {
+	return call.body.done && up.err == nil && !call.Response.Close && len(b.in.bytes()) == 0
 }
 
 var (
@@ -312,16 +367,6 @@ func (call *Call) connect() (*backendConn, error) {
 		}
 	}
 	return nil, err
-}
-
-// redial takes a new connection in the place of one that was closed while it was idle.
-func (call *Call) redial(b *backendConn) (*backendConn, error) {
-	b.close()
-	next, err := call.Upstream.dial()
-	if err == nil {
-		call.carriedBy(next)
-	}
-	return next, err
 }
 
 // appendRequest appends the head for the upstream, and what has come of the body.

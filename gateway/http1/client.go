@@ -19,6 +19,7 @@ type Conn struct {
 	wire    *Wire // below TLS; nil: plain
 	raw     syscall.RawConn
 	in      window
+	seen    int         // of the window, in search of the end of a head
 	calls   int         // that it has carried
 	resting atomic.Bool // it waits for the first byte of a call
 }
@@ -45,27 +46,15 @@ var errHeadTooLong = &Error{Status: 431, text: "the head is too long"}
 // readHead waits for the next head, and returns its length. It is still in the window. An *Error is for the client; any
 // other error ends the connection.
 func (c *Conn) readHead() (int, error) {
-	seen, bounded := 0, false
+	bounded := false
 	for {
+		size, err := c.headSize()
+		if size > 0 || err != nil {
+			return size, err
+		}
 		b := c.in.bytes()
-		if len(b) > 0 {
-			n, err := HeadEnd(b, seen)
-			if n > c.engine.cfg.MaxHead {
-				return 0, errHeadTooLong
-			}
-			if n > 0 || err != nil {
-				return n, err
-			}
-			seen = len(b)
-		}
-		if len(b) > c.engine.cfg.MaxHead {
-			return 0, errHeadTooLong
-		}
 		room := c.in.room()
 		if len(room) == 0 {
-			if len(b) >= largeBuffer {
-				return 0, errHeadTooLong
-			}
 			c.in.enlarge()
 			room = c.in.room()
 		}
@@ -85,6 +74,27 @@ func (c *Conn) readHead() (int, error) {
 			return 0, errOver // a head that is cut off, or that does not come, has nobody to be answered
 		}
 	}
+}
+
+// headSize is the length of the head that the window begins with; 0 if not all of it is there.
+func (c *Conn) headSize() (int, error) {
+	b := c.in.bytes()
+	if len(b) <= c.seen { // there is nothing new
+		c.seen = min(c.seen, len(b))
+		if len(b) == 0 {
+			return 0, nil
+		}
+	}
+	n, err := HeadEnd(b, c.seen)
+	if n > 0 || err != nil {
+		c.seen = 0
+	} else {
+		c.seen = len(b)
+	}
+	if n > c.engine.cfg.MaxHead || n == 0 && err == nil && len(b) >= min(c.engine.cfg.MaxHead, largeBuffer) {
+		return 0, errHeadTooLong
+	}
+	return n, err
 }
 
 // rest prepares for waiting for the next call; false if there is to be none.

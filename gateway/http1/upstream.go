@@ -70,7 +70,7 @@ func (u *Upstream) take() *backendConn {
 func (b *backendConn) quiet() bool {
 	if b.wire != nil {
 		var one [1]byte
-		b.wire.dry = true
+		b.wire.dry, b.wire.drained = true, false
 		_, err := b.conn.Read(one[:]) // of what TLS has read already
 		b.wire.dry = false
 		if err != (errDry{}) {
@@ -138,6 +138,12 @@ func (u *Upstream) Close() {
 	if u.sweep != nil {
 		u.sweep.Stop()
 	}
+}
+
+func (u *Upstream) isClosed() bool {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return u.closed
 }
 
 // dial makes a new connection.

@@ -5,15 +5,20 @@ import (
 	"sync"
 )
 
-// A Wire is a connection below TLS. It sends several records at once, and can be read without waiting.
+// A Wire is a connection below TLS. It sends several records at once, and can be read and written without waiting.
 type Wire struct {
 	net.Conn
 
 	mu      sync.Mutex
 	holding bool
+	queuing bool // whatever is held is left to be taken
 	held    []byte
 
-	dry bool // reads find nothing; set and read by whoever reads
+	// Of whoever reads.
+	fed     []byte // read before
+	dry     bool   // and nothing else is there
+	drained bool   // TLS has no whole record that it has not given out
+	records records
 }
 
 // NewWire returns the Wire over a connection.
@@ -28,10 +33,45 @@ func (errDry) Temporary() bool { return true }
 
 // Read implements net.Conn.
 func (w *Wire) Read(p []byte) (int, error) {
+	if len(w.fed) > 0 {
+		n := copy(p, w.fed)
+		w.fed = w.fed[n:]
+		w.records.pass(p[:n])
+		return n, nil
+	}
 	if w.dry {
 		return 0, errDry{}
 	}
-	return w.Conn.Read(p)
+	n, err := w.Conn.Read(p)
+	w.records.pass(p[:n])
+	return n, err
+}
+
+// records counts the TLS records that pass (RFC 8446 section 5.1).
+type records struct {
+	whole  int // since it was set to 0
+	header int // bytes of the header of the record that has begun
+	left   int // bytes of it that have not passed
+}
+
+func (r *records) pass(p []byte) {
+	for len(p) > 0 {
+		if r.header < 5 {
+			if r.header >= 3 { // the length
+				r.left = r.left<<8 | int(p[0])
+			}
+			r.header++
+			p = p[1:]
+		} else {
+			n := min(r.left, len(p))
+			r.left -= n
+			p = p[n:]
+		}
+		if r.header == 5 && r.left == 0 {
+			r.whole++
+			r.header = 0
+		}
+	}
 }
 
 // maxHeld is how much is sent at once.
@@ -45,7 +85,7 @@ func (w *Wire) Write(p []byte) (int, error) {
 		return w.Conn.Write(p)
 	}
 	w.held = append(w.held, p...)
-	if len(w.held) < maxHeld {
+	if w.queuing || len(w.held) < maxHeld {
 		return len(p), nil
 	}
 	_, err := w.Conn.Write(w.held)
@@ -58,6 +98,41 @@ func (w *Wire) hold(memory []byte) {
 	w.mu.Lock()
 	w.holding, w.held = true, memory[:0]
 	w.mu.Unlock()
+}
+
+// queue is hold for whoever takes all of it and sends it himself.
+func (w *Wire) queue(memory []byte) {
+	w.mu.Lock()
+	w.holding, w.queuing, w.held = true, true, memory[:0]
+	w.mu.Unlock()
+}
+
+// taken is what was written since queue, in its memory or more.
+func (w *Wire) taken() []byte {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	p := w.held
+	w.holding, w.queuing, w.held = false, false, nil
+	return p
+}
+
+// keep ends the reading without waiting. What was fed and is left gets memory of its own.
+func (w *Wire) keep() {
+	w.dry = false // but what was drained stays so until more is read
+	if len(w.fed) > 0 {
+		w.fed = append([]byte(nil), w.fed...)
+	} else {
+		w.fed = nil
+	}
+}
+
+// writeBelow writes to the socket, under TLS if there is any.
+func writeBelow(conn net.Conn, w *Wire, p []byte) error {
+	if w != nil {
+		conn = w.Conn
+	}
+	_, err := conn.Write(p)
+	return err
 }
 
 // release sends what was kept, and gives the memory back.

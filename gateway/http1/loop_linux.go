@@ -1,0 +1,447 @@
+package http1
+
+import (
+	"errors"
+	"os"
+	"sync"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// A loop carries calls without waiting: one goroutine for many connections, by epoll. It does what can be done at once,
+// which is most; whatever would have to wait goes to a goroutine of its own, and the connection comes back afterwards.
+//
+// All that belongs to a loop is touched by its goroutine alone, but for the inbox.
+type loop struct {
+	engine *Engine
+	file   *os.File        // the epoll descriptor: it is waited for as Go waits for all others
+	epoll  syscall.RawConn // of file
+	wakeup int             // an eventfd
+	ended  chan struct{}
+
+	mu     sync.Mutex
+	inbox  []*Conn
+	closed bool // nothing comes in any more
+
+	members  []member // by slot; of a free one only the generation counts
+	free     []uint32
+	idle     ring // clients that wait for a call, the longest first
+	busy     ring // clients with a call, or with a part of a head
+	backends map[*Upstream]*backendRing
+	swept    time.Time
+	woken    bool
+	events   [128]unix.EpollEvent
+
+	// Memory and arguments for what is done at one time.
+	raw     []byte // as it comes from the socket
+	out     []byte // for the backend, or for the client
+	sealed  []byte // out under TLS
+	io      func(fd uintptr)
+	buffer  []byte
+	count   int
+	err     error
+	writing bool
+}
+
+// A member is a socket in the epoll set. The generation tells it from others that had its slot before: their events may
+// still be in a batch.
+type member struct {
+	generation uint32
+	client     *loopClient
+	backend    *loopBackend
+}
+
+// A loopClient is a client's connection that a loop has.
+type loopClient struct {
+	conn    *Conn
+	slot    uint32
+	ring    *ring
+	before  *loopClient
+	after   *loopClient
+	due     time.Time // when it has waited for too long
+	call    *Call     // under way; nil: none
+	backend *loopBackend
+	more    bool // something may have come that was not read
+}
+
+// A loopBackend is a backend's connection that a loop has.
+type loopBackend struct {
+	conn   *backendConn
+	slot   uint32
+	client *loopClient // whose call it carries; nil: it is idle
+}
+
+// A backendRing is the idle connections to one upstream; the one that was used last is at the end.
+type backendRing struct{ idle []*loopBackend }
+
+const (
+	loopTick  = 250 * time.Millisecond // how exactly timeouts are kept
+	loopBatch = 64                     // batches of events before other goroutines get their turn
+	wakeSlot  = ^uint32(0)
+)
+
+// newLoop starts a loop.
+func newLoop(e *Engine) (*loop, error) {
+	epoll, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
+	if err != nil {
+		return nil, os.NewSyscallError("epoll_create1", err)
+	}
+	wakeup, err := unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
+	if err != nil {
+		unix.Close(epoll)
+		return nil, os.NewSyscallError("eventfd", err)
+	}
+	if err := unix.SetNonblock(epoll, true); err == nil { // so that the runtime takes it among those that it waits for
+		err = unix.EpollCtl(epoll, unix.EPOLL_CTL_ADD, wakeup, &unix.EpollEvent{Events: unix.EPOLLIN | unix.EPOLLET, Fd: -1, Pad: -1})
+		if err != nil {
+			unix.Close(epoll)
+			unix.Close(wakeup)
+			return nil, os.NewSyscallError("epoll_ctl", err)
+		}
+	}
+	l := &loop{
+		engine: e, file: os.NewFile(uintptr(epoll), "epoll"), wakeup: wakeup, ended: make(chan struct{}),
+		backends: map[*Upstream]*backendRing{}, raw: make([]byte, largeBuffer), out: make([]byte, 0, 4*largeBuffer), sealed: make([]byte, 0, 4*largeBuffer),
+	}
+	l.io = l.doIO
+	if l.epoll, err = l.file.SyscallConn(); err == nil {
+		err = l.file.SetReadDeadline(time.Now().Add(loopTick)) // which tells whether the runtime waits for it
+	}
+	if err != nil {
+		l.file.Close()
+		unix.Close(wakeup)
+		return nil, err
+	}
+	go l.run()
+	return l, nil
+}
+
+// run ends when the loop is closed and has no connection any more.
+func (l *loop) run() {
+	defer close(l.ended)
+	defer unix.Close(l.wakeup)
+	defer l.file.Close()
+	for {
+		_ = l.file.SetReadDeadline(time.Now().Add(loopTick))
+		// Everything is done within Read, so that what has become ready meanwhile is not forgotten.
+		_ = l.epoll.Read(func(fd uintptr) bool {
+			for range loopBatch {
+				n, err := unix.EpollWait(int(fd), l.events[:], 0)
+				if n <= 0 {
+					return err != nil && err != unix.EINTR
+				}
+				for i := range l.events[:n] {
+					l.event(&l.events[i])
+				}
+				l.arrive()
+				if l.woken {
+					l.woken = false
+					return true
+				}
+			}
+			return true
+		})
+		l.arrive()
+		if l.tick(time.Now()) {
+			return
+		}
+	}
+}
+
+// put gives a connection to the loop; false if it is closed.
+func (l *loop) put(c *Conn) bool {
+	l.mu.Lock()
+	if l.closed {
+		l.mu.Unlock()
+		return false
+	}
+	l.inbox = append(l.inbox, c)
+	first := len(l.inbox) == 1
+	l.mu.Unlock()
+	if first {
+		l.wake()
+	}
+	return true
+}
+
+func (l *loop) wake() {
+	_, _ = unix.Write(l.wakeup, []byte{1, 0, 0, 0, 0, 0, 0, 0}) // in the order of bytes of any machine it is not zero
+}
+
+// close has the loop end all its connections, at once or when they have no call.
+func (l *loop) close() {
+	l.mu.Lock()
+	l.closed = true
+	l.mu.Unlock()
+	l.wake()
+}
+
+// arrive takes in what has come by put.
+func (l *loop) arrive() {
+	l.mu.Lock()
+	list := l.inbox
+	l.inbox = nil
+	l.mu.Unlock()
+	for _, c := range list {
+		client := &loopClient{conn: c}
+		if !l.join(c.raw, member{client: client}, &client.slot) {
+			l.drop(client)
+			continue
+		}
+		l.begin(client)
+		l.read(client) // what came before it was here tells of itself no more
+	}
+}
+
+// join puts a socket into the set.
+func (l *loop) join(raw syscall.RawConn, m member, slot *uint32) bool {
+	n := len(l.free)
+	if n == 0 {
+		l.members = append(l.members, member{})
+		l.free = append(l.free, uint32(len(l.members)-1))
+		n = 1
+	}
+	*slot = l.free[n-1]
+	m.generation = l.members[*slot].generation + 1
+	event := unix.EpollEvent{Events: unix.EPOLLIN | unix.EPOLLRDHUP | unix.EPOLLET, Fd: int32(*slot), Pad: int32(m.generation)}
+	var err error
+	if closed := raw.Control(func(fd uintptr) {
+		err = unix.EpollCtl(l.fd(), unix.EPOLL_CTL_ADD, int(fd), &event)
+	}); closed != nil || err != nil {
+		return false
+	}
+	l.free = l.free[:n-1]
+	l.members[*slot] = m
+	return true
+}
+
+// fd is the epoll descriptor; it is open as long as the loop runs.
+func (l *loop) fd() (epoll int) {
+	_ = l.epoll.Control(func(fd uintptr) { epoll = int(fd) })
+	return epoll
+}
+
+// part takes a socket out of the set.
+func (l *loop) part(raw syscall.RawConn, slot uint32) {
+	_ = raw.Control(func(fd uintptr) {
+		_ = unix.EpollCtl(l.fd(), unix.EPOLL_CTL_DEL, int(fd), nil)
+	}) // one that is closed has left by itself
+	l.members[slot] = member{generation: l.members[slot].generation}
+	l.free = append(l.free, slot)
+}
+
+// event acts on one event.
+func (l *loop) event(e *unix.EpollEvent) {
+	slot, generation := uint32(e.Fd), uint32(e.Pad)
+	if slot == wakeSlot {
+		var count [8]byte
+		_, _ = unix.Read(l.wakeup, count[:])
+		l.woken = true
+		return
+	}
+	m := &l.members[slot]
+	if m.generation != generation {
+		return
+	}
+	switch {
+	case m.client != nil && m.client.call == nil:
+		l.read(m.client)
+	case m.client != nil && e.Events&(unix.EPOLLRDHUP|unix.EPOLLHUP|unix.EPOLLERR) != 0:
+		l.giveUp(m.client, errClientGone)
+	case m.client != nil:
+		m.client.more = true
+	case m.backend != nil && m.backend.client != nil:
+		l.answer(m.backend)
+	case m.backend != nil:
+		l.dropBackend(m.backend) // it has ended, or says what nobody asked for
+	}
+}
+
+// tick keeps the timeouts; true if the loop has ended.
+func (l *loop) tick(now time.Time) (over bool) {
+	l.mu.Lock()
+	closed := l.closed
+	over = closed && len(l.inbox) == 0
+	l.mu.Unlock()
+	if now.Sub(l.swept) < loopTick && !closed {
+		return false
+	}
+	l.swept = now
+	draining := l.engine.draining.Load()
+	for c := l.idle.first; c != nil && (draining || now.After(c.due)); c = l.idle.first {
+		l.drop(c)
+	}
+	for c := l.busy.first; c != nil; {
+		next := c.after
+		switch {
+		case l.engine.closed.Load() && c.call != nil:
+			l.giveUp(c, errBroken)
+		case now.Before(c.due):
+		case c.call == nil:
+			l.drop(c)
+		default:
+			l.giveUp(c, errLate)
+		}
+		c = next
+	}
+	for up, r := range l.backends {
+		kept := r.idle[:0]
+		for _, b := range r.idle {
+			if closed || up.isClosed() || now.Sub(b.conn.since) > backendIdle {
+				l.part(b.conn.raw, b.slot)
+				b.conn.close()
+				continue
+			}
+			kept = append(kept, b)
+		}
+		clear(r.idle[len(kept):])
+		if r.idle = kept; len(kept) == 0 {
+			delete(l.backends, up)
+		}
+	}
+	return over && l.idle.first == nil && l.busy.first == nil
+}
+
+// A ring is a list of clients.
+type ring struct{ first, last *loopClient }
+
+func (r *ring) add(c *loopClient) {
+	c.ring.remove(c)
+	c.ring, c.before = r, r.last
+	if r.last == nil {
+		r.first = c
+	} else {
+		r.last.after = c
+	}
+	r.last = c
+}
+
+func (r *ring) remove(c *loopClient) {
+	if r == nil {
+		return
+	}
+	if c.before == nil {
+		r.first = c.after
+	} else {
+		c.before.after = c.after
+	}
+	if c.after == nil {
+		r.last = c.before
+	} else {
+		c.after.before = c.before
+	}
+	c.ring, c.before, c.after = nil, nil, nil
+}
+
+// begin has a client wait for its next call.
+func (l *loop) begin(c *loopClient) {
+	c.due = time.Now().Add(l.engine.cfg.IdleTimeout)
+	l.idle.add(c)
+}
+
+// leave takes a client out of the loop.
+func (l *loop) leave(c *loopClient) {
+	c.ring.remove(c)
+	l.part(c.conn.raw, c.slot)
+	if w := c.conn.wire; w != nil {
+		w.keep()
+	}
+}
+
+// drop ends a client's connection that has no call.
+func (l *loop) drop(c *loopClient) {
+	if c.ring != nil {
+		c.ring.remove(c)
+		l.part(c.conn.raw, c.slot)
+	}
+	c.conn.in.close()
+	if w := c.conn.wire; w != nil {
+		w.keep()
+		w.queue(nil) // what TLS says at its end does not wait
+		_ = c.conn.conn.(interface{ CloseWrite() error }).CloseWrite()
+		sealed := w.taken()
+		if len(sealed) > 0 {
+			_, _ = l.write(c.conn.raw, sealed)
+		}
+		w.Conn.Close()
+	}
+	c.conn.conn.Close()
+	l.engine.forget(c.conn)
+}
+
+// dropBackend ends a backend's connection.
+func (l *loop) dropBackend(b *loopBackend) {
+	l.part(b.conn.raw, b.slot)
+	if r := l.backends[b.conn.upstream]; r != nil && b.client == nil {
+		for i, one := range r.idle {
+			if one == b {
+				r.idle = append(r.idle[:i], r.idle[i+1:]...)
+				break
+			}
+		}
+	}
+	b.conn.close()
+}
+
+// goOn has a goroutine carry the rest of a client's call, and the connection come back.
+func (l *loop) goOn(c *loopClient, part func() (again bool)) {
+	call, conn := c.call, c.conn
+	l.leave(c)
+	l.engine.tasks.Go(func() {
+		if call.guard(part) {
+			l.engine.resume(conn)
+		} else {
+			l.engine.forget(conn)
+		}
+	})
+}
+
+// goOnWith is goOn with the backend that carries the call.
+func (l *loop) goOnWith(c *loopClient, part func(b *backendConn) (Fault, error)) {
+	call, b := c.call, c.backend
+	l.part(b.conn.raw, b.slot)
+	if w := b.conn.wire; w != nil {
+		w.keep()
+	}
+	l.goOn(c, func() bool { return call.finish(part(b.conn)) })
+}
+
+// giveUp ends a call that is under way.
+func (l *loop) giveUp(c *loopClient, why error) {
+	call := c.call
+	l.goOnWith(c, func(b *backendConn) (Fault, error) { return call.giveUp(b, &call.up, why) })
+}
+
+// doIO is the system call that read and write make. It is kept, since what RawConn.Control calls escapes.
+func (l *loop) doIO(fd uintptr) {
+	for {
+		if l.writing {
+			l.count, l.err = unix.Write(int(fd), l.buffer)
+		} else {
+			l.count, l.err = unix.Read(int(fd), l.buffer)
+		}
+		if l.err != unix.EINTR {
+			return
+		}
+	}
+}
+
+// errNothing is a read or a write that would have to wait.
+var errNothing = errors.New("it would have to wait")
+
+func (l *loop) sys(raw syscall.RawConn, p []byte, writing bool) (int, error) {
+	l.buffer, l.writing, l.count, l.err = p, writing, 0, nil
+	if err := raw.Control(l.io); err != nil {
+		return 0, err
+	}
+	l.buffer = nil
+	if l.err == unix.EAGAIN {
+		return 0, errNothing
+	}
+	return max(l.count, 0), l.err
+}
+
+// write writes what the socket takes at once.
+func (l *loop) write(raw syscall.RawConn, p []byte) (int, error) { return l.sys(raw, p, true) }

@@ -1,0 +1,373 @@
+package http1
+
+import (
+	"errors"
+	"io"
+	"net"
+	"syscall"
+	"time"
+)
+
+// errStuck is a client that does not take what TLS itself has to say.
+var errStuck = errors.New("the connection takes nothing")
+
+// fill reads what has come of a connection into its window, as far as there is room. Some tells whether anything has, more
+// whether there may be more; an error comes alone.
+func (l *loop) fill(conn net.Conn, w *Wire, raw syscall.RawConn, in *window) (some, more bool, err error) {
+	if w == nil {
+		room := in.room()
+		if len(room) == 0 {
+			return false, true, nil
+		}
+		n, err := l.sys(raw, room, false)
+		switch {
+		case err == errNothing:
+			return false, false, nil
+		case err != nil:
+			return false, false, err
+		case n == 0:
+			return false, false, io.EOF
+		}
+		in.w += n
+		return true, n == len(room), nil
+	}
+
+	w.dry = true
+	w.queue(l.sealed)
+	some, more, err = l.unseal(conn, w, raw, in)
+	w.keep()
+	if said := w.taken(); len(said) > 0 {
+		if n, _ := l.sys(raw, said, true); n < len(said) {
+			return false, false, errStuck
+		}
+	}
+	return some, more, err
+}
+
+// unseal is fill under TLS.
+func (l *loop) unseal(conn net.Conn, w *Wire, raw syscall.RawConn, in *window) (some, more bool, err error) {
+	for drained := false; ; {
+		for !w.drained {
+			room := in.room()
+			if len(room) == 0 {
+				return some, true, nil
+			}
+			n, err := conn.Read(room)
+			in.w += n
+			some = some || n > 0
+			switch {
+			case err == nil:
+				// Each further try costs an allocation of crypto/tls.
+				w.drained = len(w.fed) == 0 && w.records.whole == 1 && w.records.header == 0 && n < len(room)
+			case err == errDry{}:
+				w.drained = true
+			case some:
+				return true, true, nil // the error is told again when it is read next
+			default:
+				return false, false, err
+			}
+		}
+		if drained {
+			return some, false, nil
+		}
+		n, err := l.sys(raw, l.raw, false)
+		switch {
+		case err == errNothing:
+			return some, false, nil
+		case (err != nil || n == 0) && some:
+			return true, true, nil
+		case err != nil:
+			return false, false, err
+		case n == 0:
+			return false, false, io.EOF
+		}
+		w.fed, w.drained, w.records.whole, drained = l.raw[:n], false, 0, n < len(l.raw)
+	}
+}
+
+// read reads what a client without a call has sent, and carries the calls that it finds.
+func (l *loop) read(c *loopClient) {
+	c.more = true
+	l.look(c)
+}
+
+// look carries the calls that are there, until one is under way or there is none.
+func (l *loop) look(c *loopClient) {
+	conn := c.conn
+	for {
+		size, err := conn.headSize()
+		if size > 0 || err != nil {
+			if !l.carry(c, size, err) {
+				return
+			}
+			continue
+		}
+		if !c.more {
+			break
+		}
+		if len(conn.in.room()) == 0 {
+			conn.in.enlarge() // headSize tells when that is too much
+		}
+		if _, c.more, err = l.fill(conn.conn, conn.wire, conn.raw, &conn.in); err != nil {
+			l.drop(c) // a head that is cut off has nobody to be answered
+			return
+		}
+	}
+	if len(conn.in.bytes()) == 0 {
+		conn.in.close()
+		if c.ring != &l.idle {
+			l.begin(c)
+		}
+	} else if c.ring != &l.busy {
+		c.due = time.Now().Add(l.engine.cfg.HeadTimeout)
+		l.busy.add(c)
+	}
+}
+
+// contain ends a call in which something has panicked.
+func (l *loop) contain(c *loopClient) {
+	fault := recover()
+	if fault == nil {
+		return
+	}
+	call, conn := c.call, c.conn
+	if call == nil {
+		panic(fault) // the loop's own
+	}
+	if b := c.backend; b != nil {
+		l.part(b.conn.raw, b.slot)
+	}
+	if c.ring != nil {
+		l.leave(c)
+	}
+	call.panicked(fault)
+	call.end()
+	conn.in.close()
+	l.engine.forget(conn)
+}
+
+// carry begins a call whose head, or problem, is there; true if it is over and the client may have others.
+func (l *loop) carry(c *loopClient, size int, problem error) (over bool) {
+	call := c.conn.take(size, problem)
+	c.call = call
+	defer l.contain(c)
+	switch verdict := call.judge(); verdict {
+	case Wait, Elsewhere:
+		l.goOn(c, func() bool { return call.proceed(verdict) })
+		return false
+	case Forward:
+		call.accept()
+		l.forward(c)
+		return false
+	}
+	call.accept()
+	if whole := call.skipBody(); !whole || call.Last {
+		l.goOn(c, call.refuse)
+		return false
+	}
+	l.out = l.engine.cfg.Handler.AppendRefusal(l.out[:0], call)
+	return l.sent(c)
+}
+
+// sent sends out to a client, whose call is over with that; false if that has to wait, or cannot be done.
+func (l *loop) sent(c *loopClient) bool {
+	call, conn := c.call, c.conn
+	rest, err := l.send(conn.conn, conn.wire, conn.raw, l.out)
+	if err == nil && len(rest) == 0 && !call.Last {
+		c.call = nil
+		call.end()
+		l.begin(c)
+		return true
+	}
+	l.sendRest(c, rest, err)
+	return false
+}
+
+// sendRest ends a call whose answer could not be sent at once, or is the last.
+func (l *loop) sendRest(c *loopClient, rest []byte, err error) {
+	call, conn := c.call, c.conn
+	l.goOn(c, func() bool {
+		if err == nil && len(rest) > 0 {
+			err = writeBelow(conn.conn, conn.wire, rest)
+		}
+		if err != nil {
+			return call.finish(ClientGone, errClientGone)
+		}
+		return call.finish(0, nil)
+	})
+}
+
+// send writes what can be written at once, and returns a copy of what is left, as it goes to the socket.
+func (l *loop) send(conn net.Conn, w *Wire, raw syscall.RawConn, p []byte) (rest []byte, err error) {
+	if w != nil {
+		w.queue(l.sealed)
+		_, err = conn.Write(p)
+		p = w.taken()
+		l.sealed = p[:0]
+		if err != nil {
+			return nil, err
+		}
+	}
+	n, err := l.sys(raw, p, true)
+	if err != nil && err != errNothing {
+		return nil, err
+	}
+	return append(rest, p[n:]...), nil
+}
+
+// forward sends the call to its backend, if all of it is there and there is a connection.
+func (l *loop) forward(c *loopClient) {
+	call := c.call
+	up := call.Upstreams[call.First%len(call.Upstreams)]
+	var b *loopBackend
+	if call.body.done || !call.body.inChunks && call.body.left <= int64(len(c.conn.in.bytes())) {
+		b = l.takeBackend(up)
+	}
+	if b == nil {
+		l.goOn(c, func() bool { return call.finish(call.forward()) })
+		return
+	}
+	call.Upstream = up
+	call.carriedBy(b.conn)
+	b.client, c.backend = c, b
+	var err error
+	if l.out, err = call.appendRequest(l.out[:0]); err != nil {
+		l.giveUp(c, err)
+		return
+	}
+	rest, err := l.send(b.conn.conn, b.conn.wire, b.conn.raw, l.out)
+	if err != nil || len(rest) > 0 {
+		l.forwardRest(c, rest, err)
+		return
+	}
+	call.startUpload(b.conn, nil) // there is nothing left: it only notes the time
+	c.due = call.up.ended().Add(call.Timeout)
+	l.busy.add(c)
+}
+
+// forwardRest goes on with a call that the backend did not take at once.
+func (l *loop) forwardRest(c *loopClient, rest []byte, err error) {
+	call := c.call
+	l.goOnWith(c, func(b *backendConn) (Fault, error) {
+		out := small.get()
+		defer small.put(out)
+		again := call.mayRepeat(b)
+		if err == nil {
+			err = writeBelow(b.conn, b.wire, rest)
+		}
+		if err != nil && again {
+			return call.repeat(b, out)
+		}
+		return call.receive(b, call.startUpload(b, err), out, again)
+	})
+}
+
+// takeBackend returns an idle connection to an upstream; nil if there is none.
+func (l *loop) takeBackend(up *Upstream) *loopBackend {
+	if r := l.backends[up]; r != nil {
+		for n := len(r.idle); n > 0; n = len(r.idle) {
+			b := r.idle[n-1]
+			r.idle[n-1] = nil
+			r.idle = r.idle[:n-1]
+			if b.conn.quiet() {
+				return b
+			}
+			l.dropBackend(b)
+		}
+	}
+	conn := up.take()
+	if conn == nil {
+		return nil
+	}
+	b := &loopBackend{conn: conn}
+	if !l.join(conn.raw, member{backend: b}, &b.slot) {
+		conn.close()
+		return nil
+	}
+	return b
+}
+
+// giveBackend keeps a connection for the next call.
+func (l *loop) giveBackend(b *loopBackend) {
+	b.client = nil
+	b.conn.in.close()
+	b.conn.used, b.conn.since = true, time.Now()
+	up := b.conn.upstream
+	r := l.backends[up]
+	if r == nil {
+		r = new(backendRing)
+		l.backends[up] = r
+	}
+	if len(r.idle) >= maxIdle {
+		l.dropBackend(b)
+		return
+	}
+	r.idle = append(r.idle, b)
+}
+
+// answer reads the backend's answer, and sends it on if all of it is there.
+func (l *loop) answer(b *loopBackend) {
+	c := b.client
+	call, conn := c.call, b.conn
+	defer l.contain(c)
+	conn.in.enlarge()
+	some, more, err := l.fill(conn.conn, conn.wire, conn.raw, &conn.in)
+	if err == nil && !some && !more {
+		return
+	}
+	if err != nil || more || !call.wholeAnswer(conn.in.bytes()) {
+		l.goOnWith(c, func(b *backendConn) (Fault, error) {
+			out := small.get()
+			defer small.put(out)
+			return call.receive(b, &call.up, out, call.mayRepeat(b))
+		})
+		return
+	}
+	if err = call.readAnswer(conn, &call.up); err == nil {
+		if err = call.beginAnswer(&call.up, &l.out); err == nil {
+			err = call.moveAnswer(conn, &l.out)
+		}
+	}
+	if err != nil {
+		l.giveUp(c, err)
+		return
+	}
+	call.answering = true
+	reusable := call.reusable(conn, &call.up) && call.letGo()
+	c.backend, b.client = nil, nil
+	if reusable {
+		l.giveBackend(b)
+	} else {
+		l.dropBackend(b)
+	}
+	if l.sent(c) {
+		l.look(c)
+	}
+}
+
+// wholeAnswer tells whether p is a final answer from its first byte to its last. What is malformed is none.
+func (call *Call) wholeAnswer(p []byte) bool {
+	n, err := HeadEnd(p, 0)
+	if n == 0 || err != nil || call.Response.Parse(call.keepHead(p[:n]), call.Request.Method) != nil || call.Response.Status < 200 {
+		return false
+	}
+	body := p[n:]
+	switch length := call.Response.Length; length {
+	case InChunks:
+		var chunks Chunked
+		for {
+			_, n, done, err := chunks.Next(body)
+			body = body[n:]
+			if err != nil || done {
+				return done && len(body) == 0
+			}
+			if len(body) == 0 {
+				return false
+			}
+		}
+	case UntilClose:
+		return false
+	default:
+		return int64(len(body)) == length
+	}
+}
