@@ -64,6 +64,7 @@ type loopClient struct {
 	call    *Call     // under way; nil: none
 	backend *loopBackend
 	more    bool // something may have come that was not read
+	gone    bool // it has closed at least its half of the connection, after what it has sent
 }
 
 // A loopBackend is a backend's connection that a loop has.
@@ -232,6 +233,9 @@ func (l *loop) part(raw syscall.RawConn, slot uint32) {
 	l.free = append(l.free, slot)
 }
 
+// left is an end of the connection, or of the other side's half of it.
+const left = unix.EPOLLRDHUP | unix.EPOLLHUP | unix.EPOLLERR
+
 // event acts on one event.
 func (l *loop) event(e *unix.EpollEvent) {
 	slot, generation := uint32(e.Fd), uint32(e.Pad)
@@ -247,8 +251,9 @@ func (l *loop) event(e *unix.EpollEvent) {
 	}
 	switch {
 	case m.client != nil && m.client.call == nil:
+		m.client.gone = e.Events&left != 0 // this is told once, together with what was sent before
 		l.read(m.client)
-	case m.client != nil && e.Events&(unix.EPOLLRDHUP|unix.EPOLLHUP|unix.EPOLLERR) != 0:
+	case m.client != nil && e.Events&left != 0:
 		l.giveUp(m.client, errClientGone)
 	case m.client != nil:
 		m.client.more = true
@@ -281,6 +286,8 @@ func (l *loop) tick(now time.Time) (over bool) {
 		case now.Before(c.due):
 		case c.call == nil:
 			l.drop(c)
+		case c.gone:
+			l.giveUp(c, errClientGone)
 		default:
 			l.giveUp(c, errLate)
 		}

@@ -242,6 +242,9 @@ func (l *loop) forward(c *loopClient) {
 	}
 	call.startUpload(b.conn, nil) // there is nothing left: it only notes the time
 	c.due = call.up.ended().Add(call.Timeout)
+	if c.gone {
+		c.due = call.up.ended().Add(min(slice, call.Timeout)) // it may yet take an answer that comes at once
+	}
 	l.busy.add(c)
 }
 
