@@ -1,0 +1,282 @@
+// Package compare measures gateways side by side: the same work, in turn, round by round.
+package compare
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"time"
+
+	"sallyport/bench/histogram"
+	"sallyport/bench/load"
+	"sallyport/bench/peer"
+	"sallyport/bench/pki"
+	"sallyport/bench/process"
+	"sallyport/bench/progress"
+)
+
+// Options say what to compare. Programs, Scenarios, Folder and Backend are needed.
+type Options struct {
+	Programs  []peer.Program // Sallyport first
+	Scenarios []Scenario
+	Rounds    int           // 0: 9
+	Duration  time.Duration // of a measurement; 0: 5 s
+	Clients   int           // registered client certificates; 0: 1,000
+	AccessLog bool
+	Network   string   // what the report says of it
+	Folder    string   // where certificates and configurations go
+	Backend   []string // the program, and its arguments before --address, that runs the backend
+	Division
+	Progress *progress.Line
+}
+
+// A Division says who runs on which cores.
+type Division struct {
+	Workers      int   // of each gateway; 0: 1
+	GatewayCores []int // nil: all
+	LoadCores    []int // of the backend; the generator, which is this process, should be there, too
+}
+
+// Divide gives the gateways the first cores of this machine and the rest to the load, or both all if there are not
+// enough to go round.
+func Divide(cores []int, workers int) Division {
+	workers = max(1, workers)
+	if len(cores) <= workers {
+		return Division{Workers: workers}
+	}
+	return Division{Workers: workers, GatewayCores: cores[:workers], LoadCores: cores[workers:]}
+}
+
+// A run is a comparison under way.
+type run struct {
+	Options
+	pki     *pki.Set
+	backend string
+	result  *Comparison
+	left    int           // measurements
+	each    time.Duration // that one takes
+}
+
+// Run compares. What was measured before an error or the end of ctx is returned with it.
+func Run(ctx context.Context, o Options) (*Comparison, error) {
+	if o.Rounds <= 0 {
+		o.Rounds = 9
+	}
+	if o.Duration <= 0 {
+		o.Duration = 5 * time.Second
+	}
+	if o.Clients <= 0 {
+		o.Clients = 1000
+	}
+	o.Workers = max(1, o.Workers)
+	r := &run{Options: o, result: &Comparison{Date: time.Now(), Machine: thisMachine(o.Division), Commit: commit()}}
+	r.result.Settings = Settings{
+		Rounds: o.Rounds, Seconds: o.Duration.Seconds(), Warmup: r.warmup().Seconds(), Workers: o.Workers, AccessLog: o.AccessLog,
+		Network: o.Network, GatewayCores: o.GatewayCores, LoadCores: o.LoadCores, Clients: o.Clients,
+	}
+	for _, p := range o.Programs {
+		r.result.Peers = append(r.result.Peers, Peer{p.Name, p.Title, p.Version()})
+	}
+	err := r.run(ctx)
+	r.result.Took = time.Since(r.result.Date).Seconds()
+	o.Progress.Clear()
+	return r.result, err
+}
+
+// warmup is a fifth of a measurement, and long enough for what is cached to be there.
+func (r *run) warmup() time.Duration { return max(300*time.Millisecond, r.Duration/5) }
+
+func (r *run) run(ctx context.Context) (err error) {
+	r.Progress.Pass("making %d certificates", r.Clients)
+	if r.pki, err = pki.Make(r.Folder, r.Clients); err != nil {
+		return err
+	}
+	addresses, err := peer.Addresses(1)
+	if err != nil {
+		return err
+	}
+	r.backend = addresses[0]
+	backend, err := process.Start(process.Options{Cores: r.LoadCores}, r.Backend[0], append(r.Backend[1:], "--address", r.backend)...)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, backend.Stop()) }()
+
+	r.each = r.warmup() + r.Duration + 300*time.Millisecond
+	for _, s := range r.Scenarios {
+		r.left += r.Rounds * len(contestants(s, r.Programs))
+	}
+	for _, s := range r.Scenarios {
+		if err := r.scenario(ctx, s); err != nil {
+			return fmt.Errorf("scenario %s: %w", s.Name, err)
+		}
+	}
+	return nil
+}
+
+// A contestant is one row of a scenario.
+type contestant struct {
+	program int // which of the programs
+	own     bool
+	title   string
+	name    string
+}
+
+func contestants(s Scenario, programs []peer.Program) []contestant {
+	var list []contestant
+	for i, p := range programs {
+		list = append(list, contestant{i, i == 0, p.Title, p.Name})
+		if i == 0 && s.own != nil {
+			list = append(list, contestant{i, false, p.Title + ", by certificate", p.Name + "-certificate"})
+		}
+	}
+	return list
+}
+
+// scenario starts all gateways anew, so that none is what the scenario before has made of it, and measures them in turn.
+func (r *run) scenario(ctx context.Context, s Scenario) (err error) {
+	gateways := make([]*peer.Gateway, len(r.Programs))
+	defer func() {
+		for _, g := range gateways {
+			if g != nil {
+				err = errors.Join(err, g.Stop())
+			}
+		}
+	}()
+	for i, p := range r.Programs {
+		if gateways[i], err = r.start(ctx, p, s.Name); err != nil {
+			return err
+		}
+	}
+
+	list := contestants(s, r.Programs)
+	result := ScenarioResult{Name: s.Name, Title: s.Title, Detail: s.Detail}
+	configs := make([]load.Config, len(list))
+	latencies := make([]*histogram.Histogram, len(list))
+	for i, c := range list {
+		if configs[i], err = s.load(gateways[c.program].Site, c.own); err != nil {
+			return err
+		}
+		configs[i].Warmup, configs[i].Duration = r.warmup(), r.Duration
+		if err := check(ctx, configs[i]); err != nil {
+			return fmt.Errorf("%s: %w", c.title, err)
+		}
+		latencies[i] = histogram.New()
+		result.Contestants = append(result.Contestants, Contestant{Name: c.name, Title: c.title, Rounds: make([]Round, r.Rounds)})
+	}
+	for round := range r.Rounds {
+		for k := range list {
+			i := (round + k) % len(list) // who comes first changes
+			c := &result.Contestants[i]
+			label := fmt.Sprintf("%s  round %d/%d  %s", s.Name, round+1, r.Rounds, c.Title)
+			if c.Rounds[round], err = r.measure(ctx, label, gateways[list[i].program], configs[i], latencies[i]); err != nil {
+				return fmt.Errorf("%s: %w", c.Title, err)
+			}
+			if e := c.Rounds[round].Errors; len(e) > 0 {
+				r.Progress.Say("%s: %v", label, e)
+			}
+			r.left--
+		}
+	}
+	for i := range result.Contestants {
+		result.Contestants[i].Curve = curve(latencies[i])
+	}
+	result.sumUp()
+	r.result.Scenarios = append(r.result.Scenarios, result)
+	r.Progress.Say("%s", summary(result))
+	return nil
+}
+
+func (r *run) start(ctx context.Context, p peer.Program, scenario string) (*peer.Gateway, error) {
+	addresses, err := peer.Addresses(3)
+	if err != nil {
+		return nil, err
+	}
+	site := peer.Site{
+		Folder: filepath.Join(r.Folder, scenario, p.Name), PKI: r.pki, Backend: r.backend,
+		HTTPS: addresses[0], HTTP: addresses[1], Status: addresses[2], Workers: r.Workers, AccessLog: r.AccessLog,
+	}
+	if err := p.Configure(site); err != nil {
+		return nil, err
+	}
+	return p.Start(ctx, site, r.GatewayCores)
+}
+
+// check makes one call, so that a gateway that is set up wrongly is told in words.
+func check(ctx context.Context, c load.Config) error {
+	status, body, err := load.Probe(ctx, c)
+	switch {
+	case err != nil:
+		return err
+	case status != c.Want.Status || len(body) != len(c.Want.Body):
+		return fmt.Errorf("GET %s: status %d, %.200q", c.URL, status, body)
+	}
+	return nil
+}
+
+// measure is one measurement.
+func (r *run) measure(ctx context.Context, label string, g *peer.Gateway, c load.Config, all *histogram.Histogram) (Round, error) {
+	var before, after, own time.Duration
+	var memory int64
+	var problems error
+	read := func(to *time.Duration) {
+		var err error
+		*to, err = g.CPU()
+		problems = errors.Join(problems, err)
+	}
+	c.Began = func() { own = process.OwnCPU(); read(&before) }
+	c.Ended = func() {
+		read(&after)
+		own = process.OwnCPU() - own
+		var err error
+		memory, err = g.Memory()
+		problems = errors.Join(problems, err)
+	}
+	c.Progress = func(p load.Progress) {
+		r.Progress.Pass("%s  %s  %.0f calls/s  about %v left in all", label, p.Phase, p.PerSec, (time.Duration(r.left) * r.each).Round(time.Second))
+	}
+	result, err := load.Run(ctx, c)
+	if err = errors.Join(err, problems); err != nil {
+		return Round{}, err
+	}
+	all.Add(result.Latency)
+	q := result.Latency.Quantiles(0.5, 0.99, 0.999)
+	seconds := result.Elapsed.Seconds()
+	round := Round{
+		Calls: result.Calls, Rate: result.PerSecond(), P50: ms(q[0]), P99: ms(q[1]), P999: ms(q[2]), Memory: float64(memory) / (1 << 20),
+		Busy: (after - before).Seconds() / seconds, Load: own.Seconds() / seconds, Errors: result.Errors,
+	}
+	if result.Calls > 0 {
+		round.CPU = float64((after - before).Nanoseconds()) / 1000 / float64(result.Calls)
+	}
+	return round, nil
+}
+
+func ms(d time.Duration) float64 { return d.Seconds() * 1000 }
+
+// curve has more points the rarer what they tell of.
+func curve(h *histogram.Histogram) []Point {
+	var shares []float64
+	for tail := 1.0; tail > 0.0001; tail /= 1.25 {
+		shares = append(shares, 1-tail)
+	}
+	shares = append(shares, 0.9999)
+	var points []Point
+	for i, d := range h.Quantiles(shares...) {
+		points = append(points, Point{shares[i], ms(d)})
+	}
+	return points
+}
+
+// summary is a scenario in a line.
+func summary(s ScenarioResult) string {
+	line := fmt.Sprintf("%-10s", s.Name)
+	for _, c := range s.Contestants {
+		line += fmt.Sprintf("  %s %.1f µs", c.Title, c.CPU.Median)
+	}
+	for _, r := range s.Ratios {
+		line += fmt.Sprintf("  %.2f of %s", r.CPU.Median, r.To)
+	}
+	return line
+}

@@ -1,0 +1,124 @@
+package compare
+
+import (
+	"encoding/json"
+	"reflect"
+	"slices"
+	"testing"
+	"time"
+
+	"sallyport/bench/histogram"
+	"sallyport/bench/load"
+	"sallyport/bench/peer"
+	"sallyport/bench/pki"
+)
+
+func TestDivide(t *testing.T) {
+	for _, tt := range []struct {
+		cores   []int
+		workers int
+		want    Division
+	}{
+		{[]int{0, 1}, 0, Division{1, []int{0}, []int{1}}},
+		{[]int{2, 3, 5, 7}, 2, Division{2, []int{2, 3}, []int{5, 7}}},
+		{[]int{0, 1}, 2, Division{Workers: 2}},
+		{[]int{4}, 1, Division{Workers: 1}},
+		{nil, 1, Division{Workers: 1}},
+	} {
+		if got := Divide(tt.cores, tt.workers); !reflect.DeepEqual(got, tt.want) {
+			t.Errorf("%v, %d workers: %+v", tt.cores, tt.workers, got)
+		}
+	}
+}
+
+func TestChoose(t *testing.T) {
+	all, err := Choose(nil)
+	if err != nil || len(all) != len(Scenarios) {
+		t.Errorf("%d scenarios, %v", len(all), err)
+	}
+	two, err := Choose([]string{"large", "keepalive"})
+	if err != nil || len(two) != 2 || two[0].Name != "keepalive" || two[1].Name != "large" {
+		t.Errorf("%v, %v", two, err)
+	}
+	if _, err := Choose([]string{"keepalive", "other"}); err == nil {
+		t.Error("a scenario that isn't there is chosen")
+	}
+}
+
+// Every scenario asks all gateways for the same, but for what only Sallyport is asked for.
+func TestScenariosAreTheSameForAll(t *testing.T) {
+	set, err := pki.Make(t.TempDir(), 3)
+	if err != nil {
+		t.Fatal(err)
+	}
+	site := peer.Site{PKI: set, HTTPS: "127.0.0.1:1", HTTP: "127.0.0.1:2"}
+	for _, s := range Scenarios {
+		own, err := s.load(site, true)
+		if err != nil {
+			t.Fatal(err)
+		}
+		other, err := s.load(site, false)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if s.own != nil {
+			if len(own.Headers) != tokens || other.Headers != nil {
+				t.Errorf("%s: %d and %d tokens", s.Name, len(own.Headers), len(other.Headers))
+			}
+			own.Headers, own.URL = other.Headers, other.URL
+		}
+		own.TLS, other.TLS = nil, nil
+		if !reflect.DeepEqual(own, other) {
+			t.Errorf("%s: %+v\nand %+v", s.Name, own, other)
+		}
+		if own.Want.Status != 200 || len(own.Want.Body) < 1<<10 {
+			t.Errorf("%s: wants status %d, %d bytes", s.Name, own.Want.Status, len(own.Want.Body))
+		}
+	}
+}
+
+func TestSumUp(t *testing.T) {
+	s := ScenarioResult{Contestants: []Contestant{
+		{Title: "Sallyport", Rounds: []Round{{CPU: 10, P99: 4, Rate: 5}, {CPU: 30, P99: 4, Rate: 5}, {CPU: 20, P99: 4, Rate: 5}}},
+		{Title: "NGINX", Rounds: []Round{{CPU: 20, P99: 2, Rate: 10}, {CPU: 40, P99: 1, Rate: 10}, {CPU: 40, P99: 4, Rate: 10, Errors: load.Errors{"timeout": {Count: 2}}}}},
+	}}
+	s.sumUp()
+	want := []Ratio{{To: "NGINX", CPU: Spread{0.5, 0.5, 0.625}, P99: Spread{1.5, 2, 3}, Rate: Spread{0.5, 0.5, 0.5}}}
+	if !reflect.DeepEqual(s.Ratios, want) {
+		t.Errorf("%+v", s.Ratios)
+	}
+	if got := s.Contestants[0].CPU; got != (Spread{15, 20, 25}) {
+		t.Errorf("CPU %+v", got)
+	}
+	c := Comparison{Scenarios: []ScenarioResult{s}}
+	if n := c.Errors(); n != 2 {
+		t.Errorf("%d errors", n)
+	}
+	data, err := json.Marshal(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var back Comparison
+	if err := json.Unmarshal(data, &back); err != nil || !reflect.DeepEqual(back, c) {
+		t.Errorf("JSON doesn't come back as it was: %v", err)
+	}
+}
+
+func TestCurveRises(t *testing.T) {
+	h := histogram.New()
+	for i := range 100_000 {
+		h.Record(time.Duration(i) * time.Microsecond)
+	}
+	points := curve(h)
+	if !slices.IsSortedFunc(points, func(a, b Point) int {
+		if a.Share < b.Share && a.Milliseconds <= b.Milliseconds {
+			return -1
+		}
+		return 1
+	}) {
+		t.Errorf("%v", points)
+	}
+	if last := points[len(points)-1]; last.Share != 0.9999 || last.Milliseconds < 99.8 || last.Milliseconds > 100.1 {
+		t.Errorf("%v", last)
+	}
+}

@@ -1,0 +1,41 @@
+package load
+
+import (
+	"bytes"
+	"fmt"
+)
+
+// An answer is one answer as it comes in, and what it is held against. The zero answer is held against nothing.
+type answer struct {
+	want   *Want
+	keep   bool // whether body is to be filled
+	status int
+	size   int
+	body   []byte
+	wrong  bool
+}
+
+// take checks the next bytes of the body.
+func (a *answer) take(p []byte) {
+	if a.want != nil && a.want.Body != nil {
+		rest := a.want.Body[min(a.size, len(a.want.Body)):]
+		a.wrong = a.wrong || len(p) > len(rest) || !bytes.Equal(p, rest[:len(p)])
+	}
+	if a.keep {
+		a.body = append(a.body, p...)
+	}
+	a.size += len(p)
+}
+
+// verdict is the failure of the whole answer, or nil.
+func (a *answer) verdict() error {
+	switch w := a.want; {
+	case w == nil:
+		return nil
+	case w.Status == 0 && (a.status < 200 || a.status > 299), w.Status != 0 && a.status != w.Status:
+		return failed(fmt.Sprintf("status %d", a.status), nil)
+	case w.Body != nil && (a.wrong || a.size != len(w.Body)):
+		return failed(wrongBody, fmt.Errorf("%d bytes, other than the %d that are wanted", a.size, len(w.Body)))
+	}
+	return nil
+}

@@ -1,0 +1,67 @@
+package load
+
+import (
+	"crypto/tls"
+	"encoding/pem"
+	"fmt"
+	"net/url"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+)
+
+// Identities reads the certificates NAME.crt with their keys NAME.key in a folder, sorted by name; only those of names,
+// if there are any.
+func Identities(folder string, names ...string) ([]tls.Certificate, error) {
+	if len(names) == 0 {
+		files, err := filepath.Glob(filepath.Join(folder, "*.crt"))
+		if err != nil {
+			return nil, fmt.Errorf("client certificates: %w", err)
+		}
+		for _, f := range files {
+			names = append(names, strings.TrimSuffix(filepath.Base(f), ".crt"))
+		}
+		slices.Sort(names)
+	}
+	if len(names) == 0 {
+		return nil, fmt.Errorf("client certificates: no *.crt in %s", folder)
+	}
+	list := make([]tls.Certificate, 0, len(names))
+	for _, name := range names {
+		c, err := tls.LoadX509KeyPair(filepath.Join(folder, name+".crt"), filepath.Join(folder, name+".key"))
+		if err != nil {
+			return nil, fmt.Errorf("client certificate %s: %w", name, err)
+		}
+		list = append(list, c)
+	}
+	return list, nil
+}
+
+// CertificateHeaders are the leaves of identities as a load balancer hands them on: URL-escaped PEM under name.
+func CertificateHeaders(name string, identities []tls.Certificate) []Header {
+	list := make([]Header, len(identities))
+	for i, c := range identities {
+		text := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: c.Certificate[0]})
+		list[i] = Header{name, strings.ReplaceAll(url.QueryEscape(string(text)), "+", "%20")}
+	}
+	return list
+}
+
+// Tokens reads bearer tokens, one a line, as the headers that carry them.
+func Tokens(file string) ([]Header, error) {
+	data, err := os.ReadFile(file)
+	if err != nil {
+		return nil, fmt.Errorf("tokens: %w", err)
+	}
+	var list []Header
+	for line := range strings.Lines(string(data)) {
+		if line = strings.TrimSpace(line); line != "" {
+			list = append(list, Header{"Authorization", "Bearer " + line})
+		}
+	}
+	if list == nil {
+		return nil, fmt.Errorf("tokens: none in %s", file)
+	}
+	return list, nil
+}

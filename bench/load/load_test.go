@@ -1,0 +1,311 @@
+package load
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+const moment = 10 * time.Second // far longer than anything here takes
+
+func text(s string) http.HandlerFunc {
+	return func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, s) }
+}
+
+// secure serves over TLS, with HTTP/2, asks for a client certificate, and counts connections.
+func secure(t *testing.T, h http.Handler, connections *atomic.Int64) (*httptest.Server, *tls.Config) {
+	t.Helper()
+	s := httptest.NewUnstartedServer(h)
+	s.Config.ConnState = func(_ net.Conn, state http.ConnState) {
+		if state == http.StateNew {
+			connections.Add(1)
+		}
+	}
+	s.EnableHTTP2 = true
+	s.TLS = &tls.Config{ClientAuth: tls.RequestClientCert}
+	s.StartTLS()
+	t.Cleanup(s.Close)
+	roots := x509.NewCertPool()
+	roots.AddCert(s.Certificate())
+	return s, &tls.Config{RootCAs: roots}
+}
+
+func mustRun(t *testing.T, c Config) *Result {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 2*moment)
+	defer cancel()
+	r, err := Run(ctx, c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+func TestEveryWorkloadMakesTheCallsThatItSays(t *testing.T) {
+	var calls, connections atomic.Int64
+	var identities, fields sync.Map
+	s, config := secure(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		calls.Add(1)
+		if len(r.TLS.PeerCertificates) > 0 {
+			identities.Store(string(r.TLS.PeerCertificates[0].Raw), true)
+		}
+		fields.Store(r.Header.Get("X-Turn"), true)
+		fmt.Fprintf(w, "hello over %s", r.Proto)
+	}), &connections)
+	for _, tt := range []struct {
+		name string
+		Config
+		proto string
+	}{
+		{"keepalive", Config{Connections: 4}, "1.1"},
+		{"open", Config{Connections: 4, Rate: 300}, "1.1"},
+		{"newconn", Config{Workload: NewConn, Connections: 4}, "1.1"},
+		{"resumed", Config{Workload: Resumed, Connections: 4}, "1.1"},
+		{"mixed", Config{Workload: Mixed, Connections: 4}, "1.1"},
+		{"streams", Config{HTTP2: true, Connections: 2, Streams: 3}, "2.0"},
+		{"open streams", Config{HTTP2: true, Connections: 2, Streams: 3, Rate: 300}, "2.0"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			calls.Store(0)
+			connections.Store(0)
+			identities.Clear()
+			fields.Clear()
+			began, ended := 0, 0
+			c := tt.Config
+			c.URL, c.TLS, c.Duration, c.Warmup = s.URL+"/x", config, 500*time.Millisecond, 50*time.Millisecond
+			c.Identities = []tls.Certificate{pair(t), pair(t)}
+			c.Headers = []Header{{"X-Turn", "one"}, {"X-Turn", "two"}}
+			c.Want.Body = []byte("hello over HTTP/" + tt.proto)
+			c.Began, c.Ended = func() { began++ }, func() { ended++ }
+			r := mustRun(t, c)
+			if r.Calls == 0 || r.Errors.Total() > 0 || began != 1 || ended != 1 {
+				t.Fatalf("%d calls, %v, began %d, ended %d", r.Calls, r.Errors, began, ended)
+			}
+			if got := calls.Load(); got < int64(r.Calls) || r.Bytes < r.Calls*uint64(len(c.Want.Body)) {
+				t.Errorf("%d calls came, %d are told, of %d bytes", got, r.Calls, r.Bytes)
+			}
+			if c.Rate > 0 && (r.Calls < 149 || r.Calls > 151) {
+				t.Errorf("%d calls, want 300 a second for half a second", r.Calls)
+			}
+			switch got, all := connections.Load(), calls.Load(); c.Workload {
+			case NewConn, Resumed:
+				if got != all {
+					t.Errorf("%d connections for %d calls", got, all)
+				}
+			case Mixed:
+				if got < 4+all/10-4 || got > 4+all/10 {
+					t.Errorf("%d connections for %d calls", got, all)
+				}
+			default:
+				if got != int64(c.Connections) {
+					t.Errorf("%d connections, want %d", got, c.Connections)
+				}
+			}
+			for _, set := range []*sync.Map{&identities, &fields} {
+				n := 0
+				set.Range(func(any, any) bool { n++; return true })
+				if want := 2; n != want && !(set == &fields && c.Workload == Mixed && n == 3) {
+					t.Errorf("%d of a kind, want %d", n, want)
+				}
+			}
+		})
+	}
+}
+
+func TestWhatIsWrongIsNoticed(t *testing.T) {
+	for name, tt := range map[string]struct {
+		handler http.HandlerFunc
+		want    Want
+		kind    string
+	}{
+		"status":     {func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(503) }, Want{}, "status 503"},
+		"other 2xx":  {text(""), Want{Status: 201}, "status 200"},
+		"wrong byte": {text("hellO"), Want{Body: []byte("hello")}, wrongBody},
+		"too short":  {text("hell"), Want{Body: []byte("hello")}, wrongBody},
+		"too long":   {text("hello!"), Want{Body: []byte("hello")}, wrongBody},
+		"no body":    {text(""), Want{Body: []byte("hello")}, wrongBody},
+		"cut": {func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Length", "9")
+			io.WriteString(w, "1234")
+		}, Want{}, broken},
+		"gone":        {func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }, Want{}, broken},
+		"no HTTP":     {raw("SSH-2.0\r\n\r\n"), Want{}, malformed},
+		"smuggled":    {raw("HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\nab"), Want{}, malformed},
+		"bad chunk":   {raw("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nx\r\n"), Want{}, malformed},
+		"long chunk":  {raw("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nabc\r\n"), Want{}, malformed},
+		"a huge head": {raw("HTTP/1.1 200 OK\r\nX: " + strings.Repeat("x", bufferSize) + "\r\n\r\n"), Want{}, malformed},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := httptest.NewServer(tt.handler)
+			defer s.Close()
+			r := mustRun(t, Config{URL: s.URL, Connections: 2, Duration: 100 * time.Millisecond, Want: tt.want})
+			if r.Errors[tt.kind].Count == 0 || len(r.Errors) != 1 || r.Calls > 0 {
+				t.Errorf("%d good calls, errors %v; want only %q", r.Calls, r.Errors, tt.kind)
+			}
+		})
+	}
+}
+
+// raw answers with these bytes and closes.
+func raw(s string) http.HandlerFunc {
+	return func(w http.ResponseWriter, _ *http.Request) {
+		c, _, err := http.NewResponseController(w).Hijack()
+		if err != nil {
+			panic(err)
+		}
+		io.WriteString(c, s)
+		c.Close()
+	}
+}
+
+func TestEveryFramingIsRead(t *testing.T) {
+	for name, answer := range map[string]http.HandlerFunc{
+		"length": text("hello"),
+		"chunks": func(w http.ResponseWriter, _ *http.Request) {
+			io.WriteString(w, "hel")
+			w.(http.Flusher).Flush()
+			io.WriteString(w, "lo")
+		},
+		"to EOF":   raw("HTTP/1.1 200 OK\r\n\r\nhello"),
+		"HTTP/1.0": raw("HTTP/1.0 200 OK\r\nContent-Length: 5\r\n\r\nhello"),
+		"interim":  raw("HTTP/1.1 103 Early Hints\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 5\r\nConnection: close\r\n\r\nhello"),
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := httptest.NewServer(answer)
+			defer s.Close()
+			r := mustRun(t, Config{URL: s.URL, Connections: 2, Duration: 100 * time.Millisecond, Want: Want{Body: []byte("hello")}})
+			if r.Calls == 0 || r.Errors.Total() > 0 {
+				t.Errorf("%d calls, errors %v", r.Calls, r.Errors)
+			}
+		})
+	}
+}
+
+// A server that stands still for a while delays every call that was due meanwhile: the generator has to see them all.
+func TestOpenLoopCountsFromTheIntendedStart(t *testing.T) {
+	const stall, rate = 400 * time.Millisecond, 500
+	var once sync.Once
+	var gate sync.RWMutex
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		once.Do(func() {
+			gate.Lock()
+			time.Sleep(stall) // the stall itself
+			gate.Unlock()
+		})
+		gate.RLock()
+		defer gate.RUnlock()
+	}))
+	defer s.Close()
+	r := mustRun(t, Config{URL: s.URL, Connections: 2, Rate: rate, Duration: time.Second})
+	if r.Calls != rate || r.Errors.Total() > 0 {
+		t.Fatalf("%d calls, want %d: none is dropped; errors %v", r.Calls, rate, r.Errors)
+	}
+	// Of the calls, at least those due in the first half of the stall waited for half of it or longer: a fifth. A closed
+	// loop would have seen two.
+	if got := r.Latency.Quantile(0.85); got < stall/2-stall/10 {
+		t.Errorf("p85 is %v", got)
+	}
+}
+
+func TestWhatNeverStartsIsAnError(t *testing.T) {
+	release := make(chan struct{})
+	s := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { <-release }))
+	defer s.Close()
+	defer close(release)
+	r := mustRun(t, Config{URL: s.URL, Connections: 1, Rate: 100, Duration: 300 * time.Millisecond, Timeout: 400 * time.Millisecond})
+	if r.Errors[neverStarted].Count+r.Errors[timeout].Count != 30 || r.Errors[neverStarted].Count == 0 || r.Errors[timeout].Count == 0 {
+		t.Errorf("errors %v; want 30 in all", r.Errors)
+	}
+}
+
+func TestNobodyThere(t *testing.T) {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	address := listener.Addr().String()
+	listener.Close()
+	r := mustRun(t, Config{URL: "http://" + address, Duration: 50 * time.Millisecond})
+	if r.Errors[connect].Count == 0 {
+		t.Errorf("errors %v", r.Errors)
+	}
+	if _, _, err := Probe(context.Background(), Config{URL: "http://" + address, Duration: 1}); err == nil {
+		t.Error("the probe finds a server")
+	}
+}
+
+func TestAServerThatWantsAnotherProtocol(t *testing.T) {
+	s := httptest.NewTLSServer(text("")) // without HTTP/2
+	defer s.Close()
+	r := mustRun(t, Config{URL: s.URL, HTTP2: true, Duration: 50 * time.Millisecond, TLS: s.Client().Transport.(*http.Transport).TLSClientConfig})
+	if r.Errors[handshake].Count == 0 || r.Calls > 0 {
+		t.Errorf("errors %v", r.Errors)
+	}
+}
+
+func TestUnresumedIsAnError(t *testing.T) {
+	s := httptest.NewUnstartedServer(text(""))
+	s.TLS = &tls.Config{SessionTicketsDisabled: true}
+	s.StartTLS()
+	defer s.Close()
+	r := mustRun(t, Config{URL: s.URL, Workload: Resumed, Duration: 50 * time.Millisecond, TLS: s.Client().Transport.(*http.Transport).TLSClientConfig})
+	if r.Errors[notResumed].Count == 0 || r.Calls > 0 {
+		t.Errorf("%d calls, errors %v", r.Calls, r.Errors)
+	}
+}
+
+func TestTheEndOfTheContextEndsTheRun(t *testing.T) {
+	release, arrived := make(chan struct{}), make(chan struct{}, 100)
+	s := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { arrived <- struct{}{}; <-release }))
+	defer s.Close()
+	defer close(release)
+	for _, rate := range []float64{0, 100} {
+		ctx, cancel := context.WithCancel(context.Background())
+		go func() { <-arrived; cancel() }()
+		r, err := Run(ctx, Config{URL: s.URL, Connections: 3, Rate: rate, Duration: time.Hour, Timeout: time.Hour})
+		if !errors.Is(err, context.Canceled) || r.Errors.Total() > 0 {
+			t.Errorf("%v, errors %v", err, r.Errors)
+		}
+	}
+}
+
+func TestProbe(t *testing.T) {
+	s, config := secure(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { w.WriteHeader(403); io.WriteString(w, r.Proto) }), new(atomic.Int64))
+	for _, c := range []Config{{}, {HTTP2: true}, {Workload: Resumed}} {
+		c.URL, c.TLS, c.Duration = s.URL, config, 1
+		status, body, err := Probe(context.Background(), c)
+		if want := map[bool]string{false: "HTTP/1.1", true: "HTTP/2.0"}[c.HTTP2]; status != 403 || string(body) != want || err != nil {
+			t.Errorf("%+v: %d %q %v", c, status, body, err)
+		}
+	}
+}
+
+func TestBadConfigs(t *testing.T) {
+	for _, c := range []Config{
+		{URL: "http://x"},
+		{URL: "ftp://x", Duration: 1},
+		{URL: "http://", Duration: 1},
+		{URL: "http://x\x00", Duration: 1},
+		{URL: "http://x", Duration: 1, Workload: "other"},
+		{URL: "http://x", Duration: 1, Workload: Resumed},
+		{URL: "http://x", Duration: 1, HTTP2: true},
+		{URL: "https://x", Duration: 1, HTTP2: true, Workload: NewConn},
+		{URL: "https://x", Duration: 1, Streams: 2},
+		{URL: "https://x", Duration: 1, Rate: -1},
+	} {
+		if _, err := Run(context.Background(), c); !errors.Is(err, ErrConfig) {
+			t.Errorf("%+v: %v", c, err)
+		}
+	}
+}

@@ -1,0 +1,171 @@
+package peer
+
+import (
+	"context"
+	"crypto/tls"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"sallyport/bench/backend"
+	"sallyport/bench/load"
+	"sallyport/bench/pki"
+)
+
+// built is the folder with our own program, built once.
+var built string
+
+func TestMain(m *testing.M) { os.Exit(run(m)) }
+
+func run(m *testing.M) int {
+	folder, err := os.MkdirTemp("", "sallybench-test-")
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	defer os.RemoveAll(folder)
+	built = folder
+	if out, err := exec.Command("go", "build", "-o", folder, "sallyport/cmd/sallyport").CombinedOutput(); err != nil {
+		fmt.Fprintf(os.Stderr, "%v\n%s", err, out)
+		return 1
+	}
+	return m.Run()
+}
+
+// locate finds the kind's program or skips the test.
+func locate(t *testing.T, k Kind) Program {
+	t.Helper()
+	path := ""
+	if k.Name == sallyport.Name {
+		path = filepath.Join(built, "sallyport")
+	}
+	p, err := k.Locate(path)
+	if err != nil {
+		t.Skip(err)
+	}
+	return p
+}
+
+func serveBackend(t *testing.T) string {
+	t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- backend.New().Run(ctx, listener) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	})
+	return listener.Addr().String()
+}
+
+// Every program that is here takes its configuration and answers all that the scenarios call.
+func TestTheRealProgramsServe(t *testing.T) {
+	for _, k := range Kinds {
+		for _, accessLog := range []bool{false, true} {
+			t.Run(k.Name+map[bool]string{true: " with access log"}[accessLog], func(t *testing.T) {
+				p := locate(t, k)
+				set, err := pki.Make(t.TempDir(), 2)
+				if err != nil {
+					t.Fatal(err)
+				}
+				addresses, err := Addresses(3)
+				if err != nil {
+					t.Fatal(err)
+				}
+				s := Site{
+					Folder: filepath.Join(t.TempDir(), k.Name), PKI: set, Backend: serveBackend(t),
+					HTTPS: addresses[0], HTTP: addresses[1], Status: addresses[2], Workers: 1, AccessLog: accessLog,
+				}
+				if err := p.Configure(s); err != nil {
+					t.Fatal(err)
+				}
+				g, err := p.Start(context.Background(), s, nil)
+				if err != nil {
+					t.Fatal(err)
+				}
+				tokens, err := set.Issuers[1].Tokens(1)
+				if err != nil {
+					t.Fatal(err)
+				}
+				_, httpsPort, _ := net.SplitHostPort(s.HTTPS)
+				_, httpPort, _ := net.SplitHostPort(s.HTTP)
+				trust := &tls.Config{RootCAs: set.Roots}
+				for name, c := range map[string]load.Config{
+					"mTLS":    {URL: "https://localhost:" + httpsPort + "/bench/1k", Identities: set.Identities},
+					"HTTP/2":  {URL: "https://localhost:" + httpsPort + "/bench/1k", Identities: set.Identities, HTTP2: true},
+					"resumed": {URL: "https://localhost:" + httpsPort + "/bench/1k", Identities: set.Identities, Workload: load.Resumed},
+					"header":  {URL: "http://localhost:" + httpPort + "/bench/1k", Headers: load.CertificateHeaders("X-WSO2-CLIENT-CERTIFICATE", set.Identities)},
+					"token":   {URL: "https://localhost:" + httpsPort + "/token/1k", Identities: set.Identities, Headers: []load.Header{{Name: "Authorization", Value: "Bearer " + tokens[0]}}},
+				} {
+					c.TLS, c.Duration, c.Connections = trust, 1, 2
+					status, body, err := load.Probe(context.Background(), c)
+					if err != nil || status != 200 || string(body) != string(backend.Body(1<<10)) {
+						t.Errorf("%s: %d, %d bytes, %v\n%s", name, status, len(body), err, g.said())
+					}
+				}
+				bare := load.Config{URL: "https://localhost:" + httpsPort + "/bench/1k", TLS: trust, Duration: 1}
+				if status, _, err := load.Probe(context.Background(), bare); err == nil && status == 200 {
+					t.Error("a call without a certificate is answered")
+				}
+				if err := g.Stop(); err != nil {
+					t.Error(err)
+				}
+				if v := p.Version(); v == "" || strings.ContainsAny(v, "\n") || v == "unknown" {
+					t.Errorf("version %q", v)
+				}
+				if accessLog && !logged(t, s.Folder) {
+					t.Error("nothing in the access log")
+				}
+			})
+		}
+	}
+}
+
+// logged tells whether a call is in the access log, which HAProxy writes where it writes everything.
+func logged(t *testing.T, folder string) bool {
+	t.Helper()
+	for _, name := range []string{"access.log", "output.log"} {
+		data, err := os.ReadFile(filepath.Join(folder, name))
+		if err == nil && strings.Contains(string(data), "/bench/1k") {
+			return true
+		}
+	}
+	return false
+}
+
+func TestABadConfigurationIsTold(t *testing.T) {
+	for _, k := range Kinds {
+		t.Run(k.Name, func(t *testing.T) {
+			p := locate(t, k)
+			set := &pki.Set{Folder: "/no/such/folder"}
+			err := p.Configure(Site{Folder: t.TempDir(), PKI: set, Backend: "127.0.0.1:1", HTTPS: "127.0.0.1:2", HTTP: "127.0.0.1:3", Status: "127.0.0.1:4", Workers: 1})
+			if err == nil || !strings.Contains(err.Error(), "finds fault") {
+				t.Errorf("%v", err)
+			}
+		})
+	}
+}
+
+func TestFind(t *testing.T) {
+	for _, k := range Kinds {
+		if got, err := Find(k.Name); err != nil || got.Name != k.Name {
+			t.Errorf("%s: %v, %v", k.Name, got.Name, err)
+		}
+	}
+	if _, err := Find("other"); err == nil || !strings.Contains(err.Error(), "haproxy") {
+		t.Errorf("%v", err)
+	}
+	if _, err := nginx.Locate("/no/such/program"); err == nil {
+		t.Error("a program that isn't there is found")
+	}
+}

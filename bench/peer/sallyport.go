@@ -1,0 +1,79 @@
+package peer
+
+import (
+	"fmt"
+	"strings"
+
+	"sallyport/bench/pki"
+)
+
+// Names in Sallyport's configuration, for its commands.
+const (
+	API  = "bench:1.0.0" // at /bench, by certificate
+	Tier = "Bench"       // a limit that never bites
+)
+
+var sallyport = Kind{
+	Name: "sallyport", Title: "Sallyport", program: "sallyport",
+	version: []string{"version"},
+	files:   sallyportFiles,
+	check:   []string{"validate", "-c", "FOLDER/sallyport.yaml"},
+	run:     []string{"serve", "-c", "FOLDER/sallyport.yaml"},
+}
+
+func sallyportFiles(s Site) map[string]string {
+	var b strings.Builder
+	profiles := ""
+	if s.Profiles != "" {
+		profiles = fmt.Sprintf("\n    dynamicSSLProfiles: {filePath: %q, fileReadInterval: 10m}", s.Profiles)
+	}
+	access := "off"
+	if s.AccessLog {
+		access = "access.log"
+	}
+	fmt.Fprintf(&b, `listeners:
+  - name: https
+    address: %q
+    keyStore: {location: %q}
+    trustStore: {location: %q}
+    sslVerifyClient: require%s
+  - name: balancer
+    address: %q
+    clientCertificateHeader: address
+mutualSSL:
+  loadBalancers: {addresses: [127.0.0.1]}
+  trustStore: {location: %[3]q}
+store: sqlite:sallyport.db
+limits: {connections: 60000, connectionsPerSource: 60000, handshakes: 10000}
+status: {address: %[6]q}
+log: {level: warn, access: %[7]s}
+tiers:
+  - {name: %[8]s, requestCount: 1000000000, timeUnit: sec}
+keyManagers:
+`, s.HTTPS, s.within(pki.Server), s.within(pki.CA), profiles, s.HTTP, s.Status, access, Tier)
+	for _, i := range s.PKI.Issuers {
+		fmt.Fprintf(&b, "  - {name: %s, issuer: %q, certificate: %q}\n", i.Name, i.URL, s.within(i.File))
+	}
+	fmt.Fprintf(&b, `apis:
+  - name: token
+    version: 1.0.0
+    context: /token
+    defaultVersion: true
+    listeners: [https]
+    security: [oauth2]
+    upstream: {urls: ["http://%[1]s"], maxCalls: 60000}
+  - name: bench
+    version: 1.0.0
+    context: /bench
+    defaultVersion: true
+    listeners: [https, balancer]
+    security: [mutualssl]
+    upstream: {urls: ["http://%[1]s"], maxCalls: 60000}
+    clientCertificates:
+`, s.Backend)
+	for i := range s.PKI.Identities {
+		name := pki.Name(i)
+		fmt.Fprintf(&b, "      - {alias: %s, certificate: %q, tier: %s}\n", name, s.within("clients/"+name+".crt"), Tier)
+	}
+	return map[string]string{"sallyport.yaml": b.String()}
+}

@@ -1,0 +1,74 @@
+// Package report shows a comparison to people: as a table, and as a page and a drawing with plots.
+package report
+
+import (
+	"fmt"
+	"io"
+	"strings"
+	"text/tabwriter"
+
+	"sallyport/bench/compare"
+)
+
+// Table writes a comparison as plain text.
+func Table(out io.Writer, c *compare.Comparison) error {
+	var table strings.Builder
+	w := tabwriter.NewWriter(&table, 0, 0, 2, ' ', tabwriter.AlignRight)
+	fmt.Fprintln(w, "\tCPU µs/call\tquartiles\tcalls/s\tp50 ms\tp99 ms\tp99.9 ms\tMiB\tSallyport's CPU to its\tquartiles\tp99 to its\t")
+	for _, s := range c.Scenarios {
+		fmt.Fprintf(w, "%s\t\t\t\t\t\t\t\t\t\t\t\n", s.Name)
+		for i, p := range s.Contestants {
+			fmt.Fprintf(w, "%s\t%s\t%s\t%.0f\t%s\t%s\t%s\t%.0f\t", p.Title, figure(p.CPU.Median), quartiles(p.CPU), p.Rate.Median,
+				figure(p.P50.Median), figure(p.P99.Median), figure(p.P999.Median), p.Memory.Median)
+			if i == 0 {
+				fmt.Fprintln(w, "\t\t\t")
+				continue
+			}
+			r := s.Ratios[i-1]
+			fmt.Fprintf(w, "%.2f\t%.2f–%.2f\t%.2f\t\n", r.CPU.Median, r.CPU.Q1, r.CPU.Q3, r.P99.Median)
+		}
+	}
+	if err := w.Flush(); err != nil {
+		return err
+	}
+	for line := range strings.Lines(table.String()) {
+		fmt.Fprintln(out, strings.TrimRight(line, " \n"))
+	}
+	_, err := fmt.Fprintln(out, "\n"+strings.Join(conditions(c), "\n"))
+	return err
+}
+
+// figure shows three digits that count.
+func figure(f float64) string {
+	switch {
+	case f >= 100:
+		return fmt.Sprintf("%.0f", f)
+	case f >= 10:
+		return fmt.Sprintf("%.1f", f)
+	}
+	return fmt.Sprintf("%.2f", f)
+}
+
+func quartiles(s compare.Spread) string { return figure(s.Q1) + "–" + figure(s.Q3) }
+
+// conditions are what a reader must know to make something of the figures.
+func conditions(c *compare.Comparison) []string {
+	set := c.Settings
+	var versions []string
+	for _, p := range c.Peers {
+		versions = append(versions, p.Title+" "+p.Version)
+	}
+	cores := "gateways, generator and backend share all cores"
+	if len(set.GatewayCores) > 0 {
+		cores = fmt.Sprintf("gateways on core %s, generator and backend on %s", numbers(set.GatewayCores), numbers(set.LoadCores))
+	}
+	return []string{
+		strings.Join(versions, " · "),
+		fmt.Sprintf("%s, %d cores, %s · Linux %s · %s", c.Machine.CPU, c.Machine.Cores, c.Machine.System, c.Machine.Kernel, c.Machine.Go),
+		fmt.Sprintf("%d interleaved rounds of %g s after %g s of warm-up · %d worker(s) · %s · %s", set.Rounds, set.Seconds, set.Warmup, set.Workers, cores, set.Network),
+		fmt.Sprintf("%d client certificates · access log %s · %d errors · %s, commit %s", set.Clients, map[bool]string{true: "on", false: "off"}[set.AccessLog],
+			c.Errors(), c.Date.Format("2006-01-02 15:04 MST"), c.Commit),
+	}
+}
+
+func numbers(list []int) string { return strings.Trim(fmt.Sprint(list), "[]") }

@@ -1,0 +1,74 @@
+// Package sandbox runs a measurement in a network of its own, where nothing but the measurement sends.
+package sandbox
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"os/signal"
+	"syscall"
+
+	"sallyport/bench/process"
+)
+
+// variable tells the program that it runs inside, and in what.
+const variable = "SALLYBENCH_INSIDE"
+
+const (
+	namespaced = "a network namespace of its own, reno"
+	shared     = "the machine's own network"
+)
+
+// Inside says in which network this process was started by Run, or "" if it wasn't.
+func Inside() string { return os.Getenv(variable) }
+
+// Run runs this program again, with these arguments, on cores (nil: all) and, if namespace, in a network namespace of its
+// own, which takes root on Linux; without root it falls back to loopback. It returns the exit code. A signal that ends this
+// process ends the other first.
+func Run(ctx context.Context, args []string, cores []int, namespace bool) (int, error) {
+	self, err := os.Executable()
+	if err != nil {
+		return 0, fmt.Errorf("sandbox: %w", err)
+	}
+	if namespace {
+		if err := process.StartOn(nil, separate(exec.Command("/bin/true"))); err != nil {
+			namespace = false
+		}
+	}
+	cmd := exec.Command(self, args...)
+	cmd.Args[0] = os.Args[0]
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
+	cmd.Env = append(os.Environ(), variable+"="+shared)
+	if namespace {
+		cmd.Env = append(os.Environ(), variable+"="+namespaced)
+		cmd = separate(cmd)
+	}
+	// An interrupt of the terminal goes to both; the other one tidies up, this one waits.
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
+	defer signal.Stop(signals)
+	if err := process.StartOn(cores, cmd); err != nil {
+		return 0, fmt.Errorf("sandbox: %w", err)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- cmd.Wait() }()
+	for {
+		select {
+		case s := <-signals:
+			if s == syscall.SIGTERM {
+				cmd.Process.Signal(s)
+			}
+		case <-ctx.Done():
+			cmd.Process.Signal(syscall.SIGTERM)
+			ctx = context.Background()
+		case err := <-ended:
+			var exit *exec.ExitError
+			if errors.As(err, &exit) {
+				return max(1, exit.ExitCode()), nil
+			}
+			return 0, err
+		}
+	}
+}

@@ -1,0 +1,193 @@
+// Package trial measures what operations do to a gateway: connections that idle, reloads, revocations, and long use.
+package trial
+
+import (
+	"bufio"
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"sallyport/bench/backend"
+	"sallyport/bench/compare"
+	"sallyport/bench/load"
+	"sallyport/bench/peer"
+	"sallyport/bench/pki"
+	"sallyport/bench/process"
+	"sallyport/bench/progress"
+)
+
+// A Setup is what a trial runs on. Folder and Backend are needed.
+type Setup struct {
+	Folder   string   // for all files
+	Backend  []string // the program, and its arguments before --address, that runs the backend
+	Progress *progress.Line
+	compare.Division
+}
+
+// clients is how many certificates are registered from the start.
+const clients = 100
+
+// A bed is a gateway with a backend behind it.
+type bed struct {
+	Setup
+	pki     *pki.Set
+	gateway *peer.Gateway
+	backend *process.Process
+}
+
+// open starts a gateway; with profiles, one that reads them from a file.
+func (s Setup) open(ctx context.Context, p peer.Program, profiles bool) (*bed, error) {
+	b := &bed{Setup: s}
+	folder := filepath.Join(s.Folder, p.Name)
+	if err := os.MkdirAll(folder, 0o700); err != nil {
+		return nil, err
+	}
+	var err error
+	if b.pki, err = pki.Make(folder, clients); err != nil {
+		return nil, err
+	}
+	addresses, err := peer.Addresses(4)
+	if err != nil {
+		return nil, err
+	}
+	if b.backend, err = process.Start(process.Options{Cores: s.LoadCores}, s.Backend[0], append(s.Backend[1:], "--address", addresses[0])...); err != nil {
+		return nil, err
+	}
+	site := peer.Site{
+		Folder: filepath.Join(folder, "gateway"), PKI: b.pki, Backend: addresses[0],
+		HTTPS: addresses[1], HTTP: addresses[2], Status: addresses[3], Workers: max(1, s.Workers),
+	}
+	if profiles {
+		site.Profiles = filepath.Join(folder, profilesFile)
+		if err := errors.Join(b.pki.NewServer("other"), b.writeProfiles(0)); err != nil {
+			return nil, errors.Join(err, b.backend.Stop())
+		}
+	}
+	if err = p.Configure(site); err == nil {
+		b.gateway, err = p.Start(ctx, site, s.GatewayCores)
+	}
+	if err != nil {
+		return nil, errors.Join(err, b.backend.Stop())
+	}
+	return b, nil
+}
+
+func (b *bed) close() error { return errors.Join(b.gateway.Stop(), b.backend.Stop()) }
+
+// calls are calls of 1 KiB over mTLS by all clients in turn.
+func (b *bed) calls() load.Config {
+	_, port, _ := net.SplitHostPort(b.gateway.HTTPS) // our own addresses always have one
+	return load.Config{
+		URL: "https://localhost:" + port + "/bench/1k", Address: b.gateway.HTTPS, Identities: b.pki.Identities,
+		TLS:  &tls.Config{RootCAs: b.pki.Roots, CurvePreferences: []tls.CurveID{tls.X25519}},
+		Want: load.Want{Status: http.StatusOK, Body: backend.Body(backend.Sizes["1k"])},
+	}
+}
+
+// cert runs sallyport cert with these arguments for the API that the calls are for.
+func (b *bed) cert(ctx context.Context, verb string, args ...string) error {
+	all := append([]string{"cert", verb, "-c", filepath.Join(b.gateway.Folder, "sallyport.yaml"), "--api", peer.API}, args...)
+	if out, err := exec.CommandContext(ctx, b.gateway.Path, all...).CombinedOutput(); err != nil {
+		return fmt.Errorf("sallyport cert %s: %w\n%s", verb, err, out)
+	}
+	return nil
+}
+
+func (b *bed) register(ctx context.Context, name string) error {
+	return b.cert(ctx, "add", "--alias", name, "--tier", peer.Tier, filepath.Join(b.pki.Folder, "clients", name+".crt"))
+}
+
+func (b *bed) unregister(ctx context.Context, name string) error {
+	return b.cert(ctx, "remove", "--alias", name)
+}
+
+const profilesFile = "listenerprofiles.xml"
+
+// writeProfiles writes the n-th profiles, which have another server certificate than those before.
+func (b *bed) writeProfiles(n int) error {
+	server := []string{"server.pem", "other.pem"}[n%2]
+	text := fmt.Sprintf(`<parameter name="SSLProfiles">
+<profile>
+<bindAddress>0.0.0.0</bindAddress>
+<KeyStore><Location>%s</Location><Type>PEM</Type></KeyStore>
+<TrustStore><Location>%s</Location><Type>PEM</Type></TrustStore>
+<SSLVerifyClient>require</SSLVerifyClient>
+</profile>
+</parameter>
+`, filepath.Join(b.pki.Folder, server), filepath.Join(b.pki.Folder, pki.CA))
+	file := filepath.Join(b.pki.Folder, profilesFile)
+	if err := os.WriteFile(file+".new", []byte(text), 0o600); err != nil {
+		return fmt.Errorf("profiles: %w", err)
+	}
+	if err := os.Rename(file+".new", file); err != nil {
+		return fmt.Errorf("profiles: %w", err)
+	}
+	return nil
+}
+
+// reload writes the n-th profiles and has the gateway read everything anew.
+func (b *bed) reload(n int) error {
+	return errors.Join(b.writeProfiles(n), b.gateway.Signal(syscall.SIGHUP))
+}
+
+// Names of Sallyport's metrics.
+const (
+	goroutines = "go_goroutines"
+	reloads    = `sallyport_reloads_total{what="profiles of listener https"}`
+)
+
+// metric reads one of Sallyport's metrics; 0 if it isn't there yet.
+func (b *bed) metric(ctx context.Context, name string) (float64, error) {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+b.gateway.Status+"/metrics", nil)
+	if err != nil {
+		return 0, err
+	}
+	answer, err := http.DefaultClient.Do(request)
+	if err != nil {
+		return 0, fmt.Errorf("metrics: %w", err)
+	}
+	defer answer.Body.Close()
+	lines := bufio.NewScanner(answer.Body)
+	for lines.Scan() {
+		if value, ok := strings.CutPrefix(lines.Text(), name+" "); ok {
+			return strconv.ParseFloat(value, 64)
+		}
+	}
+	return 0, lines.Err()
+}
+
+// await polls until f holds.
+func await(ctx context.Context, what string, limit time.Duration, f func() (bool, error)) error {
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	for {
+		if ok, err := f(); ok || err != nil {
+			return err
+		}
+		if !pause(ctx, 2*time.Millisecond) {
+			return fmt.Errorf("%s: not within %v", what, limit)
+		}
+	}
+}
+
+// pause reports whether ctx outlasted d.
+func pause(ctx context.Context, d time.Duration) bool {
+	select {
+	case <-ctx.Done():
+		return false
+	case <-time.After(d):
+		return true
+	}
+}

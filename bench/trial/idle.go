@@ -1,0 +1,71 @@
+package trial
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"sallyport/bench/load"
+	"sallyport/bench/peer"
+)
+
+// An IdleResult says what idle connections hold.
+type IdleResult struct {
+	Connections   int
+	Without, With int64 // bytes of the gateway
+}
+
+// Each is what one connection holds, in bytes.
+func (r IdleResult) Each() float64 { return float64(r.With-r.Without) / float64(r.Connections) }
+
+// Idle opens n mTLS connections, makes one call on each, lets them rest, and reads the gateway's memory. Without is what
+// it held as long after it had served the same calls on one connection. All connections must still be there at the end.
+func Idle(ctx context.Context, s Setup, p peer.Program, n int, settle time.Duration) (r IdleResult, err error) {
+	b, err := s.open(ctx, p, false)
+	if err != nil {
+		return r, err
+	}
+	defer func() { err = errors.Join(err, b.close()) }()
+
+	c := b.calls()
+	if r.Without, err = b.rested(ctx, c, 1, settle); err != nil {
+		return r, err
+	}
+	r.Connections = n
+	r.With, err = b.rested(ctx, c, n, settle)
+	return r, err
+}
+
+// rested is the gateway's memory when n connections have rested.
+func (b *bed) rested(ctx context.Context, c load.Config, n int, settle time.Duration) (int64, error) {
+	c.Connections = n
+	b.Progress.Pass("%s: opening %d connections", b.gateway.Title, n)
+	crowd, failed, err := load.Open(ctx, c)
+	if err != nil {
+		return 0, err
+	}
+	defer crowd.Close()
+	if len(failed) == 0 {
+		// Opening takes a while: one more call on each, so that all begin to rest together.
+		failed = crowd.Call(ctx)
+	}
+	if len(failed) > 0 {
+		return 0, fmt.Errorf("opening %d connections: %v", n, failed)
+	}
+	for end := time.Now().Add(settle); time.Now().Before(end); {
+		b.Progress.Pass("%s: %d connections rest for %v", b.gateway.Title, n, time.Until(end).Round(time.Second))
+		if !pause(ctx, min(time.Second, time.Until(end))) {
+			return 0, ctx.Err()
+		}
+	}
+	memory, err := b.gateway.Memory()
+	if err != nil {
+		return 0, err
+	}
+	if failed := crowd.Call(ctx); len(failed) > 0 {
+		return 0, fmt.Errorf("of %d connections, %d were not there any more after %v (a gateway that ends idle ones needs a shorter rest): %v",
+			n, failed.Total(), settle, failed)
+	}
+	return memory, nil
+}

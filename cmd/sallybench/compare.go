@@ -1,0 +1,197 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"sallyport/bench/compare"
+	"sallyport/bench/peer"
+	"sallyport/bench/report"
+)
+
+// A compareFlags is what the user asked of compare.
+type compareFlags struct {
+	gatewayFlags
+	rounds           int
+	seconds          float64
+	scenarios, peers []string
+	install, quick   bool
+	accessLog        string
+	json, html, svg  string
+}
+
+func compareCommand() *cobra.Command {
+	var f compareFlags
+	cmd := &cobra.Command{
+		Use:   "compare",
+		Short: "Compare Sallyport with NGINX, HAProxy and Caddy",
+		Long: `Compare Sallyport with NGINX, HAProxy and Caddy, whichever are installed, on the same work:
+the same certificates, verified by each; a limit by certificate that never bites, where the
+gateway has one; kept connections to the same backend; metrics on. They take turns, round by
+round, and the ratios are of one round each: a machine drifts by more than gateways differ.
+
+CPU is what the kernel accounts to all processes of a gateway. Each gateway has the first core
+to itself, generator and backend the rest; as root, in a network namespace of their own.
+Any call that fails is told, and makes the exit code 1.
+
+Scenarios:
+` + scenarioList(),
+		Args: noArgs,
+	}
+	f.add(cmd)
+	flags := cmd.Flags()
+	flags.IntVar(&f.rounds, "rounds", 9, "`N` rounds")
+	flags.Float64Var(&f.seconds, "seconds", 5, "`S` seconds of each measurement")
+	flags.StringSliceVar(&f.scenarios, "scenario", nil, "only these `SCENARIOS`, separated by commas")
+	flags.StringSliceVar(&f.peers, "peer", nil, "only these `PEERS` (default: all of nginx, haproxy, caddy that are installed)")
+	flags.BoolVar(&f.install, "install", false, "install Debian's packages of missing peers with apt-get, as root; where systemd runs, Debian starts them as services, too")
+	flags.BoolVar(&f.quick, "quick", false, "3 rounds of one second: a first look, no proof")
+	flags.StringVar(&f.accessLog, "access-log", "off", "`on` or off, for all")
+	flags.StringVar(&f.json, "json", "", "write everything that was measured to `FILE`")
+	flags.StringVar(&f.html, "html", "", "write a report with plots to `FILE`")
+	flags.StringVar(&f.svg, "svg", "", "write a drawing of CPU a call to `FILE`")
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		chosen, kinds, err := f.check(cmd)
+		if err != nil {
+			return err
+		}
+		before := func() error { return f.installMissing(kinds, cmd.ErrOrStderr()) }
+		return f.inside(cmd, before, func(b bench) error { return f.run(cmd, b, chosen, kinds) })
+	}
+	return cmd
+}
+
+func scenarioList() string {
+	var b strings.Builder
+	for _, s := range compare.Scenarios {
+		fmt.Fprintf(&b, "  %-10s %s\n", s.Name, s.Title)
+	}
+	return strings.TrimRight(b.String(), "\n")
+}
+
+// check holds the flags against each other, before anything is begun.
+func (f *compareFlags) check(cmd *cobra.Command) ([]compare.Scenario, []peer.Kind, error) {
+	if f.quick {
+		for name, set := range map[string]func(){"rounds": func() { f.rounds = 3 }, "seconds": func() { f.seconds = 1 }} {
+			if !cmd.Flags().Changed(name) {
+				set()
+			}
+		}
+	}
+	switch {
+	case f.rounds < 1 || f.rounds > 1000:
+		return nil, nil, usage(fmt.Errorf("--rounds %d: 1 to 1000", f.rounds))
+	case !(f.seconds >= 0.1 && f.seconds <= 3600):
+		return nil, nil, usage(fmt.Errorf("--seconds %g: 0.1 to 3600", f.seconds))
+	case f.accessLog != "on" && f.accessLog != "off":
+		return nil, nil, usage(fmt.Errorf("--access-log %q is neither on nor off", f.accessLog))
+	}
+	chosen, err := compare.Choose(f.scenarios)
+	if err != nil {
+		return nil, nil, usage(fmt.Errorf("--scenario: %w", err))
+	}
+	kinds := peer.Kinds[1:]
+	if len(f.peers) > 0 {
+		kinds = nil
+	}
+	for _, name := range f.peers {
+		k, err := peer.Find(name)
+		if err == nil && k.Name == peer.Kinds[0].Name {
+			err = fmt.Errorf("%s takes part anyway", name)
+		}
+		if err != nil {
+			return nil, nil, usage(fmt.Errorf("--peer: %w", err))
+		}
+		kinds = append(kinds, k)
+	}
+	return chosen, kinds, nil
+}
+
+// installMissing installs what is missing, if the user wishes it. What is missing without that wish is left out, unless the
+// user named it.
+func (f *compareFlags) installMissing(kinds []peer.Kind, say io.Writer) error {
+	var packages []string
+	for _, k := range kinds {
+		if _, err := k.Locate(""); err == nil {
+			continue
+		} else if !f.install {
+			if len(f.peers) > 0 {
+				return usage(fmt.Errorf("%w: install it, or let --install get Debian's package %s", err, k.Debian))
+			}
+			fmt.Fprintf(say, "%s is not installed, and left out (--install gets it)\n", k.Title)
+			continue
+		}
+		packages = append(packages, k.Debian)
+	}
+	if len(packages) == 0 {
+		return nil
+	}
+	if os.Geteuid() != 0 {
+		return usage(fmt.Errorf("--install needs root for: apt-get install %s", strings.Join(packages, " ")))
+	}
+	for _, args := range [][]string{{"update"}, append([]string{"install", "-y", "--no-install-recommends"}, packages...)} {
+		fmt.Fprintln(say, "running apt-get", strings.Join(args, " "))
+		apt := exec.Command("apt-get", append([]string{"-q"}, args...)...)
+		apt.Env = append(os.Environ(), "DEBIAN_FRONTEND=noninteractive")
+		apt.Stdout, apt.Stderr = say, say
+		if err := apt.Run(); err != nil {
+			return fmt.Errorf("apt-get %s: %w", args[0], err)
+		}
+	}
+	return nil
+}
+
+func (f *compareFlags) run(cmd *cobra.Command, b bench, chosen []compare.Scenario, kinds []peer.Kind) error {
+	programs := []peer.Program{b.program}
+	for _, k := range kinds {
+		if p, err := k.Locate(""); err == nil {
+			programs = append(programs, p)
+		}
+	}
+	c, err := compare.Run(cmd.Context(), compare.Options{
+		Programs: programs, Scenarios: chosen, Rounds: f.rounds, Duration: time.Duration(f.seconds * float64(time.Second)),
+		AccessLog: f.accessLog == "on", Network: b.network, Folder: b.folder, Backend: []string{b.self, "backend"}, Division: b.Division, Progress: b.progress,
+	})
+	if len(c.Scenarios) > 0 {
+		err = errors.Join(err, f.write(cmd.OutOrStdout(), c))
+	}
+	if n := c.Errors(); n > 0 {
+		err = errors.Join(err, fmt.Errorf("%d calls failed: the lines above tell how", n))
+	}
+	return err
+}
+
+// write shows what was measured in all forms that were asked for.
+func (f *compareFlags) write(out io.Writer, c *compare.Comparison) error {
+	err := report.Table(out, c)
+	asJSON := func(w io.Writer, c *compare.Comparison) error {
+		e := json.NewEncoder(w)
+		e.SetIndent("", " ")
+		return e.Encode(c)
+	}
+	for _, form := range []struct {
+		file  string
+		write func(io.Writer, *compare.Comparison) error
+	}{{f.json, asJSON}, {f.html, report.HTML}, {f.svg, report.SVG}} {
+		if form.file != "" {
+			err = errors.Join(err, writeFile(form.file, func(w io.Writer) error { return form.write(w, c) }))
+		}
+	}
+	return err
+}
+
+func writeFile(name string, write func(io.Writer) error) error {
+	file, err := os.Create(name)
+	if err != nil {
+		return err
+	}
+	return errors.Join(write(file), file.Close())
+}

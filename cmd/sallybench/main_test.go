@@ -1,0 +1,124 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"testing"
+
+	"github.com/rogpeppe/go-internal/testscript"
+)
+
+// programVariable names the environment variable with the sallyport program that the scripts measure.
+const programVariable = "SALLYPORT"
+
+// TestMain makes the test binary the program itself when it is called "sallybench", so that scripts, and the program
+// when it runs itself again, run it as a process of its own.
+func TestMain(m *testing.M) { testscript.Main(withProgram{m}, map[string]func(){"sallybench": main}) }
+
+// withProgram runs tests with a sallyport program that is built once.
+type withProgram struct{ *testing.M }
+
+func (m withProgram) Run() int {
+	folder, err := os.MkdirTemp("", "sallybench-test-")
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	defer os.RemoveAll(folder)
+	program := filepath.Join(folder, "sallyport")
+	if out, err := exec.Command("go", "build", "-o", program, "sallyport/cmd/sallyport").CombinedOutput(); err != nil {
+		fmt.Fprintf(os.Stderr, "%v\n%s", err, out)
+		return 1
+	}
+	os.Setenv(programVariable, program)
+	if os.Getenv("GORACE") == "" {
+		os.Setenv("GORACE", "atexit_sleep_ms=10") // else each program sleeps a second when it exits
+	}
+	return m.M.Run()
+}
+
+// TestScripts runs testdata/script. Beside testscript's commands there is
+//
+//	exits CODE COMMAND ARG...      runs a command that ends with that code
+func TestScripts(t *testing.T) {
+	testscript.Run(t, testscript.Params{
+		Dir: "testdata/script",
+		Setup: func(env *testscript.Env) error {
+			env.Setenv(programVariable, os.Getenv(programVariable))
+			env.Setenv("GORACE", os.Getenv("GORACE"))
+			return nil
+		},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){"exits": exits},
+		Condition: func(condition string) (bool, error) {
+			if condition != "root" {
+				return false, fmt.Errorf("unknown condition %q", condition)
+			}
+			return os.Geteuid() == 0, nil
+		},
+		RequireExplicitExec: true,
+		RequireUniqueNames:  true,
+	})
+}
+
+func exits(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: exits CODE COMMAND ARG...")
+	}
+	want, err := strconv.Atoi(args[0])
+	ts.Check(err)
+	err = ts.Exec(args[1], args[2:]...)
+	code := 0
+	var exit *exec.ExitError
+	if errors.As(err, &exit) {
+		code = exit.ExitCode()
+	} else {
+		ts.Check(err)
+	}
+	if code != want {
+		ts.Fatalf("exit code %d, want %d", code, want)
+	}
+}
+
+// runLoad runs sallybench load for a moment.
+func runLoad(args ...string) (code int, stdout, stderr string) {
+	var out, errs bytes.Buffer
+	code = run(append([]string{"load", "--duration", "200ms", "--warmup", "0s", "--connections", "2"}, args...), &out, &errs)
+	return code, out.String(), errs.String()
+}
+
+func TestLoadTellsHowAServerAnswered(t *testing.T) {
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, "hello") }))
+	defer s.Close()
+	code, stdout, stderr := runLoad("--rate", "100", s.URL)
+	if code != 0 || !strings.HasPrefix(stdout, "20 calls in ") || !strings.Contains(stdout, "p99.9 ") {
+		t.Errorf("code %d\n%s\n%s", code, stdout, stderr)
+	}
+}
+
+func TestLoadTellsFailures(t *testing.T) {
+	var n atomic.Int64
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		fmt.Fprint(w, n.Add(1)) // another body each time
+	}))
+	defer s.Close()
+	code, _, stderr := runLoad("--connections", "1", s.URL)
+	if code != exitFailed || !strings.Contains(stderr, "calls failed: ") || !strings.Contains(stderr, "wrong body") {
+		t.Errorf("code %d\n%s", code, stderr)
+	}
+	if code, _, stderr = runLoad("--connections", "1", "--any-body", s.URL); code != exitDone {
+		t.Errorf("--any-body: code %d\n%s", code, stderr)
+	}
+	if code, _, stderr = runLoad("--status", "404", s.URL); code != exitFailed || !strings.Contains(stderr, "the first call: status 200") {
+		t.Errorf("--status: code %d\n%s", code, stderr)
+	}
+}
