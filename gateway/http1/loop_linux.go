@@ -6,6 +6,7 @@ import (
 	"sync"
 	"syscall"
 	"time"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -31,11 +32,13 @@ type loop struct {
 	busy     ring // clients with a call, or with a part of a head
 	backends map[*Upstream]*backendRing
 	swept    time.Time
+	batch    uint64 // of events
 	woken    bool
 	events   [128]unix.EpollEvent
 
 	// Memory and arguments for what is done at one time.
 	raw     []byte // as it comes from the socket
+	plain   []byte // what a backend has answered
 	out     []byte // for the backend, or for the client
 	sealed  []byte // out under TLS
 	io      func(fd uintptr)
@@ -72,14 +75,56 @@ type loopBackend struct {
 	conn   *backendConn
 	slot   uint32
 	client *loopClient // whose call it carries; nil: it is idle
+	since  uint64      // the batch in which it became so
 }
 
 // A backendRing is the idle connections to one upstream; the one that was used last is at the end.
-type backendRing struct{ idle []*loopBackend }
+type backendRing struct {
+	idle  []*loopBackend
+	first int // of idle; those before it are taken
+}
+
+// take returns the connection that has been idle for longest, nil if there is none.
+func (r *backendRing) take() *loopBackend {
+	if r.first == len(r.idle) {
+		return nil
+	}
+	b := r.idle[r.first]
+	r.idle[r.first] = nil
+	r.first++
+	if r.first == len(r.idle) {
+		r.idle, r.first = r.idle[:0], 0
+	}
+	return b
+}
+
+func (r *backendRing) give(b *loopBackend) {
+	if r.first > 0 && len(r.idle) == cap(r.idle) {
+		n := copy(r.idle, r.idle[r.first:])
+		clear(r.idle[n:])
+		r.idle, r.first = r.idle[:n], 0
+	}
+	r.idle = append(r.idle, b)
+}
+
+func (r *backendRing) len() int { return len(r.idle) - r.first }
+
+// keep lets go of the connections that are not to be kept.
+func (r *backendRing) keep(kept func(*loopBackend) bool) {
+	list := r.idle[:0]
+	for _, b := range r.idle[r.first:] {
+		if kept(b) {
+			list = append(list, b)
+		}
+	}
+	clear(r.idle[len(list):])
+	r.idle, r.first = list, 0
+}
 
 const (
 	loopTick  = 250 * time.Millisecond // how exactly timeouts are kept
 	loopBatch = 64                     // batches of events before other goroutines get their turn
+	few       = 8                      // events in a batch that make another look, before waiting, not worth its while
 	wakeSlot  = ^uint32(0)
 )
 
@@ -104,7 +149,7 @@ func newLoop(e *Engine) (*loop, error) {
 	}
 	l := &loop{
 		engine: e, file: os.NewFile(uintptr(epoll), "epoll"), wakeup: wakeup, ended: make(chan struct{}),
-		backends: map[*Upstream]*backendRing{}, raw: make([]byte, largeBuffer), out: make([]byte, 0, 4*largeBuffer), sealed: make([]byte, 0, 4*largeBuffer),
+		backends: map[*Upstream]*backendRing{}, raw: make([]byte, largeBuffer), plain: make([]byte, largeBuffer), out: make([]byte, 0, 4*largeBuffer), sealed: make([]byte, 0, 4*largeBuffer),
 	}
 	l.io = l.doIO
 	if l.epoll, err = l.file.SyscallConn(); err == nil {
@@ -129,9 +174,14 @@ func (l *loop) run() {
 		// Everything is done within Read, so that what has become ready meanwhile is not forgotten.
 		_ = l.epoll.Read(func(fd uintptr) bool {
 			for range loopBatch {
-				n, err := unix.EpollWait(int(fd), l.events[:], 0)
-				if n <= 0 {
+				n, err := l.wait(fd)
+				if n == 0 {
 					return err != nil && err != unix.EINTR
+				}
+				l.batch++
+				// Connections that rest first: one that is not as it was left carries no call any more.
+				for i := range l.events[:n] {
+					l.rested(&l.events[i])
 				}
 				for i := range l.events[:n] {
 					l.event(&l.events[i])
@@ -140,6 +190,9 @@ func (l *loop) run() {
 				if l.woken {
 					l.woken = false
 					return true
+				}
+				if n < few {
+					return false // that was all; what comes from now on ends the wait
 				}
 			}
 			return true
@@ -233,6 +286,17 @@ func (l *loop) part(raw syscall.RawConn, slot uint32) {
 	l.free = append(l.free, slot)
 }
 
+// rested sees to an event of a backend's connection that carries no call: it has ended, or says what nobody asked for.
+func (l *loop) rested(e *unix.EpollEvent) {
+	slot, generation := uint32(e.Fd), uint32(e.Pad)
+	if slot == wakeSlot {
+		return
+	}
+	if m := &l.members[slot]; m.generation == generation && m.backend != nil && m.backend.client == nil {
+		l.dropBackend(m.backend)
+	}
+}
+
 // left is an end of the connection, or of the other side's half of it.
 const left = unix.EPOLLRDHUP | unix.EPOLLHUP | unix.EPOLLERR
 
@@ -260,7 +324,7 @@ func (l *loop) event(e *unix.EpollEvent) {
 	case m.backend != nil && m.backend.client != nil:
 		l.answer(m.backend)
 	case m.backend != nil:
-		l.dropBackend(m.backend) // it has ended, or says what nobody asked for
+		l.dropBackend(m.backend)
 	}
 }
 
@@ -294,17 +358,16 @@ func (l *loop) tick(now time.Time) (over bool) {
 		c = next
 	}
 	for up, r := range l.backends {
-		kept := r.idle[:0]
-		for _, b := range r.idle {
-			if closed || up.isClosed() || now.Sub(b.conn.since) > backendIdle {
+		gone := closed || up.isClosed()
+		r.keep(func(b *loopBackend) bool {
+			if gone || now.Sub(b.conn.since) > backendIdle {
 				l.part(b.conn.raw, b.slot)
 				b.conn.close()
-				continue
+				return false
 			}
-			kept = append(kept, b)
-		}
-		clear(r.idle[len(kept):])
-		if r.idle = kept; len(kept) == 0 {
+			return true
+		})
+		if r.len() == 0 {
 			delete(l.backends, up)
 		}
 	}
@@ -382,12 +445,7 @@ func (l *loop) drop(c *loopClient) {
 func (l *loop) dropBackend(b *loopBackend) {
 	l.part(b.conn.raw, b.slot)
 	if r := l.backends[b.conn.upstream]; r != nil && b.client == nil {
-		for i, one := range r.idle {
-			if one == b {
-				r.idle = append(r.idle[:i], r.idle[i+1:]...)
-				break
-			}
-		}
+		r.keep(func(one *loopBackend) bool { return one != b })
 	}
 	b.conn.close()
 }
@@ -421,18 +479,33 @@ func (l *loop) giveUp(c *loopClient, why error) {
 	l.goOnWith(c, func(b *backendConn) (Fault, error) { return call.giveUp(b, &call.up, why) })
 }
 
-// doIO is the system call that read and write make. It is kept, since what RawConn.Control calls escapes.
+// doIO is the system call that read and write make. It is kept, since what RawConn.Control calls escapes. The socket does
+// not block, so the scheduler needs not know: it would take each call for one that may, and have another thread ready.
 func (l *loop) doIO(fd uintptr) {
-	for {
-		if l.writing {
-			l.count, l.err = unix.Write(int(fd), l.buffer)
-		} else {
-			l.count, l.err = unix.Read(int(fd), l.buffer)
-		}
-		if l.err != unix.EINTR {
-			return
-		}
+	what := uintptr(unix.SYS_READ)
+	if l.writing {
+		what = unix.SYS_WRITE
 	}
+	for {
+		n, _, err := unix.RawSyscall(what, fd, uintptr(unsafe.Pointer(unsafe.SliceData(l.buffer))), uintptr(len(l.buffer)))
+		if err == unix.EINTR {
+			continue
+		}
+		l.count, l.err = int(n), nil
+		if err != 0 {
+			l.count, l.err = 0, err
+		}
+		return
+	}
+}
+
+// wait fills events with what has become ready. It does not wait, either.
+func (l *loop) wait(epoll uintptr) (int, error) {
+	n, _, err := unix.RawSyscall6(unix.SYS_EPOLL_PWAIT, epoll, uintptr(unsafe.Pointer(&l.events[0])), uintptr(len(l.events)), 0, 0, 0)
+	if err != 0 {
+		return 0, err
+	}
+	return int(n), nil
 }
 
 // errNothing is a read or a write that would have to wait.

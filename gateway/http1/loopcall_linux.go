@@ -135,6 +135,9 @@ func (l *loop) contain(c *loopClient) {
 		panic(fault) // the loop's own
 	}
 	if b := c.backend; b != nil {
+		if b.conn.in.buf == &l.plain {
+			b.conn.in = window{}
+		}
 		l.part(b.conn.raw, b.slot)
 	}
 	if c.ring != nil {
@@ -241,6 +244,9 @@ func (l *loop) forward(c *loopClient) {
 		return
 	}
 	call.startUpload(b.conn, nil) // there is nothing left: it only notes the time
+	if len(c.conn.in.bytes()) == 0 {
+		c.conn.in.close()
+	}
 	c.due = call.up.ended().Add(call.Timeout)
 	if c.gone {
 		c.due = call.up.ended().Add(min(slice, call.Timeout)) // it may yet take an answer that comes at once
@@ -268,11 +274,9 @@ func (l *loop) forwardRest(c *loopClient, rest []byte, err error) {
 // takeBackend returns an idle connection to an upstream; nil if there is none.
 func (l *loop) takeBackend(up *Upstream) *loopBackend {
 	if r := l.backends[up]; r != nil {
-		for n := len(r.idle); n > 0; n = len(r.idle) {
-			b := r.idle[n-1]
-			r.idle[n-1] = nil
-			r.idle = r.idle[:n-1]
-			if b.conn.quiet() {
+		for b := r.take(); b != nil; b = r.take() {
+			// What has come to one that was idle before this batch of events was among them.
+			if b.since < l.batch && b.conn.wire == nil || b.conn.quiet() {
 				return b
 			}
 			l.dropBackend(b)
@@ -294,18 +298,18 @@ func (l *loop) takeBackend(up *Upstream) *loopBackend {
 func (l *loop) giveBackend(b *loopBackend) {
 	b.client = nil
 	b.conn.in.close()
-	b.conn.used, b.conn.since = true, time.Now()
+	b.conn.used, b.conn.since, b.since = true, time.Now(), l.batch
 	up := b.conn.upstream
 	r := l.backends[up]
 	if r == nil {
 		r = new(backendRing)
 		l.backends[up] = r
 	}
-	if len(r.idle) >= maxIdle {
+	if r.len() >= maxIdle {
 		l.dropBackend(b)
 		return
 	}
-	r.idle = append(r.idle, b)
+	r.give(b)
 }
 
 // answer reads the backend's answer, and sends it on if all of it is there.
@@ -313,12 +317,14 @@ func (l *loop) answer(b *loopBackend) {
 	c := b.client
 	call, conn := c.call, b.conn
 	defer l.contain(c)
-	conn.in.enlarge()
+	conn.in = window{buf: &l.plain} // for as long as this takes
 	some, more, err := l.fill(conn.conn, conn.wire, conn.raw, &conn.in)
 	if err == nil && !some && !more {
+		conn.in = window{}
 		return
 	}
 	if err != nil || more || !call.wholeAnswer(conn.in.bytes()) {
+		conn.in.own()
 		l.goOnWith(c, func(b *backendConn) (Fault, error) {
 			out := small.get()
 			defer small.put(out)
@@ -332,11 +338,13 @@ func (l *loop) answer(b *loopBackend) {
 		}
 	}
 	if err != nil {
+		conn.in = window{}
 		l.giveUp(c, err)
 		return
 	}
 	call.answering = true
 	reusable := call.reusable(conn, &call.up) && call.letGo()
+	conn.in = window{}
 	c.backend, b.client = nil, nil
 	if reusable {
 		l.giveBackend(b)

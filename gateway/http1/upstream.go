@@ -29,7 +29,7 @@ const (
 	backendHandshake = 5 * time.Second
 	backendIdle      = 55 * time.Second
 	sweepInterval    = 5 * time.Second
-	maxIdle          = 512 // connections kept to one upstream
+	maxIdle          = 2048 // connections kept to one upstream, by each loop and besides
 )
 
 // A backendConn is a connection to an upstream. It carries one call at a time.

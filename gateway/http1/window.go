@@ -42,6 +42,16 @@ func (w *window) enlarge() {
 	w.buf, w.r, w.w = b, 0, n
 }
 
+// own moves what has not been used to memory of the window's own.
+func (w *window) own() {
+	lent := *w
+	*w = window{}
+	if left := lent.bytes(); len(left) > 0 {
+		w.enlarge()
+		w.w = copy(*w.buf, left)
+	}
+}
+
 // bytes are what has not been used.
 func (w *window) bytes() []byte {
 	if w.buf == nil {
