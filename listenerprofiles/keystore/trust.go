@@ -7,10 +7,13 @@ import (
 	"crypto/rsa"
 	"crypto/sha256"
 	"crypto/x509"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"slices"
 	"time"
+
+	"github.com/maypok86/otter/v2"
 )
 
 // Bounds of what Verify looks at. They keep hostile chains from costing CPU.
@@ -20,11 +23,16 @@ const (
 	MaxRSABits = 8192 // of any certificate
 )
 
+// maxVerified is how many chains a Trust remembers: those of so many clients meet again without their signatures being
+// checked anew, which is most of what Verify costs (BenchmarkVerify).
+const maxVerified = 10_000
+
 // A Trust is the entries of a trust store. It never changes, and system roots are never part of it.
 type Trust struct {
 	certs   []*x509.Certificate
 	entries map[[sha256.Size]byte]struct{} // by digest of the whole DER
 	pool    *x509.CertPool
+	good    *otter.Cache[[sha256.Size]byte, Validity] // of chains that were verified, by all that was shown
 }
 
 // A Validity is the window [From, Until) in which an answer of Verify holds.
@@ -35,7 +43,10 @@ func (v Validity) Contains(now time.Time) bool { return !now.Before(v.From) && n
 
 // NewTrust returns a Trust of certs. Without any the error is ErrEmpty: an empty store is never "trust everybody".
 func NewTrust(certs []*x509.Certificate) (*Trust, error) {
-	t := &Trust{entries: make(map[[sha256.Size]byte]struct{}, len(certs)), pool: x509.NewCertPool()}
+	t := &Trust{
+		entries: make(map[[sha256.Size]byte]struct{}, len(certs)), pool: x509.NewCertPool(),
+		good: otter.Must(&otter.Options[[sha256.Size]byte, Validity]{MaximumSize: maxVerified}),
+	}
 	for _, cert := range certs {
 		if cert == nil {
 			continue
@@ -79,6 +90,10 @@ func (t *Trust) Verify(chain []*x509.Certificate, now time.Time) (Validity, erro
 	if _, ok := t.entries[sha256.Sum256(leaf.Raw)]; ok {
 		return window(leaf), nil
 	}
+	key := keyOf(chain)
+	if v, ok := t.good.GetIfPresent(key); ok && v.Contains(now) {
+		return v, nil
+	}
 	intermediates := x509.NewCertPool()
 	for _, cert := range chain[1:] {
 		if cert == nil || tooBig(cert) {
@@ -101,7 +116,24 @@ func (t *Trust) Verify(chain []*x509.Certificate, now time.Time) (Validity, erro
 			best = v
 		}
 	}
+	t.good.Set(key, best)
 	return best, nil
+}
+
+// keyOf tells a chain from every other.
+func keyOf(chain []*x509.Certificate) (key [sha256.Size]byte) {
+	h := sha256.New()
+	var size [8]byte
+	for _, cert := range chain {
+		if cert == nil {
+			continue // as Verify does
+		}
+		binary.BigEndian.PutUint64(size[:], uint64(len(cert.Raw)))
+		h.Write(size[:])
+		h.Write(cert.Raw)
+	}
+	h.Sum(key[:0])
+	return key
 }
 
 // checkLeaf holds for a leaf that is an entry as for one that chains to an entry.

@@ -1,0 +1,71 @@
+package keystore_test
+
+import (
+	"bytes"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"testing"
+
+	"sallyport/listenerprofiles/keystore"
+)
+
+// verified is a trust in a root, and a chain of leaf and intermediate that it has verified.
+func verified(t testing.TB) (*keystore.Trust, []*x509.Certificate) {
+	t.Helper()
+	ca := x509.Certificate{IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign, Subject: pkix.Name{CommonName: "root"}}
+	root := issue(t, ca, newKey(t), nil)
+	ca.Subject.CommonName, ca.NotAfter = "intermediate", now.AddDate(0, 1, 0)
+	between := issue(t, ca, newKey(t), root)
+	leaf := issue(t, x509.Certificate{Subject: pkix.Name{CommonName: "leaf"}, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}}, newKey(t), between)
+	trust, err := keystore.NewTrust([]*x509.Certificate{root.cert})
+	if err != nil {
+		t.Fatal(err)
+	}
+	chain := []*x509.Certificate{leaf.cert, between.cert}
+	if _, err := trust.Verify(chain, now); err != nil {
+		t.Fatal(err)
+	}
+	return trust, chain
+}
+
+// TestVerifiedChains: that a chain was good once is good for exactly that chain, and while all of it is valid.
+func TestVerifiedChains(t *testing.T) {
+	trust, chain := verified(t)
+	first, _ := trust.Verify(chain, now)
+	if again, err := trust.Verify(chain, now.AddDate(0, 0, 20)); err != nil || again != first {
+		t.Errorf("again: %v, %v; before: %v", again, err, first)
+	}
+	if _, err := trust.Verify(chain, now.AddDate(0, 2, 0)); err == nil {
+		t.Error("good though its intermediate has expired")
+	}
+	if _, err := trust.Verify(chain[:1], now); err == nil {
+		t.Error("good without its intermediate")
+	}
+	forged := bytes.Clone(chain[0].Raw)
+	forged[len(forged)-1] ^= 1 // of the signature
+	cert, err := x509.ParseCertificate(forged)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := trust.Verify([]*x509.Certificate{cert, chain[1]}, now); err == nil {
+		t.Error("good with another signature")
+	}
+	other, err := keystore.NewTrust([]*x509.Certificate{issue(t, x509.Certificate{IsCA: true, BasicConstraintsValid: true}, newKey(t), nil).cert})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := other.Verify(chain, now); err == nil {
+		t.Error("good for another trust")
+	}
+}
+
+// BenchmarkVerify is a chain that was verified before.
+func BenchmarkVerify(b *testing.B) {
+	trust, chain := verified(b)
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := trust.Verify(chain, now); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
