@@ -65,7 +65,8 @@ func (e engine) AppendRequest(b []byte, w *http1.Call) []byte {
 	}
 	b = appendField(b, "Host", host)
 
-	withoutBearer := c.Route.Security.Token != policy.Off && !c.Route.ForwardAuthorization && carriesBearer(c)
+	withoutBearer := c.Route.Security.Token != policy.Off && !c.Route.ForwardAuthorization &&
+		(c.Claims != nil || carriesBearer(c)) // with claims it is known that it does
 	for i := range r.Fields {
 		name, value := r.Fields[i].Name, r.Fields[i].Value
 		switch {

@@ -36,6 +36,13 @@ var (
 
 // cutCredential cuts at the first comma that is not within a quoted-string (RFC 9110, section 5.6.4).
 func cutCredential(s string) (credential, rest string) {
+	comma := strings.IndexByte(s, ',')
+	if comma < 0 {
+		return s, ""
+	}
+	if strings.IndexByte(s[:comma], '"') < 0 {
+		return s[:comma], s[comma+1:]
+	}
 	quoted := false
 	for i := 0; i < len(s); i++ {
 		switch c := s[i]; {
@@ -72,12 +79,20 @@ func parseCredential(s string) (token string, ours, ok bool) {
 func isB64Token(s string) bool {
 	s = strings.TrimRight(s, "=")
 	for i := 0; i < len(s); i++ {
-		if c := s[i]; !isAlphanumeric(c) && strings.IndexByte("-._~+/", c) < 0 {
+		if !b64Token[s[i]] {
 			return false
 		}
 	}
 	return s != ""
 }
+
+// b64Token is the characters of a b64token before its padding. It is a table since tokens are long (BenchmarkBearer).
+var b64Token = func() (table [256]bool) {
+	for c := range table {
+		table[c] = isAlphanumeric(byte(c)) || strings.IndexByte("-._~+/", byte(c)) >= 0
+	}
+	return table
+}()
 
 // isTokenChar reports whether c is a tchar (RFC 9110, section 5.6.2), of which the name of a scheme is made.
 func isTokenChar(c byte) bool {
