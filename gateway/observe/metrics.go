@@ -3,15 +3,18 @@ package observe
 
 import (
 	"errors"
+	"maps"
 	"net/http"
 	"runtime/debug"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
+	"sallyport/certstore"
 	"sallyport/gateway"
 )
 
@@ -30,6 +33,8 @@ type Metrics struct {
 	clients   prometheus.Gauge
 	lost      prometheus.Counter
 	turned    *prometheus.CounterVec
+
+	found atomic.Pointer[map[seriesKey]*series] // that calls have used; never changed, but replaced
 
 	mu     sync.Mutex
 	broken map[string]error // by what is reloaded: why its last reload failed
@@ -81,22 +86,65 @@ func (m *Metrics) Handler() http.Handler {
 
 // Observe counts a finished call.
 func (m *Metrics) Observe(x *gateway.Exchange, took time.Duration) {
-	api := apiName(x)
-	m.calls.WithLabelValues(x.Listener.Name, api, caller(x), statusClass(x.Status)).Inc()
-	m.duration.WithLabelValues(api).Observe(took.Seconds())
+	s := m.seriesOf(x)
+	s.calls.Inc()
+	s.duration.Observe(took.Seconds())
 	if x.BytesIn > 0 {
-		m.bytes.WithLabelValues(api, "in").Add(float64(x.BytesIn))
+		s.in.Add(float64(x.BytesIn))
 	}
 	if x.BytesOut > 0 {
-		m.bytes.WithLabelValues(api, "out").Add(float64(x.BytesOut))
+		s.out.Add(float64(x.BytesOut))
 	}
 	if x.Err == nil {
 		return
 	}
+	api := apiName(x)
 	m.refusals.WithLabelValues(api, reason(x)).Inc()
 	if v := x.Allowance; !v.Allowed && v.Level != 0 {
 		m.throttled.WithLabelValues(api, v.Level.String(), v.Tier).Inc()
 	}
+}
+
+// A series is the figures of calls that have their labels in common. To find it by its labels anew for each call would
+// cost more than to count (BenchmarkObserve).
+type series struct {
+	calls    prometheus.Counter
+	duration prometheus.Observer
+	in, out  prometheus.Counter
+}
+
+type seriesKey struct {
+	listener string
+	api      certstore.API // zero: none was found
+	by       string
+	class    int // of the status
+}
+
+func (m *Metrics) seriesOf(x *gateway.Exchange) *series {
+	key := seriesKey{listener: x.Listener.Name, by: caller(x), class: x.Status / 100}
+	if x.Route != nil {
+		key.api = x.Route.API
+	}
+	if found := m.found.Load(); found != nil {
+		if s := (*found)[key]; s != nil {
+			return s
+		}
+	}
+	api := apiName(x)
+	s := &series{
+		calls:    m.calls.WithLabelValues(x.Listener.Name, api, key.by, statusClass(x.Status)),
+		duration: m.duration.WithLabelValues(api),
+		in:       m.bytes.WithLabelValues(api, "in"),
+		out:      m.bytes.WithLabelValues(api, "out"),
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	more := map[seriesKey]*series{key: s} // two that come at once count in the same figures
+	if found := m.found.Load(); found != nil {
+		maps.Copy(more, *found)
+	}
+	m.found.Store(&more)
+	return s
 }
 
 // Reloaded records that a change of what ("sallyport.yaml", "store", a listener's profiles) is in force.
