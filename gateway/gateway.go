@@ -192,6 +192,7 @@ const lastWait = 5 * time.Second
 func (g *Gateway) Run(ctx context.Context) error {
 	ended := make(chan struct{})
 	g.serving.Go(func() { watchMemory(&g.short, ended) })
+	g.serving.Go(func() { g.restMemory(ended) })
 	<-ctx.Done()
 	close(ended)
 	g.draining.Store(true)

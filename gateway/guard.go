@@ -40,6 +40,7 @@ func (l Limits) withDefaults() Limits {
 type guard struct {
 	limits     Limits
 	handshakes atomic.Int64
+	admitted   atomic.Int64 // connections, ever
 
 	mu      sync.Mutex
 	sources map[netip.Addr]int
@@ -59,6 +60,7 @@ func (g *guard) admit(c net.Conn, l *Listener) (counted net.Conn, why string) {
 		return nil, "connections_per_source"
 	}
 	g.sources[source]++
+	g.admitted.Add(1)
 	one := &countedConn{Conn: c, guard: g, source: source}
 	g.conns[one] = struct{}{}
 	return one, ""
@@ -135,6 +137,30 @@ const (
 	memoryLow      = 0.85
 	memoryInterval = 100 * time.Millisecond
 )
+
+// quietSpell is how long nothing has to happen before memory is given back to the system.
+const quietSpell = 10 * time.Second
+
+// restMemory gives back what a burst of connections has left behind, which the collector would keep for minutes: once after
+// each, when it is quiet. It ends when stop is closed.
+func (g *Gateway) restMemory(stop <-chan struct{}) {
+	tick := time.NewTicker(quietSpell)
+	defer tick.Stop()
+	rested, last := int64(0), int64(0)
+	for {
+		select {
+		case <-stop:
+			return
+		case <-tick.C:
+		}
+		now := g.guard.admitted.Load()
+		if quiet := now == last && g.underWay.Load() == 0; quiet && rested != now {
+			rested = now
+			debug.FreeOSMemory()
+		}
+		last = now
+	}
+}
 
 // watchMemory holds the process to its memory limit (GOMEMLIMIT) by refusing new calls before the collector thrashes.
 // Without a limit there is nothing to hold. It ends when stop is closed.
