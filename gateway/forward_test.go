@@ -336,6 +336,35 @@ func TestClientGone(t *testing.T) {
 	})
 }
 
+// TestClientLeavesWithItsLastBytes: the backend is told even if the client's leaving comes together with its request, when
+// nothing else is heard of it. It holds for the first call of a connection and for later ones.
+func TestClientLeavesWithItsLastBytes(t *testing.T) {
+	f := newFixture(t)
+	arrived, left := make(chan struct{}), make(chan struct{})
+	f.backend.handle("/wait", func(_ http.ResponseWriter, r *http.Request) {
+		arrived <- struct{}{}
+		<-r.Context().Done()
+		left <- struct{}{}
+	})
+	for before := range 12 {
+		for _, overTLS := range []bool{false, true} {
+			c := f.dialPlain(t)
+			if overTLS {
+				c = f.dial(t, nil, "open.test")
+			}
+			for range before % 3 {
+				if a := c.get(t, "/pub/1.0/x", "open.test"); a.status != 200 {
+					t.Fatalf("status %d", a.status)
+				}
+			}
+			c.send(t, "GET /pub/1.0/wait HTTP/1.1\nHost: open.test\n\n")
+			c.Close()
+			<-arrived
+			<-left
+		}
+	}
+}
+
 // TestHalfClosedClient: a client that has only stopped sending is told the truth or nothing, never an empty success.
 func TestHalfClosedClient(t *testing.T) {
 	f := newFixture(t)
