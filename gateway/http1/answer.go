@@ -13,6 +13,7 @@ func never() time.Time { return time.Time{} }
 func (call *Call) beginAnswer(up *upload, out *[]byte) error {
 	c, res := call.Conn, &call.Response
 	// A client that still sends what nobody wants could not be told from its next call.
+	up.answer()
 	call.Last = call.Last || up.ended().IsZero() || c.engine.draining.Load()
 	var err error
 	if *out, err = c.engine.cfg.Handler.AppendResponse((*out)[:0], call); err != nil {

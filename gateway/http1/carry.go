@@ -20,23 +20,16 @@ func (c *Conn) next() (again bool) {
 		c.conn.Close()
 		return false
 	}
-	call := c.take(size, err)
-	return call.guard(func() bool { return call.proceed(call.judge()) })
+	call := c.take(size)
+	return call.guard(func() bool { return call.proceed(call.judge(err)) })
 }
 
-// take makes a call of the head in the window, or of why there is none.
-func (c *Conn) take(size int, err error) *Call {
+// take begins a call with a head of that size in the window.
+func (c *Conn) take(size int) *Call {
 	call := c.engine.calls.Get().(*Call)
 	call.begin(c)
 	c.calls++
 	call.size = size
-	head := call.identify(c.in.bytes()[:size])
-	if err == nil {
-		err = call.Request.Parse(head)
-	}
-	if err != nil {
-		call.Problem, call.Last = err, true
-	}
 	return call
 }
 
@@ -46,17 +39,27 @@ func (call *Call) guard(part func() (again bool)) (again bool) {
 	defer func() {
 		if fault := recover(); fault != nil {
 			again = false
-			call.panicked(fault)
+			call.panicked(fault, debug.Stack())
 		}
-		call.end()
-		if !again {
+		if again = call.end() && again; !again {
 			c.in.close()
 		}
 	}()
 	return part()
 }
 
-func (call *Call) judge() Verdict { return call.Conn.engine.cfg.Handler.Judge(call) }
+// judge reads the head, unless it is known why it is none, and judges the call.
+func (call *Call) judge(problem error) Verdict {
+	c := call.Conn
+	head := call.identify(c.in.bytes()[:call.size])
+	if problem == nil {
+		problem = call.Request.Parse(head)
+	}
+	if problem != nil {
+		call.Problem, call.Last = problem, true
+	}
+	return c.engine.cfg.Handler.Judge(call)
+}
 
 // proceed does what follows from the verdict, however long it takes.
 func (call *Call) proceed(verdict Verdict) (again bool) {
@@ -104,12 +107,25 @@ func (call *Call) identify(head []byte) string {
 	return text[id:]
 }
 
-// end gives the call back, whatever has happened.
-func (call *Call) end() {
+// end gives the call back, whatever has happened; false if something panicked in it, which has ended the connection.
+func (call *Call) end() (well bool) {
 	c := call.Conn
+	defer func() {
+		if fault := recover(); fault != nil {
+			// The call is left to the collector: nobody knows what holds it.
+			c.engine.tell(call, fault, debug.Stack())
+			c.closeNow()
+			well = false
+		}
+	}()
 	if !call.left {
 		c.engine.cfg.Handler.Finish(call)
 	}
+	call.breaking.Lock()
+	if call.broken { // perhaps when all had gone well
+		_ = c.conn.SetWriteDeadline(time.Time{})
+	}
+	call.breaking.Unlock()
 	call.Request.Reset()
 	call.Response.Reset()
 	call.Conn, call.ID, call.Problem, call.Upstreams, call.Upstream = nil, "", nil, nil, nil
@@ -120,17 +136,24 @@ func (call *Call) end() {
 		call.head = nil
 	}
 	c.engine.calls.Put(call)
+	return true
 }
 
 // panicked answers for a fault of ours, if nothing was answered yet, and ends the connection.
-func (call *Call) panicked(fault any) {
+func (call *Call) panicked(fault any, stack []byte) {
 	c := call.Conn
 	defer c.conn.Close()
+	c.engine.tell(call, fault, stack)
+	defer func() {
+		if again := recover(); again != nil { // in what answers for it
+			c.engine.tell(call, again, debug.Stack())
+		}
+	}()
 	h := c.engine.cfg.Handler
-	h.Panicked(call, fault, debug.Stack())
 	if b := call.backend; b != nil {
 		b.close()
 	}
+	call.up.stop()
 	if call.answering || call.left {
 		return
 	}
@@ -307,6 +330,9 @@ func (call *Call) deliver(b *backendConn, up *upload, out *[]byte) (Fault, error
 	if err := call.relay(b, out); err != nil {
 		return call.giveUp(b, up, err)
 	}
+	if up.ended().IsZero() {
+		b.conn.Close() // or the upload may wait for it for ever
+	}
 	up.stop()
 	reusable := call.reusable(b, up)
 	if !call.letGo() {
@@ -323,7 +349,7 @@ func (call *Call) deliver(b *backendConn, up *upload, out *[]byte) (Fault, error
 
 // reusable tells whether the backend's connection is at the start of another call.
 func (call *Call) reusable(b *backendConn, up *upload) bool {
-	return call.body.done && up.err == nil && !call.Response.Close && len(b.in.bytes()) == 0
+	return !up.ended().IsZero() && up.err == nil && !call.Response.Close && len(b.in.bytes()) == 0
 }
 
 var (

@@ -37,6 +37,16 @@ func newConn(e *Engine, conn net.Conn, value any) *Conn {
 	return c
 }
 
+// closeNow closes the socket. TLS gets no last word, for which it might have to wait.
+func (c *Conn) closeNow() { closeSocket(c.conn, c.wire) }
+
+func closeSocket(conn net.Conn, w *Wire) {
+	if w != nil {
+		conn = w.Conn
+	}
+	conn.Close()
+}
+
 // errOver is a connection that has ended between two calls, or was left to end.
 var errOver = errors.New("the connection is over")
 

@@ -3,6 +3,7 @@ package http1
 import (
 	"context"
 	"net"
+	"runtime/debug"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -91,6 +92,13 @@ func (e *Engine) Serve(conn net.Conn, value any) {
 
 // run carries calls on this goroutine until a loop takes the connection.
 func (e *Engine) run(c *Conn) {
+	defer func() {
+		if fault := recover(); fault != nil { // between two calls
+			e.tell(&Call{Conn: c}, fault, debug.Stack())
+			c.closeNow()
+			e.forget(c)
+		}
+	}()
 	for c.next() {
 		if e.park(c) {
 			return
@@ -98,6 +106,12 @@ func (e *Engine) run(c *Conn) {
 	}
 	c.in.close()
 	e.forget(c)
+}
+
+// tell tells of a panic, and survives another one in that.
+func (e *Engine) tell(call *Call, fault any, stack []byte) {
+	defer func() { _ = recover() }() // there is nobody left to be told
+	e.cfg.Handler.Panicked(call, fault, stack)
 }
 
 // resume has a connection go on that was with a loop before.
@@ -159,6 +173,6 @@ func (e *Engine) Close() {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	for c := range e.conns {
-		c.conn.Close()
+		c.closeNow()
 	}
 }

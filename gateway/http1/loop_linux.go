@@ -32,8 +32,9 @@ type loop struct {
 	busy     ring // clients with a call, or with a part of a head
 	backends map[*Upstream]*backendRing
 	swept    time.Time
-	batch    uint64 // of events
 	woken    bool
+	later    []*loopClient // those that have had their turn, and have more
+	spare    []*loopClient
 	events   [128]unix.EpollEvent
 
 	// Memory and arguments for what is done at one time.
@@ -75,50 +76,39 @@ type loopBackend struct {
 	conn   *backendConn
 	slot   uint32
 	client *loopClient // whose call it carries; nil: it is idle
-	since  uint64      // the batch in which it became so
 }
 
 // A backendRing is the idle connections to one upstream; the one that was used last is at the end.
 type backendRing struct {
-	idle  []*loopBackend
-	first int // of idle; those before it are taken
+	idle []*loopBackend
 }
 
-// take returns the connection that has been idle for longest, nil if there is none.
+// take returns the connection that was used last, nil if there is none.
 func (r *backendRing) take() *loopBackend {
-	if r.first == len(r.idle) {
+	n := len(r.idle)
+	if n == 0 {
 		return nil
 	}
-	b := r.idle[r.first]
-	r.idle[r.first] = nil
-	r.first++
-	if r.first == len(r.idle) {
-		r.idle, r.first = r.idle[:0], 0
-	}
+	b := r.idle[n-1]
+	r.idle[n-1] = nil
+	r.idle = r.idle[:n-1]
 	return b
 }
 
-func (r *backendRing) give(b *loopBackend) {
-	if r.first > 0 && len(r.idle) == cap(r.idle) {
-		n := copy(r.idle, r.idle[r.first:])
-		clear(r.idle[n:])
-		r.idle, r.first = r.idle[:n], 0
-	}
-	r.idle = append(r.idle, b)
-}
+func (r *backendRing) give(b *loopBackend) { r.idle = append(r.idle, b) }
 
-func (r *backendRing) len() int { return len(r.idle) - r.first }
+func (r *backendRing) len() int { return len(r.idle) }
 
 // keep lets go of the connections that are not to be kept.
 func (r *backendRing) keep(kept func(*loopBackend) bool) {
 	list := r.idle[:0]
-	for _, b := range r.idle[r.first:] {
+	for _, b := range r.idle {
 		if kept(b) {
 			list = append(list, b)
 		}
 	}
 	clear(r.idle[len(list):])
-	r.idle, r.first = list, 0
+	r.idle = list
 }
 
 const (
@@ -175,23 +165,19 @@ func (l *loop) run() {
 		_ = l.epoll.Read(func(fd uintptr) bool {
 			for range loopBatch {
 				n, err := l.wait(fd)
-				if n == 0 {
+				if n == 0 && len(l.later) == 0 {
 					return err != nil && err != unix.EINTR
-				}
-				l.batch++
-				// Connections that rest first: one that is not as it was left carries no call any more.
-				for i := range l.events[:n] {
-					l.rested(&l.events[i])
 				}
 				for i := range l.events[:n] {
 					l.event(&l.events[i])
 				}
+				l.takeTurns()
 				l.arrive()
 				if l.woken {
 					l.woken = false
 					return true
 				}
-				if n < few {
+				if n < few && len(l.later) == 0 {
 					return false // that was all; what comes from now on ends the wait
 				}
 			}
@@ -286,15 +272,17 @@ func (l *loop) part(raw syscall.RawConn, slot uint32) {
 	l.free = append(l.free, slot)
 }
 
-// rested sees to an event of a backend's connection that carries no call: it has ended, or says what nobody asked for.
-func (l *loop) rested(e *unix.EpollEvent) {
-	slot, generation := uint32(e.Fd), uint32(e.Pad)
-	if slot == wakeSlot {
-		return
+// takeTurns goes on with the clients that had more calls than one turn.
+func (l *loop) takeTurns() {
+	list := l.later
+	l.later = l.spare[:0]
+	for i, c := range list {
+		list[i] = nil
+		if c.ring != nil && c.call == nil { // it is here, and waits
+			l.look(c)
+		}
 	}
-	if m := &l.members[slot]; m.generation == generation && m.backend != nil && m.backend.client == nil {
-		l.dropBackend(m.backend)
-	}
+	l.spare = list[:0]
 }
 
 // left is an end of the connection, or of the other side's half of it.
@@ -324,7 +312,7 @@ func (l *loop) event(e *unix.EpollEvent) {
 	case m.backend != nil && m.backend.client != nil:
 		l.answer(m.backend)
 	case m.backend != nil:
-		l.dropBackend(m.backend)
+		l.dropBackend(m.backend) // it has ended, or says what nobody asked for
 	}
 }
 
@@ -347,6 +335,8 @@ func (l *loop) tick(now time.Time) (over bool) {
 		switch {
 		case l.engine.closed.Load() && c.call != nil:
 			l.giveUp(c, errBroken)
+		case l.engine.closed.Load():
+			l.drop(c)
 		case now.Before(c.due):
 		case c.call == nil:
 			l.drop(c)
@@ -447,7 +437,8 @@ func (l *loop) dropBackend(b *loopBackend) {
 	if r := l.backends[b.conn.upstream]; r != nil && b.client == nil {
 		r.keep(func(one *loopBackend) bool { return one != b })
 	}
-	b.conn.close()
+	b.conn.in.close()
+	closeSocket(b.conn.conn, b.conn.wire)
 }
 
 // goOn has a goroutine carry the rest of a client's call, and the connection come back.

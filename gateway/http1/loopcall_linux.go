@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"runtime/debug"
 	"syscall"
 	"time"
 )
@@ -91,12 +92,20 @@ func (l *loop) read(c *loopClient) {
 	l.look(c)
 }
 
-// look carries the calls that are there, until one is under way or there is none.
+// turn is how many calls a client has carried before others have their turn.
+const turn = 16
+
+// look carries the calls that are there, until one is under way, there is none, or others have their turn.
 func (l *loop) look(c *loopClient) {
 	conn := c.conn
-	for {
+	defer l.contain(c)
+	for calls := 0; ; {
 		size, err := conn.headSize()
 		if size > 0 || err != nil {
+			if calls++; calls > turn {
+				l.later = append(l.later, c)
+				return
+			}
 			if !l.carry(c, size, err) {
 				return
 			}
@@ -108,10 +117,12 @@ func (l *loop) look(c *loopClient) {
 		if len(conn.in.room()) == 0 {
 			conn.in.enlarge() // headSize tells when that is too much
 		}
-		if _, c.more, err = l.fill(conn.conn, conn.wire, conn.raw, &conn.in); err != nil {
+		var some bool
+		if some, c.more, err = l.fill(conn.conn, conn.wire, conn.raw, &conn.in); err != nil {
 			l.drop(c) // a head that is cut off has nobody to be answered
 			return
 		}
+		c.more = c.more || c.gone && some // its end is there, and tells of itself no more
 	}
 	if len(conn.in.bytes()) == 0 {
 		conn.in.close()
@@ -124,16 +135,24 @@ func (l *loop) look(c *loopClient) {
 	}
 }
 
-// contain ends a call in which something has panicked.
+// contain ends a call, or a client without one, for which something has panicked.
 func (l *loop) contain(c *loopClient) {
 	fault := recover()
 	if fault == nil {
 		return
 	}
-	call, conn := c.call, c.conn
+	call, conn, stack := c.call, c.conn, debug.Stack()
 	if call == nil {
-		panic(fault) // the loop's own
+		l.engine.tell(&Call{Conn: conn}, fault, stack)
+		if c.ring != nil {
+			l.leave(c)
+		}
+		conn.in.close()
+		conn.closeNow()
+		l.engine.forget(conn)
+		return
 	}
+	c.call = nil
 	if b := c.backend; b != nil {
 		if b.conn.in.buf == &l.plain {
 			b.conn.in = window{}
@@ -143,18 +162,20 @@ func (l *loop) contain(c *loopClient) {
 	if c.ring != nil {
 		l.leave(c)
 	}
-	call.panicked(fault)
-	call.end()
-	conn.in.close()
-	l.engine.forget(conn)
+	l.engine.tasks.Go(func() { // since it answers
+		call.panicked(fault, stack)
+		call.end()
+		conn.in.close()
+		l.engine.forget(conn)
+	})
 }
 
 // carry begins a call whose head, or problem, is there; true if it is over and the client may have others.
 func (l *loop) carry(c *loopClient, size int, problem error) (over bool) {
-	call := c.conn.take(size, problem)
+	call := c.conn.take(size)
 	c.call = call
 	defer l.contain(c)
-	switch verdict := call.judge(); verdict {
+	switch verdict := call.judge(problem); verdict {
 	case Wait, Elsewhere:
 		l.goOn(c, func() bool { return call.proceed(verdict) })
 		return false
@@ -177,8 +198,11 @@ func (l *loop) sent(c *loopClient) bool {
 	call, conn := c.call, c.conn
 	rest, err := l.send(conn.conn, conn.wire, conn.raw, l.out)
 	if err == nil && len(rest) == 0 && !call.Last {
+		if !call.end() {
+			l.lose(c)
+			return false
+		}
 		c.call = nil
-		call.end()
 		l.begin(c)
 		return true
 	}
@@ -186,11 +210,22 @@ func (l *loop) sent(c *loopClient) bool {
 	return false
 }
 
+// lose lets go of a client whose connection has been closed.
+func (l *loop) lose(c *loopClient) {
+	c.call = nil
+	l.leave(c)
+	c.conn.in.close()
+	l.engine.forget(c.conn)
+}
+
 // sendRest ends a call whose answer could not be sent at once, or is the last.
 func (l *loop) sendRest(c *loopClient, rest []byte, err error) {
 	call, conn := c.call, c.conn
 	l.goOn(c, func() bool {
 		if err == nil && len(rest) > 0 {
+			if cfg := &l.engine.cfg; cfg.BodyRate > 0 {
+				_ = conn.conn.SetWriteDeadline(time.Now().Add(cfg.BodyGrace + worth(call.BytesOut, cfg.BodyRate)))
+			}
 			err = writeBelow(conn.conn, conn.wire, rest)
 		}
 		if err != nil {
@@ -275,8 +310,7 @@ func (l *loop) forwardRest(c *loopClient, rest []byte, err error) {
 func (l *loop) takeBackend(up *Upstream) *loopBackend {
 	if r := l.backends[up]; r != nil {
 		for b := r.take(); b != nil; b = r.take() {
-			// What has come to one that was idle before this batch of events was among them.
-			if b.since < l.batch && b.conn.wire == nil || b.conn.quiet() {
+			if b.conn.quiet() {
 				return b
 			}
 			l.dropBackend(b)
@@ -298,7 +332,7 @@ func (l *loop) takeBackend(up *Upstream) *loopBackend {
 func (l *loop) giveBackend(b *loopBackend) {
 	b.client = nil
 	b.conn.in.close()
-	b.conn.used, b.conn.since, b.since = true, time.Now(), l.batch
+	b.conn.used, b.conn.since = true, time.Now()
 	up := b.conn.upstream
 	r := l.backends[up]
 	if r == nil {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"runtime/debug"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -96,9 +97,10 @@ type upload struct {
 	over atomic.Int64  // when all of it was sent, in ns since 1970; 0: not yet
 	done chan struct{} // closed when it has ended; nil: it never began
 
-	mu      sync.Mutex
-	stopped bool
-	conn    *Conn
+	mu       sync.Mutex
+	stopped  bool
+	answered bool
+	conn     *Conn
 }
 
 // ended is when the request was sent whole; zero if it was not.
@@ -130,11 +132,17 @@ const goOn = "HTTP/1.1 100 Continue\r\n\r\n"
 
 func (u *upload) run(call *Call, b *backendConn) {
 	defer close(u.done)
+	defer func() {
+		if fault := recover(); fault != nil {
+			call.Conn.engine.tell(call, fault, debug.Stack())
+			u.fail(b, fmt.Errorf("a panic: %v", fault))
+		}
+	}()
 	c, cfg := call.Conn, &call.Conn.engine.cfg
 	out := large.get()
 	defer large.put(out)
 	// RFC 9110 section 10.1.1: only who waits is told.
-	if call.Request.Expect && call.bytesIn.Load() == 0 && c.write([]byte(goOn)) != nil {
+	if call.Request.Expect && call.bytesIn.Load() == 0 && u.tell() != nil {
 		u.fail(b, errClientGone)
 		return
 	}
@@ -190,6 +198,21 @@ func (u *upload) await(due time.Time) bool {
 		_ = u.conn.conn.SetReadDeadline(due)
 	}
 	return !u.stopped
+}
+
+func (u *upload) tell() error {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.stopped || u.answered {
+		return nil
+	}
+	return u.conn.write([]byte(goOn))
+}
+
+func (u *upload) answer() {
+	u.mu.Lock()
+	u.answered = true
+	u.mu.Unlock()
 }
 
 func (u *upload) isStopped() bool {

@@ -73,7 +73,7 @@ func (b *backendConn) quiet() bool {
 		b.wire.dry, b.wire.drained = true, false
 		_, err := b.conn.Read(one[:]) // of what TLS has read already
 		b.wire.dry = false
-		if err != (errDry{}) {
+		if err != (errDry{}) || b.wire.records.header != 0 {
 			return false
 		}
 	}
