@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"encoding/hex"
 	"errors"
@@ -23,6 +24,7 @@ import (
 	"golang.org/x/net/http/httpguts"
 
 	"sallyport/certstore"
+	"sallyport/gateway/http1"
 	"sallyport/gateway/message"
 	"sallyport/listenerprofiles"
 	"sallyport/policy"
@@ -340,11 +342,6 @@ func (c *call) upgradable(out *http.Request) bool {
 // trailersFor are the trailers that the client has announced and the backend may get, without values yet. They may carry
 // nothing that frames, routes or authenticates a call (RFC 9110 section 6.5.1), and no header that is managed.
 func trailersFor(in *http.Request, certificateHeader string) http.Header {
-	switch in.Method {
-	case http.MethodPost, http.MethodPut, http.MethodPatch:
-	default:
-		return nil // the transport may read such a call's body while it writes the head
-	}
 	var t http.Header
 	for name := range in.Trailer {
 		if httpguts.ValidTrailerHeader(name) && !isManaged(name, certificateHeader) && !framing[plainName(name)] {
@@ -410,26 +407,27 @@ func carriesBearer(r message.Request) bool {
 // roundTrip asks the upstreams in turn: the next one only if the last could not be reached and nothing was sent.
 func (c *call) roundTrip(out *http.Request) (*http.Response, error) {
 	route := c.Route
-	urls := c.upstreams()
-	if route.Upstream.Protocol == HTTP1 {
-		out = onSettledConn(out)
+	urls, pool := c.upstreams(), route.engine
+	if c.sandboxed() {
+		pool = route.engineSandbox
 	}
+	shared := route.Upstream.Protocol == HTTP1 && out.Header["Upgrade"] == nil
 	first := int(route.next.Add(1) - 1)
 	for i := range urls {
-		u := urls[(first+i)%len(urls)]
-		c.Upstream = u.Scheme + "://" + u.Host
+		n := (first + i) % len(urls)
+		u := urls[n]
 		// Opaque goes out as it is: the path that was judged is the path that is sent.
-		out.URL = &url.URL{
-			Scheme: u.Scheme, Host: u.Host,
-			Opaque:   strings.TrimSuffix(u.EscapedPath(), "/") + c.ResourcePath,
-			RawQuery: c.Query, ForceQuery: c.HasQuery,
-		}
-		transport := route.transport
-		if out.Header["Upgrade"] != nil {
-			transport = route.upgrades
+		*out.URL = url.URL{Scheme: u.Scheme, Host: u.Host, RawQuery: c.Query, ForceQuery: c.HasQuery}
+		var transport http.RoundTripper
+		if shared {
+			c.Upstream, out.URL.Opaque = pool[n].Name, pool[n].Path+c.ResourcePath
+			transport = http1.Transport{Upstream: pool[n], Timeout: route.Upstream.Timeout}
+		} else {
+			c.Upstream, out.URL.Opaque = u.Scheme+"://"+u.Host, strings.TrimSuffix(u.EscapedPath(), "/")+c.ResourcePath
+			transport = cmp.Or(route.transport, route.upgrades)
 		}
 		res, err := transport.RoundTrip(out)
-		if err == nil || out.Body != nil || i == len(urls)-1 || !neverReached(err) || out.Context().Err() != nil {
+		if err == nil || out.Body != nil && !shared || i == len(urls)-1 || !neverReached(err) || out.Context().Err() != nil {
 			return res, err
 		}
 	}
@@ -438,10 +436,14 @@ func (c *call) roundTrip(out *http.Request) (*http.Response, error) {
 
 // upstreams are the backends that the caller's key type reaches.
 func (x *Exchange) upstreams() []*url.URL {
-	if x.Client != nil && x.Client.KeyType == certstore.Sandbox {
+	if x.sandboxed() {
 		return x.Route.Upstream.SandboxURLs
 	}
 	return x.Route.Upstream.URLs
+}
+
+func (x *Exchange) sandboxed() bool {
+	return x.Client != nil && x.Client.KeyType == certstore.Sandbox
 }
 
 func neverReached(err error) bool {

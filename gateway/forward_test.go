@@ -339,6 +339,9 @@ func TestClientGone(t *testing.T) {
 // TestClientLeavesWithItsLastBytes: the backend is told even if the client's leaving comes together with its request, when
 // nothing else is heard of it. It holds for the first call of a connection and for later ones.
 func TestClientLeavesWithItsLastBytes(t *testing.T) {
+	if gateway.ByNetHTTP {
+		t.Skip("net/http may notice first, and then the backend is never asked")
+	}
 	f := newFixture(t)
 	arrived, left := make(chan struct{}), make(chan struct{})
 	f.backend.handle("/wait", func(_ http.ResponseWriter, r *http.Request) {

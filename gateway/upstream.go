@@ -26,10 +26,10 @@ const (
 )
 
 // transports are the pools of backend connections. Routes that want the same share one, and it lives on from one table
-// to the next as long as a route wants it.
+// to the next as long as a route wants it. HTTP/1.1 has the engine's, but for upgrades.
 type transports struct {
 	mu     sync.Mutex
-	pool   map[transportKey]backendPool
+	pool   map[transportKey]*http.Transport
 	engine map[upstreamKey]*http1.Upstream
 }
 
@@ -37,14 +37,6 @@ type transports struct {
 type upstreamKey struct {
 	url string
 	tls [sha256.Size]byte
-}
-
-// A backendPool is the connections to backends that are reached in the same way.
-type backendPool struct {
-	calls *http.Transport
-	// upgrades takes a connection for each call that asks for another protocol, and gives none back: after an answer that
-	// two readers may read differently, the next call must not meet a tunnel (CVE-2026-71324).
-	upgrades *http.Transport
 }
 
 type transportKey struct {
@@ -58,23 +50,24 @@ func (t *transports) attach(table *Table) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.pool == nil {
-		t.pool, t.engine = map[transportKey]backendPool{}, map[upstreamKey]*http1.Upstream{}
+		t.pool, t.engine = map[transportKey]*http.Transport{}, map[upstreamKey]*http1.Upstream{}
 	}
 	for _, r := range table.routes {
-		if r.transport != nil {
+		if r.transport != nil || r.upgrades != nil {
 			continue // the table is in force already
 		}
 		key := transportKey{r.Upstream.Timeout, r.Upstream.Protocol, r.Upstream.TLSDigest}
-		pool, ok := t.pool[key]
-		if !ok {
-			pool = backendPool{newTransport(r.Upstream), newTransport(r.Upstream)}
-			pool.upgrades.DisableKeepAlives = true
-			t.pool[key] = pool
+		one := t.pool[key]
+		if one == nil {
+			one = newTransport(r.Upstream)
+			t.pool[key] = one
 		}
-		r.transport, r.upgrades = pool.calls, pool.upgrades
-		if r.Upstream.Protocol == HTTP1 {
-			r.engine, r.engineSandbox = t.upstreams(r.Upstream, r.Upstream.URLs), t.upstreams(r.Upstream, r.Upstream.SandboxURLs)
+		if r.Upstream.Protocol != HTTP1 {
+			r.transport = one
+			continue
 		}
+		r.upgrades = one
+		r.engine, r.engineSandbox = t.upstreams(r.Upstream, r.Upstream.URLs), t.upstreams(r.Upstream, r.Upstream.SandboxURLs)
 	}
 }
 
@@ -110,12 +103,12 @@ func (t *transports) retain(table *Table) {
 	defer t.mu.Unlock()
 	used := map[*http.Transport]bool{}
 	for _, r := range table.routes {
-		used[r.transport] = true
+		used[r.transport], used[r.upgrades] = true, true
 	}
-	for key, pool := range t.pool {
-		if !used[pool.calls] {
+	for key, one := range t.pool {
+		if !used[one] {
 			delete(t.pool, key)
-			pool.calls.CloseIdleConnections()
+			one.CloseIdleConnections()
 		}
 	}
 	engine := map[*http1.Upstream]bool{}
@@ -135,17 +128,19 @@ func (t *transports) retain(table *Table) {
 func (t *transports) close() { t.retain(&Table{}) }
 
 // newTransport speaks one protocol to backends, over TLS that is verified where their URL is https. It passes compressed
-// bodies through.
+// bodies through. An upgrade takes a connection of its own and gives none back: after an answer that two readers may read
+// differently, the next call must not meet a tunnel (CVE-2026-71324).
 func newTransport(u Upstream) *http.Transport {
 	protocols := new(http.Protocols)
 	protocols.SetHTTP1(u.Protocol == HTTP1)
 	protocols.SetHTTP2(u.Protocol == HTTP2)
 	protocols.SetUnencryptedHTTP2(u.Protocol == H2C)
 	return &http.Transport{
-		DialContext:            dialBackend(&net.Dialer{Timeout: dialTimeout, KeepAlive: 30 * time.Second}),
+		DialContext:            (&net.Dialer{Timeout: dialTimeout, KeepAlive: 30 * time.Second}).DialContext,
 		TLSClientConfig:        &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: u.Roots, Certificates: u.Certificates},
 		TLSHandshakeTimeout:    backendTLSTimeout,
 		Protocols:              protocols,
+		DisableKeepAlives:      u.Protocol == HTTP1,
 		DisableCompression:     true,
 		MaxIdleConns:           0, // no bound in all; each backend has one
 		MaxIdleConnsPerHost:    maxIdlePerBackend,
