@@ -233,7 +233,7 @@ func TestChaosMemory(t *testing.T) {
 	defer cancel()
 	// Sixty at a time, so that it is memory that runs out, and not the time in which this machine makes connections.
 	var answered atomic.Int64
-	for batch := range scaled(30, 60) {
+	for batch := range scaled(60, 200) {
 		eventually(t, "the calls so far are held or answered", func() bool { return most.Load()+answered.Load() >= int64(60*batch) })
 		if shed.Load() > 0 {
 			break

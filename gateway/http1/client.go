@@ -110,7 +110,9 @@ func (c *Conn) headSize() (int, error) {
 // rest prepares for waiting for the next call; false if there is to be none.
 func (c *Conn) rest() bool {
 	timeout := c.engine.cfg.IdleTimeout
-	if c.calls == 0 {
+	// Clients keep connections that they have made and not needed yet: closed soon, one would meet the first call on its
+	// way. A handshake shows that somebody means it.
+	if c.calls == 0 && c.wire == nil {
 		timeout = c.engine.cfg.HeadTimeout
 	}
 	_ = c.conn.SetReadDeadline(time.Now().Add(timeout))

@@ -12,8 +12,8 @@ import (
 // A Config says how an Engine treats its clients. No field has a default.
 type Config struct {
 	Handler     Handler
-	HeadTimeout time.Duration // for a head, from its first byte on, and for the first byte of a connection
-	IdleTimeout time.Duration // for the first byte of each later head
+	HeadTimeout time.Duration // for a head, from its first byte on, and for the first byte of a connection without TLS
+	IdleTimeout time.Duration // for the first byte of any other head
 	BodyRate    int           // bytes a second of a body that a client has to send or take on average; 0: any
 	BodyGrace   time.Duration // before that counts
 	MaxHead     int           // bytes of a head, up to 64 KiB

@@ -12,6 +12,7 @@ import (
 	"net/http/httptrace"
 	"net/textproto"
 	"os"
+	"runtime/debug"
 	"strconv"
 	"strings"
 	"sync"
@@ -131,13 +132,7 @@ func (x *exchange) begin(b *backendConn) {
 }
 
 // cut ends a connection at once, whoever reads or writes it.
-func (b *backendConn) cut() {
-	if b.wire != nil {
-		b.wire.Conn.Close()
-		return
-	}
-	b.conn.Close()
-}
+func (b *backendConn) cut() { closeSocket(b.conn, b.wire) }
 
 // end lets go of the connection, for others to use if both messages have come to their end on it.
 func (x *exchange) end(whole bool) {
@@ -170,6 +165,9 @@ func (x *exchange) fail(err error) error {
 	x.end(false)
 	x.mu.Lock()
 	defer x.mu.Unlock()
+	if p, ok := x.badInput.(bodyPanic); ok {
+		panic(string(p)) // where it ends this call, and not the process
+	}
 	switch ended := x.request.Context().Err(); {
 	case ended != nil:
 		return ended
@@ -297,7 +295,7 @@ func (s *sender) sentWhole() bool {
 func (x *exchange) send(b *backendConn) {
 	s, r := x.sender, x.request
 	defer r.Body.Close()
-	if err := s.sendBody(r, b); err != nil {
+	if err := contain(func() error { return s.sendBody(r, b) }); err != nil {
 		x.mu.Lock()
 		x.badInput = err
 		x.mu.Unlock()
@@ -306,10 +304,26 @@ func (x *exchange) send(b *backendConn) {
 	x.await(b) // if the backend takes no more, it may have answered
 	unsure := s.whole && !s.ended
 	close(s.over)
-	if unsure {
-		var none [1]byte
-		_, _ = r.Body.Read(none[:]) // a body of known length ends when it has been asked once more
+	if unsure { // a body of known length ends when it has been asked once more
+		_ = contain(func() error {
+			_, err := r.Body.Read(make([]byte, 1))
+			return err
+		})
 	}
+}
+
+// A bodyPanic is what a body's Read did instead of returning, and where.
+type bodyPanic string
+
+func (p bodyPanic) Error() string { return string(p) }
+
+func contain(read func() error) (err error) {
+	defer func() {
+		if fault := recover(); fault != nil {
+			err = bodyPanic(fmt.Sprintf("%v, in reading the request's body:\n%s", fault, debug.Stack()))
+		}
+	}()
+	return read()
 }
 
 // chunkRoom is for what a chunk has besides its data, and the end of a body.
