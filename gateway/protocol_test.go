@@ -473,8 +473,8 @@ func TestTrailers(t *testing.T) {
 	})
 	f.backend.handle("/trailers", trailing)
 	eachVersion(t, func(t *testing.T, h2 bool) {
-		for _, api := range []string{"pub", "h2c"} {
-			r, err := http.NewRequest("POST", "https://open.test/"+api+"/1.0/trailers", nil)
+		for i, api := range []string{"pub", "h2c", "pub", "h2c"} {
+			r, err := http.NewRequest([]string{"POST", "DELETE"}[i/2], "https://open.test/"+api+"/1.0/trailers", nil)
 			if err != nil {
 				t.Fatal(err)
 			}
