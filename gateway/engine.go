@@ -236,8 +236,8 @@ func (e engine) Stream(w *http1.Call) {
 func (engine) Failed(w *http1.Call, f http1.Fault, cause error) {
 	c := w.State.(*wireCall)
 	switch {
-	case f == http1.BrokenOff && c.watch.brokenOff():
-		c.Err = errRightEnded
+	case c.watch.brokenOff() && (f == http1.BrokenOff || f == http1.ClientGone && w.Status != 0):
+		c.Err = errRightEnded // the client may not have taken what it was sent before the last deadline
 	case f == http1.BrokenOff:
 		c.Err = errBrokenOff
 	case c.watch.brokenOff():

@@ -1,6 +1,7 @@
 package http1
 
 import (
+	"context"
 	"crypto/tls"
 	"net"
 	"sync"
@@ -147,27 +148,7 @@ func (u *Upstream) isClosed() bool {
 }
 
 // dial makes a new connection.
-func (u *Upstream) dial() (*backendConn, error) {
-	dialer := net.Dialer{Timeout: dialTimeout, KeepAlive: dialKeepAlive}
-	c, err := dialer.Dial("tcp", u.Address)
-	if err != nil {
-		return nil, err
-	}
-	b := &backendConn{upstream: u, conn: c, raw: rawOf(c)}
-	if u.TLS == nil {
-		return b, nil
-	}
-	b.wire = NewWire(c)
-	overTLS := tls.Client(b.wire, u.TLS)
-	_ = c.SetDeadline(time.Now().Add(backendHandshake))
-	if err := overTLS.Handshake(); err != nil {
-		c.Close()
-		return nil, &handshakeError{err}
-	}
-	_ = c.SetDeadline(time.Time{})
-	b.conn = overTLS
-	return b, nil
-}
+func (u *Upstream) dial() (*backendConn, error) { return u.dialContext(context.Background()) }
 
 // A handshakeError is an upstream that was reached and did not prove to be the right one. Another one isn't tried.
 type handshakeError struct{ error }
