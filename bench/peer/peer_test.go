@@ -45,6 +45,9 @@ func locate(t *testing.T, k Kind) Program {
 	}
 	p, err := k.Locate(path)
 	if err != nil {
+		if os.Getenv("CI") == "true" && k.Name != caddy.Name { // which scripts/need does not install
+			t.Fatal(err)
+		}
 		t.Skip(err)
 	}
 	return p
