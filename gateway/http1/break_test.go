@@ -151,6 +151,7 @@ func newGate(t testing.TB, k *keeper, tlsVersion uint16, change func(*http1.Conf
 			if err != nil {
 				return
 			}
+			c = http1.NewSocket(c)
 			g.serving.Go(func() {
 				if server == nil {
 					e.Serve(c, nil)

@@ -18,6 +18,7 @@ type Conn struct {
 	conn    net.Conn
 	wire    *Wire // below TLS; nil: plain
 	raw     syscall.RawConn
+	socket  *Socket // that raw controls, or nil
 	in      window
 	seen    int         // of the window, in search of the end of a head
 	calls   int         // that it has carried
@@ -34,6 +35,7 @@ func newConn(e *Engine, conn net.Conn, value any) *Conn {
 		c.wire, below = wire, wire.Conn
 	}
 	c.raw = rawOf(below)
+	c.socket = socketOf(c.raw)
 	return c
 }
 

@@ -81,7 +81,8 @@ func (e *Engine) Wait() {
 }
 
 // Serve carries the calls of a connection, one after the other, until it ends, goes elsewhere, or is a loop's. The
-// connection may be a TLS connection over a Wire. Value is the handler's.
+// connection may be a TLS connection over a Wire. A loop can have it only if below there is a Socket. Value is the
+// handler's.
 func (e *Engine) Serve(conn net.Conn, value any) {
 	c := newConn(e, conn, value)
 	e.mu.Lock()
@@ -123,7 +124,7 @@ func (e *Engine) resume(c *Conn) {
 
 // park gives a connection to a loop, if there is one.
 func (e *Engine) park(c *Conn) bool {
-	if len(e.loops) == 0 || c.raw == nil || e.draining.Load() {
+	if len(e.loops) == 0 || c.socket == nil || e.draining.Load() {
 		return false
 	}
 	_ = c.conn.SetDeadline(time.Time{})

@@ -18,6 +18,7 @@ import (
 type loop struct {
 	engine *Engine
 	file   *os.File        // the epoll descriptor: it is waited for as Go waits for all others
+	fd     int             // its number
 	epoll  syscall.RawConn // of file
 	wakeup int             // an eventfd
 	ended  chan struct{}
@@ -28,31 +29,28 @@ type loop struct {
 
 	members  []member // by slot; of a free one only the generation counts
 	free     []uint32
-	idle     ring // clients that wait for a call, the longest first
-	busy     ring // clients with a call, or with a part of a head
+	clients  int // among the members
 	backends map[*Upstream]*backendRing
-	swept    time.Time
+	began    time.Time
+	now      time.Time     // of the batch of events
+	swept    time.Duration // since it began
 	woken    bool
 	later    []*loopClient // those that have had their turn, and have more
 	spare    []*loopClient
 	events   [128]unix.EpollEvent
 
-	// Memory and arguments for what is done at one time.
-	raw     []byte // as it comes from the socket
-	plain   []byte // what a backend has answered
-	out     []byte // for the backend, or for the client
-	sealed  []byte // out under TLS
-	io      func(fd uintptr)
-	buffer  []byte
-	count   int
-	err     error
-	writing bool
+	// Memory for what is done at one time.
+	raw    []byte // as it comes from the socket
+	plain  []byte // what a backend has answered
+	out    []byte // for the backend, or for the client
+	sealed []byte // out under TLS
 }
 
 // A member is a socket in the epoll set. The generation tells it from others that had its slot before: their events may
 // still be in a batch.
 type member struct {
 	generation uint32
+	due        time.Duration // when a client has waited for too long, since the loop began
 	client     *loopClient
 	backend    *loopBackend
 }
@@ -60,13 +58,12 @@ type member struct {
 // A loopClient is a client's connection that a loop has.
 type loopClient struct {
 	conn    *Conn
+	fd      int
 	slot    uint32
-	ring    *ring
-	before  *loopClient
-	after   *loopClient
-	due     time.Time // when it has waited for too long
-	call    *Call     // under way; nil: none
+	call    *Call // under way; nil: none
 	backend *loopBackend
+	here    bool // it is in the set
+	begun   bool // a part of a head has come
 	more    bool // something may have come that was not read
 	gone    bool // it has closed at least its half of the connection, after what it has sent
 }
@@ -74,6 +71,7 @@ type loopClient struct {
 // A loopBackend is a backend's connection that a loop has.
 type loopBackend struct {
 	conn   *backendConn
+	fd     int
 	slot   uint32
 	client *loopClient // whose call it carries; nil: it is idle
 }
@@ -138,10 +136,9 @@ func newLoop(e *Engine) (*loop, error) {
 		}
 	}
 	l := &loop{
-		engine: e, file: os.NewFile(uintptr(epoll), "epoll"), wakeup: wakeup, ended: make(chan struct{}),
-		backends: map[*Upstream]*backendRing{}, raw: make([]byte, largeBuffer), plain: make([]byte, largeBuffer), out: make([]byte, 0, 4*largeBuffer), sealed: make([]byte, 0, 4*largeBuffer),
+		engine: e, file: os.NewFile(uintptr(epoll), "epoll"), fd: epoll, wakeup: wakeup, ended: make(chan struct{}),
+		backends: map[*Upstream]*backendRing{}, began: time.Now(), raw: make([]byte, largeBuffer), plain: make([]byte, largeBuffer), out: make([]byte, 0, 4*largeBuffer), sealed: make([]byte, 0, 4*largeBuffer),
 	}
-	l.io = l.doIO
 	if l.epoll, err = l.file.SyscallConn(); err == nil {
 		err = l.file.SetReadDeadline(time.Now().Add(loopTick)) // which tells whether the runtime waits for it
 	}
@@ -162,12 +159,13 @@ func (l *loop) run() {
 	for {
 		_ = l.file.SetReadDeadline(time.Now().Add(loopTick))
 		// Everything is done within Read, so that what has become ready meanwhile is not forgotten.
-		_ = l.epoll.Read(func(fd uintptr) bool {
+		_ = l.epoll.Read(func(uintptr) bool {
 			for range loopBatch {
-				n, err := l.wait(fd)
+				n, err := l.wait()
 				if n == 0 && len(l.later) == 0 {
 					return err != nil && err != unix.EINTR
 				}
+				l.now = time.Now()
 				for i := range l.events[:n] {
 					l.event(&l.events[i])
 				}
@@ -183,8 +181,9 @@ func (l *loop) run() {
 			}
 			return true
 		})
+		l.now = time.Now()
 		l.arrive()
-		if l.tick(time.Now()) {
+		if l.tick() {
 			return
 		}
 	}
@@ -226,17 +225,23 @@ func (l *loop) arrive() {
 	l.mu.Unlock()
 	for _, c := range list {
 		client := &loopClient{conn: c}
-		if !l.join(c.raw, member{client: client}, &client.slot) {
+		if !l.join(c.socket, member{client: client}, &client.fd, &client.slot) {
 			l.drop(client)
 			continue
 		}
+		client.here = true
+		l.clients++
 		l.begin(client)
 		l.read(client) // what came before it was here tells of itself no more
 	}
 }
 
-// join puts a socket into the set.
-func (l *loop) join(raw syscall.RawConn, m member, slot *uint32) bool {
+// join takes a socket, and puts it into the set.
+func (l *loop) join(socket *Socket, m member, fd *int, slot *uint32) bool {
+	var err error
+	if *fd, err = socket.detach(); err != nil {
+		return false
+	}
 	n := len(l.free)
 	if n == 0 {
 		l.members = append(l.members, member{})
@@ -246,10 +251,8 @@ func (l *loop) join(raw syscall.RawConn, m member, slot *uint32) bool {
 	*slot = l.free[n-1]
 	m.generation = l.members[*slot].generation + 1
 	event := unix.EpollEvent{Events: unix.EPOLLIN | unix.EPOLLRDHUP | unix.EPOLLET, Fd: int32(*slot), Pad: int32(m.generation)}
-	var err error
-	if closed := raw.Control(func(fd uintptr) {
-		err = unix.EpollCtl(l.fd(), unix.EPOLL_CTL_ADD, int(fd), &event)
-	}); closed != nil || err != nil {
+	if unix.EpollCtl(l.fd, unix.EPOLL_CTL_ADD, *fd, &event) != nil {
+		socket.attach()
 		return false
 	}
 	l.free = l.free[:n-1]
@@ -257,17 +260,9 @@ func (l *loop) join(raw syscall.RawConn, m member, slot *uint32) bool {
 	return true
 }
 
-// fd is the epoll descriptor; it is open as long as the loop runs.
-func (l *loop) fd() (epoll int) {
-	_ = l.epoll.Control(func(fd uintptr) { epoll = int(fd) })
-	return epoll
-}
-
 // part takes a socket out of the set.
-func (l *loop) part(raw syscall.RawConn, slot uint32) {
-	_ = raw.Control(func(fd uintptr) {
-		_ = unix.EpollCtl(l.fd(), unix.EPOLL_CTL_DEL, int(fd), nil)
-	}) // one that is closed has left by itself
+func (l *loop) part(fd int, slot uint32) {
+	_ = unix.EpollCtl(l.fd, unix.EPOLL_CTL_DEL, fd, nil)
 	l.members[slot] = member{generation: l.members[slot].generation}
 	l.free = append(l.free, slot)
 }
@@ -278,7 +273,7 @@ func (l *loop) takeTurns() {
 	l.later = l.spare[:0]
 	for i, c := range list {
 		list[i] = nil
-		if c.ring != nil && c.call == nil { // it is here, and waits
+		if c.here && c.call == nil {
 			l.look(c)
 		}
 	}
@@ -317,41 +312,38 @@ func (l *loop) event(e *unix.EpollEvent) {
 }
 
 // tick keeps the timeouts; true if the loop has ended.
-func (l *loop) tick(now time.Time) (over bool) {
+func (l *loop) tick() (over bool) {
 	l.mu.Lock()
 	closed := l.closed
 	over = closed && len(l.inbox) == 0
 	l.mu.Unlock()
-	if now.Sub(l.swept) < loopTick && !closed {
+	now := l.now.Sub(l.began)
+	if now-l.swept < loopTick && !closed {
 		return false
 	}
 	l.swept = now
 	draining := l.engine.draining.Load()
-	for c := l.idle.first; c != nil && (draining || now.After(c.due)); c = l.idle.first {
-		l.drop(c)
-	}
-	for c := l.busy.first; c != nil; {
-		next := c.after
+	for i := range l.members {
+		c, late := l.members[i].client, now >= l.members[i].due
 		switch {
-		case l.engine.closed.Load() && c.call != nil:
-			l.giveUp(c, errBroken)
-		case l.engine.closed.Load():
+		case c == nil:
+		case c.call == nil && (late || draining && !c.begun || l.engine.closed.Load()):
 			l.drop(c)
-		case now.Before(c.due):
 		case c.call == nil:
-			l.drop(c)
-		case c.gone:
+		case l.engine.closed.Load():
+			l.giveUp(c, errBroken)
+		case late && c.gone:
 			l.giveUp(c, errClientGone)
-		default:
+		case late:
 			l.giveUp(c, errLate)
 		}
-		c = next
 	}
 	for up, r := range l.backends {
 		gone := closed || up.isClosed()
 		r.keep(func(b *loopBackend) bool {
-			if gone || now.Sub(b.conn.since) > backendIdle {
-				l.part(b.conn.raw, b.slot)
+			if gone || l.now.Sub(b.conn.since) > backendIdle {
+				l.part(b.fd, b.slot)
+				b.conn.socket.attach() // since TLS has a last word
 				b.conn.close()
 				return false
 			}
@@ -361,84 +353,63 @@ func (l *loop) tick(now time.Time) (over bool) {
 			delete(l.backends, up)
 		}
 	}
-	return over && l.idle.first == nil && l.busy.first == nil
-}
-
-// A ring is a list of clients.
-type ring struct{ first, last *loopClient }
-
-func (r *ring) add(c *loopClient) {
-	c.ring.remove(c)
-	c.ring, c.before = r, r.last
-	if r.last == nil {
-		r.first = c
-	} else {
-		r.last.after = c
-	}
-	r.last = c
-}
-
-func (r *ring) remove(c *loopClient) {
-	if r == nil {
-		return
-	}
-	if c.before == nil {
-		r.first = c.after
-	} else {
-		c.before.after = c.after
-	}
-	if c.after == nil {
-		r.last = c.before
-	} else {
-		c.after.before = c.before
-	}
-	c.ring, c.before, c.after = nil, nil, nil
+	return over && l.clients == 0
 }
 
 // begin has a client wait for its next call.
 func (l *loop) begin(c *loopClient) {
-	c.due = time.Now().Add(l.engine.cfg.IdleTimeout)
-	l.idle.add(c)
+	c.begun = false
+	l.bound(c, l.engine.cfg.IdleTimeout)
+}
+
+// bound bounds how long a client may wait from now on.
+func (l *loop) bound(c *loopClient, d time.Duration) {
+	l.members[c.slot].due = l.now.Sub(l.began) + d
+}
+
+// remove takes a client out of the set.
+func (l *loop) remove(c *loopClient) {
+	c.here = false
+	l.clients--
+	l.part(c.fd, c.slot)
+	if w := c.conn.wire; w != nil {
+		w.keep()
+	}
 }
 
 // leave takes a client out of the loop.
 func (l *loop) leave(c *loopClient) {
-	c.ring.remove(c)
-	l.part(c.conn.raw, c.slot)
-	if w := c.conn.wire; w != nil {
-		w.keep()
-	}
+	l.remove(c)
+	c.conn.socket.attach()
 }
 
 // drop ends a client's connection that has no call.
 func (l *loop) drop(c *loopClient) {
-	if c.ring != nil {
-		c.ring.remove(c)
-		l.part(c.conn.raw, c.slot)
+	if c.here {
+		l.remove(c)
+		if w := c.conn.wire; w != nil {
+			w.queue(nil) // what TLS says at its end does not wait
+			_ = c.conn.conn.(interface{ CloseWrite() error }).CloseWrite()
+			if sealed := w.taken(); len(sealed) > 0 {
+				_, _ = write(c.fd, sealed)
+			}
+		}
+		c.conn.socket.release()
 	}
 	c.conn.in.close()
-	if w := c.conn.wire; w != nil {
-		w.keep()
-		w.queue(nil) // what TLS says at its end does not wait
-		_ = c.conn.conn.(interface{ CloseWrite() error }).CloseWrite()
-		sealed := w.taken()
-		if len(sealed) > 0 {
-			_, _ = l.write(c.conn.raw, sealed)
-		}
-		w.Conn.Close()
-	}
+	c.conn.closeNow()
 	c.conn.conn.Close()
 	l.engine.forget(c.conn)
 }
 
 // dropBackend ends a backend's connection.
 func (l *loop) dropBackend(b *loopBackend) {
-	l.part(b.conn.raw, b.slot)
+	l.part(b.fd, b.slot)
 	if r := l.backends[b.conn.upstream]; r != nil && b.client == nil {
 		r.keep(func(one *loopBackend) bool { return one != b })
 	}
 	b.conn.in.close()
-	closeSocket(b.conn.conn, b.conn.wire)
+	b.conn.socket.release()
 }
 
 // goOn has a goroutine carry the rest of a client's call, and the connection come back.
@@ -457,11 +428,17 @@ func (l *loop) goOn(c *loopClient, part func() (again bool)) {
 // goOnWith is goOn with the backend that carries the call.
 func (l *loop) goOnWith(c *loopClient, part func(b *backendConn) (Fault, error)) {
 	call, b := c.call, c.backend
-	l.part(b.conn.raw, b.slot)
+	l.leaveBackend(b)
+	l.goOn(c, func() bool { return call.finish(part(b.conn)) })
+}
+
+// leaveBackend takes a backend's connection out of the loop.
+func (l *loop) leaveBackend(b *loopBackend) {
+	l.part(b.fd, b.slot)
 	if w := b.conn.wire; w != nil {
 		w.keep()
 	}
-	l.goOn(c, func() bool { return call.finish(part(b.conn)) })
+	b.conn.socket.attach()
 }
 
 // giveUp ends a call that is under way.
@@ -470,29 +447,12 @@ func (l *loop) giveUp(c *loopClient, why error) {
 	l.goOnWith(c, func(b *backendConn) (Fault, error) { return call.giveUp(b, &call.up, why) })
 }
 
-// doIO is the system call that read and write make. It is kept, since what RawConn.Control calls escapes. The socket does
-// not block, so the scheduler needs not know: it would take each call for one that may, and have another thread ready.
-func (l *loop) doIO(fd uintptr) {
-	what := uintptr(unix.SYS_READ)
-	if l.writing {
-		what = unix.SYS_WRITE
-	}
-	for {
-		n, _, err := unix.RawSyscall(what, fd, uintptr(unsafe.Pointer(unsafe.SliceData(l.buffer))), uintptr(len(l.buffer)))
-		if err == unix.EINTR {
-			continue
-		}
-		l.count, l.err = int(n), nil
-		if err != 0 {
-			l.count, l.err = 0, err
-		}
-		return
-	}
-}
+// The system calls of a loop don't wait, so the scheduler isn't told of them: it would take each for one that may, and have
+// another thread ready.
 
-// wait fills events with what has become ready. It does not wait, either.
-func (l *loop) wait(epoll uintptr) (int, error) {
-	n, _, err := unix.RawSyscall6(unix.SYS_EPOLL_PWAIT, epoll, uintptr(unsafe.Pointer(&l.events[0])), uintptr(len(l.events)), 0, 0, 0)
+// wait fills events with what has become ready.
+func (l *loop) wait() (int, error) {
+	n, _, err := unix.RawSyscall6(unix.SYS_EPOLL_PWAIT, uintptr(l.fd), uintptr(unsafe.Pointer(&l.events[0])), uintptr(len(l.events)), 0, 0, 0)
 	if err != 0 {
 		return 0, err
 	}
@@ -502,17 +462,23 @@ func (l *loop) wait(epoll uintptr) (int, error) {
 // errNothing is a read or a write that would have to wait.
 var errNothing = errors.New("it would have to wait")
 
-func (l *loop) sys(raw syscall.RawConn, p []byte, writing bool) (int, error) {
-	l.buffer, l.writing, l.count, l.err = p, writing, 0, nil
-	if err := raw.Control(l.io); err != nil {
-		return 0, err
-	}
-	l.buffer = nil
-	if l.err == unix.EAGAIN {
-		return 0, errNothing
-	}
-	return max(l.count, 0), l.err
-}
+// read reads what is there.
+func read(fd int, p []byte) (int, error) { return transfer(unix.SYS_READ, fd, p) }
 
 // write writes what the socket takes at once.
-func (l *loop) write(raw syscall.RawConn, p []byte) (int, error) { return l.sys(raw, p, true) }
+func write(fd int, p []byte) (int, error) { return transfer(unix.SYS_WRITE, fd, p) }
+
+func transfer(call uintptr, fd int, p []byte) (int, error) {
+	for {
+		n, _, err := unix.RawSyscall(call, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(p))), uintptr(len(p)))
+		switch err {
+		case 0:
+			return int(n), nil
+		case unix.EINTR:
+		case unix.EAGAIN:
+			return 0, errNothing
+		default:
+			return 0, err
+		}
+	}
+}

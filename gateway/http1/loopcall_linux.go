@@ -5,7 +5,6 @@ import (
 	"io"
 	"net"
 	"runtime/debug"
-	"syscall"
 	"time"
 )
 
@@ -14,13 +13,13 @@ var errStuck = errors.New("the connection takes nothing")
 
 // fill reads what has come of a connection into its window, as far as there is room. Some tells whether anything has, more
 // whether there may be more; an error comes alone.
-func (l *loop) fill(conn net.Conn, w *Wire, raw syscall.RawConn, in *window) (some, more bool, err error) {
+func (l *loop) fill(conn net.Conn, w *Wire, fd int, in *window) (some, more bool, err error) {
 	if w == nil {
 		room := in.room()
 		if len(room) == 0 {
 			return false, true, nil
 		}
-		n, err := l.sys(raw, room, false)
+		n, err := read(fd, room)
 		switch {
 		case err == errNothing:
 			return false, false, nil
@@ -35,10 +34,10 @@ func (l *loop) fill(conn net.Conn, w *Wire, raw syscall.RawConn, in *window) (so
 
 	w.dry = true
 	w.queue(l.sealed)
-	some, more, err = l.unseal(conn, w, raw, in)
+	some, more, err = l.unseal(conn, w, fd, in)
 	w.keep()
 	if said := w.taken(); len(said) > 0 {
-		if n, _ := l.sys(raw, said, true); n < len(said) {
+		if n, _ := write(fd, said); n < len(said) {
 			return false, false, errStuck
 		}
 	}
@@ -46,7 +45,7 @@ func (l *loop) fill(conn net.Conn, w *Wire, raw syscall.RawConn, in *window) (so
 }
 
 // unseal is fill under TLS.
-func (l *loop) unseal(conn net.Conn, w *Wire, raw syscall.RawConn, in *window) (some, more bool, err error) {
+func (l *loop) unseal(conn net.Conn, w *Wire, fd int, in *window) (some, more bool, err error) {
 	for drained := false; ; {
 		for !w.drained {
 			room := in.room()
@@ -71,7 +70,7 @@ func (l *loop) unseal(conn net.Conn, w *Wire, raw syscall.RawConn, in *window) (
 		if drained {
 			return some, false, nil
 		}
-		n, err := l.sys(raw, l.raw, false)
+		n, err := read(fd, l.raw)
 		switch {
 		case err == errNothing:
 			return some, false, nil
@@ -118,7 +117,7 @@ func (l *loop) look(c *loopClient) {
 			conn.in.enlarge() // headSize tells when that is too much
 		}
 		var some bool
-		if some, c.more, err = l.fill(conn.conn, conn.wire, conn.raw, &conn.in); err != nil {
+		if some, c.more, err = l.fill(conn.conn, conn.wire, c.fd, &conn.in); err != nil {
 			l.drop(c) // a head that is cut off has nobody to be answered
 			return
 		}
@@ -126,12 +125,12 @@ func (l *loop) look(c *loopClient) {
 	}
 	if len(conn.in.bytes()) == 0 {
 		conn.in.close()
-		if c.ring != &l.idle {
+		if c.begun {
 			l.begin(c)
 		}
-	} else if c.ring != &l.busy {
-		c.due = time.Now().Add(l.engine.cfg.HeadTimeout)
-		l.busy.add(c)
+	} else if !c.begun {
+		c.begun = true
+		l.bound(c, l.engine.cfg.HeadTimeout)
 	}
 }
 
@@ -144,7 +143,7 @@ func (l *loop) contain(c *loopClient) {
 	call, conn, stack := c.call, c.conn, debug.Stack()
 	if call == nil {
 		l.engine.tell(&Call{Conn: conn}, fault, stack)
-		if c.ring != nil {
+		if c.here {
 			l.leave(c)
 		}
 		conn.in.close()
@@ -157,9 +156,9 @@ func (l *loop) contain(c *loopClient) {
 		if b.conn.in.buf == &l.plain {
 			b.conn.in = window{}
 		}
-		l.part(b.conn.raw, b.slot)
+		l.leaveBackend(b)
 	}
-	if c.ring != nil {
+	if c.here {
 		l.leave(c)
 	}
 	l.engine.tasks.Go(func() { // since it answers
@@ -196,7 +195,7 @@ func (l *loop) carry(c *loopClient, size int, problem error) (over bool) {
 // sent sends out to a client, whose call is over with that; false if that has to wait, or cannot be done.
 func (l *loop) sent(c *loopClient) bool {
 	call, conn := c.call, c.conn
-	rest, err := l.send(conn.conn, conn.wire, conn.raw, l.out)
+	rest, err := l.send(conn.conn, conn.wire, c.fd, l.out)
 	if err == nil && len(rest) == 0 && !call.Last {
 		if !call.end() {
 			l.lose(c)
@@ -236,7 +235,7 @@ func (l *loop) sendRest(c *loopClient, rest []byte, err error) {
 }
 
 // send writes what can be written at once, and returns a copy of what is left, as it goes to the socket.
-func (l *loop) send(conn net.Conn, w *Wire, raw syscall.RawConn, p []byte) (rest []byte, err error) {
+func (l *loop) send(conn net.Conn, w *Wire, fd int, p []byte) (rest []byte, err error) {
 	if w != nil {
 		w.queue(l.sealed)
 		_, err = conn.Write(p)
@@ -246,7 +245,7 @@ func (l *loop) send(conn net.Conn, w *Wire, raw syscall.RawConn, p []byte) (rest
 			return nil, err
 		}
 	}
-	n, err := l.sys(raw, p, true)
+	n, err := write(fd, p)
 	if err != nil && err != errNothing {
 		return nil, err
 	}
@@ -273,7 +272,7 @@ func (l *loop) forward(c *loopClient) {
 		l.giveUp(c, err)
 		return
 	}
-	rest, err := l.send(b.conn.conn, b.conn.wire, b.conn.raw, l.out)
+	rest, err := l.send(b.conn.conn, b.conn.wire, b.fd, l.out)
 	if err != nil || len(rest) > 0 {
 		l.forwardRest(c, rest, err)
 		return
@@ -282,11 +281,11 @@ func (l *loop) forward(c *loopClient) {
 	if len(c.conn.in.bytes()) == 0 {
 		c.conn.in.close()
 	}
-	c.due = call.up.ended().Add(call.Timeout)
 	if c.gone {
-		c.due = call.up.ended().Add(min(slice, call.Timeout)) // it may yet take an answer that comes at once
+		l.bound(c, min(slice, call.Timeout)) // it may yet take an answer that comes at once
+	} else {
+		l.bound(c, call.Timeout)
 	}
-	l.busy.add(c)
 }
 
 // forwardRest goes on with a call that the backend did not take at once.
@@ -321,7 +320,7 @@ func (l *loop) takeBackend(up *Upstream) *loopBackend {
 		return nil
 	}
 	b := &loopBackend{conn: conn}
-	if !l.join(conn.raw, member{backend: b}, &b.slot) {
+	if conn.socket == nil || !l.join(conn.socket, member{backend: b}, &b.fd, &b.slot) {
 		conn.close()
 		return nil
 	}
@@ -332,7 +331,7 @@ func (l *loop) takeBackend(up *Upstream) *loopBackend {
 func (l *loop) giveBackend(b *loopBackend) {
 	b.client = nil
 	b.conn.in.close()
-	b.conn.used, b.conn.since = true, time.Now()
+	b.conn.used, b.conn.since = true, l.now
 	up := b.conn.upstream
 	r := l.backends[up]
 	if r == nil {
@@ -352,12 +351,16 @@ func (l *loop) answer(b *loopBackend) {
 	call, conn := c.call, b.conn
 	defer l.contain(c)
 	conn.in = window{buf: &l.plain} // for as long as this takes
-	some, more, err := l.fill(conn.conn, conn.wire, conn.raw, &conn.in)
+	some, more, err := l.fill(conn.conn, conn.wire, b.fd, &conn.in)
 	if err == nil && !some && !more {
 		conn.in = window{}
 		return
 	}
-	if err != nil || more || !call.wholeAnswer(conn.in.bytes()) {
+	head := 0
+	if err == nil && !more {
+		head = call.wholeAnswer(conn.in.bytes())
+	}
+	if head == 0 {
 		conn.in.own()
 		l.goOnWith(c, func(b *backendConn) (Fault, error) {
 			out := small.get()
@@ -366,10 +369,9 @@ func (l *loop) answer(b *loopBackend) {
 		})
 		return
 	}
-	if err = call.readAnswer(conn, &call.up); err == nil {
-		if err = call.beginAnswer(&call.up, &l.out); err == nil {
-			err = call.moveAnswer(conn, &l.out)
-		}
+	conn.in.skip(head)
+	if err = call.beginAnswer(&call.up, &l.out); err == nil {
+		err = call.moveAnswer(conn, &l.out)
 	}
 	if err != nil {
 		conn.in = window{}
@@ -390,29 +392,35 @@ func (l *loop) answer(b *loopBackend) {
 	}
 }
 
-// wholeAnswer tells whether p is a final answer from its first byte to its last. What is malformed is none.
-func (call *Call) wholeAnswer(p []byte) bool {
+// wholeAnswer reads p into Response if it is a final answer from its first byte to its last, and returns the length of its
+// head; 0 if it is not. What is malformed is none.
+func (call *Call) wholeAnswer(p []byte) (head int) {
 	n, err := HeadEnd(p, 0)
 	if n == 0 || err != nil || call.Response.Parse(call.keepHead(p[:n]), call.Request.Method) != nil || call.Response.Status < 200 {
-		return false
+		return 0
 	}
 	body := p[n:]
 	switch length := call.Response.Length; length {
 	case InChunks:
 		var chunks Chunked
 		for {
-			_, n, done, err := chunks.Next(body)
-			body = body[n:]
-			if err != nil || done {
-				return done && len(body) == 0
-			}
-			if len(body) == 0 {
-				return false
+			_, used, done, err := chunks.Next(body)
+			body = body[used:]
+			switch {
+			case err != nil || done && len(body) > 0:
+				return 0
+			case done:
+				return n
+			case len(body) == 0:
+				return 0
 			}
 		}
 	case UntilClose:
-		return false
+		return 0
 	default:
-		return int64(len(body)) == length
+		if int64(len(body)) != length {
+			return 0
+		}
+		return n
 	}
 }

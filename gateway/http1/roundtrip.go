@@ -639,7 +639,9 @@ func (u *Upstream) dialContext(ctx context.Context) (*backendConn, error) {
 	if err != nil {
 		return nil, err
 	}
+	c = NewSocket(c)
 	b := &backendConn{upstream: u, conn: c, raw: rawOf(c)}
+	b.socket = socketOf(b.raw)
 	if u.TLS == nil {
 		return b, nil
 	}

@@ -39,6 +39,7 @@ type backendConn struct {
 	conn     net.Conn
 	wire     *Wire // below TLS; nil: plain
 	raw      syscall.RawConn
+	socket   *Socket // that raw controls, or nil
 	in       window
 	used     bool      // it has carried a call before
 	since    time.Time // it is idle
