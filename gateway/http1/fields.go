@@ -85,13 +85,14 @@ func (f *fields) reset() {
 		*f = fields{}
 		return
 	}
-	clear(f.Fields[:cap(f.Fields)])
-	clear(f.options[:cap(f.options)])
-	clear(f.arena[:cap(f.arena)])
 	f.truncate()
 }
 
+// truncate clears what was used, so that what lies beyond is always clear.
 func (f *fields) truncate() {
+	clear(f.Fields)
+	clear(f.options)
+	clear(f.arena)
 	f.Fields, f.options, f.arena = f.Fields[:0], f.options[:0], f.arena[:0]
 }
 
