@@ -42,7 +42,7 @@ func (g *Gateway) examineCertificate(x *Exchange) policy.Proof {
 	case !x.Snapshot.Clients.tierKnown(client):
 		x.certificateErr = errUnknownTier
 	default:
-		x.certificateErr = x.Certificate.Check(g.now())
+		x.certificateErr = x.Certificate.Check(x.at(g))
 	}
 	if x.certificateErr != nil {
 		return policy.Bad

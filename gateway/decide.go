@@ -3,6 +3,7 @@ package gateway
 import (
 	"context"
 	"errors"
+	"time"
 )
 
 // ErrWait is decide's answer when a stage needs something that is not in memory: call Wait, off any event loop, and
@@ -42,6 +43,14 @@ func (g *Gateway) decideUntil(x *Exchange, end stage) error {
 func (x *Exchange) Wait(ctx context.Context) {
 	if x.wait != nil {
 		x.wait(ctx)
-		x.wait = nil
+		x.wait, x.now = nil, time.Time{}
 	}
+}
+
+// at is the time by which the call is judged: the clock is asked once, and again after a wait.
+func (x *Exchange) at(g *Gateway) time.Time {
+	if x.now.IsZero() {
+		x.now = g.now()
+	}
+	return x.now
 }

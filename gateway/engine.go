@@ -127,6 +127,7 @@ func (e engine) begin(w *http1.Call) *wireCall {
 		Request: c, ID: w.ID, Peer: cn.peer, Started: g.now(),
 		Listener: snapshot.listener(e.socket), Snapshot: snapshot, conn: cn,
 	}
+	c.now = c.Started
 	return c
 }
 

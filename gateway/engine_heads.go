@@ -216,9 +216,20 @@ func appendStatus(b []byte, status int, reason string) []byte {
 
 // appendDate is for answers that have none yet (RFC 9110 section 6.6.1).
 func (e engine) appendDate(b []byte) []byte {
-	b = append(b, "Date: "...)
-	b = e.socket.gateway.now().UTC().AppendFormat(b, http.TimeFormat)
-	return append(b, "\r\n"...)
+	g := e.socket.gateway
+	now := g.now()
+	line := g.date.Load()
+	if line == nil || line.second != now.Unix() {
+		line = &dateLine{now.Unix(), "Date: " + now.UTC().Format(http.TimeFormat) + "\r\n"}
+		g.date.Store(line)
+	}
+	return append(b, line.text...)
+}
+
+// A dateLine is the Date header line of one second.
+type dateLine struct {
+	second int64
+	text   string
 }
 
 // AppendRefusal implements http1.Handler.

@@ -56,6 +56,7 @@ type Exchange struct {
 	registration   *certstore.Client // the certificate's for this API, whoever settles the call
 	certificateErr error             // what is wrong with the certificate; for logs
 	tokenErr       error
+	now            time.Time // see at
 	wait           func(context.Context)
 }
 

@@ -85,7 +85,8 @@ type Gateway struct {
 	setting   sync.Mutex           // one Set at a time; no call waits for it
 	listeners map[string]*socket   // by address: those that accept
 	sockets   map[*socket]struct{} // those that accept and those that drain
-	underWay  atomic.Int64         // calls
+	date      atomic.Pointer[dateLine]
+	underWay  atomic.Int64 // calls
 	serving   sync.WaitGroup
 	draining  atomic.Bool
 	calls     sync.Pool

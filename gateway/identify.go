@@ -47,12 +47,12 @@ func (g *Gateway) identify(x *Exchange) error {
 		}
 	}
 	x.Certificate = id.certificate
-	if !id.believed(g.now()) {
+	if !id.believed(x.at(g)) {
 		return nil
 	}
 	x.Balancer = true
 	var err error
-	x.Certificate, err = x.Listener.Door.Read(x.Request, x.Snapshot.Clients.Registered, g.now())
+	x.Certificate, err = x.Listener.Door.Read(x.Request, x.Snapshot.Clients.Registered, x.at(g))
 	if err != nil {
 		return refuse(BadRequest, err)
 	}
@@ -79,7 +79,7 @@ func (g *Gateway) holdProfile(x *Exchange, id *identity) error {
 	if id.certificate == nil {
 		return nil // a load balancer's: see identity
 	}
-	if err := id.certificate.Check(g.now()); err != nil {
+	if err := id.certificate.Check(x.at(g)); err != nil {
 		x.Certificate, x.evidence.Certificate, x.certificateErr = id.certificate, policy.Bad, err
 		return refuse(InvalidCredentials, err)
 	}

@@ -10,7 +10,7 @@ func (g *Gateway) limit(x *Exchange) error {
 	if x.Client != nil {
 		client = x.Snapshot.Clients.bucket(x.Client)
 	}
-	x.Allowance = ratelimit.TakeAll(g.now(), x.Route.Limit, x.Resource.Limit, client)
+	x.Allowance = ratelimit.TakeAll(x.at(g), x.Route.Limit, x.Resource.Limit, client)
 	if x.Allowance.Allowed {
 		return nil
 	}

@@ -277,7 +277,7 @@ func (l *loop) forward(c *loopClient) {
 		l.forwardRest(c, rest, err)
 		return
 	}
-	call.startUpload(b.conn, nil) // there is nothing left: it only notes the time
+	call.sentWhole(l.now)
 	if len(c.conn.in.bytes()) == 0 {
 		c.conn.in.close()
 	}

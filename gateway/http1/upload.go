@@ -114,11 +114,12 @@ func (u *upload) ended() time.Time {
 // startUpload sends the rest of the body beside the call, unless there is none, or the backend did not even take the head.
 func (call *Call) startUpload(b *backendConn, sent error) *upload {
 	u := &call.up
+	if call.body.done {
+		call.sentWhole(time.Now())
+		return u
+	}
 	*u = upload{conn: call.Conn}
-	switch {
-	case call.body.done:
-		u.over.Store(time.Now().UnixNano())
-	case sent == nil:
+	if sent == nil {
 		if call.Request.Length == InChunks {
 			call.Conn.engine.cfg.Handler.Stream(call)
 		}
@@ -126,6 +127,12 @@ func (call *Call) startUpload(b *backendConn, sent error) *upload {
 		go u.run(call, b)
 	}
 	return u
+}
+
+// sentWhole is startUpload where there is nothing left to send.
+func (call *Call) sentWhole(now time.Time) {
+	call.up = upload{conn: call.Conn}
+	call.up.over.Store(now.UnixNano())
 }
 
 const goOn = "HTTP/1.1 100 Continue\r\n\r\n"
