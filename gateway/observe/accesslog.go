@@ -3,6 +3,7 @@ package observe
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -29,10 +30,10 @@ const (
 type AccessLog struct {
 	Log *slog.Logger // told when the destination fails; nil: nobody is
 
-	logger *slog.Logger
-	lost   func(lines int)
-	full   chan struct{} // asks Run to write before its time
-	torn   bool          // the last write ended within a line
+	text bool
+	lost func(lines int)
+	full chan struct{} // asks Run to write before its time
+	torn bool          // the last write ended within a line
 
 	mu      sync.Mutex
 	pending bytes.Buffer
@@ -42,13 +43,7 @@ type AccessLog struct {
 
 // NewAccessLog returns a log that writes to out, as JSON, or as slog's text if text is set. Its Run does the writing.
 func NewAccessLog(out io.Writer, text bool, metrics *Metrics) *AccessLog {
-	l := &AccessLog{out: out, lost: func(lines int) { metrics.lost.Add(float64(lines)) }, full: make(chan struct{}, 1)}
-	if text {
-		l.logger = slog.New(slog.NewTextHandler(pendingWriter{l}, nil))
-	} else {
-		l.logger = slog.New(slog.NewJSONHandler(pendingWriter{l}, nil))
-	}
-	return l
+	return &AccessLog{out: out, text: text, lost: func(lines int) { metrics.lost.Add(float64(lines)) }, full: make(chan struct{}, 1)}
 }
 
 // Run writes what is pending until ctx ends, and then the rest, unless the destination does not take it for lastFlush.
@@ -140,15 +135,13 @@ func (l *AccessLog) SetOutput(out io.Writer) io.Writer {
 	return old
 }
 
-type pendingWriter struct{ log *AccessLog }
-
-func (w pendingWriter) Write(line []byte) (int, error) {
-	l := w.log
+// add has a line written.
+func (l *AccessLog) add(line []byte) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.pending.Len()+len(line) > maxPending {
 		l.lost(1)
-		return len(line), nil
+		return
 	}
 	l.pending.Write(line)
 	if l.pending.Len() > maxPending/8 {
@@ -157,62 +150,67 @@ func (w pendingWriter) Write(line []byte) (int, error) {
 		default:
 		}
 	}
-	return len(line), nil
 }
 
 // Observe writes the line of a finished call.
 func (l *AccessLog) Observe(x *gateway.Exchange, took time.Duration) {
-	attrs := make([]slog.Attr, 0, 24)
-	text := func(key, value string) {
-		if value != "" {
-			attrs = append(attrs, slog.String(key, cut(value)))
-		}
+	w := lines.Get().(*line)
+	defer lines.Put(w)
+	w.begin(l.text, x.Started.Add(took))
+	w.str("id", x.ID)
+	w.str("listener", x.Listener.Name)
+	var memory [2 * sha256.Size]byte
+	w.word("peer", x.Peer.AppendTo(memory[:0]))
+	w.str("method", x.Request.Method())
+	w.str("host", x.Request.Authority())
+	w.str("path", path(x))
+	if x.Route != nil {
+		w.api(x.Route.API)
 	}
-	text("id", x.ID)
-	text("listener", x.Listener.Name)
-	text("peer", x.Peer.String())
-	text("method", x.Request.Method())
-	text("host", x.Request.Authority())
-	text("path", path(x))
-	text("api", apiName(x))
 	if x.Resource != nil {
-		text("resource", x.Resource.Path)
+		w.str("resource", x.Resource.Path)
 	}
-	text("decision", decision(x))
-	text("reason", reason(x))
+	w.str("decision", decision(x))
+	w.str("reason", reason(x))
 	if x.Client != nil {
-		text("alias", x.Client.Alias)
-		text("tier", x.Client.Tier)
+		w.str("alias", x.Client.Alias)
+		w.str("tier", x.Client.Tier)
 	}
 	if x.Certificate != nil {
-		text("fingerprint", hex.EncodeToString(x.Certificate.Fingerprint[:]))
+		w.word("fingerprint", hex.AppendEncode(memory[:0], x.Certificate.Fingerprint[:]))
 	}
 	if x.Claims != nil {
-		text("subject", x.Claims.Subject)
-		text("key_manager", x.Claims.KeyManager)
+		w.str("subject", x.Claims.Subject)
+		w.str("key_manager", x.Claims.KeyManager)
 	}
 	if err := x.CertificateProblem(); err != nil {
-		text("certificate_problem", err.Error())
+		w.str("certificate_problem", err.Error())
 	}
 	if err := x.TokenProblem(); err != nil {
-		text("token_problem", err.Error())
+		w.str("token_problem", err.Error())
 	}
+	if x.Err != nil {
+		w.str("problem", problem(x.Err))
+	}
+	w.str("upstream", x.Upstream)
+	w.integer("status", int64(x.Status))
+	w.float("duration_ms", float64(took.Microseconds())/1000)
+	w.integer("bytes_in", x.BytesIn)
+	w.integer("bytes_out", x.BytesOut)
+	w.end()
+	l.add(w.b)
+}
+
+// problem is what the line's other words don't tell of an error: of a credential, the problem has a word of its own.
+func problem(err error) string {
 	var refusal *gateway.Refusal
 	switch {
-	case !errors.As(x.Err, &refusal):
-		if x.Err != nil {
-			text("problem", x.Err.Error())
-		}
+	case !errors.As(err, &refusal):
+		return err.Error()
 	case refusal.Cause != nil && refusal.Reason != gateway.InvalidCredentials && refusal.Reason != gateway.MissingCredentials && refusal.Reason != gateway.TokenExpired:
-		text("problem", refusal.Cause.Error()) // of a credential, the problem was told above
+		return refusal.Cause.Error()
 	}
-	text("upstream", x.Upstream)
-	attrs = append(attrs,
-		slog.Int("status", x.Status),
-		slog.Float64("duration_ms", float64(took.Microseconds())/1000),
-		slog.Int64("bytes_in", x.BytesIn),
-		slog.Int64("bytes_out", x.BytesOut))
-	l.logger.LogAttrs(context.Background(), slog.LevelInfo, "call", attrs...)
+	return ""
 }
 
 // decision is caller, with its own word for a resource that needs no credential.

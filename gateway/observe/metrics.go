@@ -205,11 +205,11 @@ func caller(x *gateway.Exchange) string {
 }
 
 func reason(x *gateway.Exchange) string {
-	var r *gateway.Refusal
-	switch {
-	case x.Err == nil:
+	if x.Err == nil {
 		return ""
-	case errors.As(x.Err, &r):
+	}
+	var r *gateway.Refusal
+	if errors.As(x.Err, &r) {
 		return r.Reason.String()
 	}
 	return "broken_off"

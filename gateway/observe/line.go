@@ -1,0 +1,153 @@
+package observe
+
+import (
+	"strconv"
+	"sync"
+	"time"
+	"unicode"
+	"unicode/utf16"
+	"unicode/utf8"
+
+	"sallyport/certstore"
+)
+
+// A line is a line of the access log under way, as slog's handlers would write it: JSON, or text.
+type line struct {
+	text bool
+	b    []byte
+}
+
+var lines = sync.Pool{New: func() any { return new(line) }} // it holds memory only, no state
+
+func (l *line) begin(text bool, now time.Time) {
+	l.text = text
+	if text {
+		l.b = append(l.b[:0], "time="...)
+		l.b = now.AppendFormat(l.b, "2006-01-02T15:04:05.000Z07:00")
+		l.b = append(l.b, " level=INFO msg=call"...)
+		return
+	}
+	l.b = append(l.b[:0], `{"time":"`...)
+	l.b = now.AppendFormat(l.b, time.RFC3339Nano)
+	l.b = append(l.b, `","level":"INFO","msg":"call"`...)
+}
+
+func (l *line) end() {
+	if !l.text {
+		l.b = append(l.b, '}')
+	}
+	l.b = append(l.b, '\n')
+}
+
+func (l *line) key(key string) {
+	if l.text {
+		l.b = append(l.b, ' ')
+		l.b = append(l.b, key...)
+		l.b = append(l.b, '=')
+		return
+	}
+	l.b = append(l.b, `,"`...)
+	l.b = append(l.b, key...)
+	l.b = append(l.b, `":`...)
+}
+
+// str adds a text, unless it is empty. What somebody else may have chosen is cut to maxText, and cannot break the line.
+func (l *line) str(key, value string) {
+	if value == "" {
+		return
+	}
+	if len(value) > maxText {
+		value = cut(value)
+	}
+	l.key(key)
+	switch {
+	case !l.text:
+		l.b = append(l.b, '"')
+		l.b = appendEscaped(l.b, value)
+		l.b = append(l.b, '"')
+	case plainWord(value):
+		l.b = append(l.b, value...)
+	default:
+		l.b = strconv.AppendQuote(l.b, value)
+	}
+}
+
+func (l *line) api(a certstore.API) {
+	if l.text {
+		l.str("api", a.String())
+		return
+	}
+	l.key("api")
+	l.b = append(l.b, '"')
+	l.b = appendEscaped(l.b, a.Name)
+	l.b = append(l.b, ':')
+	l.b = appendEscaped(l.b, a.Version)
+	l.b = append(l.b, '"')
+}
+
+// word adds what needs neither quotes nor escapes.
+func (l *line) word(key string, value []byte) {
+	l.key(key)
+	if l.text {
+		l.b = append(l.b, value...)
+		return
+	}
+	l.b = append(l.b, '"')
+	l.b = append(l.b, value...)
+	l.b = append(l.b, '"')
+}
+
+func (l *line) integer(key string, value int64) {
+	l.key(key)
+	l.b = strconv.AppendInt(l.b, value, 10)
+}
+
+func (l *line) float(key string, value float64) {
+	l.key(key)
+	l.b = strconv.AppendFloat(l.b, value, 'f', -1, 64)
+}
+
+// appendEscaped appends s for within a JSON string. What a terminal would not print is escaped, too, and what is no UTF-8
+// replaced.
+func appendEscaped(b []byte, s string) []byte {
+	start := 0
+	for i := 0; i < len(s); {
+		if c := s[i]; ' ' <= c && c < 0x7f && c != '"' && c != '\\' {
+			i++
+			continue
+		}
+		r, size := utf8.DecodeRuneInString(s[i:])
+		if r != utf8.RuneError && unicode.IsPrint(r) && r != '"' && r != '\\' {
+			i += size
+			continue
+		}
+		b = append(b, s[start:i]...)
+		i += size
+		start = i
+		switch {
+		case r == '"' || r == '\\':
+			b = append(b, '\\', byte(r))
+		case r > 0xffff:
+			high, low := utf16.EncodeRune(r)
+			b = appendUnit(appendUnit(b, high), low)
+		default:
+			b = appendUnit(b, r)
+		}
+	}
+	return append(b, s[start:]...)
+}
+
+func appendUnit(b []byte, unit rune) []byte {
+	const digits = "0123456789abcdef"
+	return append(b, '\\', 'u', digits[unit>>12&15], digits[unit>>8&15], digits[unit>>4&15], digits[unit&15])
+}
+
+// plainWord tells whether a value stands without quotes in a line of text.
+func plainWord(s string) bool {
+	for _, r := range s {
+		if r == ' ' || r == '=' || r == '"' || r == utf8.RuneError || !unicode.IsPrint(r) {
+			return false
+		}
+	}
+	return true
+}
