@@ -48,7 +48,10 @@ func isManaged(name, certificateHeader string) bool {
 	if underscore && framing[string(plain)] || string(plain) == certificateHeader {
 		return true
 	}
-	for _, m := range managed {
+	if len(plain) == 0 {
+		return false
+	}
+	for _, m := range managedByLetter[plain[0]] {
 		prefix, wild := strings.CutSuffix(m, "*")
 		if wild && strings.HasPrefix(string(plain), prefix) || string(plain) == m {
 			return true
@@ -56,6 +59,14 @@ func isManaged(name, certificateHeader string) bool {
 	}
 	return false
 }
+
+// managedByLetter are the names of managed by their first letter: no header is compared with all of them.
+var managedByLetter = func() (list [256][]string) {
+	for _, m := range managed {
+		list[m[0]] = append(list[m[0]], m)
+	}
+	return list
+}()
 
 // plainName is a header's name as managed has it.
 func plainName(name string) string { return strings.ReplaceAll(strings.ToLower(name), "_", "-") }
