@@ -399,14 +399,11 @@ func (call *Call) connect() (*backendConn, error) {
 func (call *Call) appendRequest(out []byte) ([]byte, error) {
 	out = call.Conn.engine.cfg.Handler.AppendRequest(out, call)
 	r := &call.Request
-	switch {
-	case r.Length == InChunks:
+	if r.Length == InChunks {
 		out = append(out, "Transfer-Encoding: chunked\r\n"...)
 		out = call.appendTrailerNames(out, r.Values("Trailer"), true)
-	case r.Length > 0 || r.Method == "POST" || r.Method == "PUT" || r.Method == "PATCH" || r.hasLength():
-		out = append(out, "Content-Length: "...)
-		out = strconv.AppendInt(out, r.Length, 10)
-		out = append(out, "\r\n"...)
+	} else {
+		out = appendLength(out, r.Method, r.Length, r.Length > 0 || r.hasLength())
 	}
 	out = append(out, "\r\n"...)
 	return call.moveBody(out, &call.Conn.in)
@@ -417,6 +414,16 @@ func appendField(b []byte, name, value string) []byte {
 	b = append(b, name...)
 	b = append(b, ": "...)
 	b = append(b, value...)
+	return append(b, "\r\n"...)
+}
+
+// appendLength appends the length of a request's body, unless there is none and nobody expects to be told.
+func appendLength(b []byte, method string, n int64, stated bool) []byte {
+	if !stated && method != "POST" && method != "PUT" && method != "PATCH" {
+		return b
+	}
+	b = append(b, "Content-Length: "...)
+	b = strconv.AppendInt(b, n, 10)
 	return append(b, "\r\n"...)
 }
 

@@ -151,6 +151,31 @@ func (u *Upstream) isClosed() bool {
 // dial makes a new connection.
 func (u *Upstream) dial() (*backendConn, error) { return u.dialContext(context.Background()) }
 
+// dialContext is dial until the context ends.
+func (u *Upstream) dialContext(ctx context.Context) (*backendConn, error) {
+	dialer := net.Dialer{Timeout: dialTimeout, KeepAlive: dialKeepAlive}
+	c, err := dialer.DialContext(ctx, "tcp", u.Address)
+	if err != nil {
+		return nil, err
+	}
+	c = NewSocket(c)
+	b := &backendConn{upstream: u, conn: c, raw: rawOf(c)}
+	b.socket = socketOf(b.raw)
+	if u.TLS == nil {
+		return b, nil
+	}
+	b.wire = NewWire(c)
+	overTLS := tls.Client(b.wire, u.TLS)
+	_ = c.SetDeadline(time.Now().Add(backendHandshake))
+	if err := overTLS.HandshakeContext(ctx); err != nil {
+		c.Close()
+		return nil, &handshakeError{err}
+	}
+	_ = c.SetDeadline(time.Time{})
+	b.conn = overTLS
+	return b, nil
+}
+
 // A handshakeError is an upstream that was reached and did not prove to be the right one. Another one isn't tried.
 type handshakeError struct{ error }
 
