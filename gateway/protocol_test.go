@@ -922,6 +922,41 @@ func TestBodyRate(t *testing.T) {
 	}
 }
 
+// TestPausingStream: a client that has taken all that there is does not lose its stream while the backend has nothing to say.
+func TestPausingStream(t *testing.T) {
+	const grace = 50 * time.Millisecond
+	f := newFixture(t, func(_ *fixture, s *setup) {
+		s.config.Limits.BodyRate = 1 << 20
+		s.config.Hasten(0, 0, grace)
+	})
+	next := make(chan struct{})
+	f.backend.handle("/events", func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "text/event-stream")
+		for _, event := range []string{"one", "two"} {
+			_, _ = io.WriteString(w, event)
+			_ = http.NewResponseController(w).Flush()
+			<-next
+		}
+	})
+	eachVersion(t, func(t *testing.T, h2 bool) {
+		res, err := f.client(t, nil, via{http2: h2}).Get("https://open.test/pub/1.0/events")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer res.Body.Close()
+		for _, event := range []string{"one", "two"} {
+			if _, err := io.ReadFull(res.Body, make([]byte, len(event))); err != nil {
+				t.Errorf("%s: %v", event, err)
+			}
+			<-time.After(4 * grace) // until any time for the client is over
+			next <- struct{}{}
+		}
+		if rest, err := io.ReadAll(res.Body); len(rest) > 0 || err != nil {
+			t.Errorf("it ends with %q, %v", rest, err)
+		}
+	})
+}
+
 // TestLateTrailerRace is for the race detector: bodies whose end comes while the answer is on its way.
 func TestLateTrailerRace(t *testing.T) {
 	f := newFixture(t)
