@@ -156,11 +156,13 @@ func (s *socket) hand(c net.Conn) {
 func (s *socket) handshake(c net.Conn) {
 	ctx, cancel := context.WithTimeout(s.life, s.gateway.cfg.timing.readHeader)
 	defer cancel()
-	conn := tls.Server(http1.NewWire(c), s.tls)
+	wire := http1.NewWire(c)
+	conn := tls.Server(wire, s.tls)
 	err := conn.HandshakeContext(ctx)
 	if err == nil {
 		state := conn.ConnectionState()
 		if state.NegotiatedProtocol == "h2" {
+			wire.Gather(s.server.HTTP2.WriteByteTimeout)
 			s.hand(conn)
 			return
 		}

@@ -14,6 +14,8 @@ type Wire struct {
 	queuing bool // whatever is held is left to be taken
 	held    []byte
 
+	gather *gatherer // nil: what is written is sent
+
 	// Of whoever reads.
 	fed     []byte // read before
 	dry     bool   // and nothing else is there
@@ -79,6 +81,9 @@ const maxHeld = 64 << 10
 
 // Write implements net.Conn. Between hold and release it keeps what it is given, up to maxHeld.
 func (w *Wire) Write(p []byte) (int, error) {
+	if w.gather != nil {
+		return w.gather.write(p)
+	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if !w.holding {
