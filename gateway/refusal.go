@@ -210,7 +210,10 @@ func setRateLimit(h http.Header, v ratelimit.Verdict) {
 	if v.Window == 0 {
 		return
 	}
-	var buf [64]byte
-	h["Ratelimit-Policy"] = []string{string(ratelimit.AppendPolicy(buf[:0], v))}
-	h["Ratelimit"] = []string{string(ratelimit.AppendLimit(buf[:0], v))}
+	var space [128]byte
+	b := ratelimit.AppendPolicy(space[:0], v)
+	n := len(b)
+	text := string(ratelimit.AppendLimit(b, v))
+	values := []string{text[:n], text[n:]}
+	h["Ratelimit-Policy"], h["Ratelimit"] = values[:1:1], values[1:]
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"runtime"
 	"sync"
 	"time"
 )
@@ -104,6 +105,7 @@ func (x *Exchange) carry(b *backendConn) error {
 	}
 	x.spoiled = b.write(*out) != nil // and yet the backend may have answered
 	small.put(out)
+	runtime.Gosched() // until the others have had their turn, the answer may be there, and nobody has to wait for it
 	if x.Body != nil && !x.spoiled {
 		x.sender = &sender{over: make(chan struct{})}
 		go x.send(b)
@@ -143,7 +145,7 @@ func (x *Exchange) begin(b *backendConn) bool {
 
 // watch has the connection cut when the context ends.
 func (x *Exchange) watch() {
-	if x.keep == nil && x.Context.Done() != nil {
+	if x.keep == nil {
 		x.keep = context.AfterFunc(x.Context, x.conn.cut)
 	}
 }
@@ -253,7 +255,7 @@ func (x *Exchange) bound(until time.Time) {
 func (x *Exchange) beginRead() {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	if x.keep != nil || x.Context.Done() == nil {
+	if x.keep != nil {
 		x.bound(x.due)
 		return
 	}
