@@ -30,6 +30,7 @@ func (c *call) forward() {
 		return
 	}
 	defer route.underWay.Add(-1)
+	defer c.backend.Close() // when nobody can break it off any more
 	defer c.unbind()
 	if route.Upstream.Protocol == HTTP1 && !c.upgrades() {
 		c.carry()
@@ -97,7 +98,7 @@ func (c *call) unbind() {
 func (c *call) carry() {
 	x, route := &c.backend, c.Route
 	answered := false
-	defer func() { c.leaveBackend(answered) }()
+	defer func() { c.leaveBody(answered) }()
 	x.Context, x.Method, x.Timeout = c.r.Context(), c.r.Method, route.Upstream.Timeout
 	switch {
 	case c.r.ContentLength != 0:
@@ -126,20 +127,18 @@ func (c *call) carry() {
 	answered = true
 }
 
-// leaveBackend ends what the backend and the client still have to say to each other.
-func (c *call) leaveBackend(answered bool) {
-	if c.backend.Sending() {
-		switch {
-		case c.r.ProtoMajor == 2:
-			c.r.Body.Close() // which ends a Read
-		case answered:
-			_ = c.w.FlushError() // so that the client knows that it may stop
-			c.leaveRest()
-		default:
-			_ = http.NewResponseController(c.w.ResponseWriter).SetReadDeadline(longAgo)
-		}
+// leaveBody ends the sending of a body that the backend does not want any more.
+func (c *call) leaveBody(answered bool) {
+	switch {
+	case !c.backend.Sending():
+	case c.r.ProtoMajor == 2:
+		c.r.Body.Close() // which ends a Read
+	case answered:
+		_ = c.w.FlushError() // so that the client knows that it may stop
+		c.leaveRest()
+	default:
+		_ = http.NewResponseController(c.w.ResponseWriter).SetReadDeadline(longAgo)
 	}
-	c.backend.Close()
 }
 
 // appendHead makes the head of the request.
