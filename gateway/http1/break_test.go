@@ -1003,3 +1003,36 @@ func chaosCalls(t *testing.T, c *caller, cutting *cutter, dice *mrand.Rand, name
 		}
 	}
 }
+
+// TestLateAfterALoop: a backend that stops within the head of its answer is late, also if the connection went from a
+// goroutine to a loop and back in no time: what was bounded there is not bounded here.
+func TestLateAfterALoop(t *testing.T) {
+	k := &keeper{timeout: 300 * time.Millisecond, upstreams: []*http1.Upstream{newSource(t, func(c net.Conn) {
+		r := bufio.NewReader(c)
+		for {
+			req, err := http.ReadRequest(r)
+			if err != nil {
+				return
+			}
+			if req.URL.Path == "/half" {
+				_, _ = io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Le")
+				_, _ = io.Copy(io.Discard, c)
+				return
+			}
+			_, _ = io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+		}
+	})}}
+	g := newGate(t, k, 0, nil)
+	for range 5 {
+		c := g.call(t)
+		c.ask(t, "/goroutine") // the first call of a connection
+		_ = c.SetReadDeadline(time.Now().Add(5 * time.Second))
+		c.say(t, "GET /half HTTP/1.1\r\nHost: a\r\n\r\n")
+		if status, _, _, err := c.hear("GET"); status != 403 { // a refusal
+			t.Fatalf("answered %d, %v", status, err)
+		}
+	}
+	if n := k.failed[http1.Late].Load(); n != 5 {
+		t.Errorf("%d calls were late, want 5", n)
+	}
+}

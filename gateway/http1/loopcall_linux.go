@@ -324,6 +324,7 @@ func (l *loop) takeBackend(up *Upstream) *loopBackend {
 		conn.close()
 		return nil
 	}
+	conn.deadline = time.Time{} // Go's poller has forgotten it
 	return b
 }
 
