@@ -586,9 +586,12 @@ func TestExpect(t *testing.T) {
 	// The backend refuses without reading.
 	c = f.dial(t, f.a4, "opt.test")
 	c.send(t, head("/pay/1.0/early", "Content-Length: 4\n", ""))
-	interim(t, c)
-	if a := c.receive(t, "POST"); a.status != 401 || a.header.Get("X-Request-Id") == "" {
-		t.Errorf("status %d", a.status)
+	refusal := c.receive(t, "POST")
+	if refusal.status == 100 { // which a quick answer overtakes
+		refusal = c.receive(t, "POST")
+	}
+	if refusal.status != 401 || refusal.header.Get("X-Request-Id") == "" {
+		t.Errorf("status %d", refusal.status)
 	}
 	// Unknown.
 	before := f.backend.calls.Load()
