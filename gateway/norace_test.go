@@ -2,4 +2,4 @@
 
 package gateway_test
 
-const crosstalkCalls = 19_200
+const crosstalkCalls = 200_000
