@@ -226,7 +226,7 @@ func (l *loop) arrive() {
 	for _, c := range list {
 		client := &loopClient{conn: c}
 		if !l.join(c.socket, member{client: client}, &client.fd, &client.slot) {
-			l.drop(client)
+			l.engine.tasks.Go(func() { l.engine.run(c) }) // out of descriptors, most likely: it goes on without another one
 			continue
 		}
 		client.here = true

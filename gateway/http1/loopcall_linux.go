@@ -321,7 +321,7 @@ func (l *loop) takeBackend(up *Upstream) *loopBackend {
 	}
 	b := &loopBackend{conn: conn}
 	if conn.socket == nil || !l.join(conn.socket, member{backend: b}, &b.fd, &b.slot) {
-		conn.close()
+		up.give(conn, l.now) // for whoever needs no other descriptor
 		return nil
 	}
 	conn.deadline = time.Time{} // Go's poller has forgotten it
