@@ -13,9 +13,10 @@ type writer struct {
 	http.ResponseWriter
 	status   int
 	written  int64
-	kept     int           // bytes that net/http may still keep to itself
-	last     bool          // this answer ends the connection
-	old      bool          // a client of HTTP/1.0, which must not get interim answers (RFC 9110 section 15.2)
+	kept     int  // bytes that net/http may still keep to itself
+	last     bool // this answer ends the connection
+	old      bool // a client of HTTP/1.0, which must not get interim answers (RFC 9110 section 15.2)
+	http2    bool
 	failed   bool          // a write did
 	rate     int           // bytes a second that the client has to take; 0: any number
 	grace    time.Duration // before that counts
@@ -34,6 +35,10 @@ func (w *writer) WriteHeader(status int) {
 		if w.last {
 			w.Header().Set("Connection", "close")
 		}
+	} else if w.http2 {
+		// net/http may still be reading an interim answer's fields when it returns, if the client ends the stream meanwhile,
+		// and whoever clears them then brings the process down. With this field, which it leaves out, it takes a copy.
+		w.Header()["Content-Length"] = []string{"0"}
 	}
 	w.ResponseWriter.WriteHeader(status)
 }

@@ -182,6 +182,8 @@ func forThisHop(name string) bool {
 		return strings.EqualFold(name, "Transfer-Encoding")
 	case 18:
 		return strings.EqualFold(name, "Proxy-Authenticate")
+	case 19:
+		return strings.EqualFold(name, "Proxy-Authorization")
 	}
 	return false
 }

@@ -63,7 +63,7 @@ func (c *call) begin(s *socket, w http.ResponseWriter, r *http.Request) {
 		c.backend.Head, c.backend.Interim = c.appendHead, c.passInterim
 	}
 	c.socket, c.r, c.body, c.watch, c.cancel = s, r, nil, nil, nil
-	c.w = writer{ResponseWriter: w, rate: g.guard.limits.BodyRate, grace: g.cfg.timing.bodyGrace, old: !r.ProtoAtLeast(1, 1), patience: &c.writing}
+	c.w = writer{ResponseWriter: w, rate: g.guard.limits.BodyRate, grace: g.cfg.timing.bodyGrace, old: !r.ProtoAtLeast(1, 1), http2: r.ProtoMajor == 2, patience: &c.writing}
 	snapshot := g.snapshot.Load()
 	c.Exchange = Exchange{
 		Request: c, ID: newID(), Peer: cn.peer, Started: g.now(),

@@ -166,6 +166,9 @@ func viaVersion(r *http.Request) string {
 
 // passInterim passes an interim answer on.
 func (c *call) passInterim(res *http1.Response) error {
+	if c.r.ProtoMajor == 1 && c.r.Header["Expect"] != nil && c.body != nil && c.body.read.Load() == 0 {
+		return nil // net/http may be writing its 100 Continue
+	}
 	h := c.w.Header()
 	setFields(h, res, make([]string, len(res.Fields)))
 	c.w.WriteHeader(res.Status)
@@ -197,7 +200,7 @@ func (c *call) answer() error {
 	if err := c.passBody(); err != nil {
 		return err
 	}
-	if trailers := x.Trailers(); len(trailers) > 0 {
+	if trailers := x.Trailers(); len(trailers) > 0 || announced != nil { // or net/http would take a header of that name
 		return c.passTrailers(trailers, announced)
 	}
 	return nil

@@ -217,7 +217,7 @@ func (g *Gateway) finish(ctx context.Context) error {
 	if g.idle(ctx) {
 		return nil
 	}
-	g.guard.closeAll()
+	g.guard.closeAll(nil)
 	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), lastWait)
 	defer cancel()
 	if g.idle(last) {
@@ -244,9 +244,9 @@ func (g *Gateway) idle(ctx context.Context) bool {
 func (g *Gateway) Abort() {
 	g.setting.Lock()
 	defer g.setting.Unlock()
+	g.guard.closeAll(nil) // first, since the server waits for clients that take nothing
 	for s := range g.sockets {
 		s.server.Close()
 		s.engine.Close()
 	}
-	g.guard.closeAll()
 }

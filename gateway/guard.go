@@ -48,7 +48,7 @@ type guard struct {
 }
 
 // admit counts a connection until it is closed, or says which limit it would exceed.
-func (g *guard) admit(c net.Conn, l *Listener) (counted net.Conn, why string) {
+func (g *guard) admit(c net.Conn, s *socket, l *Listener) (counted net.Conn, why string) {
 	source := addressOf(c.RemoteAddr()).Addr()
 	exempt := l.Door != nil && l.Door.Knows(source)
 	g.mu.Lock()
@@ -61,18 +61,20 @@ func (g *guard) admit(c net.Conn, l *Listener) (counted net.Conn, why string) {
 	}
 	g.sources[source]++
 	g.admitted.Add(1)
-	one := &countedConn{Conn: c, guard: g, source: source}
+	one := &countedConn{Conn: c, guard: g, socket: s, source: source}
 	g.conns[one] = struct{}{}
 	return one, ""
 }
 
-// closeAll closes every connection, whoever has it now.
-func (g *guard) closeAll() {
+// closeAll closes every connection of a socket, or of all if it is nil, whoever has it now.
+func (g *guard) closeAll(of *socket) {
 	g.mu.Lock()
 	conns := slices.Collect(maps.Keys(g.conns))
 	g.mu.Unlock()
 	for _, c := range conns {
-		c.Close()
+		if of == nil || c.socket == of {
+			c.Close()
+		}
 	}
 }
 
@@ -106,6 +108,7 @@ func (g *guard) endHandshake() { g.handshakes.Add(-1) }
 type countedConn struct {
 	net.Conn
 	guard  *guard
+	socket *socket
 	source netip.Addr
 	once   sync.Once
 }

@@ -106,6 +106,7 @@ func (g *Gateway) shutdown(ctx context.Context, s *socket) error {
 	all.Go(func() error { return s.engine.Shutdown(ctx) })
 	err := all.Wait()
 	if err != nil {
+		s.gateway.guard.closeAll(s)
 		s.server.Close()
 		s.engine.Close()
 		err = errBrokeOff

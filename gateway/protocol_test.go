@@ -648,7 +648,7 @@ func TestEarlyAnswer(t *testing.T) {
 				t.Fatal(err)
 			}
 			r.ContentLength = length
-			go func() { _, _ = io.WriteString(writer, "begin") }()
+			go func(w io.Writer) { _, _ = io.WriteString(w, "begin") }(writer)
 			res, err := f.client(t, f.a4, via{http2: h2}).Do(r) // the rest of the body never comes
 			if err != nil {
 				t.Errorf("%s: %v", name, err)
@@ -671,7 +671,7 @@ func TestEarlyAnswer(t *testing.T) {
 				t.Fatal(err)
 			}
 			r.ContentLength = size
-			go func() { _, _ = io.WriteString(writer, parts[0]) }()
+			go func(w io.Writer) { _, _ = io.WriteString(w, parts[0]) }(writer)
 			if res, err = f.client(t, f.a4, via{http2: h2}).Do(r); err != nil {
 				t.Fatalf("%s: %v", name, err)
 			}

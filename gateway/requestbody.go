@@ -93,7 +93,7 @@ func (b *body) fault(r Reason) { b.bad.Store(&r) }
 func trailersFor(in *http.Request, certificateHeader string) http.Header {
 	var t http.Header
 	for name := range in.Trailer {
-		if httpguts.ValidTrailerHeader(name) && !isManaged(name, certificateHeader) && !framing[plainName(name)] {
+		if httpguts.ValidHeaderFieldName(name) && httpguts.ValidTrailerHeader(name) && !isManaged(name, certificateHeader) && !framing[plainName(name)] {
 			if t == nil {
 				t = http.Header{}
 			}

@@ -112,7 +112,7 @@ func (s *socket) accept() {
 		}
 		pause = 0
 		l := s.settings.Load()
-		counted, why := g.guard.admit(http1.NewSocket(c), l)
+		counted, why := g.guard.admit(http1.NewSocket(c), s, l)
 		if counted == nil {
 			g.cfg.Connections.refused(why)
 			c.Close()

@@ -1036,3 +1036,64 @@ func TestLateAfterALoop(t *testing.T) {
 		t.Errorf("%d calls were late, want 5", n)
 	}
 }
+
+// A halver is a connection whose next write after cut is set is only half written, and ends the connection.
+type halver struct {
+	net.Conn
+	cut atomic.Bool
+}
+
+func (h *halver) Write(p []byte) (int, error) {
+	if !h.cut.Load() {
+		return h.Conn.Write(p)
+	}
+	n, _ := h.Conn.Write(p[:len(p)/2])
+	h.Conn.Close()
+	return n, io.ErrClosedPipe
+}
+
+// TestEndWithinARecord: a backend that dies within a TLS record is noticed at once, though nothing but its end tells of it.
+func TestEndWithinARecord(t *testing.T) {
+	answer, dead := make(chan struct{}), make(chan struct{})
+	up := newSource(t, func(c net.Conn) {
+		half := &halver{Conn: c}
+		over := tls.Server(half, &tls.Config{Certificates: []tls.Certificate{ourCertificate()}})
+		r := bufio.NewReader(over)
+		for {
+			req, err := http.ReadRequest(r)
+			if err != nil {
+				return
+			}
+			if req.URL.Path == "/dies" {
+				<-answer
+				half.cut.Store(true)
+			}
+			_, _ = io.WriteString(over, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+			if req.URL.Path == "/dies" {
+				close(dead)
+				return
+			}
+		}
+	})
+	up.TLS = &tls.Config{InsecureSkipVerify: true}
+	k := &keeper{upstreams: []*http1.Upstream{up}}
+	h := newHold()
+	k.judge = h.judge
+	g := newGate(t, k, 0, nil)
+	holder, c := g.call(t), g.call(t)
+	holder.settle(t)
+	c.settle(t)
+	c.say(t, "POST /dies HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n") // which is not sent again
+	holder.say(t, "GET /no HTTP/1.1\r\nHost: a\r\nX-Tag: /hold\r\n\r\n")
+	<-h.held // so that the loop is told of both at once
+	close(answer)
+	<-dead
+	close(h.release)
+	_ = c.SetReadDeadline(time.Now().Add(10 * time.Second)) // half of what the backend may take
+	if status, _, _, err := c.hear("POST"); status != 403 {
+		t.Errorf("status %d, %v", status, err)
+	}
+	if n := k.failed[http1.Unreachable].Load(); n != 1 {
+		t.Errorf("%d calls broke off, want 1", n)
+	}
+}

@@ -2,6 +2,7 @@ package http1
 
 import (
 	"errors"
+	"net"
 	"os"
 	"sync"
 	"syscall"
@@ -74,6 +75,7 @@ type loopBackend struct {
 	fd     int
 	slot   uint32
 	client *loopClient // whose call it carries; nil: it is idle
+	gone   bool        // it has closed its half of the connection, after what it has sent
 }
 
 // A backendRing is the idle connections to one upstream; the one that was used last is at the end.
@@ -305,6 +307,7 @@ func (l *loop) event(e *unix.EpollEvent) {
 	case m.client != nil:
 		m.client.more = true
 	case m.backend != nil && m.backend.client != nil:
+		m.backend.gone = e.Events&left != 0
 		l.answer(m.backend)
 	case m.backend != nil:
 		l.dropBackend(m.backend) // it has ended, or says what nobody asked for
@@ -343,8 +346,9 @@ func (l *loop) tick() (over bool) {
 		r.keep(func(b *loopBackend) bool {
 			if gone || l.now.Sub(b.conn.since) > backendIdle {
 				l.part(b.fd, b.slot)
-				b.conn.socket.attach() // since TLS has a last word
-				b.conn.close()
+				lastWord(b.conn.conn, b.conn.wire, b.fd)
+				b.conn.in.close()
+				b.conn.socket.release()
 				return false
 			}
 			return true
@@ -383,17 +387,23 @@ func (l *loop) leave(c *loopClient) {
 	c.conn.socket.attach()
 }
 
+// lastWord is what TLS says at its end, as far as that can be written at once.
+func lastWord(conn net.Conn, w *Wire, fd int) {
+	if w == nil {
+		return
+	}
+	w.queue(nil)
+	_ = conn.(interface{ CloseWrite() error }).CloseWrite()
+	if sealed := w.taken(); len(sealed) > 0 {
+		_, _ = write(fd, sealed)
+	}
+}
+
 // drop ends a client's connection that has no call.
 func (l *loop) drop(c *loopClient) {
 	if c.here {
 		l.remove(c)
-		if w := c.conn.wire; w != nil {
-			w.queue(nil) // what TLS says at its end does not wait
-			_ = c.conn.conn.(interface{ CloseWrite() error }).CloseWrite()
-			if sealed := w.taken(); len(sealed) > 0 {
-				_, _ = write(c.fd, sealed)
-			}
-		}
+		lastWord(c.conn.conn, c.conn.wire, c.fd)
 		c.conn.socket.release()
 	}
 	c.conn.in.close()

@@ -12,8 +12,8 @@ import (
 var errStuck = errors.New("the connection takes nothing")
 
 // fill reads what has come of a connection into its window, as far as there is room. Some tells whether anything has, more
-// whether there may be more; an error comes alone.
-func (l *loop) fill(conn net.Conn, w *Wire, fd int, in *window) (some, more bool, err error) {
+// whether there may be more; an error comes alone. Of one that has ended nothing more is told: it is read to its end.
+func (l *loop) fill(conn net.Conn, w *Wire, fd int, in *window, ended bool) (some, more bool, err error) {
 	if w == nil {
 		room := in.room()
 		if len(room) == 0 {
@@ -34,7 +34,7 @@ func (l *loop) fill(conn net.Conn, w *Wire, fd int, in *window) (some, more bool
 
 	w.dry = true
 	w.queue(l.sealed)
-	some, more, err = l.unseal(conn, w, fd, in)
+	some, more, err = l.unseal(conn, w, fd, in, ended)
 	w.keep()
 	if said := w.taken(); len(said) > 0 {
 		if n, _ := write(fd, said); n < len(said) {
@@ -45,7 +45,7 @@ func (l *loop) fill(conn net.Conn, w *Wire, fd int, in *window) (some, more bool
 }
 
 // unseal is fill under TLS.
-func (l *loop) unseal(conn net.Conn, w *Wire, fd int, in *window) (some, more bool, err error) {
+func (l *loop) unseal(conn net.Conn, w *Wire, fd int, in *window, ended bool) (some, more bool, err error) {
 	for drained := false; ; {
 		for !w.drained {
 			room := in.room()
@@ -81,7 +81,7 @@ func (l *loop) unseal(conn net.Conn, w *Wire, fd int, in *window) (some, more bo
 		case n == 0:
 			return false, false, io.EOF
 		}
-		w.fed, w.drained, w.records.whole, drained = l.raw[:n], false, 0, n < len(l.raw)
+		w.fed, w.drained, w.records.whole, drained = l.raw[:n], false, 0, n < len(l.raw) && !ended
 	}
 }
 
@@ -117,7 +117,7 @@ func (l *loop) look(c *loopClient) {
 			conn.in.enlarge() // headSize tells when that is too much
 		}
 		var some bool
-		if some, c.more, err = l.fill(conn.conn, conn.wire, c.fd, &conn.in); err != nil {
+		if some, c.more, err = l.fill(conn.conn, conn.wire, c.fd, &conn.in, c.gone); err != nil {
 			l.drop(c) // a head that is cut off has nobody to be answered
 			return
 		}
@@ -352,7 +352,7 @@ func (l *loop) answer(b *loopBackend) {
 	call, conn := c.call, b.conn
 	defer l.contain(c)
 	conn.in = window{buf: &l.plain} // for as long as this takes
-	some, more, err := l.fill(conn.conn, conn.wire, b.fd, &conn.in)
+	some, more, err := l.fill(conn.conn, conn.wire, b.fd, &conn.in, b.gone)
 	if err == nil && !some && !more {
 		conn.in = window{}
 		return
