@@ -21,8 +21,9 @@ type Socket struct {
 	local, remote net.Addr
 
 	mu      sync.Mutex
-	conn    waiting // by Go's poller; nil: a loop has it, or it is closed
-	fd      int     // a loop's; -1: none has it
+	conn    waiting         // by Go's poller; nil: a loop has it, or it is closed
+	raw     syscall.RawConn // of conn
+	fd      int             // a loop's; -1: none has it
 	closed  bool
 	readBy  time.Time // deadlines that were set while a loop had it
 	writeBy time.Time
@@ -42,7 +43,11 @@ func NewSocket(c net.Conn) net.Conn {
 	if !ok {
 		return c
 	}
-	return &Socket{local: tcp.LocalAddr(), remote: tcp.RemoteAddr(), conn: tcp, fd: -1}
+	raw, err := tcp.SyscallConn()
+	if err != nil {
+		return c // it is closed
+	}
+	return &Socket{local: tcp.LocalAddr(), remote: tcp.RemoteAddr(), conn: tcp, raw: raw, fd: -1}
 }
 
 // detach takes the socket out of Go's poller. Whoever has the descriptor then leaves it by attach or release.
@@ -53,18 +58,15 @@ func (s *Socket) detach() (fd int, err error) {
 		return -1, net.ErrClosed
 	}
 	fd = -1
-	raw, err := s.conn.SyscallConn()
-	if err == nil {
-		// There is no way out of the poller but to close; so a second descriptor remains.
-		if closed := raw.Control(func(first uintptr) { fd, err = unix.FcntlInt(first, unix.F_DUPFD_CLOEXEC, 0) }); closed != nil {
-			err = closed
-		}
+	// There is no way out of the poller but to close; so a second descriptor remains.
+	if closed := s.raw.Control(func(first uintptr) { fd, err = unix.FcntlInt(first, unix.F_DUPFD_CLOEXEC, 0) }); closed != nil {
+		err = closed
 	}
 	if err != nil {
 		return -1, err
 	}
 	s.conn.Close()
-	s.conn, s.fd, s.readBy, s.writeBy = nil, fd, time.Time{}, time.Time{}
+	s.conn, s.raw, s.fd, s.readBy, s.writeBy = nil, nil, fd, time.Time{}, time.Time{}
 	return fd, nil
 }
 
@@ -78,6 +80,7 @@ func (s *Socket) attach() {
 		return
 	}
 	conn := file{os.NewFile(uintptr(s.fd), "tcp")} // which does not block, and so it is waited for
+	s.raw, _ = conn.SyscallConn()                  // it is open
 	s.fd = -1
 	if !s.readBy.IsZero() {
 		_ = conn.SetReadDeadline(s.readBy)
@@ -167,11 +170,7 @@ func (s *Socket) control(f func(fd uintptr)) error {
 	case s.closed:
 		return net.ErrClosed
 	}
-	raw, err := s.conn.SyscallConn()
-	if err != nil {
-		return err
-	}
-	return raw.Control(f)
+	return s.raw.Control(f)
 }
 
 // SetDeadline implements net.Conn.
