@@ -396,3 +396,34 @@ func isTimeout(err error) bool {
 func headerField(pair []string) hpack.HeaderField {
 	return hpack.HeaderField{Name: pair[0], Value: pair[1]}
 }
+
+// TestInterimAnswersToCutStreams: a client that ends its streams while interim answers are under way to it ends nothing else.
+// net/http may then still be reading the fields of one while the next is made, which the race detector sees, and which in
+// earnest ends the process.
+func TestInterimAnswersToCutStreams(t *testing.T) {
+	f := newFixture(t)
+	f.backend.handle("/hints", func(w http.ResponseWriter, _ *http.Request) {
+		for i := range 10 {
+			for j := range 20 {
+				w.Header().Set(fmt.Sprintf("X-Hint-%d-%d", i, j), "a hint")
+			}
+			w.WriteHeader(http.StatusEarlyHints)
+		}
+	})
+	var clients sync.WaitGroup
+	for range 4 {
+		h := f.dialHTTP2(t, nil, "open.test")
+		clients.Go(func() { // what comes is not looked at
+			_, _ = io.Copy(io.Discard, h.Conn)
+		})
+		for i := range 250 {
+			id := h.ask(t, true, ":method", "GET", ":path", "/pub/1.0/hints")
+			for range i % 50 * 10 {
+				_ = h.framer.WritePing(false, [8]byte{})
+			}
+			_ = h.framer.WriteRSTStream(id, http2.ErrCodeCancel)
+		}
+		h.Conn.Close()
+	}
+	clients.Wait()
+}

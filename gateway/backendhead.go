@@ -82,34 +82,43 @@ func (x *Exchange) appendOwn(b []byte, version, via string) []byte {
 	return b
 }
 
-// appendOrigin tells the backend where the call comes from. What the client says of that counts only from a load balancer.
-func (x *Exchange) appendOrigin(b []byte) []byte {
+// origin is where the call comes from: the addresses before the peer's, each with a comma behind it, host and scheme as the
+// client has them, and the trace that the call is part of, if any. What is said of that counts only from a load balancer.
+func (x *Exchange) origin() (before, host, proto, trace string) {
 	r := x.Request
-	host, proto, trace := r.Authority(), "http", ""
+	host, proto = r.Authority(), "http"
 	if x.Listener.Profiles != nil {
 		proto = "https"
 	}
-	b = append(b, "X-Forwarded-For: "...)
-	if x.Balancer {
-		if before := strings.Join(r.Values("X-Forwarded-For"), ", "); strings.Trim(before, ", \t") != "" {
-			b = append(append(b, before...), ", "...)
-		}
-		if v := r.Values("X-Forwarded-Host"); len(v) == 1 {
-			host = v[0]
-		}
-		if v := r.Values("X-Forwarded-Proto"); len(v) == 1 && (v[0] == "http" || v[0] == "https") {
-			proto = v[0]
-		}
-		if v := r.Values("Traceparent"); len(v) == 1 && traceparent(v[0]) {
-			trace = v[0]
-		}
+	if !x.Balancer {
+		return before, host, proto, trace
 	}
+	if v := strings.Join(r.Values("X-Forwarded-For"), ", "); strings.Trim(v, ", \t") != "" {
+		before = v + ", "
+	}
+	if v := r.Values("X-Forwarded-Host"); len(v) == 1 {
+		host = v[0]
+	}
+	if v := r.Values("X-Forwarded-Proto"); len(v) == 1 && (v[0] == "http" || v[0] == "https") {
+		proto = v[0]
+	}
+	if v := r.Values("Traceparent"); len(v) == 1 && traceparent(v[0]) {
+		trace = v[0]
+	}
+	return before, host, proto, trace
+}
+
+// appendOrigin tells the backend where the call comes from.
+func (x *Exchange) appendOrigin(b []byte) []byte {
+	before, host, proto, trace := x.origin()
+	b = append(b, "X-Forwarded-For: "...)
+	b = append(b, before...)
 	b = x.Peer.Addr().AppendTo(b)
 	b = append(b, "\r\n"...)
 	b = appendField(b, "X-Forwarded-Host", host)
 	b = appendField(b, "X-Forwarded-Proto", proto)
 	if trace != "" {
-		for _, v := range r.Values("Tracestate") {
+		for _, v := range x.Request.Values("Tracestate") {
 			b = appendField(b, "Tracestate", v)
 		}
 		return appendField(b, "Traceparent", trace)

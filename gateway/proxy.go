@@ -47,7 +47,7 @@ func (c *call) rewrite(pr *httputil.ProxyRequest) {
 		delete(h, "Authorization")
 	}
 
-	c.setOrigin(h, pr.In.Header)
+	c.setOrigin(h)
 	h["X-Request-Id"] = []string{c.ID}
 	h["Via"] = append(h["Via"], viaVersion(c.r)+" "+c.gateway.via)
 	if c.Client != nil {
@@ -90,31 +90,15 @@ func (c *call) bind(out *http.Request) *http.Request {
 	return out
 }
 
-// setOrigin tells the backend where the call comes from. What the client says of that counts only from a load balancer.
-func (c *call) setOrigin(out, in http.Header) {
-	source, host, proto := c.Peer.Addr().String(), c.Request.Authority(), "http"
-	if c.Listener.Profiles != nil {
-		proto = "https"
+// setOrigin tells the backend where the call comes from.
+func (c *call) setOrigin(out http.Header) {
+	before, host, proto, trace := c.origin()
+	if trace == "" {
+		trace = "00-" + c.ID + "-" + newID()[:16] + "-00"
+	} else if state := c.Values("Tracestate"); state != nil {
+		out["Tracestate"] = state
 	}
-	trace := "00-" + c.ID + "-" + newID()[:16] + "-00"
-	if c.Balancer {
-		if before := strings.Join(in["X-Forwarded-For"], ", "); strings.Trim(before, ", \t") != "" {
-			source = before + ", " + source
-		}
-		if v := in["X-Forwarded-Host"]; len(v) == 1 {
-			host = v[0]
-		}
-		if v := in["X-Forwarded-Proto"]; len(v) == 1 && (v[0] == "http" || v[0] == "https") {
-			proto = v[0]
-		}
-		if v := in["Traceparent"]; len(v) == 1 && traceparent(v[0]) {
-			trace = v[0]
-			if state := in["Tracestate"]; state != nil {
-				out["Tracestate"] = state
-			}
-		}
-	}
-	out["X-Forwarded-For"] = []string{source}
+	out["X-Forwarded-For"] = []string{before + c.Peer.Addr().String()}
 	out["X-Forwarded-Host"] = []string{host}
 	out["X-Forwarded-Proto"] = []string{proto}
 	out["Traceparent"] = []string{trace}

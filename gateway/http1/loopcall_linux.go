@@ -320,11 +320,11 @@ func (l *loop) takeBackend(up *Upstream) *loopBackend {
 		return nil
 	}
 	b := &loopBackend{conn: conn}
+	conn.deadline = time.Time{} // Go's poller forgets it
 	if conn.socket == nil || !l.join(conn.socket, member{backend: b}, &b.fd, &b.slot) {
 		up.give(conn, l.now) // for whoever needs no other descriptor
 		return nil
 	}
-	conn.deadline = time.Time{} // Go's poller has forgotten it
 	return b
 }
 

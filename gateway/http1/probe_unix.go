@@ -1,4 +1,4 @@
-//go:build unix && !linux
+//go:build unix
 
 package http1
 
@@ -23,8 +23,7 @@ func (p *probe) readable(raw syscall.RawConn) bool {
 	if p.look == nil {
 		p.look = func(fd uintptr) {
 			p.fds[0] = unix.PollFd{Fd: int32(fd), Events: unix.POLLIN}
-			n, err := unix.Poll(p.fds[:], 0)
-			p.some = n != 0 || err != nil
+			p.some = pollNow(&p.fds)
 		}
 	}
 	p.some = true
