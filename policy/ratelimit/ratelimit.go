@@ -59,6 +59,12 @@ type Bucket interface {
 // The order is the order of blame: of several that refuse, the first is reported. Nil buckets are skipped, and a call
 // under no limit at all is allowed with a zero Limit and Window. Whatever calls run at once, none sees half of another.
 func TakeAll(now time.Time, buckets ...Bucket) Verdict {
+	if only, others := first(buckets); !others {
+		if only == nil {
+			return Verdict{Allowed: true}
+		}
+		return only.Take(now)
+	}
 	lockAll(buckets)
 	defer unlockAll(buckets)
 
@@ -80,6 +86,20 @@ func TakeAll(now time.Time, buckets ...Bucket) Verdict {
 		}
 	}
 	return least
+}
+
+// first is the first bucket that is one, and whether there are others.
+func first(buckets []Bucket) (b Bucket, others bool) {
+	for _, next := range buckets {
+		switch {
+		case next == nil:
+		case b != nil:
+			return b, true
+		default:
+			b = next
+		}
+	}
+	return b, false
 }
 
 // lockAll locks the accounts in the order of their ids, each once, whatever order the buckets come in: calls that name

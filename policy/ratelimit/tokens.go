@@ -15,12 +15,15 @@ type tokens struct {
 	burst   float64    // the limiter's, kept here to spare its lock: BenchmarkTake/tokens, -40%
 	rate    rate.Limit // likewise
 	latest  time.Time  // of the last change
+	have    float64    // tokens at asked, which a call looks at twice: BenchmarkTakeAll, -15%
+	asked   time.Time
 }
 
 func (k *tokens) fit(t Tier, now time.Time) {
 	k.limit, k.window = t.RequestCount, t.window()
 	k.burst = float64(t.burst())
 	k.rate = rate.Limit(float64(k.limit) / k.window.Seconds())
+	k.asked = time.Time{}
 	if k.limiter == nil {
 		k.limiter = rate.NewLimiter(k.rate, t.burst())
 		return
@@ -42,7 +45,10 @@ func (k *tokens) at(now time.Time) time.Time {
 
 func (k *tokens) look(now time.Time) Verdict {
 	at := k.at(now)
-	have := k.limiter.TokensAt(at)
+	if at != k.asked {
+		k.have, k.asked = k.limiter.TokensAt(at), at
+	}
+	have := k.have
 	v := Verdict{Limit: k.limit, Window: k.window}
 	behind := at.Sub(now)
 	if wait := k.timeFor(1 - have); wait > 0 {
@@ -62,6 +68,10 @@ func (k *tokens) look(now time.Time) Verdict {
 func (k *tokens) spend(now time.Time) {
 	k.latest = k.at(now)
 	k.limiter.ReserveN(k.latest, 1)
+	k.have-- // or, if that was of another time, nobody asks for it again
+	if k.asked != k.latest {
+		k.asked = time.Time{}
+	}
 }
 
 func (k *tokens) whole(now time.Time) bool {
