@@ -124,8 +124,11 @@ func (e engine) begin(w *http1.Call) *wireCall {
 	cn := w.Conn.Value.(*conn)
 	c.call, c.begun = w, true
 	c.Exchange = Exchange{
-		Request: c, ID: w.ID, Peer: cn.peer, Started: g.now(),
+		Request: c, ID: w.ID, Peer: cn.peer, Started: w.Seen,
 		Listener: snapshot.listener(e.socket), Snapshot: snapshot, conn: cn,
+	}
+	if g.cfg.Now != nil {
+		c.Started = g.now()
 	}
 	c.now = c.Started
 	return c

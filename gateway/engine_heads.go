@@ -4,6 +4,7 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
+	"time"
 
 	"sallyport/gateway/http1"
 	"sallyport/policy/ratelimit"
@@ -49,7 +50,7 @@ func (e engine) AppendResponse(b []byte, w *http1.Call) ([]byte, error) {
 		return b, nil
 	}
 	if !dated {
-		b = e.appendDate(b)
+		b = e.appendDate(b, w.Seen)
 	}
 	b = appendField(b, "X-Request-Id", c.ID)
 	if c.Allowance.Window != 0 {
@@ -74,9 +75,11 @@ func appendStatus(b []byte, status int, reason string) []byte {
 }
 
 // appendDate is for answers that have none yet (RFC 9110 section 6.6.1).
-func (e engine) appendDate(b []byte) []byte {
+func (e engine) appendDate(b []byte, now time.Time) []byte {
 	g := e.socket.gateway
-	now := g.now()
+	if g.cfg.Now != nil {
+		now = g.now()
+	}
 	line := g.date.Load()
 	if line == nil || line.second != now.Unix() {
 		line = &dateLine{now.Unix(), "Date: " + now.UTC().Format(http.TimeFormat) + "\r\n"}
@@ -107,7 +110,7 @@ func (e engine) AppendRefusal(b []byte, w *http1.Call) []byte {
 			b = appendField(b, name, v)
 		}
 	}
-	b = e.appendDate(b)
+	b = e.appendDate(b, time.Now())
 	if w.Last {
 		b = appendField(b, "Connection", "close")
 	}

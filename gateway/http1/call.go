@@ -10,7 +10,8 @@ import (
 // A Call is one call of a connection: a request and its answer. It is used again for other calls after it is finished.
 type Call struct {
 	Conn     *Conn
-	ID       string // by Config.AppendID
+	Seen     time.Time // when its head came, and then its answer's, as far as the engine has looked at the clock
+	ID       string    // by Config.AppendID
 	Request  Request
 	Problem  error // why no request could be read; Request is then of no use
 	Response Response

@@ -9,6 +9,7 @@ import (
 	"os"
 	"runtime/debug"
 	"strconv"
+	"strings"
 	"time"
 	"unsafe"
 )
@@ -20,14 +21,15 @@ func (c *Conn) next() (again bool) {
 		c.conn.Close()
 		return false
 	}
-	call := c.take(size)
+	call := c.take(size, time.Now())
 	return call.guard(func() bool { return call.proceed(call.judge(err)) })
 }
 
 // take begins a call with a head of that size in the window.
-func (c *Conn) take(size int) *Call {
+func (c *Conn) take(size int, now time.Time) *Call {
 	call := c.engine.calls.Get().(*Call)
 	call.begin(c)
+	call.Seen = now
 	c.calls++
 	call.size = size
 	return call
@@ -100,9 +102,13 @@ func (call *Call) begin(c *Conn) {
 
 // identify gives the call its ID, and returns the head as a string. The two are parts of one object.
 func (call *Call) identify(head []byte) string {
-	call.head = append(call.Conn.engine.cfg.AppendID(call.head[:0]), head...)
-	text := string(call.head)
-	id := len(text) - len(head)
+	call.head = call.Conn.engine.cfg.AppendID(call.head[:0])
+	id := len(call.head)
+	var b strings.Builder
+	b.Grow(id + len(head))
+	b.Write(call.head)
+	b.Write(head)
+	text := b.String()
 	call.ID = text[:id]
 	return text[id:]
 }
@@ -532,6 +538,7 @@ func (call *Call) readAnswer(b *backendConn, up *upload) error {
 					return err
 				}
 				b.in.skip(n)
+				call.Seen = time.Now()
 				if call.Response.Upgrade {
 					return errSwitched
 				}

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"net"
 	"os"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
@@ -38,7 +39,7 @@ type loop struct {
 	woken    bool
 	later    []*loopClient // those that have had their turn, and have more
 	spare    []*loopClient
-	events   [128]unix.EpollEvent
+	ready    []unix.EpollEvent // told, and not acted on yet
 
 	// Memory for what is done at one time.
 	raw    []byte // as it comes from the socket
@@ -76,6 +77,7 @@ type loopBackend struct {
 	slot   uint32
 	client *loopClient // whose call it carries; nil: it is idle
 	gone   bool        // it has closed its half of the connection, after what it has sent
+	told   bool        // an event of it is among those that are ready
 }
 
 // A backendRing is the idle connections to one upstream; the one that was used last is at the end.
@@ -114,7 +116,8 @@ func (r *backendRing) keep(kept func(*loopBackend) bool) {
 const (
 	loopTick  = 250 * time.Millisecond // how exactly timeouts are kept
 	loopBatch = 64                     // batches of events before other goroutines get their turn
-	few       = 8                      // events in a batch that make another look, before waiting, not worth its while
+	batch     = 64                     // events acted on before the next look
+	few       = 8                      // events that make another look, before waiting, not worth its while
 	wakeSlot  = ^uint32(0)
 )
 
@@ -163,21 +166,18 @@ func (l *loop) run() {
 		// Everything is done within Read, so that what has become ready meanwhile is not forgotten.
 		_ = l.epoll.Read(func(uintptr) bool {
 			for range loopBatch {
-				n, err := l.wait()
-				if n == 0 && len(l.later) == 0 {
+				n, err := l.collect()
+				if n == 0 && len(l.ready) == 0 && len(l.later) == 0 {
 					return err != nil && err != unix.EINTR
 				}
-				l.now = time.Now()
-				for i := range l.events[:n] {
-					l.event(&l.events[i])
-				}
+				l.act()
 				l.takeTurns()
 				l.arrive()
 				if l.woken {
 					l.woken = false
 					return true
 				}
-				if n < few && len(l.later) == 0 {
+				if n < few && len(l.ready) == 0 && len(l.later) == 0 {
 					return false // that was all; what comes from now on ends the wait
 				}
 			}
@@ -276,7 +276,7 @@ func (l *loop) takeTurns() {
 	for i, c := range list {
 		list[i] = nil
 		if c.here && c.call == nil {
-			l.look(c)
+			l.serve(c)
 		}
 	}
 	l.spare = list[:0]
@@ -284,6 +284,45 @@ func (l *loop) takeTurns() {
 
 // left is an end of the connection, or of the other side's half of it.
 const left = unix.EPOLLRDHUP | unix.EPOLLHUP | unix.EPOLLERR
+
+// collect adds to the events that are ready all that have become so since, and tells how many. What an idle backend says is
+// acted on at once: no call may take it for its answer. Without this look each call would have to ask its backend's
+// socket. A word that comes later than the look is one that might as well still be on its way.
+func (l *loop) collect() (n int, err error) {
+	old := len(l.ready)
+	l.ready = slices.Grow(l.ready, len(l.members)+1)
+	n, err = l.look(l.ready[old:cap(l.ready)])
+	l.now = time.Now()
+	for _, e := range l.ready[old : old+n] {
+		if b := l.backendOf(&e); b != nil {
+			if b.client == nil {
+				l.dropBackend(b) // it has ended, or says what nobody asked for
+				continue
+			}
+			b.told = true
+		}
+		l.ready = append(l.ready, e)
+	}
+	return n, err
+}
+
+// backendOf is the backend that an event is of; nil if it is of none.
+func (l *loop) backendOf(e *unix.EpollEvent) *loopBackend {
+	slot, generation := uint32(e.Fd), uint32(e.Pad)
+	if slot == wakeSlot || l.members[slot].generation != generation {
+		return nil
+	}
+	return l.members[slot].backend
+}
+
+// act acts on the first events that are ready.
+func (l *loop) act() {
+	n := min(len(l.ready), batch)
+	for i := range l.ready[:n] {
+		l.event(&l.ready[i])
+	}
+	l.ready = l.ready[:copy(l.ready, l.ready[n:])]
+}
 
 // event acts on one event.
 func (l *loop) event(e *unix.EpollEvent) {
@@ -307,10 +346,11 @@ func (l *loop) event(e *unix.EpollEvent) {
 	case m.client != nil:
 		m.client.more = true
 	case m.backend != nil && m.backend.client != nil:
+		m.backend.told = false
 		m.backend.gone = e.Events&left != 0
 		l.answer(m.backend)
 	case m.backend != nil:
-		l.dropBackend(m.backend) // it has ended, or says what nobody asked for
+		m.backend.told = false // and nothing was to be read when its call was over
 	}
 }
 
@@ -460,9 +500,9 @@ func (l *loop) giveUp(c *loopClient, why error) {
 // The system calls of a loop don't wait, so the scheduler isn't told of them: it would take each for one that may, and have
 // another thread ready.
 
-// wait fills events with what has become ready.
-func (l *loop) wait() (int, error) {
-	n, _, err := unix.RawSyscall6(unix.SYS_EPOLL_PWAIT, uintptr(l.fd), uintptr(unsafe.Pointer(&l.events[0])), uintptr(len(l.events)), 0, 0, 0)
+// look fills events with what has become ready.
+func (l *loop) look(events []unix.EpollEvent) (int, error) {
+	n, _, err := unix.RawSyscall6(unix.SYS_EPOLL_PWAIT, uintptr(l.fd), uintptr(unsafe.Pointer(unsafe.SliceData(events))), uintptr(len(events)), 0, 0, 0)
 	if err != 0 {
 		return 0, err
 	}

@@ -88,14 +88,14 @@ func (l *loop) unseal(conn net.Conn, w *Wire, fd int, in *window, ended bool) (s
 // read reads what a client without a call has sent, and carries the calls that it finds.
 func (l *loop) read(c *loopClient) {
 	c.more = true
-	l.look(c)
+	l.serve(c)
 }
 
 // turn is how many calls a client has carried before others have their turn.
 const turn = 16
 
-// look carries the calls that are there, until one is under way, there is none, or others have their turn.
-func (l *loop) look(c *loopClient) {
+// serve carries the calls that are there, until one is under way, there is none, or others have their turn.
+func (l *loop) serve(c *loopClient) {
 	conn := c.conn
 	defer l.contain(c)
 	for calls := 0; ; {
@@ -171,7 +171,7 @@ func (l *loop) contain(c *loopClient) {
 
 // carry begins a call whose head, or problem, is there; true if it is over and the client may have others.
 func (l *loop) carry(c *loopClient, size int, problem error) (over bool) {
-	call := c.conn.take(size)
+	call := c.conn.take(size, l.now)
 	c.call = call
 	defer l.contain(c)
 	switch verdict := call.judge(problem); verdict {
@@ -309,7 +309,7 @@ func (l *loop) forwardRest(c *loopClient, rest []byte, err error) {
 func (l *loop) takeBackend(up *Upstream) *loopBackend {
 	if r := l.backends[up]; r != nil {
 		for b := r.take(); b != nil; b = r.take() {
-			if b.conn.quiet() {
+			if b.conn.dry() {
 				return b
 			}
 			l.dropBackend(b)
@@ -339,7 +339,7 @@ func (l *loop) giveBackend(b *loopBackend) {
 		r = new(backendRing)
 		l.backends[up] = r
 	}
-	if r.len() >= maxIdle {
+	if r.len() >= maxIdle || b.told && !b.conn.quiet() {
 		l.dropBackend(b)
 		return
 	}
@@ -371,6 +371,7 @@ func (l *loop) answer(b *loopBackend) {
 		return
 	}
 	conn.in.skip(head)
+	call.Seen = l.now
 	if err = call.beginAnswer(&call.up, &l.out); err == nil {
 		err = call.moveAnswer(conn, &l.out)
 	}
@@ -389,7 +390,7 @@ func (l *loop) answer(b *loopBackend) {
 		l.dropBackend(b)
 	}
 	if l.sent(c) {
-		l.look(c)
+		l.serve(c)
 	}
 }
 

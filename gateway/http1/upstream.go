@@ -69,17 +69,18 @@ func (u *Upstream) take() *backendConn {
 }
 
 // quiet tells whether the connection is open and nothing is there to be read.
-func (b *backendConn) quiet() bool {
-	if b.wire != nil {
-		var one [1]byte
-		b.wire.dry, b.wire.drained = true, false
-		_, err := b.conn.Read(one[:]) // of what TLS has read already
-		b.wire.dry = false
-		if err != (errDry{}) || b.wire.records.header != 0 {
-			return false
-		}
+func (b *backendConn) quiet() bool { return b.dry() && !b.probe.readable(b.raw) }
+
+// dry tells whether nothing is there to be read of what was taken from the socket.
+func (b *backendConn) dry() bool {
+	if b.wire == nil {
+		return true
 	}
-	return !b.probe.readable(b.raw)
+	var one [1]byte
+	b.wire.dry, b.wire.drained = true, false
+	_, err := b.conn.Read(one[:])
+	b.wire.dry = false
+	return err == (errDry{}) && b.wire.records.header == 0
 }
 
 // give takes a connection back that carries no call any more and can carry others.

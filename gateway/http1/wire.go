@@ -85,12 +85,16 @@ func (w *Wire) Write(p []byte) (int, error) {
 		return w.gather.write(p)
 	}
 	w.mu.Lock()
+	if w.queuing {
+		w.held = append(w.held, p...)
+		w.mu.Unlock()
+		return len(p), nil
+	}
 	defer w.mu.Unlock()
 	if !w.holding {
 		return w.Conn.Write(p)
 	}
-	w.held = append(w.held, p...)
-	if w.queuing || len(w.held) < maxHeld {
+	if w.held = append(w.held, p...); len(w.held) < maxHeld {
 		return len(p), nil
 	}
 	_, err := w.Conn.Write(w.held)
@@ -115,9 +119,9 @@ func (w *Wire) queue(memory []byte) {
 // taken is what was written since queue, in its memory or more.
 func (w *Wire) taken() []byte {
 	w.mu.Lock()
-	defer w.mu.Unlock()
 	p := w.held
 	w.holding, w.queuing, w.held = false, false, nil
+	w.mu.Unlock()
 	return p
 }
 
