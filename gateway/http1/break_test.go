@@ -1054,7 +1054,7 @@ func (h *halver) Write(p []byte) (int, error) {
 
 // TestEndWithinARecord: a backend that dies within a TLS record is noticed at once, though nothing but its end tells of it.
 func TestEndWithinARecord(t *testing.T) {
-	answer, dead := make(chan struct{}), make(chan struct{})
+	asked, answer, dead := make(chan struct{}), make(chan struct{}), make(chan struct{})
 	up := newSource(t, func(c net.Conn) {
 		half := &halver{Conn: c}
 		over := tls.Server(half, &tls.Config{Certificates: []tls.Certificate{ourCertificate()}})
@@ -1065,6 +1065,7 @@ func TestEndWithinARecord(t *testing.T) {
 				return
 			}
 			if req.URL.Path == "/dies" {
+				close(asked)
 				<-answer
 				half.cut.Store(true)
 			}
@@ -1084,6 +1085,7 @@ func TestEndWithinARecord(t *testing.T) {
 	holder.settle(t)
 	c.settle(t)
 	c.say(t, "POST /dies HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n") // which is not sent again
+	<-asked
 	holder.say(t, "GET /no HTTP/1.1\r\nHost: a\r\nX-Tag: /hold\r\n\r\n")
 	<-h.held // so that the loop is told of both at once
 	close(answer)

@@ -37,15 +37,16 @@ type loop struct {
 	now      time.Time     // of the batch of events
 	swept    time.Duration // since it began
 	woken    bool
-	later    []*loopClient // those that have had their turn, and have more
+	later    []*loopClient // those that have had a call, and may have more
 	spare    []*loopClient
+	outgoing []posted          // made out and not sent yet
 	ready    []unix.EpollEvent // told, and not acted on yet
 
 	// Memory for what is done at one time.
-	raw    []byte // as it comes from the socket
-	plain  []byte // what a backend has answered
-	out    []byte // for the backend, or for the client
-	sealed []byte // out under TLS
+	raw   []byte // as it comes from the socket
+	plain []byte // what a backend has answered
+	out   []byte // what TLS is to seal
+	arena []byte // what is outgoing; what lies beyond its length is free
 }
 
 // A member is a socket in the epoll set. The generation tells it from others that had its slot before: their events may
@@ -55,6 +56,11 @@ type member struct {
 	due        time.Duration // when a client has waited for too long, since the loop began
 	client     *loopClient
 	backend    *loopBackend
+}
+
+// pending tells whether something is outgoing of the call that the socket is of.
+func (m *member) pending() bool {
+	return m.client != nil && m.client.pending || m.backend != nil && m.backend.client != nil && m.backend.client.pending
 }
 
 // A loopClient is a client's connection that a loop has.
@@ -67,6 +73,7 @@ type loopClient struct {
 	here    bool // it is in the set
 	begun   bool // a part of a head has come
 	more    bool // something may have come that was not read
+	pending bool // something of its call is outgoing
 	gone    bool // it has closed at least its half of the connection, after what it has sent
 }
 
@@ -116,7 +123,7 @@ func (r *backendRing) keep(kept func(*loopBackend) bool) {
 const (
 	loopTick  = 250 * time.Millisecond // how exactly timeouts are kept
 	loopBatch = 64                     // batches of events before other goroutines get their turn
-	batch     = 64                     // events acted on before the next look
+	batch     = 64                     // events acted on before what they make is sent, and the next look
 	few       = 8                      // events that make another look, before waiting, not worth its while
 	wakeSlot  = ^uint32(0)
 )
@@ -142,7 +149,7 @@ func newLoop(e *Engine) (*loop, error) {
 	}
 	l := &loop{
 		engine: e, file: os.NewFile(uintptr(epoll), "epoll"), fd: epoll, wakeup: wakeup, ended: make(chan struct{}),
-		backends: map[*Upstream]*backendRing{}, began: time.Now(), raw: make([]byte, largeBuffer), plain: make([]byte, largeBuffer), out: make([]byte, 0, 4*largeBuffer), sealed: make([]byte, 0, 4*largeBuffer),
+		backends: map[*Upstream]*backendRing{}, began: time.Now(), raw: make([]byte, largeBuffer), plain: make([]byte, largeBuffer), out: make([]byte, 0, 4*largeBuffer), arena: make([]byte, 0, 4*largeBuffer),
 	}
 	if l.epoll, err = l.file.SyscallConn(); err == nil {
 		err = l.file.SetReadDeadline(time.Now().Add(loopTick)) // which tells whether the runtime waits for it
@@ -173,6 +180,7 @@ func (l *loop) run() {
 				l.act()
 				l.takeTurns()
 				l.arrive()
+				l.flush()
 				if l.woken {
 					l.woken = false
 					return true
@@ -185,6 +193,7 @@ func (l *loop) run() {
 		})
 		l.now = time.Now()
 		l.arrive()
+		l.flush()
 		if l.tick() {
 			return
 		}
@@ -269,7 +278,7 @@ func (l *loop) part(fd int, slot uint32) {
 	l.free = append(l.free, slot)
 }
 
-// takeTurns goes on with the clients that had more calls than one turn.
+// takeTurns goes on with the clients that have had a call, and may have more.
 func (l *loop) takeTurns() {
 	list := l.later
 	l.later = l.spare[:0]
@@ -334,6 +343,9 @@ func (l *loop) event(e *unix.EpollEvent) {
 		return
 	}
 	m := &l.members[slot]
+	if m.generation == generation && m.pending() {
+		l.flush() // what is outgoing belongs before what follows from the event
+	}
 	if m.generation != generation {
 		return
 	}

@@ -33,7 +33,7 @@ func (l *loop) fill(conn net.Conn, w *Wire, fd int, in *window, ended bool) (som
 	}
 
 	w.dry = true
-	w.queue(l.sealed)
+	w.queue(l.room())
 	some, more, err = l.unseal(conn, w, fd, in, ended)
 	w.keep()
 	if said := w.taken(); len(said) > 0 {
@@ -91,24 +91,15 @@ func (l *loop) read(c *loopClient) {
 	l.serve(c)
 }
 
-// turn is how many calls a client has carried before others have their turn.
-const turn = 16
-
-// serve carries the calls that are there, until one is under way, there is none, or others have their turn.
+// serve carries the call that is there, if it is there whole.
 func (l *loop) serve(c *loopClient) {
 	conn := c.conn
 	defer l.contain(c)
-	for calls := 0; ; {
+	for {
 		size, err := conn.headSize()
 		if size > 0 || err != nil {
-			if calls++; calls > turn {
-				l.later = append(l.later, c)
-				return
-			}
-			if !l.carry(c, size, err) {
-				return
-			}
-			continue
+			l.carry(c, size, err)
+			return
 		}
 		if !c.more {
 			break
@@ -169,44 +160,115 @@ func (l *loop) contain(c *loopClient) {
 	})
 }
 
-// carry begins a call whose head, or problem, is there; true if it is over and the client may have others.
-func (l *loop) carry(c *loopClient, size int, problem error) (over bool) {
-	call := c.conn.take(size, l.now)
+// carry begins a call whose head, or problem, is there.
+func (l *loop) carry(c *loopClient, size int, problem error) {
+	conn := c.conn
+	call := conn.take(size, l.now)
 	c.call = call
-	defer l.contain(c)
 	switch verdict := call.judge(problem); verdict {
 	case Wait, Elsewhere:
 		l.goOn(c, func() bool { return call.proceed(verdict) })
-		return false
+		return
 	case Forward:
 		call.accept()
 		l.forward(c)
-		return false
+		return
 	}
 	call.accept()
 	if whole := call.skipBody(); !whole || call.Last {
 		l.goOn(c, call.refuse)
-		return false
+		return
 	}
-	l.out = l.engine.cfg.Handler.AppendRefusal(l.out[:0], call)
-	return l.sent(c)
+	l.post(c, conn.conn, conn.wire, l.engine.cfg.Handler.AppendRefusal(l.scratch(conn.wire), call), false)
 }
 
-// sent sends out to a client, whose call is over with that; false if that has to wait, or cannot be done.
-func (l *loop) sent(c *loopClient) bool {
-	call, conn := c.call, c.conn
-	rest, err := l.send(conn.conn, conn.wire, c.fd, l.out)
-	if err == nil && len(rest) == 0 && !call.Last {
-		if !call.end() {
-			l.lose(c)
-			return false
-		}
-		c.call = nil
-		l.begin(c)
-		return true
+// What is posted was made out and is not sent yet. To make out several messages and then to send them is cheaper than to
+// do both by turns: whom the first wakes up is still awake at the second.
+type posted struct {
+	client  *loopClient
+	request bool // to the backend that carries the client's call; else the answer, to the client
+	bytes   []byte
+	err     error // TLS would not take it
+}
+
+// scratch is where a message is made out: where it stays, if it is to go as it is.
+func (l *loop) scratch(w *Wire) []byte {
+	if w != nil {
+		return l.out[:0]
 	}
-	l.sendRest(c, rest, err)
-	return false
+	return l.room()
+}
+
+// room is memory of no length for what stays until it is sent.
+func (l *loop) room() []byte { return l.arena[len(l.arena):] }
+
+// post has a message sent with the next flush. Nothing is done for the client before that.
+func (l *loop) post(c *loopClient, conn net.Conn, w *Wire, p []byte, request bool) {
+	m := posted{client: c, request: request, bytes: p}
+	if w != nil {
+		w.queue(l.room())
+		_, m.err = conn.Write(p)
+		m.bytes = w.taken()
+	}
+	if room := l.room(); len(m.bytes) > 0 && cap(room) > 0 && &m.bytes[0] == &room[:1][0] {
+		l.arena = l.arena[:len(l.arena)+len(m.bytes)]
+	}
+	c.pending = true
+	if l.outgoing = append(l.outgoing, m); cap(l.arena)-len(l.arena) < 2*largeBuffer {
+		l.flush()
+	}
+}
+
+// flush sends what is outgoing.
+func (l *loop) flush() {
+	for i := range l.outgoing {
+		l.send(&l.outgoing[i])
+	}
+	clear(l.outgoing)
+	l.outgoing, l.arena = l.outgoing[:0], l.arena[:0]
+}
+
+// send sends a message as far as that can be done at once, and goes on with the call.
+func (l *loop) send(m *posted) {
+	c := m.client
+	c.pending = false
+	defer l.contain(c)
+	fd := c.fd
+	if m.request {
+		fd = c.backend.fd
+	}
+	n, err := 0, m.err
+	if err == nil {
+		if n, err = write(fd, m.bytes); err == errNothing {
+			err = nil
+		}
+	}
+	rest := append([]byte(nil), m.bytes[n:]...)
+	if m.request {
+		l.requested(c, rest, err)
+	} else {
+		l.answered(c, rest, err)
+	}
+}
+
+// answered ends a call whose answer was sent, but for a rest.
+func (l *loop) answered(c *loopClient, rest []byte, err error) {
+	call, conn := c.call, c.conn
+	if err != nil || len(rest) > 0 || call.Last {
+		l.sendRest(c, rest, err)
+		return
+	}
+	if !call.end() {
+		l.lose(c)
+		return
+	}
+	c.call = nil
+	l.begin(c)
+	if c.more || len(conn.in.bytes()) > 0 {
+		l.later = append(l.later, c)
+	} else {
+		conn.in.close()
+	}
 }
 
 // lose lets go of a client whose connection has been closed.
@@ -234,24 +296,6 @@ func (l *loop) sendRest(c *loopClient, rest []byte, err error) {
 	})
 }
 
-// send writes what can be written at once, and returns a copy of what is left, as it goes to the socket.
-func (l *loop) send(conn net.Conn, w *Wire, fd int, p []byte) (rest []byte, err error) {
-	if w != nil {
-		w.queue(l.sealed)
-		_, err = conn.Write(p)
-		p = w.taken()
-		l.sealed = p[:0]
-		if err != nil {
-			return nil, err
-		}
-	}
-	n, err := write(fd, p)
-	if err != nil && err != errNothing {
-		return nil, err
-	}
-	return append(rest, p[n:]...), nil
-}
-
 // forward sends the call to its backend, if all of it is there and there is a connection.
 func (l *loop) forward(c *loopClient) {
 	call := c.call
@@ -267,12 +311,17 @@ func (l *loop) forward(c *loopClient) {
 	call.Upstream = up
 	call.carriedBy(b.conn)
 	b.client, c.backend = c, b
-	var err error
-	if l.out, err = call.appendRequest(l.out[:0]); err != nil {
+	request, err := call.appendRequest(l.scratch(b.conn.wire))
+	if err != nil {
 		l.giveUp(c, err)
 		return
 	}
-	rest, err := l.send(b.conn.conn, b.conn.wire, b.fd, l.out)
+	l.post(c, b.conn.conn, b.conn.wire, request, true)
+}
+
+// requested goes on with a call that was sent to its backend, but for a rest.
+func (l *loop) requested(c *loopClient, rest []byte, err error) {
+	call := c.call
 	if err != nil || len(rest) > 0 {
 		l.forwardRest(c, rest, err)
 		return
@@ -372,8 +421,9 @@ func (l *loop) answer(b *loopBackend) {
 	}
 	conn.in.skip(head)
 	call.Seen = l.now
-	if err = call.beginAnswer(&call.up, &l.out); err == nil {
-		err = call.moveAnswer(conn, &l.out)
+	out := l.scratch(c.conn.wire)
+	if err = call.beginAnswer(&call.up, &out); err == nil {
+		err = call.moveAnswer(conn, &out)
 	}
 	if err != nil {
 		conn.in = window{}
@@ -389,9 +439,7 @@ func (l *loop) answer(b *loopBackend) {
 	} else {
 		l.dropBackend(b)
 	}
-	if l.sent(c) {
-		l.serve(c)
-	}
+	l.post(c, c.conn.conn, c.conn.wire, out, false)
 }
 
 // wholeAnswer reads p into Response if it is a final answer from its first byte to its last, and returns the length of its
