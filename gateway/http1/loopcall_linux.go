@@ -388,7 +388,7 @@ func (l *loop) giveBackend(b *loopBackend) {
 		r = new(backendRing)
 		l.backends[up] = r
 	}
-	if r.len() >= maxIdle || b.told && !b.conn.quiet() {
+	if r.len() >= maxIdle || b.gone {
 		l.dropBackend(b)
 		return
 	}

@@ -17,13 +17,14 @@ type tokens struct {
 	latest  time.Time  // of the last change
 	have    float64    // tokens at asked, which a call looks at twice: BenchmarkTakeAll, -15%
 	asked   time.Time
+	known   bool // have and asked count
 }
 
 func (k *tokens) fit(t Tier, now time.Time) {
 	k.limit, k.window = t.RequestCount, t.window()
 	k.burst = float64(t.burst())
 	k.rate = rate.Limit(float64(k.limit) / k.window.Seconds())
-	k.asked = time.Time{}
+	k.known = false
 	if k.limiter == nil {
 		k.limiter = rate.NewLimiter(k.rate, t.burst())
 		return
@@ -45,8 +46,8 @@ func (k *tokens) at(now time.Time) time.Time {
 
 func (k *tokens) look(now time.Time) Verdict {
 	at := k.at(now)
-	if at != k.asked {
-		k.have, k.asked = k.limiter.TokensAt(at), at
+	if !k.known || at != k.asked {
+		k.have, k.asked, k.known = k.limiter.TokensAt(at), at, true
 	}
 	have := k.have
 	v := Verdict{Limit: k.limit, Window: k.window}
@@ -68,10 +69,8 @@ func (k *tokens) look(now time.Time) Verdict {
 func (k *tokens) spend(now time.Time) {
 	k.latest = k.at(now)
 	k.limiter.ReserveN(k.latest, 1)
-	k.have-- // or, if that was of another time, nobody asks for it again
-	if k.asked != k.latest {
-		k.asked = time.Time{}
-	}
+	k.have--
+	k.known = k.known && k.asked == k.latest
 }
 
 func (k *tokens) whole(now time.Time) bool {
