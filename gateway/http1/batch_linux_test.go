@@ -1,7 +1,6 @@
 package http1_test
 
 import (
-	"bufio"
 	"crypto/tls"
 	"fmt"
 	"net"
@@ -25,23 +24,15 @@ func TestManyEventsAtOnce(t *testing.T) {
 			answer := make(chan struct{}) // what waits for it is answered when it is closed
 			all := func() chan struct{} { mu.Lock(); defer mu.Unlock(); return answer }
 			k := &keeper{upstreams: []*http1.Upstream{newSource(t, func(c net.Conn) {
-				r := bufio.NewReader(c)
-				for {
-					req, err := http.ReadRequest(r)
-					if err != nil {
-						return
-					}
-					wait := all()
-					asked.Add(1)
-					if strings.HasPrefix(req.URL.Path, "/wait") {
+				speak(c, func(req *http.Request) bool {
+					if wait := all(); strings.HasPrefix(req.URL.Path, "/wait") {
+						asked.Add(1)
 						<-wait
+						defer answered.Add(1)
 					}
-					_, err = fmt.Fprintf(c, "HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s", len(req.URL.Path), req.URL.Path)
-					if err != nil {
-						return
-					}
-					answered.Add(1)
-				}
+					_, err := fmt.Fprintf(c, "HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s", len(req.URL.Path), req.URL.Path)
+					return err == nil
+				})
 			})}}
 			h := newHold()
 			k.judge = h.judge
@@ -57,16 +48,15 @@ func TestManyEventsAtOnce(t *testing.T) {
 					t.Errorf("answered %q, %v, want %q", body, err, want)
 				}
 			}
-			wait := func() {
-				asked.Store(0)
-				answered.Store(0)
+			const rounds = 4
+			wait := func(round int64) {
 				for i, c := range list {
 					c.say(t, fmt.Sprintf("GET /wait/%d HTTP/1.1\r\nHost: a\r\n\r\n", i))
 				}
-				within(t, "all calls are under way", func() bool { return asked.Load() == clients })
+				within(t, "all calls are under way", func() bool { return asked.Load() == round*clients })
 			}
-			for range 3 { // so that the loop has all clients, and a backend for each
-				wait()
+			for round := range rounds - 1 { // so that the loop has all clients, and a backend for each
+				wait(int64(round) + 1)
 				mu.Lock()
 				close(answer)
 				answer = make(chan struct{})
@@ -77,11 +67,11 @@ func TestManyEventsAtOnce(t *testing.T) {
 			}
 			holder.settle(t)
 
-			wait()
+			wait(rounds)
 			holder.say(t, "GET /no HTTP/1.1\r\nHost: a\r\nX-Tag: /hold\r\n\r\n")
 			<-h.held
 			close(all())
-			within(t, "all are answered", func() bool { return answered.Load() == clients })
+			within(t, "all are answered", func() bool { return answered.Load() == rounds*clients })
 			for i, c := range list {
 				switch i % 3 {
 				case 0:
@@ -107,25 +97,16 @@ func TestManyEventsAtOnce(t *testing.T) {
 func TestAnswerWithTheBackendsEnd(t *testing.T) {
 	asked, answer, ended := make(chan struct{}), make(chan struct{}), make(chan struct{})
 	k := &keeper{upstreams: []*http1.Upstream{newSource(t, func(c net.Conn) {
-		r := bufio.NewReader(c)
-		for {
-			req, err := http.ReadRequest(r)
-			if err != nil {
-				return
-			}
+		speak(c, func(req *http.Request) bool {
 			if req.URL.Path == "/last" {
 				close(asked)
 				<-answer
+				defer close(ended)
+				defer c.Close()
 			}
-			if _, err := fmt.Fprint(c, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"); err != nil {
-				return
-			}
-			if req.URL.Path == "/last" {
-				c.Close()
-				close(ended)
-				return
-			}
-		}
+			_, err := fmt.Fprint(c, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+			return err == nil
+		})
 	})}}
 	h := newHold()
 	k.judge = h.judge

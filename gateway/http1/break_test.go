@@ -320,6 +320,16 @@ func echo(c net.Conn) {
 	}
 }
 
+// speak reads requests and has each answered, until there is none or answer says that it was the last.
+func speak(c net.Conn, answer func(*http.Request) (more bool)) {
+	r := bufio.NewReader(c)
+	for {
+		if req, err := http.ReadRequest(r); err != nil || !answer(req) {
+			return
+		}
+	}
+}
+
 func within(t testing.TB, what string, condition func() bool) {
 	t.Helper()
 	deadline := time.After(15 * time.Second)
@@ -1058,23 +1068,17 @@ func TestEndWithinARecord(t *testing.T) {
 	up := newSource(t, func(c net.Conn) {
 		half := &halver{Conn: c}
 		over := tls.Server(half, &tls.Config{Certificates: []tls.Certificate{ourCertificate()}})
-		r := bufio.NewReader(over)
-		for {
-			req, err := http.ReadRequest(r)
-			if err != nil {
-				return
-			}
-			if req.URL.Path == "/dies" {
+		speak(over, func(req *http.Request) bool {
+			dies := req.URL.Path == "/dies"
+			if dies {
 				close(asked)
 				<-answer
 				half.cut.Store(true)
+				defer close(dead)
 			}
 			_, _ = io.WriteString(over, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
-			if req.URL.Path == "/dies" {
-				close(dead)
-				return
-			}
-		}
+			return !dies
+		})
 	})
 	up.TLS = &tls.Config{InsecureSkipVerify: true}
 	k := &keeper{upstreams: []*http1.Upstream{up}}

@@ -22,7 +22,7 @@ type loop struct {
 	file   *os.File        // the epoll descriptor: it is waited for as Go waits for all others
 	fd     int             // its number
 	epoll  syscall.RawConn // of file
-	wakeup int             // an eventfd
+	wakeup int             // an eventfd; -1: the loop has ended. Whoever else uses it holds mu
 	ended  chan struct{}
 
 	mu     sync.Mutex
@@ -37,7 +37,7 @@ type loop struct {
 	now      time.Time     // of the batch of events
 	swept    time.Duration // since it began
 	woken    bool
-	later    []*loopClient // those that may have a call, and are told of no more
+	later    []*loopClient // those that may have a call, whether or not more is told of them
 	outgoing []posted      // made out and not sent yet
 	answers  []ticket      // backends of which something was told that is not acted on yet
 	asking   []ticket      // clients, likewise
@@ -79,6 +79,7 @@ type loopClient struct {
 	begun   bool // a part of a head has come
 	more    bool // something may have come that was not read
 	pending bool // something of its call is outgoing
+	queued  bool // it is among the later ones
 	gone    bool // it has closed at least its half of the connection, after what it has sent
 }
 
@@ -170,7 +171,7 @@ func newLoop(e *Engine) (*loop, error) {
 // run ends when the loop is closed and has no connection any more.
 func (l *loop) run() {
 	defer close(l.ended)
-	defer unix.Close(l.wakeup)
+	defer l.deafen()
 	defer l.file.Close()
 	for {
 		_ = l.file.SetReadDeadline(time.Now().Add(loopTick))
@@ -219,7 +220,19 @@ func (l *loop) put(c *Conn) bool {
 }
 
 func (l *loop) wake() {
-	_, _ = unix.Write(l.wakeup, []byte{1, 0, 0, 0, 0, 0, 0, 0}) // in the order of bytes of any machine it is not zero
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.wakeup >= 0 {
+		_, _ = unix.Write(l.wakeup, []byte{1, 0, 0, 0, 0, 0, 0, 0}) // in the order of bytes of any machine it is not zero
+	}
+}
+
+// deafen ends what wake does: the descriptor's number may soon be another's.
+func (l *loop) deafen() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	unix.Close(l.wakeup)
+	l.wakeup = -1
 }
 
 // close has the loop end all its connections, at once or when they have no call.
@@ -242,10 +255,10 @@ func (l *loop) arrive() {
 			l.engine.tasks.Go(func() { l.engine.run(c) }) // out of descriptors, most likely: it goes on without another one
 			continue
 		}
-		client.here, client.more = true, true // what came before it was here tells of itself no more
+		client.here, client.more = true, true // what was read with the call before tells of itself no more
 		l.clients++
 		l.begin(client)
-		l.later = append(l.later, client)
+		l.queue(client)
 	}
 }
 
@@ -280,11 +293,21 @@ func (l *loop) part(fd int, slot uint32) {
 	l.free = append(l.free, slot)
 }
 
-// takeTurns serves some of the clients that may have a call.
+// queue has a client served in one of the next rounds.
+func (l *loop) queue(c *loopClient) {
+	if !c.queued {
+		c.queued = true
+		l.later = append(l.later, c)
+	}
+}
+
+// takeTurns serves some of the clients that may have a call, but for those of which more was told: those it is acted on for.
 func (l *loop) takeTurns() {
 	n := min(len(l.later), batch)
 	for i := range n {
-		if c := l.later[i]; c.here && c.call == nil {
+		c := l.later[i]
+		c.queued = false
+		if c.here && c.call == nil && l.members[c.slot].events == 0 {
 			l.serve(c)
 		}
 	}
@@ -348,7 +371,7 @@ func (l *loop) act() {
 		l.event(t)
 	}
 	l.answers = slices.Delete(l.answers, 0, n)
-	n = min(len(l.asking), batch-n)
+	n = min(len(l.asking), max(batch-n, batch/4))
 	for _, t := range l.asking[:n] {
 		l.event(t)
 	}
@@ -357,11 +380,15 @@ func (l *loop) act() {
 
 // event acts on what was told of one member.
 func (l *loop) event(t ticket) {
+	if m := l.member(t); m != nil && m.client != nil && m.client.backend != nil && m.events&left != 0 {
+		b := m.client.backend.slot
+		l.event(ticket{b, l.members[b].generation}) // an answer that may have come before the client's end
+	}
 	if m := l.member(t); m != nil && m.pending() {
 		l.flush() // what is outgoing belongs before what follows from the event
 	}
 	m := l.member(t)
-	if m == nil {
+	if m == nil || m.events == 0 {
 		return
 	}
 	ended := m.events&left != 0
@@ -374,11 +401,9 @@ func (l *loop) event(t ticket) {
 		l.giveUp(m.client, errClientGone)
 	case m.client != nil:
 		m.client.more = true
-	case m.backend.client != nil:
+	default: // it has a call, or collect would have dropped it
 		m.backend.gone = ended
 		l.answer(m.backend)
-	default:
-		l.dropBackend(m.backend) // more has come of it than the answer, since that was read
 	}
 }
 
@@ -395,10 +420,11 @@ func (l *loop) tick() (over bool) {
 	l.swept = now
 	draining := l.engine.draining.Load()
 	for i := range l.members {
-		c, late := l.members[i].client, now >= l.members[i].due
+		m := &l.members[i]
+		c, late := m.client, now >= m.due
 		switch {
 		case c == nil:
-		case c.call == nil && (late || draining && !c.begun && len(c.conn.in.bytes()) == 0 || l.engine.closed.Load()):
+		case c.call == nil && (late || draining && l.rests(c) || l.engine.closed.Load()):
 			l.drop(c)
 		case c.call == nil:
 		case l.engine.closed.Load():
@@ -426,6 +452,11 @@ func (l *loop) tick() (over bool) {
 		}
 	}
 	return over && l.clients == 0
+}
+
+// rests tells whether a client has no call, nor anything that may become one, as far as the loop was told.
+func (l *loop) rests(c *loopClient) bool {
+	return !c.begun && !c.more && len(c.conn.in.bytes()) == 0 && l.members[c.slot].events == 0
 }
 
 // begin has a client wait for its next call.

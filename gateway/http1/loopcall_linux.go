@@ -265,7 +265,7 @@ func (l *loop) answered(c *loopClient, rest []byte, err error) {
 	c.call = nil
 	l.begin(c)
 	if c.more || len(conn.in.bytes()) > 0 {
-		l.later = append(l.later, c)
+		l.queue(c)
 	} else {
 		conn.in.close()
 	}
