@@ -128,7 +128,7 @@ func (r *backendRing) keep(kept func(*loopBackend) bool) {
 const (
 	loopTick  = 250 * time.Millisecond // how exactly timeouts are kept
 	loopBatch = 64                     // batches of events before other goroutines get their turn
-	batch     = 64                     // events acted on, and clients served besides, before what that makes is sent, and the next look
+	batch     = 64                     // events acted on, and others served besides, before what that makes is sent, and the next look; clients may have a quarter more
 	few       = 8                      // events that make another look, before waiting, not worth its while
 	wakeSlot  = ^uint32(0)
 )
