@@ -68,8 +68,7 @@ func TestManyEventsAtOnce(t *testing.T) {
 			holder.settle(t)
 
 			wait(rounds)
-			holder.say(t, "GET /no HTTP/1.1\r\nHost: a\r\nX-Tag: /hold\r\n\r\n")
-			<-h.held
+			h.occupy(t, holder)
 			close(all())
 			within(t, "all are answered", func() bool { return answered.Load() == rounds*clients })
 			for i, c := range list {
@@ -116,8 +115,7 @@ func TestAnswerWithTheBackendsEnd(t *testing.T) {
 	c.settle(t)
 	c.say(t, "GET /last HTTP/1.1\r\nHost: a\r\n\r\n")
 	<-asked
-	holder.say(t, "GET /no HTTP/1.1\r\nHost: a\r\nX-Tag: /hold\r\n\r\n")
-	<-h.held
+	h.occupy(t, holder)
 	close(answer)
 	<-ended
 	close(h.release)

@@ -18,8 +18,7 @@ func TestNoDescriptorForALoop(t *testing.T) {
 	parked.ask(t, "/first") // from now on it is the loop's, and the backend's connection is not
 	within(t, "the call is over, and the backend's connection idle", func() bool { return k.finished.Load() == 1 })
 	fresh := g.call(t)
-	fresh.say(t, "GET /no HTTP/1.1\r\nHost: a\r\nX-Tag: /hold\r\n\r\n")
-	<-h.held
+	h.occupy(t, fresh)
 
 	var before unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &before); err != nil {

@@ -508,6 +508,13 @@ func (h *hold) judge(c *http1.Call) {
 	}
 }
 
+// occupy returns when the loop is busy with a call of c, which the release refuses.
+func (h *hold) occupy(t testing.TB, c *caller) {
+	t.Helper()
+	c.say(t, "GET /no HTTP/1.1\r\nHost: a\r\nX-Tag: /hold\r\n\r\n")
+	<-h.held
+}
+
 // TestWordsOfAnIdleBackend: what a backend says while it has no call is nobody's answer.
 func TestWordsOfAnIdleBackend(t *testing.T) {
 	for _, clients := range []int{2, 200} {
@@ -556,8 +563,7 @@ func TestWordsOfAnIdleBackend(t *testing.T) {
 					}
 				}
 			}
-			holder.say(t, "GET /no HTTP/1.1\r\nHost: a\r\nX-Tag: /hold\r\n\r\n")
-			<-h.held
+			h.occupy(t, holder)
 			arrive("/three")
 			mu.Lock()
 			for _, c := range conns {
@@ -589,8 +595,7 @@ func TestCallWithTheClientsEnd(t *testing.T) {
 			holder, c := g.call(t), g.call(t)
 			holder.settle(t)
 			c.settle(t)
-			holder.say(t, "GET /no HTTP/1.1\r\nHost: a\r\nX-Tag: /hold\r\n\r\n")
-			<-h.held
+			h.occupy(t, holder)
 			c.say(t, "GET /no HTTP/1.1\r\nHost: a\r\n\r\n")
 			_ = c.Conn.(interface{ CloseWrite() error }).CloseWrite()
 			if over, ok := c.Conn.(*tls.Conn); ok {
@@ -1090,8 +1095,7 @@ func TestEndWithinARecord(t *testing.T) {
 	c.settle(t)
 	c.say(t, "POST /dies HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n") // which is not sent again
 	<-asked
-	holder.say(t, "GET /no HTTP/1.1\r\nHost: a\r\nX-Tag: /hold\r\n\r\n")
-	<-h.held // so that the loop is told of both at once
+	h.occupy(t, holder) // so that the loop is told of both at once
 	close(answer)
 	<-dead
 	close(h.release)

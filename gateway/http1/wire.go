@@ -135,6 +135,12 @@ func (w *Wire) keep() {
 	}
 }
 
+// part ends all that a loop does with the Wire, even in the middle of it: the memory that it has lent is its own again.
+func (w *Wire) part() {
+	w.keep()
+	w.taken()
+}
+
 // writeBelow writes to the socket, under TLS if there is any.
 func writeBelow(conn net.Conn, w *Wire, p []byte) error {
 	if w != nil {
