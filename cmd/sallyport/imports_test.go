@@ -29,21 +29,25 @@ var rooms = map[string][]string{
 	"cmd/sallybench":                    {everything},
 
 	"gateway/control": {
-		"gateway", "gateway/clientcert", "gateway/message", "policy", "policy/token", "policy/ratelimit", "policy/subscription",
+		"gateway", "gateway/decision", "gateway/backend", "gateway/clientcert", "gateway/message", "policy", "policy/token", "policy/ratelimit", "policy/subscription",
 		"certstore", "certstore/revocation", "listenerprofiles", "listenerprofiles/keystore", "listenerprofiles/acme",
 	},
 	"gateway/observe": {
-		"gateway", "gateway/clientcert", "gateway/message", "policy", "policy/token", "policy/ratelimit", "policy/subscription",
+		"gateway", "gateway/decision", "gateway/backend", "gateway/clientcert", "gateway/message", "policy", "policy/token", "policy/ratelimit", "policy/subscription",
 		"certstore", "certstore/revocation", "listenerprofiles",
 	},
-	"gateway": {
-		"gateway/http1", "gateway/clientcert", "gateway/message", "policy", "policy/token", "policy/ratelimit", "policy/subscription",
+	"gateway":        {"gateway/engine", "gateway/decision", "gateway/backend", "gateway/http1", "gateway/wire", "gateway/message", "listenerprofiles"},
+	"gateway/engine": {"gateway/decision", "gateway/backend", "gateway/http1", "gateway/wire", "gateway/message"},
+	"gateway/decision": {
+		"gateway/backend", "gateway/http1", "gateway/message", "gateway/clientcert", "policy", "policy/token", "policy/ratelimit", "policy/subscription",
 		"certstore", "certstore/revocation", "listenerprofiles",
 	},
+	"gateway/backend":    {"gateway/http1", "gateway/wire", "gateway/message"},
 	"gateway/http1":      {"gateway/message"},
-	"gateway/clientcert": {"gateway/message", "listenerprofiles/keystore"},
+	"gateway/clientcert": {"listenerprofiles/keystore"},
 	"listenerprofiles":   {"listenerprofiles/keystore", "listenerprofiles/acme"},
 
+	"gateway/wire":              nil,
 	"gateway/message":           nil,
 	"policy":                    nil,
 	"policy/token":              nil,

@@ -12,14 +12,14 @@ import (
 type Error struct {
 	Status int // what a client is answered for its request: 400, 417, 501 or 505. For a response it means nothing
 	Line   int // of the head or the trailer section, counted from 1; 0 if it is about the whole, or the chunks
-	text   string
+	Text   string
 }
 
 func (e *Error) Error() string {
 	if e.Line == 0 {
-		return e.text
+		return e.Text
 	}
-	return "line " + strconv.Itoa(e.Line) + ": " + e.text
+	return "line " + strconv.Itoa(e.Line) + ": " + e.Text
 }
 
 // at is the error with its place.
@@ -29,7 +29,7 @@ func (e *Error) at(line int) error {
 	return &placed
 }
 
-func bad(text string) *Error { return &Error{Status: 400, text: text} }
+func bad(text string) *Error { return &Error{Status: 400, Text: text} }
 
 // What can be wrong with the lines of any head.
 var (
