@@ -143,7 +143,8 @@ func (x *Exchange) steps(q Question) []Step {
 		if x.sandboxed() {
 			urls = u.SandboxURLs
 		}
-		say("dispatch", "one of at most %d calls under way, to %s", x.Group.MaxCalls, urls[0])
+		say("dispatch", "at most %d calls may be under way there", x.Group.MaxCalls)
+		say("forward", "to %s", urls[0])
 	}
 	return steps
 }
