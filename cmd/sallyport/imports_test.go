@@ -54,7 +54,12 @@ var rooms = map[string][]string{
 	"listenerprofiles/keystore": nil,
 	"listenerprofiles/acme":     nil,
 	"bench":                     nil,
+
+	"internal/testpki": nil,
 }
+
+// testRooms are imported by tests and by each other: what they hold has no place in a program.
+var testRooms = []string{"internal/testpki"}
 
 // Two rules on what isn't ours.
 const (
@@ -123,6 +128,9 @@ func TestBrokenImports(t *testing.T) {
 		{"a module whose name begins like ours", "bench/bench.go", `import "sallyports/gateway"`, ""},
 		{"a library in policy", "policy/policy.go", `import "golang.org/x/time/rate"`, "policy may import the standard library only"},
 		{"a library in policy's neighbour", "policy/token/jwt.go", `import "github.com/golang-jwt/jwt/v5"`, ""},
+		{"a test's room in a program", "cmd/sallyport/main.go", `import "sallyport/internal/testpki"`, "imports sallyport/internal/testpki: only tests may"},
+		{"a test's room in a room", "certstore/store.go", `import "sallyport/internal/testpki"`, "only tests may"},
+		{"a test's room in a test", "certstore/store_test.go", `import "sallyport/internal/testpki"`, ""},
 		{"YAML where it belongs", "cmd/sallyport/internal/config/parse.go", `import "github.com/goccy/go-yaml/ast"`, ""},
 		{"YAML elsewhere", "gateway/route.go", `import "github.com/goccy/go-yaml"`, "cmd/sallyport/internal/config alone knows YAML"},
 		{"a test", "policy/policy_test.go", `import "sallyport/gateway"`, ""},
@@ -233,6 +241,8 @@ func brokenRule(room, imported string) string {
 	switch {
 	case to == "":
 		return ", which is no room: say in this test what it may import and who may import it"
+	case slices.Contains(testRooms, to) && !slices.Contains(testRooms, room):
+		return ": only tests may"
 	case to == room, slices.Contains(may, to):
 		return ""
 	case slices.Contains(may, everything) && !strings.HasPrefix(to, "cmd/"):
