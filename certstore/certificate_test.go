@@ -10,11 +10,12 @@ import (
 	"testing"
 
 	"sallyport/certstore"
+	"sallyport/internal/testpki"
 )
 
 func TestParseCertificate(t *testing.T) {
 	cert, second := validCertificate(t), validCertificate(t)
-	key, err := x509.MarshalPKCS8PrivateKey(testKey())
+	key, err := x509.MarshalPKCS8PrivateKey(testpki.NewKey(t))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,53 +1,22 @@
 package certstore_test
 
 import (
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/x509"
-	"crypto/x509/pkix"
 	"database/sql"
-	"encoding/pem"
-	"math/big"
 	"path/filepath"
-	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
 	"sallyport/certstore"
+	"sallyport/internal/testpki"
 )
 
 var orders = certstore.API{Name: "orders", Version: "1.0.0"}
 
-var testKey = sync.OnceValue(func() *ecdsa.PrivateKey {
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		panic(err)
-	}
-	return key
-})
-
-var serial atomic.Int64
-
 // newCertificate makes a certificate that is like no other and valid until the time given.
 func newCertificate(t testing.TB, until time.Time) *x509.Certificate {
 	t.Helper()
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(serial.Add(1)),
-		Subject:      pkix.Name{CommonName: "client"},
-		NotBefore:    until.Add(-24 * time.Hour),
-		NotAfter:     until,
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, testKey().Public(), testKey())
-	if err != nil {
-		t.Fatal(err)
-	}
-	cert, err := x509.ParseCertificate(der)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return cert
+	return testpki.SelfSigned(t, testpki.Leaf{CommonName: "client", NotAfter: until}).Cert
 }
 
 // validCertificate makes a certificate that is like no other and valid now.
@@ -65,9 +34,7 @@ func newClient(t testing.TB, alias string) certstore.Client {
 	}
 }
 
-func toPEM(cert *x509.Certificate) []byte {
-	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert.Raw})
-}
+func toPEM(cert *x509.Certificate) []byte { return testpki.PEM(cert) }
 
 func open(t testing.TB, url string, opts certstore.Options) *certstore.Store {
 	t.Helper()
