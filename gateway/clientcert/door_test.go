@@ -4,7 +4,6 @@ import (
 	"crypto/sha256"
 	"crypto/x509"
 	"encoding/base64"
-	"encoding/pem"
 	"errors"
 	"net/netip"
 	"net/url"
@@ -15,6 +14,7 @@ import (
 	"time"
 
 	"sallyport/gateway/clientcert"
+	"sallyport/internal/testpki"
 )
 
 // lines is a request that has nothing but headers.
@@ -28,15 +28,14 @@ func (l lines) Values(name string) []string { return l[name] }
 const wso2 = "X-Wso2-Client-Certificate" // as it stands in a request that was read
 
 // nginx writes a certificate as $ssl_client_escaped_cert does.
-func nginx(i *issuer) string {
-	block := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: i.cert.Raw})
-	return strings.ReplaceAll(url.QueryEscape(string(block)), "+", "%20")
+func nginx(i *testpki.Identity) string {
+	return strings.ReplaceAll(url.QueryEscape(string(i.CertPEM())), "+", "%20")
 }
 
-func only(list ...*issuer) func([sha256.Size]byte) bool {
+func only(list ...*testpki.Identity) func([sha256.Size]byte) bool {
 	return func(fingerprint [sha256.Size]byte) bool {
 		for _, i := range list {
-			if sha256.Sum256(i.cert.Raw) == fingerprint {
+			if sha256.Sum256(i.Cert.Raw) == fingerprint {
 				return true
 			}
 		}
@@ -46,20 +45,16 @@ func only(list ...*issuer) func([sha256.Size]byte) bool {
 
 // TestRead: a certificate from the header is held to what one from a handshake is held to, and to being registered.
 func TestRead(t *testing.T) {
-	var nobody *issuer
-	root := nobody.issue(t, noon.Add(-100*day), noon.Add(100*day), isCA)
-	leaf := root.issue(t, noon.Add(-2*day), noon.Add(2*day))
-	unregistered := root.issue(t, noon.Add(-2*day), noon.Add(2*day))
-	past := root.issue(t, noon.Add(-2*day), noon.Add(-day))
-	future := root.issue(t, noon.Add(day), noon.Add(2*day))
-	alone := nobody.issue(t, noon.Add(-2*day), noon.Add(2*day))
-	server := root.issue(t, noon.Add(-2*day), noon.Add(2*day), func(c *x509.Certificate) { c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth} })
+	root := testpki.NewCA(t, "Root")
+	leaf, unregistered := root.Issue(between(-2, 2)), root.Issue(between(-2, 2))
+	past, future := root.Issue(between(-2, -1)), root.Issue(between(1, 2))
+	alone, server := testpki.SelfSigned(t, between(-2, 2)), root.IssueServer("server.test")
 	registered := only(leaf, past, future, alone, server)
 	door := clientcert.NewDoor(clientcert.DoorConfig{Header: "X-WSO2-CLIENT-CERTIFICATE", Trust: trusting(t, root)})
 
 	for _, c := range []struct {
 		name string
-		who  *issuer
+		who  *testpki.Identity
 		good bool
 	}{
 		{"good", leaf, true},
@@ -74,7 +69,7 @@ func TestRead(t *testing.T) {
 			if err != nil || got == nil {
 				t.Fatalf("%s: %v, %v", c.name, got, err)
 			}
-			if got.Fingerprint != sha256.Sum256(c.who.cert.Raw) {
+			if got.Fingerprint != sha256.Sum256(c.who.Cert.Raw) {
 				t.Errorf("%s: it is another certificate", c.name)
 			}
 			if err := got.Check(noon); (err == nil) != c.good {
@@ -107,8 +102,7 @@ func TestRead(t *testing.T) {
 
 // TestReadRemembers: a good certificate is read once; what it is worth is asked each time.
 func TestReadRemembers(t *testing.T) {
-	var nobody *issuer
-	leaf := nobody.issue(t, noon.Add(-day), noon.Add(day))
+	leaf := testpki.SelfSigned(t, between(-1, 1))
 	door := clientcert.NewDoor(clientcert.DoorConfig{Header: wso2, Trust: trusting(t, leaf)})
 	asked := 0
 	registered := func([sha256.Size]byte) bool { asked++; return true }
@@ -132,7 +126,7 @@ func TestReadRemembers(t *testing.T) {
 
 	// What is not good is not remembered: it may be registered in a moment.
 	known := false
-	other := nobody.issue(t, noon.Add(-day), noon.Add(day))
+	other := testpki.SelfSigned(t, between(-1, 1))
 	door = clientcert.NewDoor(clientcert.DoorConfig{Header: wso2, Trust: trusting(t, other)})
 	for _, known = range []bool{false, true} {
 		got, err := door.Read(lines{wso2: {nginx(other)}}, func([sha256.Size]byte) bool { return known }, noon)
@@ -144,8 +138,7 @@ func TestReadRemembers(t *testing.T) {
 
 // TestReadIsNeverAmbiguous: two values, or two headers of the kind, are nobody's, whichever of them is good.
 func TestReadIsNeverAmbiguous(t *testing.T) {
-	var nobody *issuer
-	leaf := nobody.issue(t, noon.Add(-day), noon.Add(day))
+	leaf := testpki.SelfSigned(t, between(-1, 1))
 	good := nginx(leaf)
 	door := clientcert.NewDoor(clientcert.DoorConfig{Header: "x-wso2-client-certificate", Trust: trusting(t, leaf)})
 	for name, r := range map[string]lines{
@@ -191,7 +184,7 @@ func TestReadChain(t *testing.T) {
 	}
 	all := func([sha256.Size]byte) bool { return true }
 	at := time.Date(2020, 6, 1, 0, 0, 0, 0, time.UTC) // the example's certificates have long ended
-	door := clientcert.NewDoor(clientcert.DoorConfig{Header: "Client-Cert", Format: clientcert.RFC9440, Trust: trusting(t, &issuer{cert: root})})
+	door := clientcert.NewDoor(clientcert.DoorConfig{Header: "Client-Cert", Format: clientcert.RFC9440, Trust: trusting(t, &testpki.Identity{Cert: root})})
 	for _, c := range []struct {
 		name  string
 		chain []string
@@ -217,7 +210,7 @@ func TestReadChain(t *testing.T) {
 		}
 	}
 	for name, format := range map[string]clientcert.Format{"envoy-chain.txt": clientcert.XFCC, "alb-passthrough.txt": clientcert.ALB} {
-		door := clientcert.NewDoor(clientcert.DoorConfig{Header: "Any", Format: format, Trust: trusting(t, &issuer{cert: root})})
+		door := clientcert.NewDoor(clientcert.DoorConfig{Header: "Any", Format: format, Trust: trusting(t, &testpki.Identity{Cert: root})})
 		got, err := door.Read(lines{"Any": {read(name)}}, all, at)
 		if err != nil || got.Check(at) != nil {
 			t.Errorf("%s: %v, %v", name, got.Check(at), err)
@@ -248,18 +241,17 @@ func TestKnows(t *testing.T) {
 
 // TestBalancer: only a certificate that the load balancers' own store vouches for is a load balancer's, and not for ever.
 func TestBalancer(t *testing.T) {
-	var nobody *issuer
-	own := nobody.issue(t, noon.Add(-day), noon.Add(day))
-	other := nobody.issue(t, noon.Add(-day), noon.Add(day))
+	own := testpki.SelfSigned(t, between(-1, 1))
+	other := testpki.SelfSigned(t, between(-1, 1))
 	door := clientcert.NewDoor(clientcert.DoorConfig{BalancerTrust: trusting(t, own)})
-	got := door.Balancer([]*x509.Certificate{own.cert}, noon)
+	got := door.Balancer([]*x509.Certificate{own.Cert}, noon)
 	if got == nil || got.Check(noon) != nil || got.Check(noon.Add(2*day)) == nil {
 		t.Errorf("its own: %v", got)
 	}
-	if door.Balancer([]*x509.Certificate{other.cert}, noon) != nil || door.Balancer(nil, noon) != nil || door.Balancer([]*x509.Certificate{own.cert}, noon.Add(2*day)) != nil {
+	if door.Balancer([]*x509.Certificate{other.Cert}, noon) != nil || door.Balancer(nil, noon) != nil || door.Balancer([]*x509.Certificate{own.Cert}, noon.Add(2*day)) != nil {
 		t.Error("another's is a load balancer's")
 	}
-	if clientcert.NewDoor(clientcert.DoorConfig{}).Balancer([]*x509.Certificate{own.cert}, noon) != nil {
+	if clientcert.NewDoor(clientcert.DoorConfig{}).Balancer([]*x509.Certificate{own.Cert}, noon) != nil {
 		t.Error("a load balancer without a trust store")
 	}
 }
@@ -267,8 +259,7 @@ func TestBalancer(t *testing.T) {
 // seenBefore is a door and a call with a certificate that it has read before.
 func seenBefore(t testing.TB) (*clientcert.Door, lines, func([sha256.Size]byte) bool) {
 	t.Helper()
-	var nobody *issuer
-	leaf := nobody.issue(t, noon.Add(-day), noon.Add(day))
+	leaf := testpki.SelfSigned(t, between(-1, 1))
 	door := clientcert.NewDoor(clientcert.DoorConfig{Header: wso2, Trust: trusting(t, leaf)})
 	r := lines{wso2: {nginx(leaf)}}
 	if got, err := door.Read(r, only(leaf), noon); err != nil || got.Check(noon) != nil {

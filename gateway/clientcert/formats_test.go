@@ -2,23 +2,19 @@ package clientcert
 
 import (
 	"bytes"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/sha256"
 	"crypto/x509"
-	"crypto/x509/pkix"
 	"encoding/base64"
 	"encoding/hex"
 	"encoding/pem"
-	"math/big"
 	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
-	"time"
+
+	"sallyport/internal/testpki"
 )
 
 // certificates are two real ones. The first one's base64 has a "+" and a "/", which formats write differently.
@@ -27,19 +23,8 @@ var certificates = sync.OnceValue(func() [2][]byte {
 })
 
 func certificate(cn string) []byte {
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		panic(err)
-	}
-	for serial := int64(1); ; serial++ {
-		template := &x509.Certificate{
-			SerialNumber: big.NewInt(serial), Subject: pkix.Name{CommonName: cn},
-			NotBefore: time.Unix(1e9, 0), NotAfter: time.Unix(4e9, 0), BasicConstraintsValid: true,
-		}
-		der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
-		if err != nil {
-			panic(err)
-		}
+	for {
+		der := testpki.SelfSigned(testpki.Panic, testpki.Leaf{CommonName: cn}).Cert.Raw
 		if text := base64.StdEncoding.EncodeToString(der); strings.Contains(text, "+") && strings.Contains(text, "/") && len(der)%3 != 0 {
 			return der
 		}
