@@ -3,25 +3,22 @@ package keystore_test
 import (
 	"bytes"
 	"crypto/x509"
-	"crypto/x509/pkix"
 	"testing"
 
+	"sallyport/internal/testpki"
 	"sallyport/listenerprofiles/keystore"
 )
 
 // verified is a trust in a root, and a chain of leaf and intermediate that it has verified.
 func verified(t testing.TB) (*keystore.Trust, []*x509.Certificate) {
 	t.Helper()
-	ca := x509.Certificate{IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign, Subject: pkix.Name{CommonName: "root"}}
-	root := issue(t, ca, newKey(t), nil)
-	ca.Subject.CommonName, ca.NotAfter = "intermediate", now.AddDate(0, 1, 0)
-	between := issue(t, ca, newKey(t), root)
-	leaf := issue(t, x509.Certificate{Subject: pkix.Name{CommonName: "leaf"}, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}}, newKey(t), between)
-	trust, err := keystore.NewTrust([]*x509.Certificate{root.cert})
+	root := testpki.NewCA(t, "root")
+	leaf := root.IssueCA("intermediate", func(c *x509.Certificate) { c.NotAfter = now.AddDate(0, 1, 0) }).Issue(testpki.Leaf{})
+	trust, err := keystore.NewTrust([]*x509.Certificate{root.Cert})
 	if err != nil {
 		t.Fatal(err)
 	}
-	chain := []*x509.Certificate{leaf.cert, between.cert}
+	chain := leaf.Chain()
 	if _, err := trust.Verify(chain, now); err != nil {
 		t.Fatal(err)
 	}
@@ -50,7 +47,7 @@ func TestVerifiedChains(t *testing.T) {
 	if _, err := trust.Verify([]*x509.Certificate{cert, chain[1]}, now); err == nil {
 		t.Error("good with another signature")
 	}
-	other, err := keystore.NewTrust([]*x509.Certificate{issue(t, x509.Certificate{IsCA: true, BasicConstraintsValid: true}, newKey(t), nil).cert})
+	other, err := keystore.NewTrust([]*x509.Certificate{testpki.NewCA(t, "other").Cert})
 	if err != nil {
 		t.Fatal(err)
 	}
