@@ -7,7 +7,6 @@ import (
 	"crypto/ecdsa"
 	"crypto/ed25519"
 	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/rsa"
 	"crypto/x509"
 	"encoding/base64"
@@ -27,6 +26,7 @@ import (
 	"github.com/golang-jwt/jwt/v5"
 	"github.com/lestrrat-go/jwx/v3/jwk"
 
+	"sallyport/internal/testpki"
 	"sallyport/policy/token"
 )
 
@@ -34,38 +34,14 @@ const issuerURL = "https://issuer.test/oauth2/token"
 
 // Keys are made once: RSA ones take a while.
 var (
-	rsaKey   = sync.OnceValue(func() *rsa.PrivateKey { return newRSA(2048) })
-	rsaKey2  = sync.OnceValue(func() *rsa.PrivateKey { return newRSA(2048) })
-	shortRSA = sync.OnceValue(func() *rsa.PrivateKey { return newRSA(1024) })
-	p256Key  = sync.OnceValue(func() *ecdsa.PrivateKey { return newEC(elliptic.P256()) })
-	p384Key  = sync.OnceValue(func() *ecdsa.PrivateKey { return newEC(elliptic.P384()) })
-	edKey    = sync.OnceValue(func() ed25519.PrivateKey { return newEd() })
-	edKey2   = sync.OnceValue(func() ed25519.PrivateKey { return newEd() })
+	rsaKey   = sync.OnceValue(func() *rsa.PrivateKey { return testpki.NewRSA(testpki.Panic, 2048) })
+	rsaKey2  = sync.OnceValue(func() *rsa.PrivateKey { return testpki.NewRSA(testpki.Panic, 2048) })
+	shortRSA = sync.OnceValue(func() *rsa.PrivateKey { return testpki.NewRSA(testpki.Panic, 1024) })
+	p256Key  = sync.OnceValue(func() *ecdsa.PrivateKey { return testpki.NewKey(testpki.Panic) })
+	p384Key  = sync.OnceValue(func() *ecdsa.PrivateKey { return testpki.NewEC(testpki.Panic, elliptic.P384()) })
+	edKey    = sync.OnceValue(func() ed25519.PrivateKey { return testpki.NewEd25519(testpki.Panic) })
+	edKey2   = sync.OnceValue(func() ed25519.PrivateKey { return testpki.NewEd25519(testpki.Panic) })
 )
-
-func newRSA(bits int) *rsa.PrivateKey {
-	k, err := rsa.GenerateKey(rand.Reader, bits)
-	if err != nil {
-		panic(err)
-	}
-	return k
-}
-
-func newEC(c elliptic.Curve) *ecdsa.PrivateKey {
-	k, err := ecdsa.GenerateKey(c, rand.Reader)
-	if err != nil {
-		panic(err)
-	}
-	return k
-}
-
-func newEd() ed25519.PrivateKey {
-	_, k, err := ed25519.GenerateKey(rand.Reader)
-	if err != nil {
-		panic(err)
-	}
-	return k
-}
 
 // jwkOf is the JWK of a raw key with further members; a nil member is left out.
 func jwkOf(t testing.TB, raw any, members map[string]any) map[string]any {
