@@ -15,6 +15,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"sallyport/internal/testpki"
 )
 
 const moment = 10 * time.Second // far longer than anything here takes
@@ -84,7 +86,7 @@ func TestEveryWorkloadMakesTheCallsThatItSays(t *testing.T) {
 			began, ended := 0, 0
 			c := tt.Config
 			c.URL, c.TLS, c.Duration, c.Warmup = s.URL+"/x", config, 500*time.Millisecond, 50*time.Millisecond
-			c.Identities = []tls.Certificate{pair(t), pair(t)}
+			c.Identities = []tls.Certificate{testpki.SelfSigned(t, testpki.Leaf{}).TLS(), testpki.SelfSigned(t, testpki.Leaf{}).TLS()}
 			c.Headers = []Header{{"X-Turn", "one"}, {"X-Turn", "two"}}
 			c.Want.Body = []byte("hello over HTTP/" + tt.proto)
 			c.Began, c.Ended = func() { began++ }, func() { ended++ }
