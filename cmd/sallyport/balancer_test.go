@@ -123,11 +123,7 @@ func callURL(c *http.Client, target string, headers ...string) (reply, error) {
 // certificateOf is the DER of a client's certificate.
 func (d *demoFolder) certificateOf(name string) []byte {
 	d.t.Helper()
-	block, _ := pem.Decode([]byte(d.read("clients/" + name + ".crt")))
-	if block == nil {
-		d.t.Fatalf("clients/%s.crt holds no PEM", name)
-	}
-	return block.Bytes
+	return d.block("clients/" + name + ".crt")
 }
 
 // TestTruthTableBehindBalancers goes through truth with the certificates in a header, in every format, by the load

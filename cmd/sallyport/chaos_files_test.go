@@ -4,7 +4,6 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/base64"
-	"encoding/pem"
 	"fmt"
 	"math/big"
 	"net/http"
@@ -13,6 +12,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"sallyport/internal/testpki"
 )
 
 // A watched file has two good contents that the test can tell apart from outside, and what is counted when it is broken.
@@ -289,13 +290,13 @@ func watchedKeyStore(t *testing.T) *watched {
 	})
 }
 
-// newcomer makes the client "newcomer" of an authority that the demonstration does not know, and registers it.
+// newcomer makes the client "newcomer" of a CA that the demonstration does not know, and registers it.
 func (d *demoFolder) newcomer() *x509.Certificate {
 	d.t.Helper()
-	a := newAuthority(d.t, "Newcomers")
-	a.putClient(d, "newcomer")
+	ca := testpki.NewCA(d.t, "Newcomers")
+	d.putClient(ca, "newcomer")
 	d.mustRun("cert", "add", "--api", "payments:1.0.0", "--alias", "newcomer", "--tier", "Gold", "clients/newcomer.crt")
-	return a.certificate
+	return ca.Cert
 }
 
 func watchedListenerTrust(t *testing.T) *watched {
@@ -303,8 +304,8 @@ func watchedListenerTrust(t *testing.T) *watched {
 	// The listener behind load balancers keeps the store, so that one file is one thing.
 	other := d.newcomer()
 	content := [2]string{
-		trustStoreFile(t, d.password("client-truststore"), d.certificate("ca.crt")),
-		trustStoreFile(t, d.password("client-truststore"), d.certificate("ca.crt"), other),
+		d.trustStoreFile("client-truststore", d.certificate("ca.crt")),
+		d.trustStoreFile("client-truststore", d.certificate("ca.crt"), other),
 	}
 	return d.watch("stores/client-truststore.jks", content, func(v int) bool {
 		return d.answers(status(v), "newcomer", d.Ports.HTTPS, "/payments/1")
@@ -328,8 +329,8 @@ func watchedHeaderTrust(t *testing.T) *watched {
 	d.headerTrust("{location: stores/header.jks, type: JKS, password: \"${file:secrets/client-truststore.password}\"}")
 	other := d.newcomer()
 	content := [2]string{
-		trustStoreFile(t, d.password("client-truststore"), d.certificate("ca.crt")),
-		trustStoreFile(t, d.password("client-truststore"), d.certificate("ca.crt"), other),
+		d.trustStoreFile("client-truststore", d.certificate("ca.crt")),
+		d.trustStoreFile("client-truststore", d.certificate("ca.crt"), other),
 	}
 	w := d.watch("stores/header.jks", content, func(v int) bool { return d.vouched(status(v), "loadbalancer", "newcomer") })
 	w.serves = func() bool { return d.vouched(http.StatusOK, "loadbalancer", "gold") }
@@ -344,9 +345,9 @@ func watchedHeaderTrustPEM(t *testing.T) *watched {
 	other := d.newcomer()
 	strangers := ""
 	for i := range 4 {
-		strangers += pemText(newAuthority(t, fmt.Sprint("Stranger ", i)).certificate)
+		strangers += string(testpki.NewCA(t, fmt.Sprint("Stranger ", i)).CertPEM())
 	}
-	content := [2]string{strangers + d.read("ca.crt"), strangers + pemText(other) + d.read("ca.crt")}
+	content := [2]string{strangers + d.read("ca.crt"), strangers + string(testpki.PEM(other)) + d.read("ca.crt")}
 	w := d.watch("stores/header.pem", content, func(v int) bool { return d.vouched(status(v), "loadbalancer", "newcomer") })
 	w.serves = func() bool { return d.vouched(http.StatusOK, "loadbalancer", "gold") }
 	return w
@@ -354,11 +355,11 @@ func watchedHeaderTrustPEM(t *testing.T) *watched {
 
 func watchedBalancerTrust(t *testing.T) *watched {
 	d := newDemo(t, fast...)
-	other := newAuthority(t, "Balancers")
-	other.putClient(d, "newbalancer")
+	other := testpki.NewCA(t, "Balancers")
+	d.putClient(other, "newbalancer")
 	content := [2]string{
-		trustStoreFile(t, d.password("lb-truststore"), d.certificate("clients/loadbalancer.crt")),
-		trustStoreFile(t, d.password("lb-truststore"), d.certificate("clients/loadbalancer.crt"), other.certificate),
+		d.trustStoreFile("lb-truststore", d.certificate("clients/loadbalancer.crt")),
+		d.trustStoreFile("lb-truststore", d.certificate("clients/loadbalancer.crt"), other.Cert),
 	}
 	w := d.watch("stores/lb-truststore.jks", content, func(v int) bool { return d.vouched(status(v), "newbalancer", "gold") })
 	w.serves = func() bool { return d.vouched(http.StatusOK, "loadbalancer", "gold") }
@@ -439,7 +440,7 @@ func watchedJWKS(t *testing.T) *watched {
 func watchedClient(t *testing.T) *watched {
 	d := newDemo(t, fast...)
 	for _, name := range []string{"first", "second"} {
-		d.demoAuthority().putClient(d, name)
+		d.putClient(d.demoCA(), name)
 	}
 	d.edit("sallyport.yaml", "apis:\n", fmt.Sprintf("apis:\n  - {name: extra, version: 2.0.0, context: /extra, security: [mutualssl], upstream: {urls: [\"http://127.0.0.1:%d\"]}, clientCertificates: [{alias: partner, certificate: partners/partner.crt, tier: Gold}]}\n", d.Ports.Backend))
 	d.must(os.Mkdir(d.path("partners"), 0o755))
@@ -522,8 +523,4 @@ func TestChaosKeyAndPassword(t *testing.T) {
 	if p.stdout.contains("another-password") || p.stderr.contains("another-password") {
 		t.Error("a password was shown")
 	}
-}
-
-func pemText(c *x509.Certificate) string {
-	return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: c.Raw}))
 }

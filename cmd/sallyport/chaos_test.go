@@ -1,14 +1,7 @@
 package main_test
 
 import (
-	"bytes"
-	"crypto"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/rsa"
 	"crypto/x509"
-	"crypto/x509/pkix"
 	"encoding/base64"
 	"encoding/json"
 	"encoding/pem"
@@ -21,10 +14,10 @@ import (
 	"strconv"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/golang-jwt/jwt/v5"
-	"github.com/pavlo-v-chernykh/keystore-go/v4"
+
+	"sallyport/internal/testpki"
 )
 
 // thorough tells whether the fault tests run at full length, as `make chaos` does by setting SALLYPORT_CHAOS=full. Their
@@ -155,31 +148,10 @@ func (p *process) stopClean() {
 	}
 }
 
-// An authority issues certificates that the demonstration does not know.
-type authority struct {
-	t           *testing.T
-	certificate *x509.Certificate
-	key         crypto.Signer
-}
-
-func newAuthority(t *testing.T, name string) *authority {
-	t.Helper()
-	key := newKey(t)
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: name}, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(24 * time.Hour),
-		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
-	}
-	return &authority{t, sign(t, template, template, key.Public(), key), key}
-}
-
-// demoAuthority is the demonstration's own.
-func (d *demoFolder) demoAuthority() *authority {
+// demoCA is the demonstration's own.
+func (d *demoFolder) demoCA() *testpki.Identity {
 	d.t.Helper()
-	key, err := x509.ParsePKCS8PrivateKey(d.block("secrets/ca.key"))
-	if err != nil {
-		d.t.Fatal(err)
-	}
-	return &authority{d.t, d.certificate("ca.crt"), key.(crypto.Signer)}
+	return testpki.Load(d.t, []byte(d.read("ca.crt")), []byte(d.read("secrets/ca.key")))
 }
 
 // block is the content of a file with one PEM block.
@@ -201,90 +173,25 @@ func (d *demoFolder) certificate(name string) *x509.Certificate {
 	return certificate
 }
 
-func newKey(t *testing.T) crypto.Signer {
-	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return key
+// putClient makes a client of the CA, with its files beside those of the demonstration's clients.
+func (d *demoFolder) putClient(ca *testpki.Identity, name string) {
+	d.t.Helper()
+	client := ca.Issue(testpki.Leaf{CommonName: name})
+	d.write("clients/"+name+".crt", string(client.CertPEM()))
+	d.write("clients/"+name+".key", string(client.KeyPEM()))
 }
 
-func sign(t *testing.T, template, issuer *x509.Certificate, public crypto.PublicKey, key crypto.Signer) *x509.Certificate {
-	t.Helper()
-	der, err := x509.CreateCertificate(rand.Reader, template, issuer, public, key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	certificate, err := x509.ParseCertificate(der)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return certificate
-}
-
-var serials = big.NewInt(time.Now().UnixNano())
-
-func (a *authority) issue(usage x509.ExtKeyUsage, name string) (*x509.Certificate, crypto.Signer) {
-	a.t.Helper()
-	key := newKey(a.t)
-	serials = new(big.Int).Add(serials, big.NewInt(1))
-	return sign(a.t, &x509.Certificate{
-		SerialNumber: serials, Subject: pkix.Name{CommonName: name}, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(24 * time.Hour),
-		DNSNames: []string{"localhost"}, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, ExtKeyUsage: []x509.ExtKeyUsage{usage},
-	}, a.certificate, key.Public(), a.key), key
-}
-
-// putClient makes a client of the authority, with its files beside those of the demonstration's clients.
-func (a *authority) putClient(d *demoFolder, name string) {
-	a.t.Helper()
-	certificate, key := a.issue(x509.ExtKeyUsageClientAuth, name)
-	der, err := x509.MarshalPKCS8PrivateKey(key)
-	if err != nil {
-		a.t.Fatal(err)
-	}
-	d.write("clients/"+name+".crt", string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: certificate.Raw})))
-	d.write("clients/"+name+".key", string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})))
-}
-
-// keyStoreFile is a JKS file with a new server certificate of the demonstration's authority.
+// keyStoreFile is a JKS file with a new server certificate of the demonstration's CA.
 func (d *demoFolder) keyStoreFile(password string) (content string, serial *big.Int) {
 	d.t.Helper()
-	certificate, key := d.demoAuthority().issue(x509.ExtKeyUsageServerAuth, "localhost")
-	der, err := x509.MarshalPKCS8PrivateKey(key)
-	if err != nil {
-		d.t.Fatal(err)
-	}
-	store := keystore.New()
-	if err := store.SetPrivateKeyEntry("gateway", keystore.PrivateKeyEntry{
-		CreationTime: time.Now(), PrivateKey: der, CertificateChain: []keystore.Certificate{{Type: "X.509", Content: certificate.Raw}},
-	}, []byte(password)); err != nil {
-		d.t.Fatal(err)
-	}
-	return storeText(d.t, store, password), certificate.SerialNumber
+	server := d.demoCA().IssueServer("localhost", "127.0.0.1")
+	return string(server.JKS(password)), server.Cert.SerialNumber
 }
 
-// trustStoreFile is a JKS file that trusts these.
-func trustStoreFile(t *testing.T, password string, certificates ...*x509.Certificate) string {
-	t.Helper()
-	store := keystore.New()
-	for i, c := range certificates {
-		if err := store.SetTrustedCertificateEntry(fmt.Sprint("trusted", i), keystore.TrustedCertificateEntry{
-			CreationTime: time.Now(), Certificate: keystore.Certificate{Type: "X.509", Content: c.Raw},
-		}); err != nil {
-			t.Fatal(err)
-		}
-	}
-	return storeText(t, store, password)
-}
-
-func storeText(t *testing.T, store keystore.KeyStore, password string) string {
-	t.Helper()
-	var out bytes.Buffer
-	if err := store.Store(&out, []byte(password)); err != nil {
-		t.Fatal(err)
-	}
-	return out.String()
+// trustStoreFile is a JKS file that trusts these, and whose password is that of the store named.
+func (d *demoFolder) trustStoreFile(store string, certificates ...*x509.Certificate) string {
+	d.t.Helper()
+	return string(testpki.TrustJKS(d.t, d.password(store), certificates...))
 }
 
 func (d *demoFolder) password(store string) string {
@@ -295,10 +202,7 @@ func (d *demoFolder) password(store string) string {
 // newIssuerKey adds a key to a JWKS, and returns it with a token of the demonstration's issuer that the key signed.
 func newIssuerKey(t *testing.T, jwks, like string) (with, token string) {
 	t.Helper()
-	key, err := rsa.GenerateKey(rand.Reader, 2048)
-	if err != nil {
-		t.Fatal(err)
-	}
+	key := testpki.NewRSA(t, 2048)
 	var set struct {
 		Keys []map[string]any `json:"keys"`
 	}

@@ -9,7 +9,6 @@ import (
 	"crypto/x509"
 	"encoding/base64"
 	"encoding/json"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
@@ -21,6 +20,8 @@ import (
 	"strings"
 	"sync"
 	"testing"
+
+	"sallyport/internal/testpki"
 )
 
 // Of the real clients only Chromium is large; each is a test of its own, and is skipped where it is missing.
@@ -305,7 +306,7 @@ func TestUpstreamKeyStore(t *testing.T) {
 	b.TLS = &tls.Config{ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: roots}
 	b.StartTLS()
 	t.Cleanup(b.Close)
-	d.write("backend-ca.pem", string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: b.Certificate().Raw})))
+	d.write("backend-ca.pem", string(testpki.PEM(b.Certificate())))
 	gold, first := pair("gold")
 	bronze, second := pair("bronze")
 	d.write("stores/own.pem", gold)

@@ -1,7 +1,7 @@
 package main_test
 
 import (
-	"bytes"
+	"crypto/x509"
 	"encoding/pem"
 	"errors"
 	"flag"
@@ -13,8 +13,9 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/pavlo-v-chernykh/keystore-go/v4"
 	"github.com/rogpeppe/go-internal/testscript"
+
+	"sallyport/internal/testpki"
 )
 
 var update = flag.Bool("update", false, "write what the program prints into the scripts that compare it")
@@ -112,13 +113,11 @@ func truststore(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) < 2 {
 		ts.Fatalf("usage: truststore OUT PASSWORD FILE...")
 	}
-	store := keystore.New()
+	var certificates []*x509.Certificate
 	for _, file := range args[2:] {
-		ts.Check(store.SetTrustedCertificateEntry(filepath.Base(file), keystore.TrustedCertificateEntry{
-			Certificate: keystore.Certificate{Type: "X.509", Content: certificateDER(ts, file)},
-		}))
+		certificate, err := x509.ParseCertificate(certificateDER(ts, file))
+		ts.Check(err)
+		certificates = append(certificates, certificate)
 	}
-	var out bytes.Buffer
-	ts.Check(store.Store(&out, []byte(args[1])))
-	ts.Check(os.WriteFile(ts.MkAbs(args[0]), out.Bytes(), 0o600))
+	ts.Check(os.WriteFile(ts.MkAbs(args[0]), testpki.TrustJKS(testpki.Panic, args[1], certificates...), 0o600))
 }
