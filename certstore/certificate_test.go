@@ -14,7 +14,7 @@ import (
 )
 
 func TestParseCertificate(t *testing.T) {
-	cert, second := validCertificate(t), validCertificate(t)
+	cert, second := newCertificate(t), newCertificate(t)
 	key, err := x509.MarshalPKCS8PrivateKey(testpki.NewKey(t))
 	if err != nil {
 		t.Fatal(err)
@@ -77,7 +77,7 @@ func TestParseCertificate(t *testing.T) {
 }
 
 func FuzzParseCertificate(f *testing.F) {
-	cert := validCertificate(f)
+	cert := newCertificate(f)
 	f.Add(cert.Raw)
 	f.Add(toPEM(cert))
 	f.Add(append(toPEM(cert), toPEM(cert)...))
@@ -103,7 +103,7 @@ func FuzzParseCertificate(f *testing.F) {
 func TestParseStoredOfAnyLength(t *testing.T) {
 	seen := make(map[int]bool)
 	for len(seen) < 3 {
-		cert := validCertificate(t) // signatures differ in length
+		cert := newCertificate(t) // signatures differ in length
 		seen[len(cert.Raw)%3] = true
 		for name, form := range storedForms(cert) {
 			if got, err := certstore.ParseStored(form); err != nil || !got.Equal(cert) {
@@ -114,7 +114,7 @@ func TestParseStoredOfAnyLength(t *testing.T) {
 }
 
 func FuzzParseStored(f *testing.F) {
-	cert := validCertificate(f)
+	cert := newCertificate(f)
 	for _, form := range storedForms(cert) {
 		f.Add(form)
 	}

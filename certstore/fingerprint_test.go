@@ -155,7 +155,7 @@ func TestCertificateReplacedInPlace(t *testing.T) {
 	acme := newClient(t, "acme")
 	add(t, s, acme)
 	was := acme.Certificate
-	acme.Certificate = validCertificate(t)
+	acme.Certificate = newCertificate(t)
 	mustExec(t, raw, `UPDATE AM_API_CLIENT_CERTIFICATE SET CERTIFICATE = ?`, toPEM(acme.Certificate))
 	expectRegistered(t, s, acme)
 	next := newClient(t, "next")
