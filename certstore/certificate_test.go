@@ -99,7 +99,7 @@ func FuzzParseCertificate(f *testing.F) {
 	})
 }
 
-// TestParseStoredOfAnyLength reads each form in each length modulo three, of which base64 makes a difference.
+// TestParseStoredOfAnyLength reads each form in all three lengths modulo 3, which base64 pads differently.
 func TestParseStoredOfAnyLength(t *testing.T) {
 	seen := make(map[int]bool)
 	for len(seen) < 3 {
@@ -129,7 +129,7 @@ func FuzzParseStored(f *testing.F) {
 	})
 }
 
-// storedForms are the ways in which a CERTIFICATE column may hold a certificate.
+// storedForms are the encodings in which a CERTIFICATE column may hold a certificate.
 func storedForms(cert *x509.Certificate) map[string][]byte {
 	encode := func(e *base64.Encoding, b []byte) []byte { return []byte(e.EncodeToString(b)) }
 	wrapped := encode(base64.StdEncoding, toPEM(cert))

@@ -49,5 +49,5 @@ func Example() {
 	// <nil>
 }
 
-// uploaded stands for a file with a certificate.
+// uploaded stands for the file that a client sends in.
 func uploaded() []byte { return testpki.SelfSigned(testpki.Panic, testpki.Leaf{}).CertPEM() }

@@ -93,7 +93,7 @@ func TestOpenRefuses(t *testing.T) {
 				t.Errorf("error is %q; want %q", err, test.want)
 			}
 			if strings.Contains(err.Error(), "secret") {
-				t.Errorf("the error tells the password: %v", err)
+				t.Errorf("the error contains the password: %v", err)
 			}
 		})
 	}
@@ -171,7 +171,7 @@ func TestStoredForms(t *testing.T) {
 	}
 }
 
-// TestForeignRows writes what other programs might: what cannot be believed is reported and not admitted.
+// TestForeignRows writes rows as other programs might. Rows that cannot be trusted are reported and not admitted.
 func TestForeignRows(t *testing.T) {
 	path := newFile(t)
 	s := open(t, "sqlite:"+path, certstore.Options{})
@@ -203,7 +203,7 @@ func TestForeignRows(t *testing.T) {
 	insert("first", 100, cert(), "Gold", "PRODUCTION", now, me, nil)
 	insert("second", 101, cert(), "Gold", "PRODUCTION", now, me, nil)
 	insert("nameless", 102, cert(), "Gold", "PRODUCTION", now, me, nil)
-	// Rows that are not ours to see.
+	// Rows of a deployed revision and of another tenant, which the Store does not see.
 	insert("good", apiID, cert(), "Unlimited", "PRODUCTION", "deployed revision", me, nil)
 	insert("good", apiID, cert(), "Unlimited", "PRODUCTION", now, 1, nil)
 
@@ -237,7 +237,7 @@ func TestForeignRows(t *testing.T) {
 		t.Errorf("problems (-want +got):\n%s", diff)
 	}
 
-	// They can be mended or removed.
+	// The rows reported can be repaired or removed.
 	if err := s.Update(t.Context(), orders, "", "damaged", newCertificate(t), "", nil); err != nil {
 		t.Error(err)
 	}
@@ -257,11 +257,11 @@ func TestForeignRows(t *testing.T) {
 	}
 	clients, problems, err = s.List(t.Context())
 	if err != nil || len(clients) != 5 || len(problems) != 3 {
-		t.Errorf("after mending: %d clients, %v, %v", len(clients), problems, err)
+		t.Errorf("after the repair: %d clients, %v, %v", len(clients), problems, err)
 	}
 }
 
-// TestSchemaVersions opens databases that newer programs have migrated.
+// TestSchemaVersions opens databases that newer programs have migrated to versions this one does not know.
 func TestSchemaVersions(t *testing.T) {
 	path := newFile(t)
 	client := newClient(t, "acme")
@@ -274,7 +274,7 @@ func TestSchemaVersions(t *testing.T) {
 	newer := open(t, "sqlite:"+path, certstore.Options{})
 	expectList(t, newer, client)
 	if err := newer.Update(t.Context(), orders, "", "acme", nil, "Silver", nil); err != nil {
-		t.Errorf("what has only been added to must stay usable: %v", err)
+		t.Errorf("a newer version that needs no newer program must stay usable: %v", err)
 	}
 
 	mustExec(t, raw, `INSERT INTO SALLYPORT_SCHEMA (VERSION, NEEDS) VALUES (4, 4)`)
@@ -290,7 +290,7 @@ func TestSchemaVersions(t *testing.T) {
 	}
 }
 
-// TestSchemaShape pins what WSO2's tools expect and what keeps clients apart.
+// TestSchemaShape pins the columns that WSO2's tools expect, and that a client goes with its API.
 func TestSchemaShape(t *testing.T) {
 	path := newFile(t)
 	s := open(t, "sqlite:"+path, certstore.Options{})
@@ -350,7 +350,7 @@ func TestReaderDoesNotWaitForWriter(t *testing.T) {
 	}
 }
 
-// TestLogIsTurnedOnAgain opens a file that a tool for backups has written, which has no write-ahead log.
+// TestLogIsTurnedOnAgain opens a file that a backup tool has written without a write-ahead log.
 func TestLogIsTurnedOnAgain(t *testing.T) {
 	path, backup := newFile(t), newFile(t)
 	s := open(t, "sqlite:"+path, certstore.Options{})

@@ -14,7 +14,7 @@ import (
 	"sallyport/certstore"
 )
 
-// watch runs s.Watch until the test ends and counts the calls.
+// watch runs s.Watch until the test ends and counts the calls of changed.
 func watch(t *testing.T, s *certstore.Store) (calls *atomic.Int64) {
 	t.Helper()
 	calls = new(atomic.Int64)
@@ -51,8 +51,8 @@ func TestWatchSurvives(t *testing.T) {
 	eventually(t, "the change is seen", func() bool { return calls.Load() > 0 })
 }
 
-// TestWatchWaitsAfterAnError pins that a whole period follows a failure, however long that took; that a change by the
-// same Store does not wait for it; and that a success is followed by nothing.
+// TestWatchWaitsAfterAnError pins three things: after a failed call, however long it took, Watch waits a whole period; a
+// change by the same Store is not kept waiting by it; and after a successful call there are no more.
 func TestWatchWaitsAfterAnError(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := open(t, "sqlite::memory:", certstore.Options{})

@@ -16,7 +16,7 @@ var (
 	day  = 24 * time.Hour
 )
 
-// between is a client certificate that is valid from and until days away from noon.
+// between is a client certificate that is valid from and until so many days from noon.
 func between(from, until int) testpki.Leaf {
 	return testpki.Leaf{NotBefore: noon.AddDate(0, 0, from), NotAfter: noon.AddDate(0, 0, until)}
 }
@@ -38,7 +38,7 @@ func certificatesOf(list []*testpki.Identity) []*x509.Certificate {
 	return certs
 }
 
-// TestFromHandshake: what a certificate is worth at a later moment is known without another look at its chain.
+// TestFromHandshake judges a certificate at later moments, for which its chain is not verified again.
 func TestFromHandshake(t *testing.T) {
 	root, other := testpki.NewCA(t, "Root"), testpki.NewCA(t, "Other")
 	inter := root.IssueCA("Intermediate", func(c *x509.Certificate) { c.NotBefore, c.NotAfter = noon.Add(-10*day), noon.Add(5*day) })
@@ -49,7 +49,7 @@ func TestFromHandshake(t *testing.T) {
 		name  string
 		chain []*testpki.Identity
 		trust *keystore.Trust
-		made  time.Time // when the handshake was
+		made  time.Time // of the handshake
 		at    time.Duration
 		good  bool
 	}{
@@ -69,7 +69,7 @@ func TestFromHandshake(t *testing.T) {
 			chain := certificatesOf(c.chain)
 			got := clientcert.FromHandshake(chain, c.trust, c.made)
 			if got.Leaf != chain[0] || got.Fingerprint != sha256.Sum256(chain[0].Raw) {
-				t.Error("it is another certificate")
+				t.Error("got another certificate")
 			}
 			if err := got.Check(noon.Add(c.at)); (err == nil) != c.good {
 				t.Errorf("Check: %v", err)
