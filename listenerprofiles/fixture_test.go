@@ -23,14 +23,14 @@ type party struct {
 	key  crypto.Signer
 }
 
-// issue makes a certificate of cn that by signs, or its own key if by is nil. It serves servers and clients; isCA makes it
-// a CA's.
+// issue makes a certificate that by signs, or that is self-signed if by is nil. It suits servers and clients, and with isCA
+// as a change it is a CA's.
 func issue(t testing.TB, cn string, by *party, change ...func(*x509.Certificate)) *party {
 	t.Helper()
 	return issueFor(t, cn, nil, by, change...)
 }
 
-// issueFor is issue with a key; nil is a new one.
+// issueFor is issue for a given key; nil means a new one.
 func issueFor(t testing.TB, cn string, key crypto.Signer, by *party, change ...func(*x509.Certificate)) *party {
 	t.Helper()
 	leaf := testpki.Leaf{
@@ -64,13 +64,13 @@ func newRSA(t testing.TB) *rsa.PrivateKey {
 	return testpki.NewRSA(t, 2048)
 }
 
-// pem is a key store of type PEM.
+// pem returns a key store of type PEM.
 func (p *party) pem(t testing.TB) []byte {
 	t.Helper()
 	return p.PEM()
 }
 
-// certPEM is a trust store of type PEM.
+// certPEM returns a trust store of type PEM.
 func certPEM(parties ...*party) []byte {
 	var certs []*x509.Certificate
 	for _, p := range parties {

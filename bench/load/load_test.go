@@ -19,7 +19,7 @@ import (
 	"sallyport/internal/testpki"
 )
 
-const moment = 10 * time.Second // far longer than anything here takes
+const moment = 10 * time.Second // a deadline that only a hanging test reaches
 
 func text(s string) http.HandlerFunc {
 	return func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, s) }
@@ -159,7 +159,7 @@ func TestWhatIsWrongIsNoticed(t *testing.T) {
 	}
 }
 
-// raw answers with these bytes and closes.
+// raw answers each connection with these bytes and closes it.
 func raw(s string) http.HandlerFunc {
 	return func(w http.ResponseWriter, _ *http.Request) {
 		c, _, err := http.NewResponseController(w).Hijack()
@@ -194,7 +194,7 @@ func TestEveryFramingIsRead(t *testing.T) {
 	}
 }
 
-// A server that stands still for a while delays every call that was due meanwhile: the generator has to see them all.
+// A server that stalls delays every call that is due meanwhile. The generator has to count each of them.
 func TestOpenLoopCountsFromTheIntendedStart(t *testing.T) {
 	const stall, rate = 400 * time.Millisecond, 500
 	var once sync.Once
@@ -213,8 +213,8 @@ func TestOpenLoopCountsFromTheIntendedStart(t *testing.T) {
 	if r.Calls != rate || r.Errors.Total() > 0 {
 		t.Fatalf("%d calls, want %d: none is dropped; errors %v", r.Calls, rate, r.Errors)
 	}
-	// Of the calls, at least those due in the first half of the stall waited for half of it or longer: a fifth. A closed
-	// loop would have seen two.
+	// Calls due in the first half of the stall, a fifth of all, wait for half of it or longer. A closed loop would have
+	// measured two.
 	if got := r.Latency.Quantile(0.85); got < stall/2-stall/10 {
 		t.Errorf("p85 is %v", got)
 	}

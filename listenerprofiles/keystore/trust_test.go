@@ -1,7 +1,7 @@
 package keystore_test
 
 import (
-	"crypto/dsa" //lint:ignore SA1019 its keys are to be refused
+	"crypto/dsa" //lint:ignore SA1019 the test checks that its keys are refused
 	"crypto/elliptic"
 	"crypto/rsa"
 	"crypto/x509"
@@ -19,12 +19,12 @@ import (
 	"sallyport/listenerprofiles/keystore"
 )
 
-// named is a leaf that says nothing of its usages.
+// named is a leaf without the extension for extended key usages.
 func named(commonName string) testpki.Leaf {
 	return testpki.Leaf{CommonName: commonName, Usages: testpki.NoUsages}
 }
 
-// changed is a leaf like named, but for a change to its template.
+// changed is named with a change to its template.
 func changed(commonName string, change func(*x509.Certificate)) testpki.Leaf {
 	leaf := named(commonName)
 	leaf.Change = change
@@ -43,7 +43,7 @@ func TestVerify(t *testing.T) {
 	root := testpki.NewCA(t, "Root")
 	middle := root.IssueCA("Middle")
 	leaf := middle.Issue(named("client"))
-	listed := testpki.SelfSigned(t, named("listed")) // self-signed, itself in the store
+	listed := testpki.SelfSigned(t, named("listed")) // self-signed, and an entry of the store itself
 	unknownUsage := testpki.SelfSigned(t, changed("unknown usage", func(c *x509.Certificate) { c.UnknownExtKeyUsage = []asn1.ObjectIdentifier{{1, 2, 3, 4}} }))
 	usage := func(list ...x509.ExtKeyUsage) testpki.Leaf { return testpki.Leaf{CommonName: "usage", Usages: list} }
 	listedServer := testpki.SelfSigned(t, usage(x509.ExtKeyUsageServerAuth))
@@ -150,7 +150,7 @@ func TestVerify(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			trust, err := keystore.NewTrust(trust.Certificates()) // of its own: some chains differ in what was parsed alone
+			trust, err := keystore.NewTrust(trust.Certificates()) // for each chain, since it remembers chains by their bytes, and some differ only in the parsed fields
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -224,7 +224,7 @@ func TestValidity(t *testing.T) {
 	}
 }
 
-// The system's roots are no part of a trust store, whatever it holds.
+// The system's roots are never trusted, whatever the trust store holds.
 func TestSystemRootsAreNotTrusted(t *testing.T) {
 	system := testpki.NewCA(t, "System")
 	file := filepath.Join(t.TempDir(), "roots.pem")

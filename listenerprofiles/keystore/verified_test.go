@@ -9,7 +9,7 @@ import (
 	"sallyport/listenerprofiles/keystore"
 )
 
-// verified is a trust in a root, and a chain of leaf and intermediate that it has verified.
+// verified returns a trust store with one root, and a chain of leaf and intermediate that it has verified.
 func verified(t testing.TB) (*keystore.Trust, []*x509.Certificate) {
 	t.Helper()
 	root := testpki.NewCA(t, "root")
@@ -25,7 +25,8 @@ func verified(t testing.TB) (*keystore.Trust, []*x509.Certificate) {
 	return trust, chain
 }
 
-// TestVerifiedChains: that a chain was good once is good for exactly that chain, and while all of it is valid.
+// TestVerifiedChains checks that a remembered verification counts for exactly that chain, and while every certificate of
+// it is valid.
 func TestVerifiedChains(t *testing.T) {
 	trust, chain := verified(t)
 	first, _ := trust.Verify(chain, now)
@@ -56,7 +57,7 @@ func TestVerifiedChains(t *testing.T) {
 	}
 }
 
-// BenchmarkVerify is a chain that was verified before.
+// BenchmarkVerify measures a chain that was verified before.
 func BenchmarkVerify(b *testing.B) {
 	trust, chain := verified(b)
 	b.ReportAllocs()

@@ -231,7 +231,7 @@ func TestCertificateFile(t *testing.T) {
 	}
 }
 
-// edVerifier knows one Ed25519 key from a file.
+// edVerifier returns a verifier with one Ed25519 key from a file.
 func edVerifier(t testing.TB, now *clock) *token.Verifier {
 	t.Helper()
 	return newVerifier(t, token.Config{
