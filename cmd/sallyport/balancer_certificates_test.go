@@ -21,21 +21,21 @@ import (
 	"sallyport/internal/testpki"
 )
 
-// A specimen is a client's certificate and what it has to be taken for, whichever door it comes in by.
+// A specimen is a client certificate and its expected outcome, which is the same in a handshake and in a header.
 type specimen struct {
-	name       string // also its alias, where it is registered
+	name       string // also its alias if it is registered
 	der        []byte
 	key        crypto.Signer
 	chain      []*x509.Certificate // sent along in a handshake
 	registered bool
 	good       bool
-	breaks     bool // whoever ends the TLS may refuse it there
-	proofless  bool // its key is another's: only a handshake can tell, so it is not tried in headers
-	haproxy    bool // HAProxy 2.6 ends the handshake, its "ignore-err all" notwithstanding
-	big        bool // a load balancer may not be able to write it into a header
+	breaks     bool // whatever terminates TLS may refuse the handshake
+	proofless  bool // the key is not the certificate's, which only a handshake can notice: not tried in headers
+	haproxy    bool // HAProxy 2.6 ends the handshake despite its "ignore-err all"
+	big        bool // perhaps too long for a load balancer to write into a header
 }
 
-// An oddKey has a public key for which nobody has the private one.
+// An oddKey has a public key without the private one.
 type oddKey struct{ public crypto.PublicKey }
 
 func (k oddKey) Public() crypto.PublicKey { return k.public }
@@ -44,7 +44,7 @@ func (k oddKey) Sign(io.Reader, []byte, crypto.SignerOpts) ([]byte, error) {
 	return make([]byte, 256), nil
 }
 
-// groupC is the certificates of the catalogue's group C, and the entries of the trust store that they are judged by.
+// groupC returns the certificates of group C of the security catalogue, and the entries of the trust store for them.
 func groupC(d *demoFolder) (list []specimen, entries []*x509.Certificate) {
 	t := d.t
 	root := testpki.NewCA(t, "C Root")
@@ -76,7 +76,7 @@ func groupC(d *demoFolder) (list []specimen, entries []*x509.Certificate) {
 	add("good", root, true, true)
 	add("good-issuer", entry, true, true)
 
-	// 28 to 31: names, serial numbers and keys are no identity.
+	// 28 to 31: names, serial numbers and keys do not identify a client.
 	goldIdentity := testpki.Load(t, []byte(d.read("clients/gold.crt")), []byte(d.read("clients/gold.key")))
 	gold := goldIdentity.Cert
 	same := func(c *x509.Certificate) { c.RawSubject, c.SerialNumber = gold.RawSubject, gold.SerialNumber }
@@ -139,7 +139,7 @@ func groupC(d *demoFolder) (list []specimen, entries []*x509.Certificate) {
 		c.EmailAddresses, c.URIs = []string{"a@fine.test"}, []*url.URL{{Scheme: "https", Host: "fine.test"}}
 	})
 
-	// 37: names that break lines, lists and comparisons. A stranger under such a name is nobody; a client is itself.
+	// 37: names that break lines, lists and comparisons. Under each there is a registered client and a stranger.
 	for i, cn := range []string{"gold\x00.evil", "gold,O=x", `go"ld`, "gold\r\nX-Sallyport-Client: gold", "go_ld", "\u202edlog", "gold; DROP TABLE", "%67old", strings.Repeat("n", 8<<10)} {
 		subject := func(c *x509.Certificate) { c.Subject = pkix.Name{CommonName: cn} }
 		add(fmt.Sprintf("37-odd-name-%d", i), root, true, true, subject).big = len(cn) > 1000
@@ -171,7 +171,7 @@ func groupC(d *demoFolder) (list []specimen, entries []*x509.Certificate) {
 	sha1 := add("40-sha1", root, true, false, func(c *x509.Certificate) { c.SignatureAlgorithm = x509.ECDSAWithSHA1 })
 	sha1.breaks = true
 
-	// 41: what is no certificate, or a broken one. None of them can be registered.
+	// 41: malformed certificates, none of which can be registered.
 	malformed := func(name string, der []byte) {
 		list = append(list, specimen{name: name, der: der, key: testpki.NewKey(t), breaks: true, big: len(der) > 8<<10})
 	}
@@ -205,16 +205,16 @@ func groupC(d *demoFolder) (list []specimen, entries []*x509.Certificate) {
 	return list, []*x509.Certificate{root.Cert, entry.Cert, leaf.Cert, noSign.Cert, ended.Cert, narrow.Cert, without.Cert}
 }
 
-// writeTrustStore makes the demonstration trust these besides its own CA.
+// writeTrustStore makes the demonstration trust these entries besides its own CA.
 func (d *demoFolder) writeTrustStore(entries []*x509.Certificate) {
 	d.t.Helper()
 	trusted := append([]*x509.Certificate{d.certificate("ca.crt")}, entries...)
 	d.write("stores/client-truststore.jks", d.trustStoreFile("client-truststore", trusted...))
 }
 
-// TestBothDoorsDecideAlike sends each certificate of the catalogue's group C by the handshake, in a header, behind NGINX
-// and behind HAProxy: the decision is the same, and the backend's count agrees. Whoever ends the TLS may refuse there what
-// isn't good; nobody admits more. Held: security C 28–31, 33–42, D 59.
+// TestBothDoorsDecideAlike presents each certificate of group C in a handshake, in a header, through NGINX and through
+// HAProxy. The decision is the same, and the backend's count of calls agrees. What terminates TLS may refuse a bad
+// certificate earlier; nothing admits one. Held: security C 28–31, 33–42, D 59.
 func TestBothDoorsDecideAlike(t *testing.T) {
 	d := newDemo(t)
 	list, entries := groupC(d)
@@ -278,8 +278,8 @@ func TestBothDoorsDecideAlike(t *testing.T) {
 	p.stop()
 }
 
-// verdict is what becomes of a call: the alias of the certificate that it was admitted by, "token", the code of a refusal,
-// or "broken" if there was no answer.
+// verdict makes a call and returns its outcome: the alias of the certificate that admitted it, "token", the code of a
+// refusal, or "broken" if there was no answer.
 func (d door) verdict(t *testing.T, path string, headers ...string) string {
 	t.Helper()
 	r, err := d.call(path, headers...)

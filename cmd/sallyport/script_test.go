@@ -20,13 +20,13 @@ import (
 
 var update = flag.Bool("update", false, "write what the program prints into the scripts that compare it")
 
-// TestScripts runs testdata/script, which is a manual by example, too. Each script begins in a quickstart's folder of its
-// own. Beside testscript's commands there are:
+// TestScripts runs testdata/script, which is also a manual by example. Each script starts in its own copy of a quickstart
+// folder. Besides testscript's commands there are:
 //
 //	exits CODE COMMAND ARG...      runs a command that ends with that code, and shows no secret of the folder
 //	edit FILE OLD NEW              replaces the first OLD; \n stands for a new line
 //	der FILE OUT                   turns a PEM certificate into DER
-//	truststore OUT PASSWORD FILE...  makes a JKS trust store of certificates, perhaps of none
+//	truststore OUT PASSWORD FILE...  makes a JKS trust store of any number of certificates
 func TestScripts(t *testing.T) {
 	from, err := template()
 	if err != nil {
