@@ -20,7 +20,6 @@ var (
 	newClient  = certstoretest.NewClient
 	open       = certstoretest.Open
 	add        = certstoretest.Add
-	list       = certstoretest.List
 	expectList = certstoretest.ExpectList
 	expectSame = certstoretest.ExpectSame
 	startWatch = certstoretest.StartWatch
