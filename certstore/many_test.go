@@ -11,8 +11,8 @@ import (
 	"sallyport/certstore"
 )
 
-// TestManyClients fills one API. The bound is ten times what it takes; reading all certificates of the API for each new
-// one takes thirty times as long.
+// TestManyClients registers 2000 clients for one API. The deadline is ten times what that takes; reading every certificate
+// of the API for each new one would take thirty times as long.
 func TestManyClients(t *testing.T) {
 	clients := make([]certstore.Client, 2000)
 	for i := range clients {

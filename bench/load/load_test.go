@@ -15,9 +15,11 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"sallyport/internal/testpki"
 )
 
-const moment = 10 * time.Second // far longer than anything here takes
+const moment = 10 * time.Second // a deadline that only a hanging test reaches
 
 func text(s string) http.HandlerFunc {
 	return func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, s) }
@@ -84,7 +86,7 @@ func TestEveryWorkloadMakesTheCallsThatItSays(t *testing.T) {
 			began, ended := 0, 0
 			c := tt.Config
 			c.URL, c.TLS, c.Duration, c.Warmup = s.URL+"/x", config, 500*time.Millisecond, 50*time.Millisecond
-			c.Identities = []tls.Certificate{pair(t), pair(t)}
+			c.Identities = []tls.Certificate{testpki.SelfSigned(t, testpki.Leaf{}).TLS(), testpki.SelfSigned(t, testpki.Leaf{}).TLS()}
 			c.Headers = []Header{{"X-Turn", "one"}, {"X-Turn", "two"}}
 			c.Want.Body = []byte("hello over HTTP/" + tt.proto)
 			c.Began, c.Ended = func() { began++ }, func() { ended++ }
@@ -157,7 +159,7 @@ func TestWhatIsWrongIsNoticed(t *testing.T) {
 	}
 }
 
-// raw answers with these bytes and closes.
+// raw answers each connection with these bytes and closes it.
 func raw(s string) http.HandlerFunc {
 	return func(w http.ResponseWriter, _ *http.Request) {
 		c, _, err := http.NewResponseController(w).Hijack()
@@ -192,7 +194,7 @@ func TestEveryFramingIsRead(t *testing.T) {
 	}
 }
 
-// A server that stands still for a while delays every call that was due meanwhile: the generator has to see them all.
+// A server that stalls delays every call that is due meanwhile. The generator has to count each of them.
 func TestOpenLoopCountsFromTheIntendedStart(t *testing.T) {
 	const stall, rate = 400 * time.Millisecond, 500
 	var once sync.Once
@@ -211,8 +213,8 @@ func TestOpenLoopCountsFromTheIntendedStart(t *testing.T) {
 	if r.Calls != rate || r.Errors.Total() > 0 {
 		t.Fatalf("%d calls, want %d: none is dropped; errors %v", r.Calls, rate, r.Errors)
 	}
-	// Of the calls, at least those due in the first half of the stall waited for half of it or longer: a fifth. A closed
-	// loop would have seen two.
+	// Calls due in the first half of the stall, a fifth of all, wait for half of it or longer. A closed loop would have
+	// measured two.
 	if got := r.Latency.Quantile(0.85); got < stall/2-stall/10 {
 		t.Errorf("p85 is %v", got)
 	}

@@ -8,7 +8,7 @@ import (
 	"sallyport/gateway/clientcert"
 )
 
-// TestAllocDoorSeenBefore: a header that was read before takes no memory.
+// TestAllocDoorSeenBefore checks that reading a remembered header allocates nothing.
 func TestAllocDoorSeenBefore(t *testing.T) {
 	door, r, registered := seenBefore(t)
 	var request clientcert.Headers = r
