@@ -17,9 +17,12 @@ import (
 
 // CPU is what the process and its descendants have used so far, user and system, by the kernel's clock of each process:
 // the figures of /proc/PID/stat, to the nanosecond.
-func (p *Process) CPU() (time.Duration, error) {
+func (p *Process) CPU() (time.Duration, error) { return familyCPU(p.ID()) }
+
+// familyCPU is what a process and its descendants have used so far.
+func familyCPU(root int) (time.Duration, error) {
 	var sum time.Duration
-	for _, pid := range family(p.ID()) {
+	for _, pid := range family(root) {
 		d, err := cpu(pid)
 		if err != nil {
 			return 0, fmt.Errorf("CPU of process %d: %w", pid, err)
