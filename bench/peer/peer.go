@@ -83,22 +83,41 @@ func (k Kind) Locate(path string) (Program, error) {
 	return Program{}, fmt.Errorf("%s: %w", k.program, exec.ErrNotFound)
 }
 
+// Sallyport reports whether the kind is Sallyport or another build of it: only these check tokens and have Metrics.
+func (k Kind) Sallyport() bool { return k.program == sallyport.program }
+
 // Version is what the program says of its version.
 func (p Program) Version() string {
-	out, err := exec.Command(p.Path, p.version...).CombinedOutput()
+	version, err := p.AskVersion()
 	if err != nil {
 		return "unknown"
 	}
+	return version
+}
+
+// AskVersion is Version, or an error if the program doesn't run or turns out not to be Sallyport where it should.
+func (p Program) AskVersion() (string, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	out, err := exec.CommandContext(ctx, p.Path, p.version...).CombinedOutput()
+	out = bytes.TrimSpace(out)
+	if err != nil {
+		return "", fmt.Errorf("%s %s: %w: %.200q", p.Path, strings.Join(p.version, " "), err, out)
+	}
 	line, _, _ := strings.Cut(string(out), "\n")
 	if p.first == "" {
-		return strings.TrimSpace(strings.TrimPrefix(line, p.Name))
+		version, ok := strings.CutPrefix(line, p.program+" ")
+		if p.Sallyport() && !ok {
+			return "", fmt.Errorf("%s %s: no version of %s: %.200q", p.Path, strings.Join(p.version, " "), p.program, out)
+		}
+		return strings.TrimSpace(version), nil
 	}
 	_, after, _ := strings.Cut(line, p.first)
 	words := strings.Fields(after)
 	if len(words) == 0 {
-		return strings.TrimSpace(line)
+		return strings.TrimSpace(line), nil
 	}
-	return words[0]
+	return words[0], nil
 }
 
 // Configure writes the configuration into the site's folder and has the program check it.

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -40,7 +41,7 @@ func run(m *testing.M) int {
 func locate(t *testing.T, k Kind) Program {
 	t.Helper()
 	path := ""
-	if k.Name == sallyport.Name {
+	if k.Sallyport() {
 		path = filepath.Join(built, "sallyport")
 	}
 	p, err := k.Locate(path)
@@ -73,7 +74,7 @@ func serveBackend(t *testing.T) string {
 
 // Every program that is here takes its configuration and answers all that the scenarios call.
 func TestTheRealProgramsServe(t *testing.T) {
-	for _, k := range Kinds {
+	for _, k := range append(slices.Clone(Kinds), Baseline) {
 		for _, accessLog := range []bool{false, true} {
 			t.Run(k.Name+map[bool]string{true: " with access log"}[accessLog], func(t *testing.T) {
 				p := locate(t, k)
@@ -120,6 +121,12 @@ func TestTheRealProgramsServe(t *testing.T) {
 				if status, _, err := load.Probe(context.Background(), bare); err == nil && status == 200 {
 					t.Error("a call without a certificate is answered")
 				}
+				if k.Sallyport() {
+					values, err := g.Metrics(context.Background(), "sallyport_calls_total", "go_memstats_mallocs_total")
+					if err != nil || values[0] != 5 || values[1] == 0 {
+						t.Errorf("metrics: %v, %v; five calls were answered", values, err)
+					}
+				}
 				if err := g.Stop(); err != nil {
 					t.Error(err)
 				}
@@ -156,6 +163,35 @@ func TestABadConfigurationIsTold(t *testing.T) {
 				t.Errorf("%v", err)
 			}
 		})
+	}
+}
+
+func TestAskVersion(t *testing.T) {
+	folder := t.TempDir()
+	script := func(name, text string) string {
+		file := filepath.Join(folder, name)
+		if err := os.WriteFile(file, []byte("#!/bin/sh\n"+text+"\n"), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		return file
+	}
+	for path, want := range map[string]string{
+		filepath.Join(built, "sallyport"):        "",
+		script("other", "echo other 1.0"):        "no version of sallyport",
+		script("silent", ":"):                    "no version of sallyport",
+		script("failing", "echo no >&2; exit 3"): "exit status 3: \"no\"",
+	} {
+		p, err := Baseline.Locate(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		version, err := p.AskVersion()
+		switch {
+		case want == "" && (err != nil || version == "" || version != p.Version()):
+			t.Errorf("%s: %q, %v", path, version, err)
+		case want != "" && (err == nil || !strings.Contains(err.Error(), want) || p.Version() != "unknown"):
+			t.Errorf("%s: %q, %v, want %q", path, version, err, want)
+		}
 	}
 }
 

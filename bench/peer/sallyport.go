@@ -13,6 +13,14 @@ const (
 	Tier = "Bench"       // a limit that never bites
 )
 
+// Baseline is another build of Sallyport, configured as Sallyport is. No search finds it: Locate takes its path.
+var Baseline = another(sallyport, "baseline", "Baseline")
+
+func another(k Kind, name, title string) Kind {
+	k.Name, k.Title = name, title
+	return k
+}
+
 var sallyport = Kind{
 	Name: "sallyport", Title: "Sallyport", program: "sallyport",
 	version: []string{"version"},

@@ -2,7 +2,6 @@
 package trial
 
 import (
-	"bufio"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -12,8 +11,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strconv"
-	"strings"
 	"syscall"
 	"time"
 
@@ -146,26 +143,13 @@ const (
 	reloads    = `sallyport_reloads_total{what="profiles of listener https"}`
 )
 
-// metric reads one of Sallyport's metrics; 0 if it isn't there yet.
+// metric reads one of Sallyport's metrics; one that isn't there yet is 0.
 func (b *bed) metric(ctx context.Context, name string) (float64, error) {
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
-	defer cancel()
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+b.gateway.Status+"/metrics", nil)
+	values, err := b.gateway.Metrics(ctx, name)
 	if err != nil {
 		return 0, err
 	}
-	answer, err := http.DefaultClient.Do(request)
-	if err != nil {
-		return 0, fmt.Errorf("metrics: %w", err)
-	}
-	defer answer.Body.Close()
-	lines := bufio.NewScanner(answer.Body)
-	for lines.Scan() {
-		if value, ok := strings.CutPrefix(lines.Text(), name+" "); ok {
-			return strconv.ParseFloat(value, 64)
-		}
-	}
-	return 0, lines.Err()
+	return values[0], nil
 }
 
 // await polls until f holds.
