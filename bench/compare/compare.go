@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"sallyport/bench/histogram"
@@ -18,7 +19,7 @@ import (
 
 // Options say what to compare. Programs, Scenarios, Folder and Backend are needed.
 type Options struct {
-	Programs  []peer.Program // Sallyport first
+	Programs  []peer.Program // Sallyport first, then its baseline, if there is one
 	Scenarios []Scenario
 	Rounds    int           // 0: 9
 	Duration  time.Duration // of a measurement; 0: 5 s
@@ -123,13 +124,21 @@ type contestant struct {
 	name    string
 }
 
+// contestants are the programs, and Sallyport once more without what only it is asked for. Sallyport and its baseline
+// come first.
 func contestants(s Scenario, programs []peer.Program) []contestant {
 	var list []contestant
+	builds := 0 // of Sallyport
 	for i, p := range programs {
-		list = append(list, contestant{i, i == 0, p.Title, p.Name})
-		if i == 0 && s.own != nil {
-			list = append(list, contestant{i, false, p.Title + ", by certificate", p.Name + "-certificate"})
+		list = append(list, contestant{program: i, own: p.Sallyport(), title: p.Title, name: p.Name})
+		if p.Sallyport() {
+			builds++
 		}
+	}
+	if s.own != nil {
+		first := list[0]
+		first.own, first.title, first.name = false, first.title+", by certificate", first.name+"-certificate"
+		list = slices.Insert(list, builds, first)
 	}
 	return list
 }
@@ -146,6 +155,13 @@ func (r *run) scenario(ctx context.Context, s Scenario) (err error) {
 	}()
 	for i, p := range r.Programs {
 		if gateways[i], err = r.start(ctx, p, s.Name); err != nil {
+			return err
+		}
+	}
+
+	readings := make([]float64, len(gateways))
+	for i, g := range gateways {
+		if readings[i], err = readingCost(ctx, g); err != nil {
 			return err
 		}
 	}
@@ -170,7 +186,15 @@ func (r *run) scenario(ctx context.Context, s Scenario) (err error) {
 			i := (round + k) % len(list) // who comes first changes
 			c := &result.Contestants[i]
 			label := fmt.Sprintf("%s  round %d/%d  %s", s.Name, round+1, r.Rounds, c.Title)
-			if c.Rounds[round], err = r.measure(ctx, label, gateways[list[i].program], configs[i], latencies[i]); err != nil {
+			m := measurement{
+				run:     r,
+				label:   label,
+				gateway: gateways[list[i].program],
+				load:    configs[i],
+				reading: readings[list[i].program],
+				all:     latencies[i],
+			}
+			if c.Rounds[round], err = m.measure(ctx); err != nil {
 				return fmt.Errorf("%s: %w", c.Title, err)
 			}
 			if e := c.Rounds[round].Errors; len(e) > 0 {
@@ -215,42 +239,12 @@ func check(ctx context.Context, c load.Config) error {
 	return nil
 }
 
-// measure is one measurement.
-func (r *run) measure(ctx context.Context, label string, g *peer.Gateway, c load.Config, all *histogram.Histogram) (Round, error) {
-	var before, after, own time.Duration
-	var memory int64
-	var problems error
-	read := func(to *time.Duration) {
-		var err error
-		*to, err = g.CPU()
-		problems = errors.Join(problems, err)
+// sleep ends early if ctx does.
+func sleep(ctx context.Context, d time.Duration) {
+	select {
+	case <-ctx.Done():
+	case <-time.After(d):
 	}
-	c.Began = func() { own = process.OwnCPU(); read(&before) }
-	c.Ended = func() {
-		read(&after)
-		own = process.OwnCPU() - own
-		var err error
-		memory, err = g.Memory()
-		problems = errors.Join(problems, err)
-	}
-	c.Progress = func(p load.Progress) {
-		r.Progress.Pass("%s  %s  %.0f calls/s  about %v left in all", label, p.Phase, p.PerSec, (time.Duration(r.left) * r.each).Round(time.Second))
-	}
-	result, err := load.Run(ctx, c)
-	if err = errors.Join(err, problems); err != nil {
-		return Round{}, err
-	}
-	all.Add(result.Latency)
-	q := result.Latency.Quantiles(0.5, 0.99, 0.999)
-	seconds := result.Elapsed.Seconds()
-	round := Round{
-		Calls: result.Calls, Rate: result.PerSecond(), P50: ms(q[0]), P99: ms(q[1]), P999: ms(q[2]), Memory: float64(memory) / (1 << 20),
-		Busy: (after - before).Seconds() / seconds, Load: own.Seconds() / seconds, Errors: result.Errors,
-	}
-	if result.Calls > 0 {
-		round.CPU = float64((after - before).Nanoseconds()) / 1000 / float64(result.Calls)
-	}
-	return round, nil
 }
 
 func ms(d time.Duration) float64 { return d.Seconds() * 1000 }

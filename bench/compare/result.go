@@ -52,14 +52,16 @@ type Contestant struct {
 	Title  string  `json:"title"`
 	Rounds []Round `json:"rounds"`
 
-	CPU    Spread  `json:"cpuMicrosecondsPerCall"`
-	Rate   Spread  `json:"callsPerSecond"`
-	P50    Spread  `json:"p50Milliseconds"`
-	P99    Spread  `json:"p99Milliseconds"`
-	P999   Spread  `json:"p999Milliseconds"`
-	Memory Spread  `json:"memoryMiB"`
-	Busy   Spread  `json:"gatewayCoresBusy"` // CPU of the gateway a second
-	Curve  []Point `json:"latencyCurve"`     // of all rounds together
+	CPU    Spread `json:"cpuMicrosecondsPerCall"`
+	Rate   Spread `json:"callsPerSecond"`
+	P50    Spread `json:"p50Milliseconds"`
+	P99    Spread `json:"p99Milliseconds"`
+	P999   Spread `json:"p999Milliseconds"`
+	Memory Spread `json:"memoryMiB"`
+	Busy   Spread `json:"gatewayCoresBusy"` // CPU of the gateway a second
+	// Objects is nil for gateways that don't tell.
+	Objects *Spread `json:"objectsAllocatedPerCall,omitempty"`
+	Curve   []Point `json:"latencyCurve"` // of all rounds together
 }
 
 // A Round is one measurement.
@@ -74,6 +76,8 @@ type Round struct {
 	Busy   float64     `json:"gatewayCoresBusy"`
 	Load   float64     `json:"generatorCoresBusy"`
 	Errors load.Errors `json:"errors,omitempty"`
+
+	Objects *float64 `json:"objectsAllocatedPerCall,omitempty"` // nil: the gateway doesn't tell
 }
 
 // A Point says that a share of calls took no longer.
@@ -120,6 +124,21 @@ func p999(r Round) float64     { return r.P999 }
 func inMemory(r Round) float64 { return r.Memory }
 func busy(r Round) float64     { return r.Busy }
 
+// objects sums up what rounds tell of allocations; nil if none does.
+func objects(rounds []Round) *Spread {
+	var told []float64
+	for _, r := range rounds {
+		if r.Objects != nil {
+			told = append(told, *r.Objects)
+		}
+	}
+	if told == nil {
+		return nil
+	}
+	s := spread(told)
+	return &s
+}
+
 // sumUp fills in what follows from the rounds.
 func (s *ScenarioResult) sumUp() {
 	for i := range s.Contestants {
@@ -127,9 +146,18 @@ func (s *ScenarioResult) sumUp() {
 		for _, f := range []struct {
 			to *Spread
 			of func(Round) float64
-		}{{&c.CPU, cpu}, {&c.Rate, rate}, {&c.P50, p50}, {&c.P99, p99}, {&c.P999, p999}, {&c.Memory, inMemory}, {&c.Busy, busy}} {
+		}{
+			{&c.CPU, cpu},
+			{&c.Rate, rate},
+			{&c.P50, p50},
+			{&c.P99, p99},
+			{&c.P999, p999},
+			{&c.Memory, inMemory},
+			{&c.Busy, busy},
+		} {
 			*f.to = spread(c.column(f.of))
 		}
+		c.Objects = objects(c.Rounds)
 	}
 	first := &s.Contestants[0]
 	for i := 1; i < len(s.Contestants); i++ {

@@ -55,6 +55,7 @@ type Config struct {
 	Want        Want
 
 	Progress func(Progress) // called about once a second; nil: nobody
+	Warming  func()         // called when the connections are made and the warm-up begins; nil: nobody
 	Began    func()         // called when the calls that count begin; nil: nobody
 	Ended    func()         // called when they have begun; nil: nobody
 }
@@ -216,6 +217,7 @@ func (r *run) run(ctx context.Context, t *target) (*Result, error) {
 	}
 
 	r.enter("warming up")
+	call(r.Warming)
 	sleep(ctx, first+r.Warmup-r.now())
 	r.enter("measuring")
 	begin := r.now()

@@ -81,16 +81,16 @@ func TestEveryWorkloadMakesTheCallsThatItSays(t *testing.T) {
 			connections.Store(0)
 			identities.Clear()
 			fields.Clear()
-			began, ended := 0, 0
+			warming, began, ended := 0, 0, 0
 			c := tt.Config
 			c.URL, c.TLS, c.Duration, c.Warmup = s.URL+"/x", config, 500*time.Millisecond, 50*time.Millisecond
 			c.Identities = []tls.Certificate{pair(t), pair(t)}
 			c.Headers = []Header{{"X-Turn", "one"}, {"X-Turn", "two"}}
 			c.Want.Body = []byte("hello over HTTP/" + tt.proto)
-			c.Began, c.Ended = func() { began++ }, func() { ended++ }
+			c.Warming, c.Began, c.Ended = func() { warming++ }, func() { began += warming }, func() { ended += began }
 			r := mustRun(t, c)
-			if r.Calls == 0 || r.Errors.Total() > 0 || began != 1 || ended != 1 {
-				t.Fatalf("%d calls, %v, began %d, ended %d", r.Calls, r.Errors, began, ended)
+			if r.Calls == 0 || r.Errors.Total() > 0 || warming != 1 || began != 1 || ended != 1 {
+				t.Fatalf("%d calls, %v, warming %d, began %d, ended %d", r.Calls, r.Errors, warming, began, ended)
 			}
 			if got := calls.Load(); got < int64(r.Calls) || r.Bytes < r.Calls*uint64(len(c.Want.Body)) {
 				t.Errorf("%d calls came, %d are told, of %d bytes", got, r.Calls, r.Bytes)

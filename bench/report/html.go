@@ -49,9 +49,13 @@ type fact struct{ Name, Text string }
 // HTML writes a comparison as one page that needs nothing else: no scripts, no fonts, no pictures from outside.
 func HTML(out io.Writer, c *compare.Comparison) error {
 	v := view{
-		Title: title(c), Style: template.CSS(drawingStyle + pageStyle), Errors: c.Errors(), Facts: facts(c),
-		Subtitle: fmt.Sprintf("%s · %s · median of %d interleaved rounds", c.Date.Format("2 January 2006"), c.Machine.CPU, c.Settings.Rounds),
-		Legend:   picture(legend(c), "Colours of the gateways"),
+		Title: title(c),
+		Subtitle: fmt.Sprintf("%s · %s · median of %d interleaved rounds",
+			c.Date.Format("2 January 2006"), c.Machine.CPU, c.Settings.Rounds),
+		Style:  template.CSS(drawingStyle + pageStyle),
+		Errors: c.Errors(),
+		Legend: picture(legend(c), "Colours of the gateways"),
+		Facts:  facts(c),
 	}
 	for _, s := range c.Scenarios {
 		if len(s.Ratios) > 0 && v.Ratios == "" {
@@ -98,7 +102,8 @@ func rows(s compare.ScenarioResult) []row {
 		}
 		list = append(list, row{p.Title, i == 0, []string{
 			figure(p.CPU.Median), quartiles(p.CPU), ratio, spread, thousands(p.Rate.Median),
-			figure(p.P50.Median), figure(p.P99.Median), tail, figure(p.P999.Median), fmt.Sprintf("%.0f", p.Memory.Median), fmt.Sprintf("%.2f", p.Busy.Median),
+			figure(p.P50.Median), figure(p.P99.Median), tail, figure(p.P999.Median),
+			fmt.Sprintf("%.0f", p.Memory.Median), objects(p), fmt.Sprintf("%.2f", p.Busy.Median),
 		}})
 	}
 	return list

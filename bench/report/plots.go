@@ -11,7 +11,7 @@ import (
 // color is the class of a contestant's colour, the same in all plots.
 func color(name string) string {
 	switch name {
-	case "sallyport", "nginx", "haproxy", "caddy":
+	case "sallyport", "baseline", "nginx", "haproxy", "caddy":
 		return name
 	}
 	return "variant"

@@ -7,6 +7,7 @@ import (
 	"flag"
 	"io"
 	"os"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -28,51 +29,99 @@ func example(hostile bool) *compare.Comparison {
 	spread := func(f float64) compare.Spread { return compare.Spread{Q1: f * 0.9, Median: f, Q3: f * 1.2} }
 	contestant := func(name, title string, f float64) compare.Contestant {
 		return compare.Contestant{
-			Name: name, Title: title, CPU: spread(f), Rate: spread(1e6 / f), P50: spread(f / 10), P99: spread(f / 5), P999: spread(f / 2),
-			Memory: spread(30), Busy: spread(0.9), Curve: []compare.Point{{Share: 0, Milliseconds: f / 30}, {Share: 0.5, Milliseconds: f / 10}, {Share: 0.9999, Milliseconds: f}},
+			Name:   name,
+			Title:  title,
+			CPU:    spread(f),
+			Rate:   spread(1e6 / f),
+			P50:    spread(f / 10),
+			P99:    spread(f / 5),
+			P999:   spread(f / 2),
+			Memory: spread(30),
+			Busy:   spread(0.9),
+			Curve: []compare.Point{
+				{Share: 0, Milliseconds: f / 30},
+				{Share: 0.5, Milliseconds: f / 10},
+				{Share: 0.9999, Milliseconds: f},
+			},
 			Rounds: []compare.Round{{}, {Errors: load.Errors{"timeout": {Count: 1}}}},
 		}
+	}
+	sallyport := func(name, title string, f float64) compare.Contestant {
+		c, objects := contestant(name, title, f), spread(f/10)
+		c.Objects = &objects
+		return c
 	}
 	ratio := func(to string, f float64) compare.Ratio {
 		return compare.Ratio{To: to, CPU: spread(f), P99: spread(f), Rate: spread(1 / f)}
 	}
 	return &compare.Comparison{
 		Date: time.Date(2026, 11, 22, 20, 0, 0, 0, time.UTC), Commit: "0123456789", Took: 61,
-		Machine:  compare.Machine{CPU: "A Processor", Cores: 2, Memory: "8 GiB", System: "Debian", Kernel: "6.1", Go: "go1.26 linux/amd64"},
-		Settings: compare.Settings{Rounds: 2, Seconds: 5, Warmup: 1, Workers: 1, Network: "loopback", GatewayCores: []int{0}, LoadCores: []int{1, 2}, Clients: 1000},
-		Peers:    []compare.Peer{{Name: "sallyport", Title: "Sallyport", Version: "1.0"}, {Name: "nginx", Title: nginx, Version: "1.22"}},
+		Machine: compare.Machine{
+			CPU:    "A Processor",
+			Cores:  2,
+			Memory: "8 GiB",
+			System: "Debian",
+			Kernel: "6.1",
+			Go:     "go1.26 linux/amd64",
+		},
+		Settings: compare.Settings{
+			Rounds:       2,
+			Seconds:      5,
+			Warmup:       1,
+			Workers:      1,
+			Network:      "loopback",
+			GatewayCores: []int{0},
+			LoadCores:    []int{1, 2},
+			Clients:      1000,
+		},
+		Peers: []compare.Peer{
+			{Name: "sallyport", Title: "Sallyport", Version: "1.1"},
+			{Name: "baseline", Title: "Baseline", Version: "1.0"},
+			{Name: "nginx", Title: nginx, Version: "1.22"},
+		},
 		Scenarios: []compare.ScenarioResult{
 			{
 				Name: "keepalive", Title: "64 connections", Detail: detail,
-				Contestants: []compare.Contestant{contestant("sallyport", "Sallyport", 20), contestant("nginx", nginx, 1475)},
-				Ratios:      []compare.Ratio{ratio(nginx, 0.0136)},
+				Contestants: []compare.Contestant{
+					sallyport("sallyport", "Sallyport", 20),
+					sallyport("baseline", "Baseline", 25),
+					contestant("nginx", nginx, 1475),
+				},
+				Ratios: []compare.Ratio{ratio("Baseline", 0.8), ratio(nginx, 0.0136)},
 			},
 			{
 				Name: "jwt", Title: "JWT", Detail: detail,
-				Contestants: []compare.Contestant{contestant("sallyport", "Sallyport", 20), contestant("sallyport-certificate", "Sallyport, by certificate", 19), contestant("nginx", nginx, 25)},
-				Ratios:      []compare.Ratio{ratio("Sallyport, by certificate", 1.05), ratio(nginx, 0.8)},
+				Contestants: []compare.Contestant{
+					sallyport("sallyport", "Sallyport", 20),
+					sallyport("baseline", "Baseline", 20),
+					contestant("sallyport-certificate", "Sallyport, by certificate", 19),
+					contestant("nginx", nginx, 25),
+				},
+				Ratios: []compare.Ratio{ratio("Baseline", 1), ratio("Sallyport, by certificate", 1.05), ratio(nginx, 0.8)},
 			},
 		},
 	}
 }
 
 func TestTable(t *testing.T) {
-	var b bytes.Buffer
-	if err := Table(&b, example(false)); err != nil {
-		t.Fatal(err)
-	}
-	const file = "testdata/table.txt"
-	if *update {
-		if err := os.WriteFile(file, b.Bytes(), 0o644); err != nil {
+	for file, c := range map[string]*compare.Comparison{"table.txt": example(false)} {
+		var b bytes.Buffer
+		if err := Table(&b, c); err != nil {
 			t.Fatal(err)
 		}
-	}
-	want, err := os.ReadFile(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if !bytes.Equal(b.Bytes(), want) {
-		t.Errorf("got\n%s\nwant\n%s", b.Bytes(), want)
+		file = filepath.Join("testdata", file)
+		if *update {
+			if err := os.WriteFile(file, b.Bytes(), 0o644); err != nil {
+				t.Fatal(err)
+			}
+		}
+		want, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !bytes.Equal(b.Bytes(), want) {
+			t.Errorf("%s: got\n%s\nwant\n%s", file, b.Bytes(), want)
+		}
 	}
 }
 
@@ -113,7 +162,8 @@ func TestHTML(t *testing.T) {
 			t.Errorf("the page isn't self-contained or safe: %s", from)
 		}
 		for _, want := range []string{
-			"prefers-color-scheme: dark", "A Processor", "0123456789", "22 November 2026", " calls failed", "latency, ms", "µs a call", "64 connections", "50,000",
+			"prefers-color-scheme: dark", "A Processor", "0123456789", "22 November 2026", " calls failed", "latency, ms",
+			"µs a call", "64 connections", "50,000", "Sallyport beside Baseline", "64 connections, to Baseline: 0.80",
 		} {
 			if !strings.Contains(s, want) {
 				t.Errorf("no %q", want)
@@ -134,8 +184,10 @@ func TestSVG(t *testing.T) {
 		if err := wellFormed(b.String()); err != nil {
 			t.Error(err)
 		}
-		if n := strings.Count(b.String(), `class="bar sallyport"`); n != 1+2 { // in the legend, and in each scenario
-			t.Errorf("%d bars of Sallyport", n)
+		for _, name := range []string{"sallyport", "baseline"} {
+			if n := strings.Count(b.String(), `class="bar `+name+`"`); n != 1+2 { // in the legend, and in each scenario
+				t.Errorf("%d bars of %s", n, name)
+			}
 		}
 	}
 }
@@ -144,7 +196,11 @@ func TestSVG(t *testing.T) {
 func TestLittleIsShown(t *testing.T) {
 	c := example(false)
 	c.Peers = c.Peers[:1]
-	c.Scenarios = []compare.ScenarioResult{{Name: "x", Contestants: []compare.Contestant{{Name: "sallyport", Title: "Sallyport"}, {Name: "nginx", Title: "NGINX"}}, Ratios: []compare.Ratio{{To: "NGINX"}}}}
+	c.Scenarios = []compare.ScenarioResult{{
+		Name:        "x",
+		Contestants: []compare.Contestant{{Name: "sallyport", Title: "Sallyport"}, {Name: "nginx", Title: "NGINX"}},
+		Ratios:      []compare.Ratio{{To: "NGINX"}},
+	}}
 	var b strings.Builder
 	if err := errors.Join(Table(&b, c), HTML(&b, c), SVG(&b, c)); err != nil {
 		t.Fatal(err)

@@ -14,18 +14,25 @@ import (
 func Table(out io.Writer, c *compare.Comparison) error {
 	var table strings.Builder
 	w := tabwriter.NewWriter(&table, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintln(w, "\tCPU µs/call\tquartiles\tcalls/s\tp50 ms\tp99 ms\tp99.9 ms\tMiB\tSallyport's CPU to its\tquartiles\tp99 to its\t")
+	fmt.Fprintf(w, "\t%s\t\n", strings.Join([]string{
+		"CPU µs/call", "quartiles", "calls/s", "p50 ms", "p99 ms", "p99.9 ms", "MiB", "objects/call",
+		"Sallyport's CPU to its", "quartiles", "p99 to its",
+	}, "\t"))
 	for _, s := range c.Scenarios {
-		fmt.Fprintf(w, "%s\t\t\t\t\t\t\t\t\t\t\t\n", s.Name)
+		fmt.Fprintf(w, "%s\t\t\t\t\t\t\t\t\t\t\t\t\n", s.Name)
 		for i, p := range s.Contestants {
-			fmt.Fprintf(w, "%s\t%s\t%s\t%.0f\t%s\t%s\t%s\t%.0f\t", p.Title, figure(p.CPU.Median), quartiles(p.CPU), p.Rate.Median,
-				figure(p.P50.Median), figure(p.P99.Median), figure(p.P999.Median), p.Memory.Median)
-			if i == 0 {
-				fmt.Fprintln(w, "\t\t\t")
-				continue
+			cells := []string{
+				p.Title, figure(p.CPU.Median), quartiles(p.CPU), fmt.Sprintf("%.0f", p.Rate.Median),
+				figure(p.P50.Median), figure(p.P99.Median), figure(p.P999.Median), fmt.Sprintf("%.0f", p.Memory.Median), objects(p),
+				"", "", "",
 			}
-			r := s.Ratios[i-1]
-			fmt.Fprintf(w, "%.2f\t%.2f–%.2f\t%.2f\t\n", r.CPU.Median, r.CPU.Q1, r.CPU.Q3, r.P99.Median)
+			if i > 0 {
+				r := s.Ratios[i-1]
+				copy(cells[9:], []string{
+					fmt.Sprintf("%.2f", r.CPU.Median), fmt.Sprintf("%.2f–%.2f", r.CPU.Q1, r.CPU.Q3), fmt.Sprintf("%.2f", r.P99.Median),
+				})
+			}
+			fmt.Fprintf(w, "%s\t\n", strings.Join(cells, "\t"))
 		}
 	}
 	if err := w.Flush(); err != nil {
@@ -36,6 +43,14 @@ func Table(out io.Writer, c *compare.Comparison) error {
 	}
 	_, err := fmt.Fprintln(out, "\n"+strings.Join(conditions(c), "\n"))
 	return err
+}
+
+// objects is how many objects a call allocates, where the gateway tells.
+func objects(c compare.Contestant) string {
+	if c.Objects == nil {
+		return ""
+	}
+	return figure(c.Objects.Median)
 }
 
 // figure shows three digits that count.

@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"time"
 
@@ -23,6 +24,7 @@ type compareFlags struct {
 	rounds           int
 	seconds          float64
 	scenarios, peers []string
+	baseline         string
 	install, quick   bool
 	accessLog        string
 	json, html, svg  string
@@ -38,9 +40,16 @@ the same certificates, verified by each; a limit by certificate that never bites
 gateway has one; kept connections to the same backend; metrics on. They take turns, round by
 round, and the ratios are of one round each: a machine drifts by more than gateways differ.
 
+With --baseline, another build of Sallyport takes part with Sallyport's own configuration, so
+that one run measures a change against its parent:
+  git worktree add /tmp/parent HEAD^ && (cd /tmp/parent && go build -o /tmp/before ./cmd/sallyport)
+  sallybench compare --baseline /tmp/before --peer none
+
 CPU is what the kernel accounts to all processes of a gateway. Each gateway has the first core
 to itself, generator and backend the rest; as root, in a network namespace of their own.
-Any call that fails is told, and makes the exit code 1.
+Objects a call are what Sallyport and its baseline allocate, from their metrics.
+
+The exit code is 1 if any call fails.
 
 Scenarios:
 ` + scenarioList(),
@@ -51,8 +60,9 @@ Scenarios:
 	flags.IntVar(&f.rounds, "rounds", 9, "`N` rounds")
 	flags.Float64Var(&f.seconds, "seconds", 5, "`S` seconds of each measurement")
 	flags.StringSliceVar(&f.scenarios, "scenario", nil, "only these `SCENARIOS`, separated by commas")
-	flags.StringSliceVar(&f.peers, "peer", nil, "only these `PEERS` (default: all of nginx, haproxy, caddy that are installed)")
-	flags.BoolVar(&f.install, "install", false, "install Debian's packages of missing peers with apt-get, as root; where systemd runs, Debian starts them as services, too")
+	flags.StringSliceVar(&f.peers, "peer", nil, "only these `PEERS`, or none (default: all of nginx, haproxy, caddy that are installed)")
+	flags.StringVar(&f.baseline, "baseline", "", "compare with the sallyport `PROGRAM` of another build, too")
+	flags.BoolVar(&f.install, "install", false, "install Debian's packages of missing peers with apt-get, as root;\nwhere systemd runs, Debian also starts them as services")
 	flags.BoolVar(&f.quick, "quick", false, "3 rounds of one second: a first look, no proof")
 	flags.StringVar(&f.accessLog, "access-log", "off", "`on` or off, for all")
 	flags.StringVar(&f.json, "json", "", "write everything that was measured to `FILE`")
@@ -61,6 +71,9 @@ Scenarios:
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		chosen, kinds, err := f.check(cmd)
 		if err != nil {
+			return err
+		}
+		if _, err := f.findBaseline(); err != nil {
 			return err
 		}
 		before := func() error { return f.installMissing(kinds, cmd.ErrOrStderr()) }
@@ -102,6 +115,9 @@ func (f *compareFlags) check(cmd *cobra.Command) ([]compare.Scenario, []peer.Kin
 	if len(f.peers) > 0 {
 		kinds = nil
 	}
+	if slices.Equal(f.peers, []string{"none"}) {
+		return chosen, nil, nil
+	}
 	for _, name := range f.peers {
 		k, err := peer.Find(name)
 		if err == nil && k.Name == peer.Kinds[0].Name {
@@ -113,6 +129,23 @@ func (f *compareFlags) check(cmd *cobra.Command) ([]compare.Scenario, []peer.Kin
 		kinds = append(kinds, k)
 	}
 	return chosen, kinds, nil
+}
+
+// findBaseline returns the baseline, or none, and runs it once: a program that isn't Sallyport is found out before it is
+// measured.
+func (f *compareFlags) findBaseline() ([]peer.Program, error) {
+	if f.baseline == "" {
+		return nil, nil
+	}
+	p, err := peer.Baseline.Locate(f.baseline)
+	if err == nil {
+		_, err = p.AskVersion()
+	}
+	if err != nil {
+		return nil, usage(fmt.Errorf("--baseline: %w: name a sallyport program, for instance what "+
+			"go build -o FILE ./cmd/sallyport makes where the other commit is checked out", err))
+	}
+	return []peer.Program{p}, nil
 }
 
 // installMissing installs what is missing, if the user wishes it. What is missing without that wish is left out, unless the
@@ -150,15 +183,27 @@ func (f *compareFlags) installMissing(kinds []peer.Kind, say io.Writer) error {
 }
 
 func (f *compareFlags) run(cmd *cobra.Command, b bench, chosen []compare.Scenario, kinds []peer.Kind) error {
-	programs := []peer.Program{b.program}
+	baseline, err := f.findBaseline()
+	if err != nil {
+		return err
+	}
+	programs := append([]peer.Program{b.program}, baseline...)
 	for _, k := range kinds {
 		if p, err := k.Locate(""); err == nil {
 			programs = append(programs, p)
 		}
 	}
 	c, err := compare.Run(cmd.Context(), compare.Options{
-		Programs: programs, Scenarios: chosen, Rounds: f.rounds, Duration: time.Duration(f.seconds * float64(time.Second)),
-		AccessLog: f.accessLog == "on", Network: b.network, Folder: b.folder, Backend: []string{b.self, "backend"}, Division: b.Division, Progress: b.progress,
+		Programs:  programs,
+		Scenarios: chosen,
+		Rounds:    f.rounds,
+		Duration:  time.Duration(f.seconds * float64(time.Second)),
+		AccessLog: f.accessLog == "on",
+		Network:   b.network,
+		Folder:    b.folder,
+		Backend:   []string{b.self, "backend"},
+		Division:  b.Division,
+		Progress:  b.progress,
 	})
 	if len(c.Scenarios) > 0 {
 		err = errors.Join(err, f.write(cmd.OutOrStdout(), c))
