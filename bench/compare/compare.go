@@ -54,6 +54,7 @@ type run struct {
 	Options
 	pki     *pki.Set
 	backend string
+	meter   *process.Meter
 	result  *Comparison
 	left    int           // measurements
 	each    time.Duration // that one takes
@@ -81,6 +82,7 @@ func Run(ctx context.Context, o Options) (*Comparison, error) {
 	}
 	err := r.run(ctx)
 	r.result.Took = time.Since(r.result.Date).Seconds()
+	r.result.judge()
 	o.Progress.Clear()
 	return r.result, err
 }
@@ -104,6 +106,11 @@ func (r *run) run(ctx context.Context) (err error) {
 	}
 	defer func() { err = errors.Join(err, backend.Stop()) }()
 
+	var cores []int
+	if r.GatewayCores != nil {
+		cores = slices.Concat(r.GatewayCores, r.LoadCores)
+	}
+	r.meter = process.NewMeter(cores)
 	r.each = r.warmup() + r.Duration + 300*time.Millisecond
 	for _, s := range r.Scenarios {
 		r.left += r.Rounds * len(contestants(s, r.Programs))

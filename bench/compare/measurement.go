@@ -26,6 +26,7 @@ type measurement struct {
 
 func (m *measurement) measure(ctx context.Context) (Round, error) {
 	var before, after, own time.Duration
+	var coresBefore, coresAfter process.CoreTime
 	var tallyAfter tally
 	var memory int64
 	var problems []error
@@ -50,11 +51,16 @@ func (m *measurement) measure(ctx context.Context) (Round, error) {
 	c.Began = func() {
 		own = process.OwnCPU()
 		cpu(&before)
+		var err error
+		coresBefore, err = m.meter.Read()
+		note(err)
 	}
 	c.Ended = func() {
 		cpu(&after)
 		own = process.OwnCPU() - own
 		var err error
+		coresAfter, err = m.meter.Read()
+		note(err)
 		memory, err = m.gateway.Memory()
 		note(err)
 		note(<-tallied)
@@ -85,6 +91,7 @@ func (m *measurement) measure(ctx context.Context) (Round, error) {
 		Memory:  float64(memory) / (1 << 20),
 		Busy:    (after - before).Seconds() / seconds,
 		Load:    own.Seconds() / seconds,
+		Others:  coresAfter.Others(coresBefore),
 		Errors:  result.Errors,
 		Objects: tallyAfter.perCall(tallyBefore, m.reading),
 	}

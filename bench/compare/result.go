@@ -15,6 +15,8 @@ type Comparison struct {
 	Peers     []Peer           `json:"peers"`
 	Scenarios []ScenarioResult `json:"scenarios"`
 	Took      float64          `json:"tookSeconds"`
+
+	Disturbances []Disturbance `json:"disturbances,omitempty"` // if there are any, the figures do not count
 }
 
 // Settings say how it was measured.
@@ -59,6 +61,7 @@ type Contestant struct {
 	P999   Spread `json:"p999Milliseconds"`
 	Memory Spread `json:"memoryMiB"`
 	Busy   Spread `json:"gatewayCoresBusy"` // CPU of the gateway a second
+	Others Spread `json:"otherCoresBusy"`   // CPU of everything that is not the measurement's a second
 	// Objects is nil for gateways that don't tell.
 	Objects *Spread `json:"objectsAllocatedPerCall,omitempty"`
 	Curve   []Point `json:"latencyCurve"` // of all rounds together
@@ -75,6 +78,7 @@ type Round struct {
 	Memory float64     `json:"memoryMiB"`
 	Busy   float64     `json:"gatewayCoresBusy"`
 	Load   float64     `json:"generatorCoresBusy"`
+	Others float64     `json:"otherCoresBusy"`
 	Errors load.Errors `json:"errors,omitempty"`
 
 	Objects *float64 `json:"objectsAllocatedPerCall,omitempty"` // nil: the gateway doesn't tell
@@ -123,6 +127,7 @@ func p99(r Round) float64      { return r.P99 }
 func p999(r Round) float64     { return r.P999 }
 func inMemory(r Round) float64 { return r.Memory }
 func busy(r Round) float64     { return r.Busy }
+func others(r Round) float64   { return r.Others }
 
 // objects sums up what rounds tell of allocations; nil if none does.
 func objects(rounds []Round) *Spread {
@@ -154,6 +159,7 @@ func (s *ScenarioResult) sumUp() {
 			{&c.P999, p999},
 			{&c.Memory, inMemory},
 			{&c.Busy, busy},
+			{&c.Others, others},
 		} {
 			*f.to = spread(c.column(f.of))
 		}

@@ -27,6 +27,8 @@ type view struct {
 	Title, Subtitle string
 	Style           template.CSS
 	Errors          uint64
+	Busy            string // empty: the machine was quiet
+	Disturbances    []compare.Disturbance
 	Legend, Ratios  template.HTML
 	Scenarios       []scenarioView
 	Facts           []fact
@@ -52,10 +54,14 @@ func HTML(out io.Writer, c *compare.Comparison) error {
 		Title: title(c),
 		Subtitle: fmt.Sprintf("%s · %s · median of %d interleaved rounds",
 			c.Date.Format("2 January 2006"), c.Machine.CPU, c.Settings.Rounds),
-		Style:  template.CSS(drawingStyle + pageStyle),
-		Errors: c.Errors(),
-		Legend: picture(legend(c), "Colours of the gateways"),
-		Facts:  facts(c),
+		Style:        template.CSS(drawingStyle + pageStyle),
+		Errors:       c.Errors(),
+		Disturbances: c.Disturbances,
+		Legend:       picture(legend(c), "Colours of the gateways"),
+		Facts:        facts(c),
+	}
+	if len(c.Disturbances) > 0 {
+		v.Busy = compare.BusyMachine
 	}
 	for _, s := range c.Scenarios {
 		if len(s.Ratios) > 0 && v.Ratios == "" {
@@ -103,7 +109,7 @@ func rows(s compare.ScenarioResult) []row {
 		list = append(list, row{p.Title, i == 0, []string{
 			figure(p.CPU.Median), quartiles(p.CPU), ratio, spread, thousands(p.Rate.Median),
 			figure(p.P50.Median), figure(p.P99.Median), tail, figure(p.P999.Median),
-			fmt.Sprintf("%.0f", p.Memory.Median), objects(p), fmt.Sprintf("%.2f", p.Busy.Median),
+			fmt.Sprintf("%.0f", p.Memory.Median), objects(p), fmt.Sprintf("%.2f", p.Busy.Median), fmt.Sprintf("%.2f", p.Others.Median),
 		}})
 	}
 	return list

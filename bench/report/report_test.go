@@ -38,6 +38,7 @@ func example(hostile bool) *compare.Comparison {
 			P999:   spread(f / 2),
 			Memory: spread(30),
 			Busy:   spread(0.9),
+			Others: spread(0.04),
 			Curve: []compare.Point{
 				{Share: 0, Milliseconds: f / 30},
 				{Share: 0.5, Milliseconds: f / 10},
@@ -103,8 +104,19 @@ func example(hostile bool) *compare.Comparison {
 	}
 }
 
+// disturbed is an example measured on a busy machine.
+func disturbed(hostile bool) *compare.Comparison {
+	c := example(hostile)
+	text := "keepalive: while NGINX was measured, other programs kept 0.50 of 2 cores busy: 25%, and 10% is allowed"
+	if hostile {
+		text = "<script>alert(1)</script>"
+	}
+	c.Disturbances = []compare.Disturbance{{Scenario: "keepalive", Kind: "others", Text: text}}
+	return c
+}
+
 func TestTable(t *testing.T) {
-	for file, c := range map[string]*compare.Comparison{"table.txt": example(false)} {
+	for file, c := range map[string]*compare.Comparison{"table.txt": example(false), "busy.txt": disturbed(false)} {
 		var b bytes.Buffer
 		if err := Table(&b, c); err != nil {
 			t.Fatal(err)
@@ -122,6 +134,31 @@ func TestTable(t *testing.T) {
 		if !bytes.Equal(b.Bytes(), want) {
 			t.Errorf("%s: got\n%s\nwant\n%s", file, b.Bytes(), want)
 		}
+	}
+}
+
+func TestABusyMachineIsMarked(t *testing.T) {
+	for name, write := range map[string]func(io.Writer, *compare.Comparison) error{"Table": Table, "HTML": HTML, "SVG": SVG} {
+		for _, busy := range []bool{false, true} {
+			c := example(false)
+			if busy {
+				c = disturbed(false)
+			}
+			var b strings.Builder
+			if err := write(&b, c); err != nil {
+				t.Fatal(err)
+			}
+			if got := strings.Contains(strings.ToLower(b.String()), compare.BusyMachine); got != busy {
+				t.Errorf("%s: marked %t, busy %t", name, got, busy)
+			}
+		}
+	}
+	var b strings.Builder
+	if err := HTML(&b, disturbed(true)); err != nil {
+		t.Fatal(err)
+	}
+	if strings.Contains(b.String(), "<script>") {
+		t.Error("what disturbed isn't escaped")
 	}
 }
 

@@ -42,6 +42,12 @@ func Table(out io.Writer, c *compare.Comparison) error {
 		fmt.Fprintln(out, strings.TrimRight(line, " \n"))
 	}
 	_, err := fmt.Fprintln(out, "\n"+strings.Join(conditions(c), "\n"))
+	if len(c.Disturbances) > 0 {
+		_, err = fmt.Fprintf(out, "\n%s\n", strings.ToUpper(compare.BusyMachine))
+		for _, d := range c.Disturbances {
+			_, err = fmt.Fprintln(out, "  "+d.Text)
+		}
+	}
 	return err
 }
 

@@ -26,6 +26,7 @@ type compareFlags struct {
 	scenarios, peers []string
 	baseline         string
 	install, quick   bool
+	allowBusy        bool
 	accessLog        string
 	json, html, svg  string
 }
@@ -49,7 +50,10 @@ CPU is what the kernel accounts to all processes of a gateway. Each gateway has 
 to itself, generator and backend the rest; as root, in a network namespace of their own.
 Objects a call are what Sallyport and its baseline allocate, from their metrics.
 
-The exit code is 1 if any call fails.
+The exit code is 1 if any call fails, and if the machine is busy (unless --allow-busy is set):
+if other programs keep more than a tenth of the cores busy while a gateway is measured, or if
+the quartiles of a gateway's CPU a call are further apart than a quarter of the median. The
+report is written all the same, and says which it was.
 
 Scenarios:
 ` + scenarioList(),
@@ -62,6 +66,7 @@ Scenarios:
 	flags.StringSliceVar(&f.scenarios, "scenario", nil, "only these `SCENARIOS`, separated by commas")
 	flags.StringSliceVar(&f.peers, "peer", nil, "only these `PEERS`, or none (default: all of nginx, haproxy, caddy that are installed)")
 	flags.StringVar(&f.baseline, "baseline", "", "compare with the sallyport `PROGRAM` of another build, too")
+	flags.BoolVar(&f.allowBusy, "allow-busy", false, "exit with 0 although the machine was busy")
 	flags.BoolVar(&f.install, "install", false, "install Debian's packages of missing peers with apt-get, as root;\nwhere systemd runs, Debian also starts them as services")
 	flags.BoolVar(&f.quick, "quick", false, "3 rounds of one second: a first look, no proof")
 	flags.StringVar(&f.accessLog, "access-log", "off", "`on` or off, for all")
@@ -210,6 +215,10 @@ func (f *compareFlags) run(cmd *cobra.Command, b bench, chosen []compare.Scenari
 	}
 	if n := c.Errors(); n > 0 {
 		err = errors.Join(err, fmt.Errorf("%d calls failed: the lines above tell how", n))
+	}
+	if len(c.Disturbances) > 0 && !f.allowBusy {
+		err = errors.Join(err, errors.New(compare.BusyMachine+
+			": the report says why; wait for the other programs to end, or set --allow-busy"))
 	}
 	return err
 }

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -50,6 +51,7 @@ func (m withProgram) Run() int {
 // TestScripts runs testdata/script. Beside testscript's commands there is
 //
 //	exits CODE COMMAND ARG...      runs a command that ends with that code
+//	busy                           keeps all cores busy until the script ends
 func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata/script",
@@ -58,7 +60,7 @@ func TestScripts(t *testing.T) {
 			env.Setenv("GORACE", os.Getenv("GORACE"))
 			return nil
 		},
-		Cmds: map[string]func(*testscript.TestScript, bool, []string){"exits": exits},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){"exits": exits, "busy": busy},
 		Condition: func(condition string) (bool, error) {
 			if condition != "root" {
 				return false, fmt.Errorf("unknown condition %q", condition)
@@ -86,6 +88,20 @@ func exits(ts *testscript.TestScript, neg bool, args []string) {
 	}
 	if code != want {
 		ts.Fatalf("exit code %d, want %d", code, want)
+	}
+}
+
+func busy(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) > 0 {
+		ts.Fatalf("usage: busy")
+	}
+	for range runtime.NumCPU() {
+		cmd := exec.Command("/bin/sh", "-c", "while :; do :; done")
+		ts.Check(cmd.Start())
+		ts.Defer(func() {
+			cmd.Process.Kill()
+			cmd.Wait()
+		})
 	}
 }
 
