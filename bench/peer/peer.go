@@ -168,7 +168,11 @@ func (p Program) Start(ctx context.Context, s Site, cores []int) (*Gateway, erro
 		return nil, errors.Join(err, output.Close())
 	}
 	g := &Gateway{running, p, s, output}
-	for _, address := range []string{s.HTTPS, s.HTTP} {
+	addresses := []string{s.HTTPS, s.HTTP}
+	if p.Sallyport() {
+		addresses = append(addresses, s.Status) // which may open last
+	}
+	for _, address := range addresses {
 		if err := g.await(ctx, address); err != nil {
 			return nil, errors.Join(fmt.Errorf("%w\n%s", err, g.said()), g.Stop())
 		}
