@@ -6,9 +6,9 @@ const (
 	// othersBound is the share of the cores that other programs may take while a gateway is measured.
 	othersBound = 0.1
 
-	// swingBound is how far apart the quartiles of a gateway's CPU a call may be, as a share of the median. Of two or
-	// three rounds the quartiles are half as far apart as the lowest and the highest, so these may differ by half of the
-	// median. From five rounds on, one that falls out of line no longer moves the quartiles, nor any ratio in the report.
+	// swingBound is how far apart the quartiles of a gateway's CPU a call may be, as a share of the median. With two or
+	// three rounds, that allows the highest and the lowest to differ by half of the median. With five or more, a single
+	// outlier is allowed: it moves neither the quartiles nor the ratios of the report.
 	swingBound = 0.25
 )
 
@@ -56,8 +56,8 @@ func (s *ScenarioResult) others(cores int) (Disturbance, bool) {
 		Kind:     "others",
 		Share:    share,
 		Bound:    othersBound,
-		Text: fmt.Sprintf("%s: while %s was measured, other programs kept %.2f of %d cores busy: %.0f%%, and %.0f%% is allowed",
-			s.Name, worst, worstMean, cores, 100*share, 100*othersBound),
+		Text: fmt.Sprintf("%s: while %s was measured, other programs kept %.2f of %d cores busy: "+
+			"%.0f%%, and %.0f%% is allowed", s.Name, worst, worstMean, cores, 100*share, 100*othersBound),
 	}, share > othersBound
 }
 
@@ -73,7 +73,8 @@ func (c *Contestant) swing(scenario string) (Disturbance, bool) {
 		Kind:     "swing",
 		Share:    share,
 		Bound:    swingBound,
-		Text: fmt.Sprintf("%s: from round to round, %s's CPU a call swings: its quartiles, %.1f and %.1f µs, are %.0f%% of the median apart, and %.0f%% is allowed",
+		Text: fmt.Sprintf("%s: from round to round, %s's CPU a call swings: "+
+			"its quartiles, %.1f and %.1f µs, are %.0f%% of the median apart, and %.0f%% is allowed",
 			scenario, c.Title, c.CPU.Q1, c.CPU.Q3, 100*share, 100*swingBound),
 	}, share > swingBound
 }

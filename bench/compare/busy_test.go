@@ -6,7 +6,7 @@ import (
 )
 
 func TestJudge(t *testing.T) {
-	// row is one contestant: a round for each CPU a call, in which other programs keep so many cores busy.
+	// row is one contestant: the CPU a call of each round, and the cores that other programs kept busy meanwhile.
 	type row struct {
 		title  string
 		others float64
@@ -21,7 +21,8 @@ func TestJudge(t *testing.T) {
 		{
 			"other programs, while the second was measured",
 			[]row{{"Sallyport", 0.1, []float64{10, 10, 10}}, {"NGINX", 0.5, []float64{14, 14, 14}}},
-			[]string{"keepalive: while NGINX was measured, other programs kept 0.50 of 2 cores busy: 25%, and 10% is allowed"},
+			[]string{"keepalive: while NGINX was measured, other programs kept 0.50 of 2 cores busy: " +
+				"25%, and 10% is allowed"},
 		},
 		{
 			"three rounds, more than half apart",
@@ -30,9 +31,17 @@ func TestJudge(t *testing.T) {
 				"its quartiles, 9.5 and 13.0 µs, are 35% of the median apart, and 25% is allowed"},
 		},
 		{"three rounds, half apart", []row{{"Sallyport", 0, []float64{8, 10, 13}}}, nil},
-		{"two rounds, more than half apart", []row{{"Sallyport", 0, []float64{10, 18}}}, []string{"Sallyport's CPU a call swings"}},
+		{
+			"two rounds, more than half apart",
+			[]row{{"Sallyport", 0, []float64{10, 18}}},
+			[]string{"Sallyport's CPU a call swings"},
+		},
 		{"one of five rounds falls out of line", []row{{"Sallyport", 0, []float64{10, 10, 90, 11, 10}}}, nil},
-		{"two of five rounds do", []row{{"Sallyport", 0, []float64{10, 10, 90, 11, 30}}}, []string{"Sallyport's CPU a call swings"}},
+		{
+			"two of five rounds do",
+			[]row{{"Sallyport", 0, []float64{10, 10, 90, 11, 30}}},
+			[]string{"Sallyport's CPU a call swings"},
+		},
 		{"one round", []row{{"Sallyport", 0, []float64{10}}}, nil},
 		{"no call succeeded", []row{{"Sallyport", 0, []float64{0, 0, 0}}}, nil},
 		{

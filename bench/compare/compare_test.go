@@ -45,7 +45,7 @@ func TestChoose(t *testing.T) {
 	}
 }
 
-// Every scenario asks all gateways for the same, but for what only Sallyport is asked for.
+// Every scenario asks the same of all gateways, except for what only Sallyport is asked to do.
 func TestScenariosAreTheSameForAll(t *testing.T) {
 	set, err := pki.Make(t.TempDir(), 3)
 	if err != nil {
@@ -77,7 +77,7 @@ func TestScenariosAreTheSameForAll(t *testing.T) {
 	}
 }
 
-// Sallyport's baseline does Sallyport's own work, and its ratio is the first.
+// The baseline does the same work as Sallyport, and its ratio is the first.
 func TestContestants(t *testing.T) {
 	sallyport, nginx := peer.Kinds[0], peer.Kinds[1]
 	with := []peer.Program{{Kind: sallyport}, {Kind: peer.Baseline}, {Kind: nginx}}

@@ -20,7 +20,7 @@ type measurement struct {
 	label   string
 	gateway *peer.Gateway
 	load    load.Config
-	reading float64              // objects that one reading of the gateway's metrics allocates
+	reading float64              // objects that the gateway allocates when its metrics are read
 	all     *histogram.Histogram // takes the latencies
 }
 
@@ -36,7 +36,8 @@ func (m *measurement) measure(ctx context.Context) (Round, error) {
 		*to, err = m.gateway.CPU()
 		note(err)
 	}
-	// The metrics are read while nothing is timed, in the warm-up and after the end: that is work of the gateway, too.
+	// Reading the metrics costs the gateway CPU, so it happens outside the measured time: in the warm-up and after the
+	// end.
 	tallied := make(chan error, 1)
 	var tallyBefore tally
 	c := m.load

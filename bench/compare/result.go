@@ -6,7 +6,7 @@ import (
 	"sallyport/bench/load"
 )
 
-// A Comparison is everything that was measured, and its JSON form.
+// A Comparison holds everything that was measured. It is also the JSON form of the report.
 type Comparison struct {
 	Date      time.Time        `json:"date"`
 	Machine   Machine          `json:"machine"`
@@ -16,36 +16,36 @@ type Comparison struct {
 	Scenarios []ScenarioResult `json:"scenarios"`
 	Took      float64          `json:"tookSeconds"`
 
-	Disturbances []Disturbance `json:"disturbances,omitempty"` // if there are any, the figures do not count
+	Disturbances []Disturbance `json:"disturbances,omitempty"` // with any, the figures do not count
 }
 
-// Settings say how it was measured.
+// Settings record how the comparison was run.
 type Settings struct {
 	Rounds       int     `json:"rounds"`
-	Seconds      float64 `json:"seconds"` // a measurement
+	Seconds      float64 `json:"seconds"` // of a measurement
 	Warmup       float64 `json:"warmupSeconds"`
 	Workers      int     `json:"workers"`
 	AccessLog    bool    `json:"accessLog"`
 	Network      string  `json:"network"`
-	GatewayCores []int   `json:"gatewayCores"` // none: all
-	LoadCores    []int   `json:"loadCores"`    // of generator and backend; none: all
+	GatewayCores []int   `json:"gatewayCores"` // empty: all
+	LoadCores    []int   `json:"loadCores"`    // of generator and backend; empty: all
 	Clients      int     `json:"clientCertificates"`
 }
 
-// A Peer is a gateway that took part.
+// A Peer is a gateway of the comparison.
 type Peer struct {
 	Name    string `json:"name"`
 	Title   string `json:"title"`
 	Version string `json:"version"`
 }
 
-// A ScenarioResult is what one scenario showed.
+// A ScenarioResult is the outcome of one scenario.
 type ScenarioResult struct {
 	Name        string       `json:"name"`
 	Title       string       `json:"title"`
 	Detail      string       `json:"detail"`
 	Contestants []Contestant `json:"contestants"` // Sallyport first
-	Ratios      []Ratio      `json:"ratios"`      // of Sallyport to each other one
+	Ratios      []Ratio      `json:"ratios"`      // of Sallyport to each other contestant
 }
 
 // A Contestant is one gateway, or one way to call it, in one scenario.
@@ -60,9 +60,9 @@ type Contestant struct {
 	P99    Spread `json:"p99Milliseconds"`
 	P999   Spread `json:"p999Milliseconds"`
 	Memory Spread `json:"memoryMiB"`
-	Busy   Spread `json:"gatewayCoresBusy"` // CPU of the gateway a second
-	Others Spread `json:"otherCoresBusy"`   // CPU of everything that is not the measurement's a second
-	// Objects is nil for gateways that don't tell.
+	Busy   Spread `json:"gatewayCoresBusy"` // CPU seconds of the gateway a second
+	Others Spread `json:"otherCoresBusy"`   // CPU seconds of other programs a second
+	// Objects is nil for gateways that do not report their allocations.
 	Objects *Spread `json:"objectsAllocatedPerCall,omitempty"`
 	Curve   []Point `json:"latencyCurve"` // of all rounds together
 }
@@ -81,16 +81,17 @@ type Round struct {
 	Others float64     `json:"otherCoresBusy"`
 	Errors load.Errors `json:"errors,omitempty"`
 
-	Objects *float64 `json:"objectsAllocatedPerCall,omitempty"` // nil: the gateway doesn't tell
+	Objects *float64 `json:"objectsAllocatedPerCall,omitempty"` // nil: not reported, or too inexact
 }
 
-// A Point says that a share of calls took no longer.
+// A Point of a latency curve: the share of calls that took no longer.
 type Point struct {
 	Share        float64 `json:"share"`
 	Milliseconds float64 `json:"milliseconds"`
 }
 
-// A Ratio compares Sallyport with another contestant, round by round: below 1 is less, and so, but for Rate, better.
+// A Ratio compares Sallyport with another contestant, round by round. Below 1 Sallyport has the smaller figure, which
+// is better for all but Rate.
 type Ratio struct {
 	To   string `json:"to"`
 	CPU  Spread `json:"cpu"`
@@ -98,7 +99,7 @@ type Ratio struct {
 	Rate Spread `json:"callsPerSecond"`
 }
 
-// Errors is how many calls failed in all.
+// Errors returns how many calls failed in all.
 func (c *Comparison) Errors() (n uint64) {
 	for _, s := range c.Scenarios {
 		for _, p := range s.Contestants {
@@ -110,7 +111,7 @@ func (c *Comparison) Errors() (n uint64) {
 	return n
 }
 
-// column is one figure of each round.
+// column returns one figure of each round.
 func (c *Contestant) column(figure func(Round) float64) []float64 {
 	list := make([]float64, len(c.Rounds))
 	for i, r := range c.Rounds {
@@ -129,7 +130,7 @@ func inMemory(r Round) float64 { return r.Memory }
 func busy(r Round) float64     { return r.Busy }
 func others(r Round) float64   { return r.Others }
 
-// objects sums up what rounds tell of allocations; nil if none does.
+// objects sums up the rounds that have the figure; nil if none has.
 func objects(rounds []Round) *Spread {
 	var told []float64
 	for _, r := range rounds {
@@ -144,7 +145,7 @@ func objects(rounds []Round) *Spread {
 	return &s
 }
 
-// sumUp fills in what follows from the rounds.
+// sumUp computes the spreads and ratios from the rounds.
 func (s *ScenarioResult) sumUp() {
 	for i := range s.Contestants {
 		c := &s.Contestants[i]

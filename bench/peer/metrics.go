@@ -13,12 +13,12 @@ import (
 	"time"
 )
 
-// maxMetrics bounds the metrics that are read.
+// maxMetrics limits the size of the metrics in bytes.
 const maxMetrics = 16 << 20
 
-// Metrics reads Sallyport's metrics. Those of a name that has no labels are added up; one that isn't there is 0.
+// Metrics reads Sallyport's metrics by name. A name without labels gets the sum over all labels, an unknown name 0.
 func (g *Gateway) Metrics(ctx context.Context, names ...string) ([]float64, error) {
-	query := url.Values{} // has the others left out, by builds that can
+	query := url.Values{} // leaves out the other metrics; older builds ignore it
 	for _, name := range names {
 		family, _, _ := strings.Cut(name, "{")
 		query.Add("name[]", family)
@@ -29,7 +29,7 @@ func (g *Gateway) Metrics(ctx context.Context, names ...string) ([]float64, erro
 	if err != nil {
 		return nil, fmt.Errorf("metrics of %s: %w", g.Name, err)
 	}
-	// Plain, since compressing them would be the gateway's work.
+	// Compressing the answer would cost the gateway CPU.
 	request.Header.Set("Accept-Encoding", "identity")
 	answer, err := http.DefaultClient.Do(request)
 	if err != nil {
@@ -50,7 +50,7 @@ func (g *Gateway) Metrics(ctx context.Context, names ...string) ([]float64, erro
 	return values, nil
 }
 
-// parseMetrics reads Prometheus' text format, of which it takes the lines NAME VALUE and NAME{LABELS} VALUE.
+// parseMetrics reads the lines NAME VALUE and NAME{LABELS} VALUE of Prometheus' text format.
 func parseMetrics(text []byte, names []string) ([]float64, error) {
 	values := make([]float64, len(names))
 	lines := bufio.NewScanner(bytes.NewReader(text))

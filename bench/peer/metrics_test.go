@@ -14,7 +14,9 @@ go_memstats_mallocs_total 1.25e+06
 `
 
 func TestParseMetrics(t *testing.T) {
-	names := []string{"calls_total", `calls_total{api="a:1.0.0",by="certificate"}`, "go_memstats_mallocs_total", "calls", "absent"}
+	names := []string{
+		"calls_total", `calls_total{api="a:1.0.0",by="certificate"}`, "go_memstats_mallocs_total", "calls", "absent",
+	}
 	got, err := parseMetrics([]byte(exposition), names)
 	if want := []float64{42, 12, 1.25e6, 0, 0}; err != nil || !slices.Equal(got, want) {
 		t.Errorf("%v, %v, want %v", got, err, want)

@@ -2,20 +2,20 @@ package process
 
 import "time"
 
-// A Meter measures what other programs take of the cores that a measurement runs on. NewMeter makes one.
+// A Meter measures how much CPU other programs use on the cores of a measurement.
 type Meter struct {
 	cores      []int
-	interrupts bool // whether the CPU time of processes contains that of the interrupts they were interrupted by
+	interrupts bool // whether interrupts are part of the CPU time of the process they interrupt
 }
 
-// A CoreTime is the CPU time of some cores, up to a moment.
+// A CoreTime is the CPU time spent on some cores up to a moment.
 type CoreTime struct {
 	At   time.Time
-	Used time.Duration // by everything: processes, the kernel, and a hypervisor's other machines
+	Used time.Duration // by all processes, the kernel, and other virtual machines (steal)
 	Own  time.Duration // by this process and its descendants
 }
 
-// Others is how many cores everything else has kept busy on average since before: 0.5 is half of one core.
+// Others returns how many cores other programs have kept busy on average since before; 0.5 is half of one core.
 func (t CoreTime) Others(before CoreTime) float64 {
 	took := t.At.Sub(before.At)
 	if took <= 0 {

@@ -13,10 +13,10 @@ import (
 	"unsafe"
 )
 
-// clockTick is the unit of /proc/stat: USER_HZ is 100 wherever Go runs on Linux.
+// clockTick is the unit of /proc/stat. USER_HZ is 100 on every Linux port of Go.
 const clockTick = 10 * time.Millisecond
 
-// NewMeter returns a Meter of these cores; nil means all that this process may run on.
+// NewMeter returns a Meter for these cores; nil means all that this process may run on.
 func NewMeter(cores []int) *Meter {
 	if cores == nil {
 		cores = Cores()
@@ -24,7 +24,7 @@ func NewMeter(cores []int) *Meter {
 	return &Meter{cores: cores, interrupts: !interruptsApart()}
 }
 
-// Read reads how much CPU time the cores have spent so far, and how much of it this process and its descendants took.
+// Read returns the CPU time that the cores have spent so far, and the part of this process and its descendants.
 func (m *Meter) Read() (CoreTime, error) {
 	own, err := familyCPU(os.Getpid())
 	if err != nil {
@@ -41,8 +41,8 @@ func (m *Meter) Read() (CoreTime, error) {
 	return CoreTime{At: time.Now(), Used: used, Own: own}, nil
 }
 
-// parseCoreTime adds up the time that the given cores were not idle, from proc_stat(5):
-// "cpu1 user nice system idle iowait irq softirq steal guest guest_nice". Guests are part of user and nice.
+// parseCoreTime adds up the busy time of the given cores from proc_stat(5), whose lines are "cpu1 user nice system idle
+// iowait irq softirq steal guest guest_nice". User and nice include the guests.
 func parseCoreTime(stat []byte, cores []int, interrupts bool) (time.Duration, error) {
 	var ticks uint64
 	found := 0
@@ -53,7 +53,7 @@ func parseCoreTime(stat []byte, cores []int, interrupts bool) (time.Duration, er
 		}
 		core, err := strconv.Atoi(string(words[0][len("cpu"):]))
 		if err != nil || !slices.Contains(cores, core) {
-			continue // "cpu" alone is the sum of all cores
+			continue // the line "cpu" is the sum of all cores
 		}
 		found++
 		for i, word := range words[1:9] {
@@ -78,10 +78,11 @@ func parseCoreTime(stat []byte, cores []int, interrupts bool) (time.Duration, er
 	return time.Duration(ticks) * clockTick, nil
 }
 
-// interruptsApart reports whether the kernel keeps the time of interrupts out of the CPU time of the process that they
-// interrupt (CONFIG_IRQ_TIME_ACCOUNTING). On loopback they do the receiver's work, a fifth of a busy core, so a Meter
-// must know in which account that stands. No file tells, so this tries: a thread sends packets to itself, and a burst in
-// which it was never switched off its core took less CPU than time only if the interrupts' time was taken out.
+// interruptsApart reports whether the kernel leaves the time of interrupts out of the CPU time of the process that they
+// interrupt (CONFIG_IRQ_TIME_ACCOUNTING). On loopback, software interrupts do the receiver's work, up to a fifth of a
+// busy core, so a Meter has to know whether Own includes them. No file says so; this measures it. A thread sends
+// packets to itself in short bursts. In a burst without a context switch, the thread's CPU time equals the elapsed
+// time, unless the kernel leaves interrupts out.
 func interruptsApart() bool {
 	socket, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
 	if err != nil {
@@ -94,7 +95,7 @@ func interruptsApart() bool {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	const bursts, enough = 500, 20
-	least := 1.0 // of all bursts: what the hypervisor steals is missing from the CPU time as well
+	least := 1.0 // the smallest share left out, because CPU time lacks steal, too
 	for try, whole := 0, 0; try < bursts && whole < enough; try++ {
 		before, began := switches(), time.Now()
 		used := threadCPU()
@@ -113,7 +114,7 @@ func interruptsApart() bool {
 	return least > 0.1 && least < 1
 }
 
-// switches is how often this thread was switched off its core.
+// switches returns how often this thread has been switched off its core.
 func switches() int64 {
 	const thread = 1
 	var u syscall.Rusage
@@ -123,7 +124,7 @@ func switches() int64 {
 	return u.Nvcsw + u.Nivcsw
 }
 
-// threadCPU is what this thread has used so far.
+// threadCPU returns the CPU time of this thread so far.
 func threadCPU() time.Duration {
 	const clock = 3 // CLOCK_THREAD_CPUTIME_ID
 	var t syscall.Timespec

@@ -73,7 +73,7 @@ func FuzzParseCoreTime(f *testing.F) {
 	})
 }
 
-// A process that isn't a descendant counts as another's; a descendant counts as own.
+// A descendant counts as own; any other process counts as another's.
 func TestMeterTellsOthersFromOwn(t *testing.T) {
 	m := NewMeter(nil)
 	before, err := m.Read()
@@ -99,7 +99,7 @@ func TestMeterTellsOthersFromOwn(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	// The shell ends at once, so init adopts what it leaves behind.
+	// The shell ends at once, which leaves the loop without a parent in this process's family.
 	out, err := exec.Command("/bin/sh", "-c", "while :; do :; done >/dev/null 2>&1 & echo $!").Output()
 	if err != nil {
 		t.Fatal(err)
@@ -119,7 +119,7 @@ func TestMeterTellsOthersFromOwn(t *testing.T) {
 	poll(t, grown(func(now CoreTime) float64 { return now.Others(before) * now.At.Sub(before.At).Seconds() }))
 }
 
-// The kernel's own configuration is the witness, where it can be read.
+// The kernel's configuration says what to expect, where it is readable.
 func TestInterruptsApart(t *testing.T) {
 	release, err := os.ReadFile("/proc/sys/kernel/osrelease")
 	if err != nil {

@@ -22,7 +22,7 @@ var (
 	page = template.Must(template.New("page").Parse(pageText))
 )
 
-// A view is what the page shows.
+// A view is the content of the page.
 type view struct {
 	Title, Subtitle string
 	Style           template.CSS
@@ -48,7 +48,7 @@ type row struct {
 
 type fact struct{ Name, Text string }
 
-// HTML writes a comparison as one page that needs nothing else: no scripts, no fonts, no pictures from outside.
+// HTML writes a comparison as one self-contained page, without scripts, fonts or pictures from elsewhere.
 func HTML(out io.Writer, c *compare.Comparison) error {
 	v := view{
 		Title: title(c),
@@ -79,7 +79,7 @@ func HTML(out io.Writer, c *compare.Comparison) error {
 	return nil
 }
 
-// picture is a drawing whose texts are escaped already.
+// picture returns a drawing, which has escaped its texts already.
 func picture(d *drawing, label string) template.HTML { return template.HTML(d.svg(label, "")) }
 
 func title(c *compare.Comparison) string {
@@ -109,7 +109,8 @@ func rows(s compare.ScenarioResult) []row {
 		list = append(list, row{p.Title, i == 0, []string{
 			figure(p.CPU.Median), quartiles(p.CPU), ratio, spread, thousands(p.Rate.Median),
 			figure(p.P50.Median), figure(p.P99.Median), tail, figure(p.P999.Median),
-			fmt.Sprintf("%.0f", p.Memory.Median), objects(p), fmt.Sprintf("%.2f", p.Busy.Median), fmt.Sprintf("%.2f", p.Others.Median),
+			fmt.Sprintf("%.0f", p.Memory.Median), objects(p),
+			fmt.Sprintf("%.2f", p.Busy.Median), fmt.Sprintf("%.2f", p.Others.Median),
 		}})
 	}
 	return list
@@ -129,6 +130,11 @@ func facts(c *compare.Comparison) []fact {
 		list = append(list, fact{p.Title, p.Version})
 	}
 	lines := conditions(c)
-	return append(list, fact{"machine", lines[1] + " · " + c.Machine.Memory}, fact{"rounds", lines[2]}, fact{"calls", lines[3]},
-		fact{"took", time.Duration(c.Took * float64(time.Second)).Round(time.Second).String()})
+	took := time.Duration(c.Took * float64(time.Second)).Round(time.Second)
+	return append(list,
+		fact{"machine", lines[1] + " · " + c.Machine.Memory},
+		fact{"rounds", lines[2]},
+		fact{"calls", lines[3]},
+		fact{"took", took.String()},
+	)
 }

@@ -20,7 +20,7 @@ import (
 
 var update = flag.Bool("update", false, "write the golden file")
 
-// example is a comparison as one might be; hostile says whether its names try to break out of their places.
+// example returns a plausible comparison. With hostile, its names try to break out of their places.
 func example(hostile bool) *compare.Comparison {
 	nginx, detail := "NGINX", "as fast as they come"
 	if hostile {
@@ -98,13 +98,17 @@ func example(hostile bool) *compare.Comparison {
 					contestant("sallyport-certificate", "Sallyport, by certificate", 19),
 					contestant("nginx", nginx, 25),
 				},
-				Ratios: []compare.Ratio{ratio("Baseline", 1), ratio("Sallyport, by certificate", 1.05), ratio(nginx, 0.8)},
+				Ratios: []compare.Ratio{
+					ratio("Baseline", 1),
+					ratio("Sallyport, by certificate", 1.05),
+					ratio(nginx, 0.8),
+				},
 			},
 		},
 	}
 }
 
-// disturbed is an example measured on a busy machine.
+// disturbed returns an example from a busy machine.
 func disturbed(hostile bool) *compare.Comparison {
 	c := example(hostile)
 	text := "keepalive: while NGINX was measured, other programs kept 0.50 of 2 cores busy: 25%, and 10% is allowed"
@@ -138,7 +142,8 @@ func TestTable(t *testing.T) {
 }
 
 func TestABusyMachineIsMarked(t *testing.T) {
-	for name, write := range map[string]func(io.Writer, *compare.Comparison) error{"Table": Table, "HTML": HTML, "SVG": SVG} {
+	forms := map[string]func(io.Writer, *compare.Comparison) error{"Table": Table, "HTML": HTML, "SVG": SVG}
+	for name, write := range forms {
 		for _, busy := range []bool{false, true} {
 			c := example(false)
 			if busy {
@@ -199,8 +204,8 @@ func TestHTML(t *testing.T) {
 			t.Errorf("the page isn't self-contained or safe: %s", from)
 		}
 		for _, want := range []string{
-			"prefers-color-scheme: dark", "A Processor", "0123456789", "22 November 2026", " calls failed", "latency, ms",
-			"µs a call", "64 connections", "50,000", "Sallyport beside Baseline", "64 connections, to Baseline: 0.80",
+			"prefers-color-scheme: dark", "A Processor", "0123456789", "22 November 2026", " calls failed",
+			"latency, ms", "µs a call", "64 connections", "50,000", "Sallyport beside Baseline", "64 connections, to Baseline: 0.80",
 		} {
 			if !strings.Contains(s, want) {
 				t.Errorf("no %q", want)
@@ -229,7 +234,7 @@ func TestSVG(t *testing.T) {
 	}
 }
 
-// A comparison that was broken off, or in which nothing succeeded, can be shown, too.
+// An interrupted comparison, or one without a successful call, still has a report.
 func TestLittleIsShown(t *testing.T) {
 	c := example(false)
 	c.Peers = c.Peers[:1]
@@ -248,7 +253,12 @@ func TestLittleIsShown(t *testing.T) {
 }
 
 func TestSteps(t *testing.T) {
-	for v, want := range map[float64][]float64{0: {0, 1}, 9: {0, 2, 4, 6, 8, 10}, 100: {0, 20, 40, 60, 80, 100}, 1475: {0, 500, 1000, 1500}} {
+	for v, want := range map[float64][]float64{
+		0:    {0, 1},
+		9:    {0, 2, 4, 6, 8, 10},
+		100:  {0, 20, 40, 60, 80, 100},
+		1475: {0, 500, 1000, 1500},
+	} {
 		if got := steps(v); !slices.Equal(got, want) {
 			t.Errorf("to %g: %v", v, got)
 		}

@@ -7,7 +7,7 @@ import (
 	"sallyport/bench/compare"
 )
 
-// SVG writes CPU a call in all scenarios as one drawing, to stand in a document.
+// SVG writes CPU a call in all scenarios as one drawing, to be embedded in a document.
 func SVG(out io.Writer, c *compare.Comparison) error {
 	const margin, column, gap = 28.0, 560.0, 40.0
 	d := &drawing{width: 2*column + gap + 2*margin}

@@ -1,4 +1,4 @@
-// Package report shows a comparison to people: as a table, and as a page and a drawing with plots.
+// Package report presents a comparison as a table, as an HTML page with plots, and as an SVG drawing.
 package report
 
 import (
@@ -23,13 +23,16 @@ func Table(out io.Writer, c *compare.Comparison) error {
 		for i, p := range s.Contestants {
 			cells := []string{
 				p.Title, figure(p.CPU.Median), quartiles(p.CPU), fmt.Sprintf("%.0f", p.Rate.Median),
-				figure(p.P50.Median), figure(p.P99.Median), figure(p.P999.Median), fmt.Sprintf("%.0f", p.Memory.Median), objects(p),
+				figure(p.P50.Median), figure(p.P99.Median), figure(p.P999.Median),
+				fmt.Sprintf("%.0f", p.Memory.Median), objects(p),
 				"", "", "",
 			}
 			if i > 0 {
 				r := s.Ratios[i-1]
 				copy(cells[9:], []string{
-					fmt.Sprintf("%.2f", r.CPU.Median), fmt.Sprintf("%.2f–%.2f", r.CPU.Q1, r.CPU.Q3), fmt.Sprintf("%.2f", r.P99.Median),
+					fmt.Sprintf("%.2f", r.CPU.Median),
+					fmt.Sprintf("%.2f–%.2f", r.CPU.Q1, r.CPU.Q3),
+					fmt.Sprintf("%.2f", r.P99.Median),
 				})
 			}
 			fmt.Fprintf(w, "%s\t\n", strings.Join(cells, "\t"))
@@ -51,7 +54,7 @@ func Table(out io.Writer, c *compare.Comparison) error {
 	return err
 }
 
-// objects is how many objects a call allocates, where the gateway tells.
+// objects formats the allocations of a call; empty if the gateway does not report them.
 func objects(c compare.Contestant) string {
 	if c.Objects == nil {
 		return ""
@@ -59,7 +62,7 @@ func objects(c compare.Contestant) string {
 	return figure(c.Objects.Median)
 }
 
-// figure shows three digits that count.
+// figure formats f with three significant digits.
 func figure(f float64) string {
 	switch {
 	case f >= 100:
@@ -72,7 +75,7 @@ func figure(f float64) string {
 
 func quartiles(s compare.Spread) string { return figure(s.Q1) + "–" + figure(s.Q3) }
 
-// conditions are what a reader must know to make something of the figures.
+// conditions describes, in four lines, how the figures were measured.
 func conditions(c *compare.Comparison) []string {
 	set := c.Settings
 	var versions []string
@@ -81,14 +84,18 @@ func conditions(c *compare.Comparison) []string {
 	}
 	cores := "gateways, generator and backend share all cores"
 	if len(set.GatewayCores) > 0 {
-		cores = fmt.Sprintf("gateways on core %s, generator and backend on %s", numbers(set.GatewayCores), numbers(set.LoadCores))
+		cores = fmt.Sprintf("gateways on core %s, generator and backend on %s",
+			numbers(set.GatewayCores), numbers(set.LoadCores))
 	}
 	return []string{
 		strings.Join(versions, " · "),
-		fmt.Sprintf("%s, %d cores, %s · Linux %s · %s", c.Machine.CPU, c.Machine.Cores, c.Machine.System, c.Machine.Kernel, c.Machine.Go),
-		fmt.Sprintf("%d interleaved rounds of %g s after %g s of warm-up · %d worker(s) · %s · %s", set.Rounds, set.Seconds, set.Warmup, set.Workers, cores, set.Network),
-		fmt.Sprintf("%d client certificates · access log %s · %d errors · %s, commit %s", set.Clients, map[bool]string{true: "on", false: "off"}[set.AccessLog],
-			c.Errors(), c.Date.Format("2006-01-02 15:04 MST"), c.Commit),
+		fmt.Sprintf("%s, %d cores, %s · Linux %s · %s",
+			c.Machine.CPU, c.Machine.Cores, c.Machine.System, c.Machine.Kernel, c.Machine.Go),
+		fmt.Sprintf("%d interleaved rounds of %g s after %g s of warm-up · %d worker(s) · %s · %s",
+			set.Rounds, set.Seconds, set.Warmup, set.Workers, cores, set.Network),
+		fmt.Sprintf("%d client certificates · access log %s · %d errors · %s, commit %s",
+			set.Clients, map[bool]string{true: "on", false: "off"}[set.AccessLog], c.Errors(),
+			c.Date.Format("2006-01-02 15:04 MST"), c.Commit),
 	}
 }
 
