@@ -83,16 +83,16 @@ func TestEveryWorkloadMakesTheCallsThatItSays(t *testing.T) {
 			connections.Store(0)
 			identities.Clear()
 			fields.Clear()
-			began, ended := 0, 0
+			warming, began, ended := 0, 0, 0
 			c := tt.Config
 			c.URL, c.TLS, c.Duration, c.Warmup = s.URL+"/x", config, 500*time.Millisecond, 50*time.Millisecond
 			c.Identities = []tls.Certificate{testpki.SelfSigned(t, testpki.Leaf{}).TLS(), testpki.SelfSigned(t, testpki.Leaf{}).TLS()}
 			c.Headers = []Header{{"X-Turn", "one"}, {"X-Turn", "two"}}
 			c.Want.Body = []byte("hello over HTTP/" + tt.proto)
-			c.Began, c.Ended = func() { began++ }, func() { ended++ }
+			c.Warming, c.Began, c.Ended = func() { warming++ }, func() { began += warming }, func() { ended += began }
 			r := mustRun(t, c)
-			if r.Calls == 0 || r.Errors.Total() > 0 || began != 1 || ended != 1 {
-				t.Fatalf("%d calls, %v, began %d, ended %d", r.Calls, r.Errors, began, ended)
+			if r.Calls == 0 || r.Errors.Total() > 0 || warming != 1 || began != 1 || ended != 1 {
+				t.Fatalf("%d calls, %v, warming %d, began %d, ended %d", r.Calls, r.Errors, warming, began, ended)
 			}
 			if got := calls.Load(); got < int64(r.Calls) || r.Bytes < r.Calls*uint64(len(c.Want.Body)) {
 				t.Errorf("%d calls came, %d are told, of %d bytes", got, r.Calls, r.Bytes)
@@ -181,12 +181,14 @@ func TestEveryFramingIsRead(t *testing.T) {
 		},
 		"to EOF":   raw("HTTP/1.1 200 OK\r\n\r\nhello"),
 		"HTTP/1.0": raw("HTTP/1.0 200 OK\r\nContent-Length: 5\r\n\r\nhello"),
-		"interim":  raw("HTTP/1.1 103 Early Hints\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 5\r\nConnection: close\r\n\r\nhello"),
+		"interim": raw("HTTP/1.1 103 Early Hints\r\n\r\n" +
+			"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nConnection: close\r\n\r\nhello"),
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := httptest.NewServer(answer)
 			defer s.Close()
-			r := mustRun(t, Config{URL: s.URL, Connections: 2, Duration: 100 * time.Millisecond, Want: Want{Body: []byte("hello")}})
+			want := Want{Body: []byte("hello")}
+			r := mustRun(t, Config{URL: s.URL, Connections: 2, Duration: 100 * time.Millisecond, Want: want})
 			if r.Calls == 0 || r.Errors.Total() > 0 {
 				t.Errorf("%d calls, errors %v", r.Calls, r.Errors)
 			}
@@ -225,8 +227,15 @@ func TestWhatNeverStartsIsAnError(t *testing.T) {
 	s := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { <-release }))
 	defer s.Close()
 	defer close(release)
-	r := mustRun(t, Config{URL: s.URL, Connections: 1, Rate: 100, Duration: 300 * time.Millisecond, Timeout: 400 * time.Millisecond})
-	if r.Errors[neverStarted].Count+r.Errors[timeout].Count != 30 || r.Errors[neverStarted].Count == 0 || r.Errors[timeout].Count == 0 {
+	r := mustRun(t, Config{
+		URL:         s.URL,
+		Connections: 1,
+		Rate:        100,
+		Duration:    300 * time.Millisecond,
+		Timeout:     400 * time.Millisecond,
+	})
+	never, late := r.Errors[neverStarted].Count, r.Errors[timeout].Count
+	if never+late != 30 || never == 0 || late == 0 {
 		t.Errorf("errors %v; want 30 in all", r.Errors)
 	}
 }
@@ -250,7 +259,8 @@ func TestNobodyThere(t *testing.T) {
 func TestAServerThatWantsAnotherProtocol(t *testing.T) {
 	s := httptest.NewTLSServer(text("")) // without HTTP/2
 	defer s.Close()
-	r := mustRun(t, Config{URL: s.URL, HTTP2: true, Duration: 50 * time.Millisecond, TLS: s.Client().Transport.(*http.Transport).TLSClientConfig})
+	config := s.Client().Transport.(*http.Transport).TLSClientConfig
+	r := mustRun(t, Config{URL: s.URL, HTTP2: true, Duration: 50 * time.Millisecond, TLS: config})
 	if r.Errors[handshake].Count == 0 || r.Calls > 0 {
 		t.Errorf("errors %v", r.Errors)
 	}
@@ -261,7 +271,8 @@ func TestUnresumedIsAnError(t *testing.T) {
 	s.TLS = &tls.Config{SessionTicketsDisabled: true}
 	s.StartTLS()
 	defer s.Close()
-	r := mustRun(t, Config{URL: s.URL, Workload: Resumed, Duration: 50 * time.Millisecond, TLS: s.Client().Transport.(*http.Transport).TLSClientConfig})
+	config := s.Client().Transport.(*http.Transport).TLSClientConfig
+	r := mustRun(t, Config{URL: s.URL, Workload: Resumed, Duration: 50 * time.Millisecond, TLS: config})
 	if r.Errors[notResumed].Count == 0 || r.Calls > 0 {
 		t.Errorf("%d calls, errors %v", r.Calls, r.Errors)
 	}
@@ -269,7 +280,10 @@ func TestUnresumedIsAnError(t *testing.T) {
 
 func TestTheEndOfTheContextEndsTheRun(t *testing.T) {
 	release, arrived := make(chan struct{}), make(chan struct{}, 100)
-	s := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { arrived <- struct{}{}; <-release }))
+	s := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {
+		arrived <- struct{}{}
+		<-release
+	}))
 	defer s.Close()
 	defer close(release)
 	for _, rate := range []float64{0, 100} {
@@ -283,11 +297,15 @@ func TestTheEndOfTheContextEndsTheRun(t *testing.T) {
 }
 
 func TestProbe(t *testing.T) {
-	s, config := secure(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { w.WriteHeader(403); io.WriteString(w, r.Proto) }), new(atomic.Int64))
+	s, config := secure(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.WriteHeader(403)
+		io.WriteString(w, r.Proto)
+	}), new(atomic.Int64))
 	for _, c := range []Config{{}, {HTTP2: true}, {Workload: Resumed}} {
 		c.URL, c.TLS, c.Duration = s.URL, config, 1
 		status, body, err := Probe(context.Background(), c)
-		if want := map[bool]string{false: "HTTP/1.1", true: "HTTP/2.0"}[c.HTTP2]; status != 403 || string(body) != want || err != nil {
+		want := map[bool]string{false: "HTTP/1.1", true: "HTTP/2.0"}[c.HTTP2]
+		if status != 403 || string(body) != want || err != nil {
 			t.Errorf("%+v: %d %q %v", c, status, body, err)
 		}
 	}
