@@ -124,14 +124,14 @@ func (r *Reader) head(p []byte) (Event, int, error) {
 			return More, used, nil
 		}
 		r.seen = 0
-		if r.heads++; r.heads > maxInterim {
-			return More, used, errInterim
-		}
+		r.heads++
 		if err := r.Response.Parse(r.keep(p[used:used+n]), r.method); err != nil {
 			return More, used, err
 		}
 		used += n
 		switch status := r.Response.Status; {
+		case status < 200 && status != 101 && r.heads > maxInterim:
+			return More, used, errInterim
 		case status == 100:
 			continue // the client has been told by us
 		case status == 101 && !r.switched():
