@@ -162,7 +162,10 @@ func (t *Trip) watchHTTP2(s *stream) {
 func (s *stream) interim(t *Trip, status int, h textproto.MIMEHeader) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.interims++; s.interims > maxInterim {
+	switch s.interims++; {
+	case status == 101: // RFC 9113 section 8.6: there is none; net/http takes it for an interim answer
+		s.fault = errSwitched
+	case s.interims > maxInterim:
 		s.fault = errInterim
 	}
 	if s.fault != nil || s.deaf || status == 100 || t.Interim == nil {
