@@ -208,7 +208,8 @@ func (t *Trip) setHead(res *http.Response) error {
 	case r.Status < 200 || r.Status > 999:
 		return errFields
 	case t.Request.Method() == http.MethodHead || r.Status == http.StatusNoContent || r.Status == http.StatusNotModified:
-		r.Length = 0
+		r.Length, t.state = 0, readDone // net/http would miss the bytes of a Content-Length
+		return nil
 	case r.Length < 0 || len(res.Trailer) > 0:
 		r.Length = http1.InChunks // in HTTP/1.1 chunked bodies alone have trailers
 	}
@@ -218,6 +219,9 @@ func (t *Trip) setHead(res *http.Response) error {
 
 func (t *Trip) nextHTTP2() ([]byte, error) {
 	s := t.stream
+	if t.finished == nil && t.Over() {
+		t.finished = io.EOF
+	}
 	if t.finished != nil {
 		return nil, t.finished
 	}

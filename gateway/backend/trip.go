@@ -339,7 +339,7 @@ func (t *Trip) over(whole bool, err error) {
 
 // Ready reports whether Next returns without waiting for the server.
 func (t *Trip) Ready() bool {
-	return t.finished != nil || t.conn != nil && len(t.conn.In.Bytes()) > 0
+	return t.finished != nil || t.Over() || t.conn != nil && len(t.conn.In.Bytes()) > 0
 }
 
 // Next returns the next part of the answer's body, which is valid until the next call. io.EOF ends it, perhaps together
