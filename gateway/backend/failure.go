@@ -31,6 +31,7 @@ var (
 	errHead       = bad("the head of the answer is too long")
 	errSwitched   = bad("another protocol than the one that was asked for")
 	errInterim    = bad("too many interim answers")
+	errTrailer    = bad("a trailer is announced that frames the message")
 	errFields     = bad("a status or a header name that is none")
 	errNoAnswer   = errors.New("the connection ended before an answer")
 	errCut        = errors.New("the answer ended too early")

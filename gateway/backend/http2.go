@@ -201,6 +201,10 @@ func (t *Trip) setHead(res *http.Response) error {
 	}
 	for name := range res.Trailer {
 		add("Trailer", name)
+		switch name {
+		case "Content-Length", "Transfer-Encoding", "Trailer": // as http1 has it
+			return errTrailer
+		}
 	}
 	switch {
 	case size > MaxHead:
