@@ -130,9 +130,9 @@ func (t *Trip) request(s *stream) (*http.Request, error) {
 	}
 	if t.sending {
 		out.Body, out.ContentLength = &s.body, max(t.Length, -1)
-		if names := announced(t.Request.Trailer(), t.Request.MayTrail); t.Length == http1.InChunks && names != nil {
+		if t.Length == http1.InChunks {
 			out.Trailer = http.Header{}
-			for _, name := range names {
+			for _, name := range announced(t.Request.Trailer(), t.Request.MayTrail) {
 				out.Trailer[textproto.CanonicalMIMEHeaderKey(name)] = nil
 			}
 			s.body.trailer = out.Trailer
@@ -303,7 +303,7 @@ func (t *Trip) Trailers() []http1.Field {
 // A streamBody is the request's body as net/http reads it, on a goroutine of its own.
 type streamBody struct {
 	trip    *Trip
-	trailer http.Header // announced; filled at the end
+	trailer http.Header // has what is announced, and is filled at the end; nil: the length is stated
 	ended   atomic.Bool
 	closed  atomic.Bool
 
@@ -337,10 +337,10 @@ func (b *streamBody) Read(p []byte) (int, error) {
 	if b.rest = b.rest[n:]; len(b.rest) > 0 || t.sending {
 		return n, nil
 	}
-	for _, f := range mayTrail(t.Body.Trailers(), t.Request.MayTrail) {
-		name := textproto.CanonicalMIMEHeaderKey(f.Name)
-		if before, announced := b.trailer[name]; announced {
-			b.trailer[name] = append(before, f.Value)
+	if b.trailer != nil {
+		for _, f := range mayTrail(t.Body.Trailers(), t.Request.MayTrail) {
+			name := textproto.CanonicalMIMEHeaderKey(f.Name)
+			b.trailer[name] = append(b.trailer[name], f.Value)
 		}
 	}
 	b.ended.Store(true)
