@@ -63,11 +63,21 @@ type stream struct {
 // askHTTP2 makes the call, up to the head of the answer. The head of the request is the one that a server of HTTP/1.1
 // would get: what is removed and added stands once.
 func (t *Trip) askHTTP2() error {
+	stale, err := t.tryHTTP2()
+	if stale {
+		_, err = t.tryHTTP2()
+	}
+	return err
+}
+
+// tryHTTP2 makes the call once. It is stale if it may be made again, since it met a connection that had carried another and
+// ended before an answer, as one does that the server has closed while it was idle.
+func (t *Trip) tryHTTP2() (stale bool, err error) {
 	s := &stream{body: streamBody{trip: t}}
 	t.Reader.Begin(t.Request.Method(), "", true)
 	out, err := t.request(s)
 	if err != nil {
-		return err
+		return false, err
 	}
 	s.ctx, s.cancel = context.WithCancelCause(context.Background())
 	t.mu.Lock()
@@ -75,7 +85,7 @@ func (t *Trip) askHTTP2() error {
 	t.stream, t.waiting, t.due = s, true, time.Time{}
 	t.mu.Unlock()
 	if broken {
-		return t.failHTTP2(ErrBroken)
+		return false, t.failHTTP2(ErrBroken)
 	}
 	s.watching.Lock()
 	s.watch = time.AfterFunc(min(slice, t.Group.Timeout), func() { t.watchHTTP2(s) })
@@ -85,12 +95,17 @@ func (t *Trip) askHTTP2() error {
 	} else if t.Length == http1.InChunks {
 		t.Request.Streams(nil)
 	}
-	trace := &httptrace.ClientTrace{Got1xxResponse: func(status int, h textproto.MIMEHeader) error { return s.interim(t, status, h) }}
+	used := false
+	trace := &httptrace.ClientTrace{
+		GotConn:        func(c httptrace.GotConnInfo) { used = c.Reused },
+		Got1xxResponse: func(status int, h textproto.MIMEHeader) error { return s.interim(t, status, h) },
+	}
 	s.res, err = t.Server.h2.RoundTrip(out.WithContext(httptrace.WithClientTrace(s.ctx, trace)))
 	s.mu.Lock()
 	s.deaf = true
-	fault := s.fault
+	fault, answered := s.fault, s.interims > 0
 	s.mu.Unlock()
+	stale = used && !answered && t.replayable() && context.Cause(s.ctx) == nil && connectionEnded(err)
 	switch {
 	case fault != nil:
 		err = fault // which net/http hides
@@ -98,10 +113,15 @@ func (t *Trip) askHTTP2() error {
 		err = t.setHead(s.res)
 	}
 	if err != nil {
-		return t.failHTTP2(err)
+		return stale, t.failHTTP2(err)
 	}
 	t.answered()
-	return nil
+	return false, nil
+}
+
+// connectionEnded reports whether err is the end of a connection, and not of a stream alone.
+func connectionEnded(err error) bool {
+	return errors.Is(err, io.ErrUnexpectedEOF) || errors.As(err, new(*net.OpError))
 }
 
 // request makes the head of the request what net/http takes.
