@@ -14,7 +14,7 @@ func Framing(plain string) bool { return framing[plain] }
 
 var framing = map[string]bool{
 	"content-length": true, "transfer-encoding": true, "host": true, "connection": true, "authorization": true,
-	"upgrade": true, "te": true, "trailer": true, "keep-alive": true, "expect": true, "content-type": true, "cookie": true,
+	"upgrade": true, "te": true, "trailer": true, "keep-alive": true, "expect": true, "content-type": true, "cookie": true, "set-cookie": true,
 }
 
 // MayTrail reports whether a trailer field of that name may be passed on: it frames, routes and authenticates nothing, and
