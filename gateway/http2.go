@@ -230,14 +230,18 @@ func (c *http2Call) deliver() error {
 		h["Trailer"] = announced
 	}
 	c.Status = res.Status
-	c.w.WriteHeader(res.Status)
 	for {
 		if !t.Ready() {
+			c.w.begun(res.Status)
 			if err := c.w.flush(); err != nil {
 				return backend.ErrClientGone
 			}
 		}
 		part, err := t.Next()
+		if err != nil && err != io.EOF {
+			return err
+		}
+		c.w.begun(res.Status)
 		if len(part) > 0 {
 			if _, err := c.w.Write(part); err != nil {
 				t.Forget() // net/http may read it still
@@ -247,9 +251,6 @@ func (c *http2Call) deliver() error {
 		if err == io.EOF {
 			c.setTrailers(t.Trailers(), announced)
 			return nil
-		}
-		if err != nil {
-			return err
 		}
 	}
 }
@@ -376,6 +377,13 @@ func (w *http2Writer) end() { w.ResponseWriter = nil }
 func (w *http2Writer) WriteHeader(status int) {
 	w.status = status
 	w.ResponseWriter.WriteHeader(status)
+}
+
+// begun sends the head of an answer, unless that was done. Until then the call can still be refused.
+func (w *http2Writer) begun(status int) {
+	if w.status == 0 {
+		w.WriteHeader(status)
+	}
 }
 
 // keepable is what net/http takes of an answer without waiting for the client.
