@@ -307,6 +307,9 @@ func (r *http2Request) Values(name string) []string {
 }
 
 func (r *http2Request) Lines() (n int) {
+	if r.Trailer != nil {
+		n = 1 // net/http has taken it off the header
+	}
 	for name, values := range r.Header {
 		switch name {
 		case "Host":
