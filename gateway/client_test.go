@@ -307,16 +307,20 @@ func (h *framed) open(t testing.TB, end bool, fields ...string) uint32 {
 
 func (h *framed) headers(t testing.TB, id uint32, end bool, fields ...string) {
 	t.Helper()
+	if err := h.write(id, end, fields); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// write writes fields, in pairs.
+func (h *framed) write(id uint32, end bool, fields []string) error {
 	h.block.Reset()
 	for pair := range slices.Chunk(fields, 2) {
 		if err := h.encode.WriteField(hpack.HeaderField{Name: pair[0], Value: pair[1]}); err != nil {
-			t.Fatal(err)
+			return err
 		}
 	}
-	err := h.framer.WriteHeaders(http2.HeadersFrameParam{StreamID: id, BlockFragment: []byte(h.block.String()), EndStream: end, EndHeaders: true})
-	if err != nil {
-		t.Fatal(err)
-	}
+	return h.framer.WriteHeaders(http2.HeadersFrameParam{StreamID: id, BlockFragment: []byte(h.block.String()), EndStream: end, EndHeaders: true})
 }
 
 func (h *framed) get(t testing.TB, target, authority string, fields ...string) answer {

@@ -15,3 +15,9 @@ func (c *Config) Drive() {
 
 // Recheck sets how often the right of an open stream is judged though nothing has been swapped.
 func (c *Config) Recheck(every time.Duration) { c.timing.recheck = every }
+
+// Carriers are what carries calls of HTTP/1.1.
+var Carriers = map[string]func(*Config){
+	"loops":      func(c *Config) { c.driver = driverLoops },
+	"goroutines": func(c *Config) { c.driver = driverGoroutines },
+}
