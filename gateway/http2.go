@@ -487,7 +487,7 @@ func (b *http2Body) Next(wait bool) ([]byte, error) {
 		case b.in.Context().Err() != nil || b.stopped.Load():
 			return nil, backend.ErrClientGone
 		default:
-			return nil, fmt.Errorf("%w: %w", backend.ErrBadBody, err) // it ended in a way that no server can be told of
+			return nil, fmt.Errorf("%w: %w", backend.ErrBadBody, err) // no server could be shown such an end
 		}
 	}
 }

@@ -56,7 +56,7 @@ func NewDoor(cfg DoorConfig) *Door {
 	return &Door{cfg: cfg, seed: maphash.MakeSeed(), cache: cache}
 }
 
-// Knows tells whether a socket peer is one of the load balancers' addresses. What a peer says of itself in headers is
+// Knows reports whether a socket peer is one of the load balancers' addresses. What a peer says of itself in headers is
 // of no account.
 func (d *Door) Knows(peer netip.Addr) bool {
 	peer = peer.Unmap()
@@ -86,7 +86,7 @@ var carriers = []string{
 }
 
 // Read returns the certificate that a load balancer vouches for, nil if it names none, or ErrAmbiguous. What cannot be
-// read is a certificate that is not good. Registered tells whether any API knows a fingerprint: what nobody knows is not
+// read is a certificate that is not good. registered reports whether any API knows a fingerprint: what none knows is not
 // looked into. A value that was good before costs a hash and no allocation.
 func (d *Door) Read(r Headers, registered func([sha256.Size]byte) bool, now time.Time) (*Certificate, error) {
 	values := r.Values(d.cfg.Header)

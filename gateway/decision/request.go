@@ -70,8 +70,7 @@ func (x *Exchange) appendStart(b []byte, s *backend.Server) []byte {
 	return http1.AppendField(b, "Host", host)
 }
 
-// keepsBearer reports whether the server may see the Authorization fields. A bearer token that was meant for the gateway
-// stays here.
+// keepsBearer reports whether the server may see the Authorization fields. A bearer token meant for the gateway stays here.
 func (x *Exchange) keepsBearer() bool {
 	return x.Route.Security.Token == policy.Off || x.Route.ForwardAuthorization ||
 		x.Claims == nil && !carriesBearer(x.Request) // with claims it is known that it does
@@ -116,8 +115,8 @@ func (x *Exchange) appendOwn(b []byte) []byte {
 	return b
 }
 
-// origin is where the call comes from: the addresses before the peer's, each with a comma behind it, host and scheme as the
-// client has them, and the trace that the call is part of, if any. What is said of that counts only from a load balancer.
+// origin is where the call comes from: the addresses before the peer's, each followed by a comma, host and scheme as the
+// client has them, and the trace that the call is part of, if any. Only a load balancer is believed about these.
 func (x *Exchange) origin() (before, host, proto, trace string) {
 	r := x.Request
 	host, proto = r.Authority(), "http"
@@ -168,8 +167,8 @@ func (x *Exchange) appendOrigin(b []byte) []byte {
 	return append(b, "-00\r\n"...)
 }
 
-// certificateText is the caller's certificate as it is told to backends. Every space and plus is escaped, so that those
-// who take a plus for a space read the same as those who do not.
+// certificateText is the caller's certificate as backends get it. Spaces and pluses are escaped, so that readers who take a
+// plus for a space see the same as those who do not.
 func (x *Exchange) certificateText() string {
 	block := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: x.Certificate.Leaf.Raw})
 	return strings.ReplaceAll(url.QueryEscape(string(block)), "+", "%20")
