@@ -62,6 +62,12 @@ func connectSQLiteFile(ctx context.Context, path string, how how) (*connection, 
 	if err != nil {
 		return nil, err
 	}
+	for _, suffix := range []string{"-journal", "-wal", "-shm"} {
+		// SQLite opens these by itself, and would wait for the other end of a pipe.
+		if _, err := statSQLite(path + suffix); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return nil, err
+		}
+	}
 	// POSIX takes a process' locks on a file away when it closes any descriptor of that file, so that a goroutine which
 	// reads the database file as a file would leave it open to corruption. Linux has locks that don't; elsewhere, and in
 	// a process that has opened SQLite files before, nothing can be done and nothing is lost.
@@ -100,7 +106,7 @@ func statSQLite(path string) (fs.FileInfo, error) {
 	case err != nil:
 		return nil, err
 	case !file.Mode().IsRegular():
-		return nil, fmt.Errorf("%s is not a file", path)
+		return nil, fmt.Errorf("%s is not a regular file", path)
 	}
 	return file, nil
 }

@@ -50,7 +50,7 @@ func TestOpenRefuses(t *testing.T) {
 		{"memory with parameters", "sqlite::memory:?cache=shared", false, "sqlite:PATH", certstore.ErrInvalid},
 		{"NUL", "sqlite:a\x00b", false, "sqlite:PATH", certstore.ErrInvalid},
 		{"a missing folder", "sqlite:" + filepath.Join(dir, "none", "certs.db"), false, "folder must exist", fs.ErrNotExist},
-		{"a folder", "sqlite:" + dir, false, "not a file", nil},
+		{"a folder", "sqlite:" + dir, false, "not a regular file", nil},
 		{"a missing file, to read", "sqlite:" + filepath.Join(dir, "none.db"), true, "no such file", fs.ErrNotExist},
 		{"an empty file, to read", "sqlite:" + empty, true, "version 0", nil},
 		{"not a database", "sqlite:" + text, false, "not a database", nil},

@@ -56,7 +56,7 @@ func (l *loader) secret(text string) (string, error) {
 	}
 	data, err := l.read(l.path(ref.name))
 	if err != nil {
-		return "", fmt.Errorf("password: %w", err)
+		return "", fmt.Errorf("password: %s: %w", l.path(ref.name), err)
 	}
 	value := strings.TrimSuffix(strings.TrimSuffix(string(data), "\n"), "\r")
 	if value == "" {

@@ -20,6 +20,7 @@ import (
 	"sallyport/certstore"
 	"sallyport/cmd/sallyport/internal/assembly"
 	"sallyport/cmd/sallyport/internal/config"
+	"sallyport/internal/regularfile"
 )
 
 func certCommand() *cobra.Command {
@@ -209,11 +210,26 @@ func checkTier(cfg *config.Config, tier string) error {
 	return nil
 }
 
-func readCertificate(file string) (*x509.Certificate, error) {
-	data, err := os.ReadFile(file)
+// maxArgument is how many bytes a file has at most that is named on the command line.
+const maxArgument = 1 << 20
+
+func readArgument(file string) ([]byte, error) {
+	data, err := regularfile.ReadArgument(file, maxArgument)
 	if err != nil {
-		return nil, usage(err)
+		return nil, usage(fmt.Errorf("%s: %w", file, err))
 	}
+	return data, nil
+}
+
+func readCertificate(file string) (*x509.Certificate, error) {
+	data, err := readArgument(file)
+	if err != nil {
+		return nil, err
+	}
+	return parseCertificate(file, data)
+}
+
+func parseCertificate(file string, data []byte) (*x509.Certificate, error) {
 	certificate, err := certstore.ParseCertificate(data)
 	if err != nil {
 		return nil, usage(fmt.Errorf("%s: %w", file, err))

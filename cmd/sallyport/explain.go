@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io"
 	"net/netip"
-	"os"
 	"strings"
 	"text/tabwriter"
 
@@ -65,9 +64,9 @@ touched. That the caller holds the certificate's key is taken for granted.`,
 			}
 		}
 		if tokenFile != "" {
-			data, err := os.ReadFile(tokenFile)
+			data, err := readArgument(tokenFile)
 			if err != nil {
-				return usage(err)
+				return err
 			}
 			question.Authorization = "Bearer " + strings.TrimSpace(string(data))
 		}
@@ -123,9 +122,9 @@ func ask(cfg *config.Config, a *assembly.Assembly, name, listener string) (gatew
 
 // readChain reads the caller's certificate and, in a PEM file, what it would send behind it.
 func readChain(file string) ([]*x509.Certificate, error) {
-	data, err := os.ReadFile(file)
+	data, err := readArgument(file)
 	if err != nil {
-		return nil, usage(err)
+		return nil, err
 	}
 	var chain []*x509.Certificate
 	for rest := data; ; {
@@ -143,7 +142,7 @@ func readChain(file string) ([]*x509.Certificate, error) {
 		chain = append(chain, c)
 	}
 	if len(chain) == 0 {
-		c, err := readCertificate(file)
+		c, err := parseCertificate(file, data)
 		return []*x509.Certificate{c}, err
 	}
 	return chain, nil

@@ -21,6 +21,7 @@ import (
 	"sallyport/cmd/sallyport/internal/config"
 	"sallyport/gateway"
 	"sallyport/gateway/clientcert"
+	"sallyport/internal/regularfile"
 	"sallyport/listenerprofiles"
 	"sallyport/listenerprofiles/keystore"
 	"sallyport/policy"
@@ -330,7 +331,7 @@ func (a *Assembly) openTrust(k *config.KeyStore, made hash.Hash, problems *probl
 	fmt.Fprintf(made, "%s %d ", k.Type, len(data))
 	made.Write(data)
 	if err != nil {
-		problems.add(k.Pos, err)
+		problems.add(k.Pos, fmt.Errorf("keystore %s: %w", k.Location, err))
 		return nil
 	}
 	store, err := keystore.Open(data, storeRef(k))
@@ -482,7 +483,7 @@ func (a *Assembly) bucket(key ratelimit.Key, tier string) (ratelimit.Bucket, err
 
 // readFile reads a file, and remembers what was in it.
 func (a *Assembly) readFile(path string) ([]byte, error) {
-	data, err := os.ReadFile(path)
+	data, err := regularfile.Read(path, keystore.MaxSize)
 	a.read[path] = sha256.Sum256(data)
 	return data, err
 }
@@ -491,7 +492,7 @@ func (a *Assembly) readFile(path string) ([]byte, error) {
 // are not among them: those look after theirs.
 func (a *Assembly) Stale() bool {
 	for path, sum := range a.read {
-		if data, err := os.ReadFile(path); err != nil || sha256.Sum256(data) != sum {
+		if data, err := regularfile.Read(path, keystore.MaxSize); err != nil || sha256.Sum256(data) != sum {
 			return true
 		}
 	}
@@ -561,7 +562,7 @@ func (a *Assembly) upstream(u config.Upstream) (gateway.Upstream, error) {
 	if u.CAFile != "" {
 		data, err := a.readFile(u.CAFile)
 		if err != nil {
-			return out, fmt.Errorf("upstream caFile: %w", err)
+			return out, fmt.Errorf("upstream caFile %s: %w", u.CAFile, err)
 		}
 		fmt.Fprintln(made, len(data))
 		made.Write(data)
@@ -573,7 +574,7 @@ func (a *Assembly) upstream(u config.Upstream) (gateway.Upstream, error) {
 	if u.KeyStore != nil {
 		data, err := a.readFile(u.KeyStore.Location)
 		if err != nil {
-			return out, fmt.Errorf("upstream keyStore: %w", err)
+			return out, fmt.Errorf("upstream keyStore %s: %w", u.KeyStore.Location, err)
 		}
 		ref := storeRef(u.KeyStore)
 		fmt.Fprintln(made, ref.Type, ref.Alias)

@@ -11,7 +11,8 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"syscall"
+
+	"sallyport/internal/regularfile"
 )
 
 // Load reads file and the API files, certificates and secrets that it names. The error is Errors, with everything that is
@@ -21,12 +22,12 @@ func Load(file string) (*Config, error) {
 	if err != nil {
 		return nil, fmt.Errorf("configuration %s: %w", file, err)
 	}
-	data, err := readBounded(abs, maxFile)
+	data, err := regularfile.Read(abs, maxFile)
 	if err != nil {
 		return nil, fmt.Errorf("configuration %s: %w", file, err)
 	}
 	var matched []string
-	cfg, err := parse(file, abs, data, outside{readBounded, func(pattern string) ([]string, error) {
+	cfg, err := parse(file, abs, data, outside{regularfile.Read, func(pattern string) ([]string, error) {
 		found, err := glob(pattern)
 		matched = append(matched, found...)
 		return found, err
@@ -42,7 +43,7 @@ func Load(file string) (*Config, error) {
 // than Load. Where it is in doubt it says yes.
 func (c *Config) Changed() bool {
 	for file, sum := range c.sums {
-		if data, err := readBounded(file, maxFile); err != nil || sha256.Sum256(data) != sum {
+		if data, err := regularfile.Read(file, maxFile); err != nil || sha256.Sum256(data) != sum {
 			return true
 		}
 	}
@@ -81,37 +82,6 @@ type outside struct {
 	readFile  func(path string, limit int64) ([]byte, error) // path is absolute
 	glob      func(pattern string) ([]string, error)         // sorted, absolute
 	lookupEnv func(name string) (string, bool)
-}
-
-// readBounded reads a regular file, or what a symlink leads to, of at most limit bytes. A pipe would be waited for, and
-// gives what it holds only once.
-func readBounded(path string, limit int64) ([]byte, error) {
-	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
-	if err != nil {
-		return nil, plainCause(err)
-	}
-	defer func() { _ = f.Close() }() // only read
-	if info, err := f.Stat(); err != nil {
-		return nil, plainCause(err)
-	} else if !info.Mode().IsRegular() {
-		return nil, errors.New("not a regular file")
-	}
-	data, err := io.ReadAll(io.LimitReader(f, limit+1))
-	if err != nil {
-		return nil, plainCause(err)
-	}
-	if int64(len(data)) > limit {
-		return nil, fmt.Errorf("larger than %d bytes", limit)
-	}
-	return data, nil
-}
-
-// plainCause is err without the path, which the message around it names as the user wrote it.
-func plainCause(err error) error {
-	if path := (*fs.PathError)(nil); errors.As(err, &path) {
-		return path.Err
-	}
-	return err
 }
 
 // glob is filepath.Glob without the hidden files (editors' locks) that a shell leaves out too.
