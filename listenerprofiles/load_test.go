@@ -116,7 +116,7 @@ func TestUnusableStoreIsAnError(t *testing.T) {
 		{"key store expired", pemStore("KeyStore", "expired"), goodTrust, keystore.ErrExpired, "expired on 2020-01-01T00:00:00Z"},
 		{"secret not set", secretStore("KeyStore", "server.pem", "${env:SALLYPORT_TEST_UNSET}"), goodTrust, nil, "SALLYPORT_TEST_UNSET is not set"},
 		{"secret file missing", goodKey, secretStore("TrustStore", "jks", "${file:nowhere}"), fs.ErrNotExist, "nowhere"},
-		{"secret file empty", goodKey, secretStore("TrustStore", "jks", "${file:blank}"), nil, "blank is empty"},
+		{"secret file empty", goodKey, secretStore("TrustStore", "jks", "${file:blank}"), nil, `"blank" is empty`},
 	}
 	for _, tt := range tests {
 		for _, verify := range []string{"optional", "require"} {

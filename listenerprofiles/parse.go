@@ -153,7 +153,7 @@ func (p *parser) password(e *element) string {
 	}
 	p.noChildren(e)
 	text := e.text.String()
-	if _, _, err := parseReference(text); err != nil {
+	if err := checkSecret(text); err != nil {
 		p.fail(e, "%s", err)
 	}
 	return text
