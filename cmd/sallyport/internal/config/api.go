@@ -8,6 +8,7 @@ import (
 	"unicode/utf8"
 
 	"sallyport/policy"
+	"sallyport/policy/ratelimit"
 )
 
 // An API is what the gateway serves under one context and version.
@@ -157,7 +158,7 @@ func (l *loader) addAPI(n node) {
 	api.Listeners = l.apiListeners(m, &api)
 	api.KeyManagers = l.apiKeyManagers(m, &api)
 	api.Audiences = l.apiAudiences(m, &api)
-	api.Policy = m.policy("Unlimited")
+	api.Policy = m.policy(ratelimit.Unlimited)
 	m.refuse("unauthenticatedTier", "is not built yet: remove it")
 	m.need("upstream", "where its calls go, as in {urls: [http://127.0.0.1:9000]}")
 	api.Upstream = m.upstream()
