@@ -34,6 +34,14 @@ var (
 	ErrReadOnly = errors.New("the store was opened for reading only")
 )
 
+// invalid is an error that matches ErrInvalid.
+func invalid(format string, args ...any) error { return invalidError(fmt.Sprintf(format, args...)) }
+
+type invalidError string
+
+func (e invalidError) Error() string      { return string(e) }
+func (invalidError) Is(target error) bool { return target == ErrInvalid }
+
 // An API is named by its name and version, as in WSO2. Both are compared byte for byte.
 type API struct {
 	Name    string // 1 to 200 characters (AM_API.API_NAME)
@@ -44,10 +52,10 @@ type API struct {
 func ParseAPI(s string) (API, error) {
 	i := strings.LastIndexByte(s, ':')
 	if i < 0 {
-		return API{}, fmt.Errorf("API %s is not NAME:VERSION: %w", quote(s), ErrInvalid)
+		return API{}, invalid("API %s is not NAME:VERSION", quote(s))
 	}
 	api := API{Name: s[:i], Version: s[i+1:]}
-	if err := api.check(); err != nil {
+	if err := api.Check(); err != nil {
 		return API{}, err
 	}
 	return api, nil
@@ -56,7 +64,8 @@ func ParseAPI(s string) (API, error) {
 // String is NAME:VERSION.
 func (a API) String() string { return a.Name + ":" + a.Version }
 
-func (a API) check() error {
+// Check says what is wrong with the name or the version, or nil.
+func (a API) Check() error {
 	if err := checkText("API name", a.Name, 200); err != nil {
 		return err
 	}
@@ -64,7 +73,7 @@ func (a API) check() error {
 		return err
 	}
 	if strings.Contains(a.Version, ":") {
-		return fmt.Errorf("API version %s contains a colon: %w", quote(a.Version), ErrInvalid)
+		return invalid("API version %s contains a colon", quote(a.Version))
 	}
 	return nil
 }
@@ -86,12 +95,12 @@ func ParseKeyType(s string) (KeyType, error) {
 			return k, nil
 		}
 	}
-	return "", fmt.Errorf("key type %s is neither PRODUCTION nor SANDBOX: %w", quote(s), ErrInvalid)
+	return "", invalid("key type %s is neither PRODUCTION nor SANDBOX", quote(s))
 }
 
 func (k KeyType) check() error {
 	if k != Production && k != Sandbox {
-		return fmt.Errorf("key type %s is neither PRODUCTION nor SANDBOX: %w", quote(string(k)), ErrInvalid)
+		return invalid("key type %s is neither PRODUCTION nor SANDBOX", quote(string(k)))
 	}
 	return nil
 }
@@ -115,7 +124,7 @@ func Fingerprint(cert *x509.Certificate) [32]byte { return sha256.Sum256(cert.Ra
 // complete returns c with its fingerprint, or says what is wrong with it.
 func (c Client) complete() (Client, error) {
 	for _, err := range []error{
-		c.API.check(), CheckAlias(c.Alias), c.KeyType.check(), checkTier(c.Tier), checkScopes(c.Scopes), checkCertificate(c.Certificate),
+		c.API.Check(), CheckAlias(c.Alias), c.KeyType.check(), checkTier(c.Tier), checkScopes(c.Scopes), checkCertificate(c.Certificate),
 	} {
 		if err != nil {
 			return Client{}, err
@@ -123,7 +132,7 @@ func (c Client) complete() (Client, error) {
 	}
 	fingerprint := Fingerprint(c.Certificate)
 	if c.Fingerprint != [32]byte{} && c.Fingerprint != fingerprint {
-		return Client{}, fmt.Errorf("fingerprint is another certificate's: %w", ErrInvalid)
+		return Client{}, invalid("fingerprint is another certificate's")
 	}
 	c.Fingerprint = fingerprint
 	return c, nil
@@ -139,7 +148,7 @@ func CheckAlias(alias string) error {
 		return err
 	}
 	if strings.ContainsAny(alias, `/\`) || alias == "." || alias == ".." {
-		return fmt.Errorf("alias %s looks like a path: %w", quote(alias), ErrInvalid)
+		return invalid("alias %s looks like a path", quote(alias))
 	}
 	return nil
 }
@@ -151,15 +160,15 @@ func checkTier(tier string) error { return checkText("tier", tier, 512) }
 func checkText(what, s string, limit int) error {
 	switch {
 	case s == "":
-		return fmt.Errorf("%s is empty: %w", what, ErrInvalid)
+		return invalid("%s is empty", what)
 	case !utf8.ValidString(s):
-		return fmt.Errorf("%s is not UTF-8: %w", what, ErrInvalid)
+		return invalid("%s is not UTF-8", what)
 	case utf8.RuneCountInString(s) > limit:
-		return fmt.Errorf("%s has more than %d characters: %w", what, limit, ErrInvalid)
+		return invalid("%s has more than %d characters", what, limit)
 	case strings.ContainsFunc(s, unicode.IsControl):
-		return fmt.Errorf("%s contains a control character: %w", what, ErrInvalid)
+		return invalid("%s contains a control character", what)
 	case strings.TrimSpace(s) != s:
-		return fmt.Errorf("%s begins or ends with a space: %w", what, ErrInvalid)
+		return invalid("%s begins or ends with a space", what)
 	}
 	return nil
 }
@@ -167,23 +176,30 @@ func checkText(what, s string, limit int) error {
 // maxScopes is the width of the SCOPES column, in bytes.
 const maxScopes = 4096
 
-// checkScopes holds each scope to scope-token of RFC 6749, section 3.3, which has no space: in the column, as in a
-// token, a space parts them.
+// CheckScope says what is wrong with a scope, or nil: it is a scope-token of RFC 6749, section 3.3, which has no space. In
+// the column, as in a token, spaces part scopes.
+func CheckScope(scope string) error {
+	if scope == "" {
+		return invalid("scope is empty")
+	}
+	for i := range len(scope) {
+		if c := scope[i]; c < '!' || c > '~' || c == '"' || c == '\\' {
+			return invalid("scope %s contains a character that RFC 6749 does not allow", quote(scope))
+		}
+	}
+	return nil
+}
+
 func checkScopes(scopes []string) error {
 	total := 0
 	for _, scope := range scopes {
-		if scope == "" {
-			return fmt.Errorf("scope is empty: %w", ErrInvalid)
-		}
-		for i := range len(scope) {
-			if c := scope[i]; c < '!' || c > '~' || c == '"' || c == '\\' {
-				return fmt.Errorf("scope %s contains a character that RFC 6749 does not allow: %w", quote(scope), ErrInvalid)
-			}
+		if err := CheckScope(scope); err != nil {
+			return err
 		}
 		total += len(scope) + 1
 	}
 	if total > maxScopes {
-		return fmt.Errorf("scopes have more than %d characters: %w", maxScopes, ErrInvalid)
+		return invalid("scopes have more than %d characters", maxScopes)
 	}
 	return nil
 }

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"path/filepath"
 	"slices"
 	"strings"
 )
@@ -22,7 +23,7 @@ type dialect struct {
 	connect func(ctx context.Context, rest string, how how) (*connection, error)
 }
 
-var dialects = []dialect{
+var dialects = []*dialect{
 	{
 		prefixes: []string{"sqlite:"},
 		form:     "sqlite:PATH or sqlite::memory:",
@@ -62,56 +63,93 @@ type connection struct {
 	close    func() error
 }
 
-// A place is where a Store's database is.
-type place struct {
-	dialect dialect
+// memory is what follows "sqlite:" for a database in memory.
+const memory = ":memory:"
+
+// A URL says where a Store's database is, in one of the forms of Open. The zero URL is nowhere.
+type URL struct {
+	dialect *dialect // one of dialects
 	rest    string
 }
 
-// parseURL reads the url of Open. Its errors don't quote it: it may hold a password.
-func parseURL(url string) (place, error) {
+// ParseURL reads a URL. Its errors don't quote it: it may hold a password.
+func ParseURL(url string) (URL, error) {
 	var forms []string
 	for _, d := range dialects {
 		for _, prefix := range d.prefixes {
 			if rest, ok := strings.CutPrefix(url, prefix); ok {
 				if d.connect == nil {
-					return place{}, fmt.Errorf("a store at %s… is not built yet", prefix)
+					return URL{}, fmt.Errorf("a store at %s… is not built yet", prefix)
 				}
-				return place{d, rest}, nil
+				if rest == "" || strings.HasPrefix(rest, ":") && rest != memory || strings.HasPrefix(rest, "//") || strings.ContainsRune(rest, 0) {
+					return URL{}, invalid("expected %s", d.form)
+				}
+				return URL{d, rest}, nil
 			}
 		}
 		if d.connect != nil {
 			forms = append(forms, d.form)
 		}
 	}
-	return place{}, fmt.Errorf("store is not of the form %s: %w", strings.Join(forms, " or "), ErrInvalid)
+	return URL{}, invalid("expected %s", strings.Join(forms, " or "))
 }
 
-// String is for messages. The only dialect that is built has no passwords in its URLs.
-func (p place) String() string { return fmt.Sprintf("%q", p.dialect.prefixes[0]+p.rest) }
-
-func (p place) open(ctx context.Context, readOnly bool) (*connection, error) {
-	if readOnly {
-		return p.connect(ctx, justRead)
+// String is the URL as ParseURL reads it. The only dialect that is built has no passwords in its URLs.
+func (u URL) String() string {
+	if u.dialect == nil {
+		return ""
 	}
-	return p.connect(ctx, create)
+	return u.dialect.prefixes[0] + u.rest
+}
+
+// InMemory reports whether the database ends with its Store.
+func (u URL) InMemory() bool { return u.rest == memory }
+
+// File returns the path of the database's file, "" if it has none. A change of the database changes this file or one
+// whose name has "-wal" added.
+func (u URL) File() string {
+	if u.InMemory() {
+		return ""
+	}
+	return u.rest
+}
+
+// From returns the URL with its file's path counted from folder, unless it is absolute.
+func (u URL) From(folder string) URL {
+	switch path := u.File(); {
+	case path == "":
+		return u
+	case filepath.IsAbs(path):
+		u.rest = filepath.Clean(path)
+	default:
+		u.rest = filepath.Join(folder, path)
+	}
+	return u
+}
+
+// open opens the database. One in memory is made, whoever only reads it.
+func (u URL) open(ctx context.Context, readOnly bool) (*connection, error) {
+	if readOnly && !u.InMemory() {
+		return u.connect(ctx, justRead)
+	}
+	return u.connect(ctx, create)
 }
 
 // reopen is open for a database that was there before. It makes none: in the place of one that is half copied, an
 // empty one would turn everybody away.
-func (p place) reopen(ctx context.Context, readOnly bool) (*connection, error) {
+func (u URL) reopen(ctx context.Context, readOnly bool) (*connection, error) {
 	if readOnly {
-		return p.connect(ctx, justRead)
+		return u.connect(ctx, justRead)
 	}
-	return p.connect(ctx, keep)
+	return u.connect(ctx, keep)
 }
 
-func (p place) connect(ctx context.Context, how how) (*connection, error) {
-	conn, err := p.dialect.connect(ctx, p.rest, how)
+func (u URL) connect(ctx context.Context, how how) (*connection, error) {
+	conn, err := u.dialect.connect(ctx, u.rest, how)
 	if err != nil {
 		return nil, err
 	}
-	if err := p.dialect.migrate(ctx, conn, how); err != nil {
+	if err := u.dialect.migrate(ctx, conn, how); err != nil {
 		return nil, errors.Join(err, conn.close())
 	}
 	return conn, nil
@@ -119,7 +157,7 @@ func (p place) connect(ctx context.Context, how how) (*connection, error) {
 
 // migrate brings the tables to this program's version. Programs of older and newer versions may be at work on the same
 // database; see the migrations.
-func (d dialect) migrate(ctx context.Context, conn *connection, how how) error {
+func (d *dialect) migrate(ctx context.Context, conn *connection, how how) error {
 	migrations, err := d.migrations()
 	if err != nil {
 		return err
@@ -157,7 +195,7 @@ func (d dialect) migrate(ctx context.Context, conn *connection, how how) error {
 }
 
 // migrations returns the SQL that leads from version 0 to 1, from 1 to 2 and so on.
-func (d dialect) migrations() ([]string, error) {
+func (d *dialect) migrations() ([]string, error) {
 	files, err := fs.Glob(migrationFiles, d.folder+"/*.sql")
 	if err != nil {
 		return nil, err
@@ -179,7 +217,7 @@ func (d dialect) migrations() ([]string, error) {
 
 // version returns the version of the tables, 0 for an empty database. It refuses another program's database, and one
 // that a program which knows only versions up to known must not use.
-func (d dialect) version(ctx context.Context, q querier, known int) (int, error) {
+func (d *dialect) version(ctx context.Context, q querier, known int) (int, error) {
 	tables, err := columns[string](ctx, q, d.tables)
 	switch {
 	case err != nil:

@@ -73,7 +73,7 @@ func (s *Store) find(ctx context.Context, q querier, api API, keyType KeyType, a
 	for i, r := range found {
 		words[i] = r.keyType
 	}
-	return row{}, fmt.Errorf("registered as %s, so the key type must be given: %w", strings.Join(words, " and as "), ErrInvalid)
+	return row{}, invalid("registered as %s, so the key type must be given", strings.Join(words, " and as "))
 }
 
 // apiRow returns API_ID of an API, or ErrNotFound. In a database that others fill, two providers may have an API of
@@ -103,7 +103,7 @@ func (s *Store) apiRow(ctx context.Context, q querier, api API) (int64, error) {
 	return ids[0], nil
 }
 
-var errSeveralAPIs = fmt.Errorf("several APIs have that name and version: %w", ErrInvalid)
+var errSeveralAPIs = invalid("several APIs have that name and version")
 
 func (s *Store) addAPI(ctx context.Context, tx *sql.Tx, api API) (int64, error) {
 	_, err := tx.ExecContext(ctx, `INSERT INTO AM_API (API_UUID, API_PROVIDER, API_NAME, API_VERSION) VALUES (?, ?, ?, ?)`,

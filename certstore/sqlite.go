@@ -9,7 +9,6 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
-	"strings"
 	"time"
 
 	"modernc.org/sqlite"
@@ -23,11 +22,8 @@ const sqliteConnections = 4
 const sqliteBusy = 5 * time.Second
 
 func connectSQLite(ctx context.Context, path string, how how) (*connection, error) {
-	switch {
-	case path == ":memory:":
+	if path == memory {
 		return connectSQLiteMemory()
-	case path == "", strings.HasPrefix(path, ":"), strings.HasPrefix(path, "//"), strings.ContainsRune(path, 0):
-		return nil, fmt.Errorf("expected sqlite:PATH or sqlite::memory: %w", ErrInvalid)
 	}
 	return connectSQLiteFile(ctx, path, how)
 }

@@ -35,7 +35,7 @@ const superTenant = -1234
 // it is an error. Reading does not wait for writers.
 type Store struct {
 	opts    Options
-	where   place
+	url     URL
 	writing chan struct{} // holds a token while this process writes: SQLite's own queue is a lottery
 
 	mu     sync.RWMutex // read-locked while conn is used, locked while it is replaced
@@ -67,24 +67,24 @@ func Open(ctx context.Context, url string, opts Options) (*Store, error) {
 	if opts.TenantID == 0 {
 		opts.TenantID = superTenant
 	}
-	where, err := parseURL(url)
+	at, err := ParseURL(url)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("open store: %w", err)
 	}
-	conn, err := where.open(ctx, opts.ReadOnly)
+	conn, err := at.open(ctx, opts.ReadOnly)
 	if err != nil {
-		return nil, fmt.Errorf("open store %s: %w", where, err)
+		return nil, fmt.Errorf("open store %q: %w", at, err)
 	}
 	s := &Store{
 		opts:    opts,
-		where:   where,
+		url:     at,
 		conn:    conn,
 		writing: make(chan struct{}, 1),
 		closed:  make(chan struct{}),
 		wake:    make(chan struct{}),
 	}
 	if s.opened, err = s.Version(ctx); err != nil {
-		return nil, errors.Join(fmt.Errorf("open store %s: %w", where, err), s.Close())
+		return nil, errors.Join(fmt.Errorf("open store %q: %w", at, err), s.Close())
 	}
 	return s, nil
 }
@@ -100,7 +100,7 @@ func (s *Store) Close() error {
 	conn := s.conn
 	s.conn = nil
 	if err := conn.close(); err != nil {
-		return fmt.Errorf("close store %s: %w", s.where, err)
+		return fmt.Errorf("close store %q: %w", s.url, err)
 	}
 	return nil
 }
@@ -159,7 +159,7 @@ func (s *Store) Update(ctx context.Context, api API, keyType KeyType, alias stri
 
 func (s *Store) update(ctx context.Context, api API, keyType KeyType, alias string, cert *x509.Certificate, tier string, scopes *[]string) error {
 	if cert == nil && tier == "" && scopes == nil {
-		return fmt.Errorf("nothing to change: %w", ErrInvalid)
+		return invalid("nothing to change")
 	}
 	if cert != nil {
 		if err := checkCertificate(cert); err != nil {
@@ -389,7 +389,7 @@ func (s *Store) reopen(ctx context.Context, old *connection) error {
 	if s.conn != old {
 		return nil // closed, or another goroutine was faster
 	}
-	conn, err := s.where.reopen(ctx, s.opts.ReadOnly)
+	conn, err := s.url.reopen(ctx, s.opts.ReadOnly)
 	if err != nil {
 		return err
 	}

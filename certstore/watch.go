@@ -40,7 +40,7 @@ func (s *Store) Version(ctx context.Context) (uint64, error) {
 // A closed Store is an error.
 func (s *Store) Watch(ctx context.Context, period time.Duration, changed func() error) error {
 	if period <= 0 {
-		return fmt.Errorf("watch the store: period %v is not positive: %w", period, ErrInvalid)
+		return invalid("watch the store: period %v is not positive", period)
 	}
 	timer := time.NewTicker(period)
 	defer timer.Stop()

@@ -76,7 +76,7 @@ func (f *certFlags) read() (*config.Config, certstore.API, certstore.KeyType, er
 
 // openStore opens the configuration's store for changes that last.
 func openStore(ctx context.Context, cfg *config.Config) (*certstore.Store, error) {
-	if cfg.Store == "sqlite::memory:" {
+	if url, err := certstore.ParseURL(cfg.Store); err == nil && url.InMemory() {
 		return nil, badStore(cfg, errors.New("it is in memory and would forget the change: name a file, as in sqlite:sallyport.db, or register the certificate in an API file"))
 	}
 	store, err := certstore.Open(ctx, cfg.Store, certstore.Options{})
@@ -365,7 +365,7 @@ func registered(ctx context.Context, cfg *config.Config) ([]certstore.Client, []
 	if err != nil {
 		return nil, nil, usage(err)
 	}
-	store, err := certstore.Open(ctx, cfg.Store, certstore.Options{ReadOnly: cfg.Store != "sqlite::memory:"})
+	store, err := certstore.Open(ctx, cfg.Store, certstore.Options{ReadOnly: true})
 	if errors.Is(err, os.ErrNotExist) {
 		return clients, nil, nil
 	}

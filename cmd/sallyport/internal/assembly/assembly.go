@@ -14,7 +14,6 @@ import (
 	"path/filepath"
 	"reflect"
 	"slices"
-	"strings"
 	"time"
 
 	"sallyport/certstore"
@@ -564,8 +563,7 @@ func (a *Assembly) openStore(ctx context.Context, opts Options, problems *proble
 		a.Store = opts.Last.Store
 		return
 	}
-	readOnly := opts.ReadOnly && a.Config.Store != "sqlite::memory:" // which is made anew and empty each time
-	store, err := certstore.Open(ctx, a.Config.Store, certstore.Options{ReadOnly: readOnly, OnError: opts.StoreLooked})
+	store, err := certstore.Open(ctx, a.Config.Store, certstore.Options{ReadOnly: opts.ReadOnly, OnError: opts.StoreLooked})
 	if opts.ReadOnly && errors.Is(err, os.ErrNotExist) {
 		if creatable(a.Config.Store) {
 			return
@@ -580,8 +578,11 @@ func (a *Assembly) openStore(ctx context.Context, opts Options, problems *proble
 }
 
 // creatable tells whether a store that does not exist yet could be made: its folder has to be there.
-func creatable(url string) bool {
-	path, _ := strings.CutPrefix(url, "sqlite:")
-	info, err := os.Stat(filepath.Dir(path))
+func creatable(store string) bool {
+	url, err := certstore.ParseURL(store)
+	if err != nil {
+		return false
+	}
+	info, err := os.Stat(filepath.Dir(url.File()))
 	return err == nil && info.IsDir()
 }

@@ -5,8 +5,8 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
-	"unicode/utf8"
 
+	"sallyport/certstore"
 	"sallyport/policy"
 	"sallyport/policy/ratelimit"
 )
@@ -39,17 +39,19 @@ type API struct {
 }
 
 // ID is the API's name on the command line and in messages, "name:version".
-func (a *API) ID() string { return a.Name + ":" + a.Version }
+func (a *API) ID() string { return a.key().String() }
+
+func (a *API) key() certstore.API { return certstore.API{Name: a.Name, Version: a.Version} }
 
 // A ClientCertificate is a certificate that is registered for one API by a file.
 type ClientCertificate struct {
 	Pos
-	Alias   string   // 1 to 45 characters; unique for the API and KeyType
+	Alias   string   // as certstore.CheckAlias wants it; unique for the API and KeyType
 	File    string   // absolute
 	Tier    string   // a known one
-	KeyType string   // "PRODUCTION" (default) or "SANDBOX"
-	Scopes  []string // scope tokens (RFC 6749, 3.3), or "*"
-	Data    []byte   // the file's content, read once and not looked into, at most 1 MiB
+	KeyType string   // a certstore.KeyType; default PRODUCTION
+	Scopes  []string // as certstore.CheckScope wants them, or "*"
+	Data    []byte   // the file's content, read once and not looked into, at most certstore.MaxCertificate
 }
 
 // A Resource is a set of paths of an API, and what they ask of the caller.
@@ -61,8 +63,6 @@ type Resource struct {
 	Security []string // nil: the API's; else the API's own words or "none" alone
 	Policy   string   // a known tier, or "" for no limit of its own
 }
-
-const maxCertificate = 1 << 20 // bytes of a client certificate's file
 
 // apis reads `apis:` of the main file: patterns of API files, and APIs themselves.
 func (l *loader) apis(m *mapping) {
@@ -146,6 +146,9 @@ func (l *loader) addAPI(n node) {
 		Context: m.context(),
 	}
 	if name.OK && version.OK {
+		if err := api.key().Check(); err != nil {
+			l.errorf(version.Pos, "%v", err) // names are short enough
+		}
 		for _, other := range l.cfg.APIs {
 			if other.ID() == api.ID() {
 				l.errorf(name.Pos, "a second API %s, the first at %s: give it another name or version", api.ID(), other.Pos)
@@ -183,11 +186,7 @@ func (m *mapping) version() text {
 	} else {
 		t = n.text(key)
 	}
-	if t.OK && (!isName(t.Value) || len(t.Value) > 30) {
-		m.load.errorf(t.Pos, "version %s is to be at most 30 letters, digits, \".\", \"_\" and \"-\", the first a letter or digit", quote(t.Value))
-		t.OK = false
-	}
-	return t
+	return m.checkName(key, t)
 }
 
 // hosts reads `hosts`, in the form in which a request's host is compared.
@@ -335,7 +334,7 @@ func (l *loader) clientCertificates(m *mapping, api *API) []ClientCertificate {
 				l.errorf(n.Pos, "this certificate is registered for this API in line %d already: keep one", other.Line)
 			}
 		}
-		if c.KeyType == "SANDBOX" && len(api.Upstream.SandboxURLs) == 0 {
+		if c.KeyType == string(certstore.Sandbox) && len(api.Upstream.SandboxURLs) == 0 {
 			l.warnf(n.Pos, "a SANDBOX certificate reaches sandboxUrls only, and upstream has none: its calls are answered 403")
 		}
 		out = append(out, c)
@@ -350,20 +349,22 @@ func (l *loader) clientCertificate(n node) ClientCertificate {
 	m.need("certificate", "a PEM or DER file")
 	m.need("tier", "as in Gold")
 	alias, tier, file := m.text("alias"), m.text("tier"), m.text("certificate")
-	if alias.OK && !isAlias(alias.Value) {
-		l.errorf(alias.Pos, "alias %s is to be at most 45 characters, without \"/\", \"\\\" or space at an end", quote(alias.Value))
+	if alias.OK {
+		if err := certstore.CheckAlias(alias.Value); err != nil {
+			l.errorf(alias.Pos, "%v", err)
+		}
 	}
 	l.checkTier(tier)
 	out := ClientCertificate{
 		Pos:     n.Pos,
 		Alias:   alias.Value,
 		Tier:    tier.Value,
-		KeyType: m.word("keyType", "PRODUCTION", "PRODUCTION", "SANDBOX").Value,
+		KeyType: ask(m, "keyType", string(certstore.Production), certstore.ParseKeyType).Value,
 		Scopes:  m.scopes(true),
 	}
 	if file.OK {
 		out.File = m.from.resolve(file.Value)
-		data, err := l.read(out.File, maxCertificate)
+		data, err := l.read(out.File, certstore.MaxCertificate)
 		switch {
 		case err != nil:
 			l.errorf(file.Pos, "certificate %s: %v", quote(file.Value), err)
@@ -376,20 +377,14 @@ func (l *loader) clientCertificate(n node) ClientCertificate {
 	return out
 }
 
-// isAlias says whether the store can hold s as an alias.
-func isAlias(s string) bool {
-	return utf8.RuneCountInString(s) <= 45 && !strings.ContainsAny(s, `/\`) && strings.TrimSpace(s) == s && s != "." && s != ".."
-}
-
 // scopes reads `scopes`; any is whether "*" may stand for all.
 func (m *mapping) scopes(anyScope bool) []string {
 	values, _ := m.texts("scopes")
 	for _, v := range values {
-		switch {
-		case v.Value == "*" && !anyScope:
+		if v.Value == "*" && !anyScope {
 			m.load.errorf(v.Pos, "scope \"*\" is for client certificates: name scopes here, or remove the list")
-		case !isScope(v.Value):
-			m.load.errorf(v.Pos, "scope %s is to be visible ASCII without space, quote or backslash", quote(v.Value))
+		} else if err := certstore.CheckScope(v.Value); err != nil {
+			m.load.errorf(v.Pos, "%v", err)
 		}
 	}
 	return plain(values)

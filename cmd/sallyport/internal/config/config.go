@@ -2,8 +2,10 @@
 package config
 
 import (
-	"strings"
+	"path/filepath"
 	"time"
+
+	"sallyport/certstore"
 )
 
 // A Config is everything that sallyport.yaml and the files it names say, checked and with its defaults filled in. Paths
@@ -13,7 +15,7 @@ type Config struct {
 
 	Listeners   []Listener // at least one, names and addresses unique
 	MutualSSL   MutualSSL
-	Store       string // "sqlite:" and an absolute path, "sqlite::memory:", or a database URL as written; it may hold a password: keep it out of logs
+	Store       string // a URL as certstore.Open takes it, its path absolute; it may hold a password: keep it out of logs
 	StorePos    Pos    // of the store's value; line and column are 0 if the file leaves it out
 	Tiers       []Tier // the file's own ones, never a built-in one
 	RateLimit   RateLimit
@@ -95,21 +97,13 @@ func (l *loader) config(m *mapping) {
 func (l *loader) store(m *mapping) (string, Pos) {
 	t := m.text("store")
 	if !t.OK {
-		return "sqlite:" + m.from.resolve("sallyport.db"), Pos{File: m.from.name}
+		t = text{Pos{File: m.from.name}, "sqlite:sallyport.db", true}
 	}
-	for _, scheme := range []string{"postgres://", "postgresql://", "mysql://"} { // certstore says what it makes of them
-		if strings.HasPrefix(t.Value, scheme) {
-			return t.Value, t.Pos
-		}
+	url, err := certstore.ParseURL(t.Value)
+	if err != nil {
+		l.errorf(t.Pos, "store: %v", err)
 	}
-	path, ok := strings.CutPrefix(t.Value, "sqlite:")
-	switch {
-	case !ok || path == "" || strings.HasPrefix(path, "//"):
-		l.errorf(t.Pos, "store is to be sqlite:FILE, sqlite::memory:, postgres://… or mysql://…")
-	case path == ":memory:":
-		return t.Value, t.Pos
-	}
-	return "sqlite:" + m.from.resolve(path), t.Pos
+	return url.From(filepath.Dir(m.from.path)).String(), t.Pos
 }
 
 func (l *loader) rateLimit(m *mapping) RateLimit {

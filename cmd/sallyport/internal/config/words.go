@@ -77,7 +77,11 @@ func isDigit(c byte) bool  { return '0' <= c && c <= '9' }
 // name returns the text under key if it is a name.
 func (m *mapping) name(key string) text {
 	m.need(key, "a name of letters, digits, \".\", \"_\" and \"-\"")
-	t := m.text(key)
+	return m.checkName(key, m.text(key))
+}
+
+// checkName reports a text that is not a name.
+func (m *mapping) checkName(key string, t text) text {
 	if t.OK && !isName(t.Value) {
 		m.load.errorf(t.Pos, "%s %s is to be at most %d letters, digits, \".\", \"_\" and \"-\", the first a letter or digit",
 			key, quote(t.Value), maxName)
@@ -91,9 +95,4 @@ func isToken(s string) bool {
 	return s != "" && !strings.ContainsFunc(s, func(r rune) bool {
 		return r >= 0x7f || !isLetter(byte(r)) && !isDigit(byte(r)) && !strings.ContainsRune("!#$%&'*+-.^_`|~", r)
 	})
-}
-
-// isScope says whether s is a scope-token of RFC 6749, section 3.3: visible ASCII but for the quote and the backslash.
-func isScope(s string) bool {
-	return s != "" && !strings.ContainsFunc(s, func(r rune) bool { return r <= ' ' || r >= 0x7f || r == '"' || r == '\\' })
 }
