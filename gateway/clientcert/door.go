@@ -73,13 +73,6 @@ func (d *Door) Balancer(chain []*x509.Certificate, now time.Time) *Certificate {
 // ErrAmbiguous is a call with more than one certificate in its headers: nobody can say which is the client's.
 var ErrAmbiguous = errors.New("more than one certificate header")
 
-// carriers are the headers that load balancers write certificates into, in canonical form. A second one beside the one
-// that is read may be the client's own word.
-var carriers = []string{
-	"X-Wso2-Client-Certificate", "Client-Cert", "X-Forwarded-Client-Cert", "X-Amzn-Mtls-Clientcert", "X-Amzn-Mtls-Clientcert-Leaf",
-	"X-Client-Cert", "X-Ssl-Client-Cert", "X-Ssl-Cert", "Ssl-Client-Cert",
-}
-
 // Read returns the certificate that a load balancer vouches for, nil if it names none, or ErrAmbiguous. What cannot be
 // read is a certificate that is not good. Registered tells whether any API knows a fingerprint: what nobody knows is not
 // looked into. A value that was good before costs a hash and no allocation.
@@ -100,7 +93,7 @@ func (d *Door) Read(r message.Request, registered func([sha256.Size]byte) bool, 
 
 	var more []string
 	if d.cfg.Format == RFC9440 {
-		more = r.Values("Client-Cert-Chain")
+		more = r.Values(chainHeader)
 	}
 	all := values[0]
 	if len(more) > 0 {

@@ -6,7 +6,6 @@ import (
 	"encoding/base64"
 	"encoding/hex"
 	"errors"
-	"fmt"
 	"strings"
 )
 
@@ -21,21 +20,6 @@ const (
 	XFCC           // X-Forwarded-Client-Cert, Envoy's list of elements: exactly one, with Cert
 	ALB            // X-Amzn-Mtls-Clientcert, AWS ALB's passthrough: the URL-escaped PEM of the whole chain, leaf first
 )
-
-// ParseFormat reads the words auto, rfc9440, xfcc and alb of mutualSSL.headerFormat.
-func ParseFormat(word string) (Format, error) {
-	switch word {
-	case "auto":
-		return Auto, nil
-	case "rfc9440":
-		return RFC9440, nil
-	case "xfcc":
-		return XFCC, nil
-	case "alb":
-		return ALB, nil
-	}
-	return 0, fmt.Errorf("header format %q is none of auto, rfc9440, xfcc and alb", word)
-}
 
 // Bounds of a certificate header.
 const (
