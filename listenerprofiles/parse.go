@@ -123,7 +123,7 @@ func (p *parser) store(e *element, allowed ...string) keystore.Ref {
 		word(p, part, func(text string) (string, error) { return text, checkLocation(text) }, &ref.Location)
 	}
 	if part := parts["Type"]; part != nil {
-		word(p, part, parseType, &ref.Type)
+		word(p, part, keystore.ParseType, &ref.Type)
 	}
 	if part := parts["ServerCertificateAlias"]; part != nil {
 		word(p, part, func(text string) (string, error) { return text, nil }, &ref.Alias)
@@ -134,16 +134,6 @@ func (p *parser) store(e *element, allowed ...string) keystore.Ref {
 	ref.Password = p.password(parts["Password"])
 	ref.KeyPassword = p.password(parts["KeyPassword"])
 	return ref
-}
-
-func parseType(text string) (string, error) {
-	switch kind := strings.ToUpper(text); kind {
-	case "JKS", "PKCS12", "PEM":
-		return kind, nil
-	case "ACME":
-		return "", errors.New("type ACME is not built yet")
-	}
-	return "", fmt.Errorf("unknown type %s, it is one of JKS, PKCS12, PEM", quote(text))
 }
 
 // password takes the text as it stands, as Java does. Messages don't show it.

@@ -33,7 +33,7 @@ var (
 // printed, logged or marshalled, its passwords are not shown.
 type Ref struct {
 	Location    string // the file, for messages only: this package reads no files
-	Type        string // JKS, PKCS12 or PEM, without case; "" means by content. JKS and PKCS12 stand for each other, as in Java
+	Type        string // as ParseType reads it; "" means by content. JKS and PKCS12 stand for each other, as in Java
 	Password    string // of the store; PEM needs none
 	KeyPassword string // of the keys; "" means Password
 	Alias       string // the key entry to serve (ServerCertificateAlias); "" means all of them
@@ -92,11 +92,12 @@ func open(data []byte, ref Ref) (*Store, error) {
 	if len(data) > MaxSize {
 		return nil, fmt.Errorf("larger than %d bytes: %w", MaxSize, ErrFormat)
 	}
-	declared := strings.ToUpper(ref.Type)
-	switch declared {
-	case "", "JKS", "PKCS12", "PEM":
-	default:
-		return nil, fmt.Errorf("unknown type %q, it is one of JKS, PKCS12, PEM: %w", ref.Type, ErrFormat)
+	declared := ""
+	if ref.Type != "" {
+		var err error
+		if declared, err = ParseType(ref.Type); err != nil {
+			return nil, fmt.Errorf("type %w: %w", err, ErrFormat)
+		}
 	}
 	found := detect(data)
 	if found != unknown && declared != "" && (declared == "PEM") != (found == textPEM) {
@@ -116,6 +117,17 @@ func open(data []byte, ref Ref) (*Store, error) {
 		return nil, fmt.Errorf("empty file: %w", ErrFormat)
 	}
 	return nil, fmt.Errorf("neither JKS, PKCS12 nor PEM: %w", ErrFormat)
+}
+
+// ParseType reads a Ref's Type, JKS, PKCS12 or PEM, without case.
+func ParseType(word string) (string, error) {
+	switch kind := strings.ToUpper(word); kind {
+	case "JKS", "PKCS12", "PEM":
+		return kind, nil
+	case "ACME":
+		return "", errors.New("ACME is not built yet: name a JKS, PKCS12 or PEM file")
+	}
+	return "", fmt.Errorf("%.60q is none of JKS, PKCS12, PEM", word)
 }
 
 // A format is what a file's content shows it to be.

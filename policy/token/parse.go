@@ -117,7 +117,7 @@ func (i *issuer) accepts(h header) bool {
 	if len(typ) > len(prefix) && strings.EqualFold(typ[:len(prefix)], prefix) {
 		typ = typ[len(prefix):]
 	}
-	if strings.EqualFold(typ, "at+jwt") {
+	if strings.EqualFold(typ, accessToken) {
 		return true
 	}
 	return i.TokenType == "" && (!h.hasTokenType || strings.EqualFold(typ, "JWT"))

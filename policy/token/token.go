@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"runtime/debug"
 	"slices"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -243,6 +244,29 @@ func invalid(reason string) error {
 	return fmt.Errorf("%w: %s", ErrInvalid, reason)
 }
 
+// types are the words of KeyManager.Type, and accessToken is that of KeyManager.TokenType.
+var types = []string{"default", "WSO2-IS", "WSO2-IS-7", "custom"}
+
+const accessToken = "at+jwt"
+
+// ParseType reads a KeyManager's Type, without case.
+func ParseType(word string) (string, error) {
+	for _, known := range types {
+		if strings.EqualFold(word, known) {
+			return known, nil
+		}
+	}
+	return "", fmt.Errorf("%.60q is none of %s", word, strings.Join(types, ", "))
+}
+
+// ParseTokenType reads a KeyManager's TokenType.
+func ParseTokenType(word string) (string, error) {
+	if word != accessToken {
+		return "", fmt.Errorf("%.60q is not %s", word, accessToken)
+	}
+	return word, nil
+}
+
 // check finds what is wrong with a key manager apart from its files.
 func (km KeyManager) check() error {
 	switch {
@@ -250,10 +274,10 @@ func (km KeyManager) check() error {
 		return errors.New("it has no name")
 	case km.Issuer == "":
 		return errors.New("it has no issuer")
-	case !slices.Contains([]string{"default", "WSO2-IS", "WSO2-IS-7", "custom"}, km.Type):
-		return fmt.Errorf("type %q is none of default, WSO2-IS, WSO2-IS-7, custom", km.Type)
-	case km.TokenType != "" && km.TokenType != "at+jwt":
-		return fmt.Errorf("token type %q is not at+jwt", km.TokenType)
+	case !slices.Contains(types, km.Type):
+		return fmt.Errorf("type %q is none of %s", km.Type, strings.Join(types, ", "))
+	case km.TokenType != "" && km.TokenType != accessToken:
+		return fmt.Errorf("token type %q is not %s", km.TokenType, accessToken)
 	case km.JWKS == "" && km.CertificateFile == "":
 		return errors.New("it has neither a JWKS nor a certificate")
 	case km.JWKS != "" && km.CertificateFile != "":

@@ -5,13 +5,15 @@ import (
 	"net/netip"
 	"net/url"
 	"strings"
+
+	"sallyport/policy/token"
 )
 
 // A KeyManager issues access tokens. It has exactly one of JWKS and Certificate.
 type KeyManager struct {
 	Pos
 	Name        string // letters, digits, ".", "_", "-"; unique, never "all"
-	Type        string // "default", "WSO2-IS", "WSO2-IS-7" or "custom"
+	Type        string // a word of token.ParseType; default "default"
 	Issuer      string // the token's `iss`, compared exactly; unique
 	JWKS        string // http or https URL, or the absolute path of a file
 	Certificate string // absolute path of a PEM file
@@ -40,12 +42,12 @@ func (l *loader) keyManager(n node) KeyManager {
 	out := KeyManager{
 		Pos:         n.Pos,
 		Name:        name.Value,
-		Type:        m.wordAnyCase("type", "default", "default", "WSO2-IS", "WSO2-IS-7", "custom").Value,
+		Type:        ask(m, "type", "default", token.ParseType).Value,
 		Issuer:      issuer.Value,
 		JWKS:        m.jwks(),
 		Certificate: m.path("certificate"),
 		CAFile:      m.path("caFile"),
-		TokenType:   m.word("tokenType", "", "at+jwt").Value,
+		TokenType:   ask(m, "tokenType", "", token.ParseTokenType).Value,
 	}
 	jwks, certificate, caFile := m.find("jwks"), m.find("certificate"), m.find("caFile")
 	switch {

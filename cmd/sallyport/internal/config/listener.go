@@ -7,6 +7,9 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"sallyport/listenerprofiles"
+	"sallyport/listenerprofiles/keystore"
 )
 
 // A Listener is one socket that takes calls: HTTPS if it has a KeyStore, else plain HTTP.
@@ -21,8 +24,8 @@ type Listener struct {
 	TrustStore *KeyStore // who may be a client; set unless SSLVerifyClient is "none"
 	// SSLVerifyClient is "none", "optional" (the default under TLS) or "require", in lower case.
 	SSLVerifyClient    string
-	HTTPSProtocols     []string            // "TLSv1.2", "TLSv1.3"; both by default, never empty under TLS
-	PreferredCiphers   []string            // allow-list for TLS 1.2, as Java names them; empty: ECDHE with AEAD only
+	HTTPSProtocols     []string            // as listenerprofiles.ParseProtocols takes them; empty: both versions
+	PreferredCiphers   []string            // as listenerprofiles.ParseCiphers takes them; empty: ECDHE with AEAD only
 	DynamicSSLProfiles *DynamicSSLProfiles // nil: no listenerprofiles.xml
 
 	// ClientCertificateHeader says who is believed about the certificate header: "off" (default) nobody, "address" the
@@ -37,7 +40,7 @@ func (l *Listener) TLS() bool { return l.KeyStore != nil }
 type KeyStore struct {
 	Pos
 	Location    string // absolute
-	Type        string // "JKS", "PKCS12" or "PEM"; "" if not named: told by content
+	Type        string // as keystore.ParseType has it; "" if not named: told by content
 	Password    Secret // "" if not named
 	KeyPassword Secret // "" if not named; never set in a trust store
 	Alias       string // of the key entry; "" if not named; never set in a trust store
@@ -73,10 +76,10 @@ func (l *loader) listener(n node) Listener {
 			l.errorf(address.Pos, "address %s is that of listener %s: give each its own", address.Value, other.Name)
 		}
 	}
-	verify := m.wordAnyCase("sslVerifyClient", "optional", "none", "optional", "require")
+	verify := ask(m, "sslVerifyClient", listenerprofiles.Optional.String(), listenerprofiles.ParseVerifyClient)
 	out.SSLVerifyClient = verify.Value
 	out.HTTPSProtocols = m.protocols()
-	out.PreferredCiphers = m.ciphers()
+	out.PreferredCiphers = askEach(m, "preferredCiphers", listenerprofiles.ParseCiphers)
 	header := m.word("clientCertificateHeader", "off", "off", "address", "certificate")
 	out.ClientCertificateHeader = header.Value
 	if m.find("keyStore") == nil {
@@ -166,11 +169,7 @@ func (m *mapping) trustStore(key string) *KeyStore {
 
 func (m *mapping) store() *KeyStore {
 	m.need("location", "the file of the store")
-	kind := m.wordAnyCase("type", "", "JKS", "PKCS12", "PEM", "ACME")
-	if kind.Value == "ACME" {
-		m.load.errorf(kind.Pos, "type ACME is not built yet: name a JKS, PKCS12 or PEM file")
-	}
-	return &KeyStore{Pos: m.Pos, Location: m.path("location"), Type: kind.Value, Password: m.secret("password")}
+	return &KeyStore{Pos: m.Pos, Location: m.path("location"), Type: ask(m, "type", "", keystore.ParseType).Value, Password: m.secret("password")}
 }
 
 func (m *mapping) dynamicSSLProfiles() *DynamicSSLProfiles {
@@ -194,38 +193,8 @@ func (m *mapping) dynamicSSLProfiles() *DynamicSSLProfiles {
 
 // protocols reads httpsProtocols.
 func (m *mapping) protocols() []string {
-	const newest = "TLSv1.3"
-	values, given := m.texts("httpsProtocols")
 	m.notEmpty("httpsProtocols", "name TLSv1.2 or TLSv1.3, or remove it for both")
-	var out []string
-	for _, v := range values {
-		switch v.Value {
-		case "TLSv1.2", newest:
-			out = append(out, v.Value)
-		case "SSLv2", "SSLv2Hello", "SSLv3", "TLSv1", "TLSv1.0", "TLSv1.1":
-			m.load.errorf(v.Pos, "%s is refused, it is too old: name TLSv1.2 or TLSv1.3", v.Value)
-		default:
-			m.load.errorf(v.Pos, "httpsProtocols are TLSv1.2 and TLSv1.3, not %s", quote(v.Value))
-		}
-	}
-	if !given {
-		return []string{"TLSv1.2", newest}
-	}
-	return out
-}
-
-// ciphers reads preferredCiphers; which of them there are is the TLS room's to say.
-func (m *mapping) ciphers() []string {
-	values, _ := m.texts("preferredCiphers")
-	var out []string
-	for _, v := range values {
-		if strings.Trim(v.Value, "ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_") != "" {
-			m.load.errorf(v.Pos, "%s is no cipher suite: write it as TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256", quote(v.Value))
-			continue
-		}
-		out = append(out, v.Value)
-	}
-	return out
+	return askEach(m, "httpsProtocols", listenerprofiles.ParseProtocols)
 }
 
 // address reads the host and port under `address`.

@@ -343,25 +343,13 @@ func (m *mapping) duration(key string, low, otherwise time.Duration) time.Durati
 
 // word returns the one of words that stands under key, or otherwise.
 func (m *mapping) word(key, otherwise string, words ...string) text {
-	return m.match(key, otherwise, words, func(a, b string) bool { return a == b })
-}
-
-// wordAnyCase is word for the words that WSO2 compares without case.
-func (m *mapping) wordAnyCase(key, otherwise string, words ...string) text {
-	return m.match(key, otherwise, words, strings.EqualFold)
-}
-
-func (m *mapping) match(key, otherwise string, words []string, equal func(a, b string) bool) text {
 	t := m.text(key)
-	if !t.OK {
-		return text{Pos: t.Pos, Value: otherwise}
+	if t.OK && slices.Contains(words, t.Value) {
+		return t
 	}
-	for _, w := range words {
-		if equal(w, t.Value) {
-			return text{t.Pos, w, true}
-		}
+	if t.OK {
+		m.load.errorf(t.Pos, "%s is to be %s, not %s", key, either(words), quote(t.Value))
 	}
-	m.load.errorf(t.Pos, "%s is to be %s, not %s", key, either(words), quote(t.Value))
 	return text{Pos: t.Pos, Value: otherwise}
 }
 
@@ -377,6 +365,21 @@ func ask[T any](m *mapping, key, otherwise string, parse func(string) (T, error)
 		return text{Pos: t.Pos, Value: otherwise}
 	}
 	return text{t.Pos, fmt.Sprint(v), true}
+}
+
+// askEach returns the texts of the list under key if their room takes them, each alone and then all together.
+func askEach[T any](m *mapping, key string, parse func([]string) (T, error)) []string {
+	values, _ := m.texts(key)
+	before := len(m.load.errs)
+	for _, v := range values {
+		if _, err := parse([]string{v.Value}); err != nil {
+			m.load.errorf(v.Pos, "%s: %v", key, err)
+		}
+	}
+	if _, err := parse(plain(values)); err != nil && len(m.load.errs) == before {
+		m.load.errorf(m.find(key).Pos, "%s: %v", key, err)
+	}
+	return plain(values)
 }
 
 // path returns the path under key, absolute, or "".
