@@ -15,10 +15,9 @@ type Config struct {
 
 	Listeners   []Listener // at least one, names and addresses unique
 	MutualSSL   MutualSSL
-	Store       string // a URL as certstore.Open takes it, its path absolute; it may hold a password: keep it out of logs
-	StorePos    Pos    // of the store's value; line and column are 0 if the file leaves it out
-	Tiers       []Tier // the file's own ones, never a built-in one
-	RateLimit   RateLimit
+	Store       string       // a URL as certstore.Open takes it, its path absolute; it may hold a password: keep it out of logs
+	StorePos    Pos          // of the store's value; line and column are 0 if the file leaves it out
+	Tiers       []Tier       // the file's own ones, never a built-in one
 	KeyManagers []KeyManager // names and issuers unique
 	APIs        []API        // of the file itself and of the API files, in the order they are named; name:version unique
 	Status      *Status      // nil: no status listener
@@ -45,12 +44,6 @@ type Config struct {
 // configs with equal digests say the same, so that a reload without a change is seen as such. It covers secrets that
 // may be short, so it is for comparing and not for logs.
 func (c *Config) Digest() [32]byte { return c.digest }
-
-// RateLimit says where calls are counted.
-type RateLimit struct {
-	Pos
-	WhenRedisFails string // "local" (default), "allow" or "deny"
-}
 
 // Status is the listener of /healthz, /readyz and /metrics.
 type Status struct {
@@ -82,7 +75,7 @@ func (l *loader) config(m *mapping) {
 	for _, n := range m.nodes("keyManagers") {
 		c.KeyManagers = append(c.KeyManagers, l.keyManager(n))
 	}
-	c.RateLimit = l.rateLimit(m)
+	l.rateLimit(m)
 	m.refuse("admin", "is not built yet: remove it")
 	c.Status = l.status(m)
 	c.Log = l.log(m)
@@ -106,11 +99,15 @@ func (l *loader) store(m *mapping) (string, Pos) {
 	return url.From(filepath.Dir(m.from.path)).String(), t.Pos
 }
 
-func (l *loader) rateLimit(m *mapping) RateLimit {
+// rateLimit reads `rateLimit:`, of which nothing is built.
+func (l *loader) rateLimit(m *mapping) {
 	s, _ := m.sub("rateLimit")
 	defer s.end()
+	s.word("whenRedisFails", "", "local", "allow", "deny")
+	if e := s.find("whenRedisFails"); e != nil && s.find("redis") == nil {
+		l.errorf(e.Pos, "whenRedisFails is for redis, and there is none: remove it; calls are counted in this process")
+	}
 	s.refuse("redis", "is not built yet: remove it, and calls are counted in this process")
-	return RateLimit{s.Pos, s.word("whenRedisFails", "local", "local", "allow", "deny").Value}
 }
 
 func (l *loader) status(m *mapping) *Status {

@@ -93,7 +93,6 @@ func TestExample(t *testing.T) {
 			{Name: "Bursty", RequestCount: 100, UnitTime: 1, TimeUnit: "sec", Burst: 500},
 			{Name: "Monthly", RequestCount: 1000000, UnitTime: 2, TimeUnit: "month"},
 		},
-		RateLimit: config.RateLimit{WhenRedisFails: "local"},
 		KeyManagers: []config.KeyManager{
 			{
 				Name: "resident", Type: "default", Issuer: "https://localhost:9444/oauth2/token",
@@ -200,7 +199,6 @@ func TestDefaults(t *testing.T) {
 		Listeners:    []config.Listener{{Name: "http", Address: "127.0.0.1:0", SSLVerifyClient: "none", ClientCertificateHeader: "off"}},
 		MutualSSL:    config.MutualSSL{ClientCertificateHeader: "X-WSO2-CLIENT-CERTIFICATE", HeaderFormat: "auto", CertificateReloadPeriod: 10 * time.Second},
 		Store:        "sqlite:" + filepath.Join(filepath.Dir(file), "sallyport.db"),
-		RateLimit:    config.RateLimit{WhenRedisFails: "local"},
 		Log:          config.Log{Level: "info", Format: "json", Access: "stdout"},
 		Limits:       limits,
 		DrainTimeout: 30 * time.Second,
