@@ -7,6 +7,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -84,7 +85,10 @@ func TestExample(t *testing.T) {
 				},
 				TrustStore: &config.KeyStore{Location: at("stores/lb-truststore.jks"), Type: "JKS", Password: "changeit"},
 			},
-			TrustStore:              clients,
+			TrustStore: clients,
+
+			ForwardClientCertificateHeader: true,
+
 			CertificateReloadPeriod: 10 * time.Second,
 		},
 		Store: "sqlite:" + at("sallyport.db"),
@@ -184,6 +188,41 @@ func TestExample(t *testing.T) {
 		cmp.Comparer(func(a, b config.Secret) bool { return a.Reveal() == b.Reveal() }))
 	if diff != "" {
 		t.Errorf("-want +got:\n%s", diff)
+	}
+}
+
+// TestExampleSetsEveryField: what a Config can say the example says, so that a field without a test of its key shows up.
+func TestExampleSetsEveryField(t *testing.T) {
+	t.Setenv("STORE_PASSWORD", "changeit")
+	c, err := config.Load("testdata/example/sallyport.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	set := map[string]bool{} // by type and field: whether it is more than zero anywhere
+	var visit func(v reflect.Value)
+	visit = func(v reflect.Value) {
+		switch v.Kind() {
+		case reflect.Pointer:
+			visit(v.Elem())
+		case reflect.Slice:
+			for i := range v.Len() {
+				visit(v.Index(i))
+			}
+		case reflect.Struct:
+			for i := range v.NumField() {
+				if f := v.Type().Field(i); f.IsExported() && v.Type().PkgPath() == reflect.TypeFor[config.Config]().PkgPath() {
+					name := v.Type().Name() + "." + f.Name
+					set[name] = set[name] || !v.Field(i).IsZero()
+					visit(v.Field(i))
+				}
+			}
+		}
+	}
+	visit(reflect.ValueOf(c))
+	for name, is := range set {
+		if !is && name != "MutualSSL.EnableCertificateChainValidation" { // not built
+			t.Errorf("the example leaves %s at its zero", name)
+		}
 	}
 }
 
