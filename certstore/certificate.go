@@ -35,7 +35,7 @@ func decode(data []byte) ([]byte, error) {
 		return nil, invalid("certificate is empty")
 	case len(data) > MaxCertificate:
 		return nil, invalid("certificate has more than %d KiB", MaxCertificate>>10)
-	case isDER(data): // first, for a certificate's own bytes may spell a line of PEM
+	case isDER(data): // first: a certificate's own bytes may spell a line of PEM
 		return data, nil
 	case bytes.Contains(data, pemBegin):
 		return decodePEM(data)
@@ -43,15 +43,15 @@ func decode(data []byte) ([]byte, error) {
 	return nil, invalid("certificate is neither PEM nor DER")
 }
 
-// isDER says whether data is one ASN.1 sequence and nothing else.
+// isDER reports whether data is one ASN.1 sequence and nothing else.
 func isDER(data []byte) bool {
 	var raw asn1.RawValue
 	rest, err := asn1.Unmarshal(data, &raw)
 	return err == nil && len(rest) == 0 && raw.Class == asn1.ClassUniversal && raw.Tag == asn1.TagSequence
 }
 
-// decodePEM returns the content of the one CERTIFICATE block in data. It does not lean on pem.Decode alone, which
-// skips what it cannot read: a damaged key before the certificate must not be overlooked.
+// decodePEM returns the content of the one CERTIFICATE block in data. It counts the blocks itself, because pem.Decode
+// skips what it cannot parse and would overlook a damaged key before the certificate.
 func decodePEM(data []byte) ([]byte, error) {
 	if bytes.Contains(data, []byte("PRIVATE KEY-----")) {
 		return nil, invalid("certificate comes with a private key")
@@ -73,7 +73,7 @@ func decodePEM(data []byte) ([]byte, error) {
 	return block.Bytes, nil
 }
 
-// checkCertificate holds a certificate to what can be stored and read back.
+// checkCertificate reports whether a certificate can be stored and read back.
 func checkCertificate(cert *x509.Certificate) error {
 	switch {
 	case cert == nil || len(cert.Raw) == 0:
@@ -84,7 +84,7 @@ func checkCertificate(cert *x509.Certificate) error {
 	return nil
 }
 
-// encodeStored is the form in which the CERTIFICATE column is written.
+// encodeStored returns the form in which the CERTIFICATE column is written.
 func encodeStored(cert *x509.Certificate) []byte {
 	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert.Raw})
 }
@@ -93,13 +93,13 @@ func encodeStored(cert *x509.Certificate) []byte {
 // uploaded, some versions twice over.
 func parseStored(data []byte) (*x509.Certificate, error) { return ParseCertificate(unwrap(data)) }
 
-// storedDER is parseStored without looking into the certificate.
+// storedDER is parseStored without parsing the certificate.
 func storedDER(data []byte) ([]byte, error) { return decode(unwrap(data)) }
 
 func unwrap(data []byte) []byte {
 	for range 2 {
 		if isDER(data) || bytes.Contains(data, pemBegin) {
-			break // PEM has the letters of base64 and, in two lengths of three, would be undone as such
+			break // two of three PEM texts are valid base64 as well, and would be decoded again
 		}
 		inner, ok := decodeBase64(data)
 		if !ok {
@@ -110,7 +110,7 @@ func unwrap(data []byte) []byte {
 	return data
 }
 
-// decodeBase64 undoes base64 in either alphabet, padded or not, broken into lines or not.
+// decodeBase64 decodes base64 in either alphabet, padded or not, broken into lines or not.
 func decodeBase64(data []byte) ([]byte, bool) {
 	if len(data) == 0 || len(data) > 4*MaxCertificate {
 		return nil, false

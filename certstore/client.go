@@ -1,8 +1,8 @@
 // Package certstore keeps the client certificates that are registered for APIs.
 //
-// What is registered lives in SQL, in the shape of WSO2's AM_API_CLIENT_CERTIFICATE, behind a [Store]; what requests
-// are judged by is an [Index], built from the Store's rows and never changed. Whoever owns both builds a new Index
-// when [Store.Watch] says that the rows changed:
+// Registrations live in SQL, in the shape of WSO2's AM_API_CLIENT_CERTIFICATE, behind a [Store]. Requests are checked
+// against an [Index], which is built from the Store's rows and never changes. The owner of both builds a new Index when
+// [Store.Watch] reports that the rows changed:
 //
 //	clients, problems, err := store.List(ctx)
 //	index, err := certstore.NewIndex(clients)
@@ -20,21 +20,21 @@ import (
 )
 
 var (
-	// ErrInvalid says that what was to be stored or looked up is not well formed.
+	// ErrInvalid reports that a value to store or look up is malformed.
 	ErrInvalid = errors.New("invalid")
-	// ErrExpired says that a certificate's validity has ended.
+	// ErrExpired reports that a certificate has expired.
 	ErrExpired = errors.New("the certificate has expired")
-	// ErrAliasTaken says that the alias is in use for that API and key type.
+	// ErrAliasTaken reports that the alias is in use for that API and key type.
 	ErrAliasTaken = errors.New("the alias is taken")
-	// ErrRegistered says that this very certificate is registered for that API already.
+	// ErrRegistered reports that this certificate is already registered for that API.
 	ErrRegistered = errors.New("the certificate is already registered")
-	// ErrNotFound says that no such certificate is registered.
+	// ErrNotFound reports that no such certificate is registered.
 	ErrNotFound = errors.New("no such certificate is registered")
-	// ErrReadOnly says that the Store was opened for reading only.
+	// ErrReadOnly reports that the Store was opened for reading only.
 	ErrReadOnly = errors.New("the store was opened for reading only")
 )
 
-// invalid is an error that matches ErrInvalid.
+// invalid returns an error that matches ErrInvalid.
 func invalid(format string, args ...any) error { return invalidError(fmt.Sprintf(format, args...)) }
 
 type invalidError string
@@ -64,7 +64,7 @@ func ParseAPI(s string) (API, error) {
 // String is NAME:VERSION.
 func (a API) String() string { return a.Name + ":" + a.Version }
 
-// Check says what is wrong with the name or the version, or nil.
+// Check returns what is wrong with the name or the version, or nil.
 func (a API) Check() error {
 	if err := checkText("API name", a.Name, 200); err != nil {
 		return err
@@ -78,7 +78,7 @@ func (a API) Check() error {
 	return nil
 }
 
-// A KeyType says which backends a certificate reaches, the production or the sandbox ones. Its zero value is none.
+// A KeyType selects the backends that a certificate reaches: production or sandbox. Its zero value is neither.
 type KeyType string
 
 // The key types, spelt as WSO2's KEY_TYPE column has them.
@@ -111,20 +111,21 @@ type Client struct {
 	API         API
 	Alias       string            // see CheckAlias
 	KeyType     KeyType           // Production or Sandbox, never empty
-	Tier        string            // the tier's name, 1 to 512 characters; whether it exists is for the caller to know
+	Tier        string            // the tier's name, 1 to 512 characters; the caller checks that it exists
 	Scopes      []string          // OAuth2 scopes (RFC 6749, section 3.3) or "*"; empty: none
 	Certificate *x509.Certificate // never nil
-	Fingerprint [32]byte          // SHA-256 of the certificate's DER; zero in what is handed to Add or NewIndex: computed
-	Source      string            // where it is written, for messages: "store", or a file and line
+	Fingerprint [32]byte          // SHA-256 of the certificate's DER; Add and NewIndex compute it if zero
+	Source      string            // where it is registered, for messages: "store", or a file and line
 }
 
 // Fingerprint is a certificate's identity: the SHA-256 of its DER. Serial numbers and names can be copied.
 func Fingerprint(cert *x509.Certificate) [32]byte { return sha256.Sum256(cert.Raw) }
 
-// complete returns c with its fingerprint, or says what is wrong with it.
+// complete returns c with its fingerprint, or an error if a field is malformed.
 func (c Client) complete() (Client, error) {
 	for _, err := range []error{
-		c.API.Check(), CheckAlias(c.Alias), c.KeyType.check(), checkTier(c.Tier), checkScopes(c.Scopes), checkCertificate(c.Certificate),
+		c.API.Check(), CheckAlias(c.Alias), c.KeyType.check(), checkTier(c.Tier), checkScopes(c.Scopes),
+		checkCertificate(c.Certificate),
 	} {
 		if err != nil {
 			return Client{}, err
@@ -141,8 +142,9 @@ func (c Client) complete() (Client, error) {
 // maxAlias is the width of WSO2's ALIAS column, in characters.
 const maxAlias = 45
 
-// CheckAlias says what is wrong with an alias, or nil. An alias has 1 to 45 characters of valid UTF-8, none of them a
-// control character, '/' or '\'; it is neither "." nor ".."; and no space begins or ends it. All else is kept verbatim.
+// CheckAlias returns what is wrong with an alias, or nil. An alias has 1 to 45 characters of valid UTF-8, none of them
+// a control character, '/' or '\'; it is neither "." nor ".."; and no space begins or ends it. Everything else is kept
+// verbatim.
 func CheckAlias(alias string) error {
 	if err := checkText("alias", alias, maxAlias); err != nil {
 		return err
@@ -155,8 +157,8 @@ func CheckAlias(alias string) error {
 
 func checkTier(tier string) error { return checkText("tier", tier, 512) }
 
-// checkText holds text to what fits its column and can be read back: nothing that a terminal, a log or another
-// database would take for something else.
+// checkText requires text that fits its column and reads back unchanged, without anything that a terminal, a log or
+// another database would interpret.
 func checkText(what, s string, limit int) error {
 	switch {
 	case s == "":
@@ -176,8 +178,8 @@ func checkText(what, s string, limit int) error {
 // maxScopes is the width of the SCOPES column, in bytes.
 const maxScopes = 4096
 
-// CheckScope says what is wrong with a scope, or nil: it is a scope-token of RFC 6749, section 3.3, which has no space. In
-// the column, as in a token, spaces part scopes.
+// CheckScope returns what is wrong with a scope, or nil. A scope is a scope-token of RFC 6749, section 3.3: it has no
+// space, since spaces separate scopes in the column, as in a token.
 func CheckScope(scope string) error {
 	if scope == "" {
 		return invalid("scope is empty")
@@ -204,7 +206,7 @@ func checkScopes(scopes []string) error {
 	return nil
 }
 
-// quote makes foreign text fit for a message: escaped, on one line, and cut.
+// quote makes foreign text safe for a message: escaped, on one line, and truncated.
 func quote(s string) string {
 	const most = 64
 	if len(s) > most {

@@ -21,8 +21,8 @@ type Options struct {
 	Now func() time.Time
 	// TenantID is the tenant whose rows are seen and written; 0 means -1234, WSO2's super tenant.
 	TenantID int
-	// OnError hears of each look at the database that failed within Watch, and nil when a look succeeds again.
-	// It is called from Watch's own goroutine; nil means that nobody wants to know.
+	// OnError, if not nil, is called by Watch with each failed look at the database, and with nil when a look succeeds
+	// again.
 	OnError func(error)
 }
 
@@ -36,7 +36,7 @@ const superTenant = -1234
 type Store struct {
 	opts    Options
 	url     URL
-	writing chan struct{} // holds a token while this process writes: SQLite's own queue is a lottery
+	writing chan struct{} // holds a token while this process writes: SQLite's own waiting is not fair
 
 	mu     sync.RWMutex // read-locked while conn is used, locked while it is replaced
 	conn   *connection
@@ -45,7 +45,7 @@ type Store struct {
 	look    sync.Mutex  // guards what Version remembers:
 	seen    *connection // where it last looked,
 	count   uint64      // what it saw there,
-	version uint64      // and what it made of it
+	version uint64      // and the version it derived
 	opened  uint64      // the version at Open
 
 	wakeMu sync.Mutex
@@ -250,7 +250,8 @@ type Problem struct {
 
 // String says which row it is and what is wrong with it, on one line.
 func (p Problem) String() string {
-	return fmt.Sprintf("client %s (%s) of API %s in the store: %v", quote(p.Alias), quote(string(p.KeyType)), quote(p.API.String()), p.Err)
+	return fmt.Sprintf("client %s (%s) of API %s in the store: %v",
+		quote(p.Alias), quote(string(p.KeyType)), quote(p.API.String()), p.Err)
 }
 
 // List returns all live registrations, by API, alias and key type, as they were at one moment. Rows that cannot be
@@ -297,7 +298,7 @@ func (s *Store) checkUnregistered(ctx context.Context, tx *sql.Tx, apiID int64, 
 		return err
 	}
 	for _, r := range slices.Concat(known, unknown) {
-		// The column finds the row; what it holds is for its certificate to say.
+		// The column only finds the row: the certificate in it decides.
 		if found, err := r.fingerprint(); err == nil && found == fingerprint {
 			return fmt.Errorf("%w as %s (%s)", ErrRegistered, quote(r.alias), r.keyType)
 		}
@@ -387,7 +388,7 @@ func (s *Store) reopen(ctx context.Context, old *connection) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.conn != old {
-		return nil // closed, or another goroutine was faster
+		return nil // closed, or another goroutine reopened it
 	}
 	conn, err := s.url.reopen(ctx, s.opts.ReadOnly)
 	if err != nil {

@@ -60,7 +60,7 @@ var rooms = map[string][]string{
 	"internal/secret":      nil,
 }
 
-// leaves are the rooms that every room may import, pure policy apart, and that import nothing of ours.
+// leaves is the folder of the rooms that every room may import, except pure policy, and that import nothing of ours.
 const leaves = "internal/"
 
 // Two rules on what isn't ours.

@@ -13,8 +13,8 @@ import (
 type Format uint8
 
 const (
-	// Auto recognises, under one header name: PEM, URL-escaped or with spaces for its line ends; base64 or base64url, of
-	// PEM or of DER; RFC 9440's byte sequence.
+	// Auto recognises, under one header name: PEM, URL-escaped or with spaces for its line ends; base64 or base64url,
+	// of PEM or of DER; RFC 9440's byte sequence.
 	Auto    Format = iota
 	RFC9440        // Client-Cert, and Client-Cert-Chain for the rest of the chain: RFC 9440
 	XFCC           // X-Forwarded-Client-Cert, Envoy's list of elements: exactly one, with Cert
@@ -27,8 +27,8 @@ const (
 	maxChain  = 8        // certificates
 )
 
-// parse returns the DER of the certificates in a header's value, leaf first. What it returns is not looked into: it may
-// be no certificate at all.
+// parse returns the DER of the certificates in a header's value, leaf first. The DER is not parsed: it may not be a
+// certificate at all.
 func (f Format) parse(value string) ([][]byte, error) {
 	if len(value) > maxHeader {
 		return nil, errors.New("certificate header is too long")
@@ -61,7 +61,7 @@ func one(der []byte, err error) ([][]byte, error) {
 	return [][]byte{der}, nil
 }
 
-// parseAuto tells the formats apart by what no other can begin with or hold.
+// parseAuto distinguishes the formats by what only one of them can begin with or contain.
 func parseAuto(value string) ([]byte, error) {
 	switch {
 	case strings.HasPrefix(value, ":"):
@@ -93,8 +93,8 @@ func onePEM(text []byte) ([]byte, error) {
 	return certificates[0], nil
 }
 
-// parsePEM reads one to most CERTIFICATE blocks and nothing else. Their line ends may be any white space, since a header
-// cannot hold line ends.
+// parsePEM reads one to most CERTIFICATE blocks and nothing else. Their line ends may be any white space, since a
+// header cannot hold line ends.
 func parsePEM(text []byte, most int) ([][]byte, error) {
 	const begin, end = "-----BEGIN CERTIFICATE-----", "-----END CERTIFICATE-----"
 	var certificates [][]byte

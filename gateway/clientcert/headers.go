@@ -14,7 +14,8 @@ const DefaultHeader = "X-WSO2-CLIENT-CERTIFICATE"
 // chainHeader holds the rest of the chain beside the leaf in RFC9440's own header.
 const chainHeader = "Client-Cert-Chain"
 
-// formats are the words of the formats and the headers that belong to them. Auto is read from whatever name is configured.
+// formats are the words of the formats and the headers that belong to them. Auto is read from whatever name is
+// configured.
 var formats = [...]struct{ word, header string }{
 	Auto:    {"auto", ""},
 	RFC9440: {"rfc9440", "Client-Cert"},
@@ -41,10 +42,11 @@ func (f Format) String() string { return formats[f].word }
 func (f Format) Header() string { return formats[f].header }
 
 // carriers are the headers that load balancers write certificates into, in canonical form. A second one beside the one
-// that is read may be the client's own word.
+// that is read may come from the client itself.
 var carriers = func() []string {
 	list := []string{
-		http.CanonicalHeaderKey(DefaultHeader), "X-Amzn-Mtls-Clientcert-Leaf", "X-Client-Cert", "X-Ssl-Client-Cert", "X-Ssl-Cert", "Ssl-Client-Cert",
+		http.CanonicalHeaderKey(DefaultHeader), "X-Amzn-Mtls-Clientcert-Leaf", "X-Client-Cert", "X-Ssl-Client-Cert",
+		"X-Ssl-Cert", "Ssl-Client-Cert",
 	}
 	for _, f := range formats {
 		if f.header != "" {
@@ -54,12 +56,12 @@ var carriers = func() []string {
 	return list
 }()
 
-// families are the prefixes under which proxies tell of a client's certificate: itself, its chain, its names, whether it
-// was verified.
+// families are the prefixes of headers in which proxies describe a client's certificate: the certificate itself, its
+// chain, its names, the result of its verification.
 var families = []string{"client-cert", "x-amzn-mtls-", "x-ssl-", "ssl-client-", "x-client-cert"}
 
-// Headers returns the request headers that tell of a client's certificate, those of every format among them, in lower
-// case; a "*" at the end stands for any rest. No backend gets to see one that a client or a proxy wrote.
+// Headers returns the request headers that describe a client's certificate, those of every format included, in lower
+// case; a "*" at the end matches any rest. They are removed from every call.
 func Headers() []string {
 	var list []string
 	for _, prefix := range families {
@@ -74,13 +76,14 @@ func Headers() []string {
 	return list
 }
 
-// CheckHeader says why certificates can't come under this header name, or nil.
+// CheckHeader returns why certificates cannot be read from a header of this name, or nil.
 func CheckHeader(name string) error {
 	lower := strings.ToLower(name)
+	begins := func(prefix string) bool { return strings.HasPrefix(lower, prefix) }
 	switch {
 	case name == "" || strings.Trim(lower, "abcdefghijklmnopqrstuvwxyz0123456789-") != "":
 		return errors.New("is no header name: use letters, digits and \"-\"")
-	case slices.Contains(taken, lower), slices.ContainsFunc(takenPrefixes, func(p string) bool { return strings.HasPrefix(lower, p) }):
+	case slices.Contains(taken, lower), slices.ContainsFunc(takenPrefixes, begins):
 		return errors.New("has a meaning of its own: choose a name like " + DefaultHeader)
 	}
 	return nil

@@ -1,5 +1,5 @@
-// Package eachfield changes a value field by field, for tests that guard lists kept by hand: a digest, a comparison or a
-// conversion that has to follow every field, and must not be forgotten when one is added.
+// Package eachfield changes a value field by field, for tests that guard what must follow every field: a digest, a
+// comparison, a conversion.
 package eachfield
 
 import (
@@ -11,8 +11,8 @@ import (
 )
 
 // Change yields, for each exported field of base and of what it holds, the field's path such as "KeyStore.Alias" or
-// "URLs[0].Host", and a copy of base in which that field alone differs. Slices and pointers also change as a whole: they
-// become longer, nil or set. It panics at a type that it does not know how to change.
+// "URLs[0].Host", and a copy of base in which that field alone differs. Slices and pointers also change as a whole:
+// they become longer, nil or set. It panics at a type that it does not know how to change.
 func Change[T any](base T) iter.Seq2[string, T] {
 	return func(yield func(string, T) bool) {
 		changed := reflect.New(reflect.TypeFor[T]()).Elem()
@@ -24,7 +24,7 @@ func Change[T any](base T) iter.Seq2[string, T] {
 	}
 }
 
-// each changes v, which can be set, in one place after the other, and puts back what was there. It reports whether to go on.
+// each changes v, which is settable, in one place after the other and restores it. It reports whether to continue.
 func each(path string, v reflect.Value, visit func(string) bool) bool {
 	try := func(path string, other reflect.Value) bool {
 		was := reflect.New(v.Type()).Elem()

@@ -7,7 +7,7 @@ import (
 	"strings"
 )
 
-// Bounds on what is looked at, in bytes of the encoded token. They leave room for a certificate chain in the header.
+// Bounds on what is parsed, in bytes of the encoded token. They leave room for a certificate chain in the header.
 const (
 	maxToken  = 16 << 10
 	maxHeader = 8 << 10

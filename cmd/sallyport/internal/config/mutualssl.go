@@ -11,22 +11,22 @@ import (
 // MutualSSL is what holds for client certificates on every listener.
 type MutualSSL struct {
 	Pos
-	// ClientCertificateHeader is the one header that a load balancer's word is read from, as written or as the pinned
-	// HeaderFormat has it. Default X-WSO2-CLIENT-CERTIFICATE.
+	// ClientCertificateHeader is the only header that client certificates are read from, as written or as the pinned
+	// HeaderFormat defines it. Default X-WSO2-CLIENT-CERTIFICATE.
 	ClientCertificateHeader string
 	HeaderFormat            string // a word of clientcert.ParseFormat; default "auto"
 	LoadBalancers           LoadBalancers
-	TrustStore              *KeyStore // for certificates that come in the header; nil: none of them is good
+	TrustStore              *KeyStore // verifies certificates from the header; nil: none is good
 
 	EnableCertificateChainValidation bool          // always false: true is not built yet
 	ForwardClientCertificateHeader   bool          // the backend gets the certificate
-	CertificateReloadPeriod          time.Duration // the longest until a change in the store or a file is seen, at least 100 ms; default 10 s
+	CertificateReloadPeriod          time.Duration // until a change is seen at the latest, from 100 ms; default 10 s
 }
 
-// LoadBalancers are the peers that may speak for clients.
+// LoadBalancers are the peers that may present their clients' certificates.
 type LoadBalancers struct {
 	Pos
-	Addresses  []netip.Prefix // masked, IPv4 never as IPv6; none: the header is off
+	Addresses  []netip.Prefix // masked, IPv4 never as IPv6; empty: the header is off
 	TrustStore *KeyStore      // their own certificates, for listeners that say "certificate"; nil: none
 }
 
@@ -46,7 +46,8 @@ func (l *loader) mutualSSL(m *mapping) MutualSSL {
 	out.HeaderFormat = ask(s, "headerFormat", clientcert.Auto.String(), clientcert.ParseFormat).Value
 	if format, _ := clientcert.ParseFormat(out.HeaderFormat); format.Header() != "" {
 		if header.OK && !strings.EqualFold(header.Value, format.Header()) {
-			l.errorf(header.Pos, "headerFormat %s is read from %s: remove clientCertificateHeader", format, format.Header())
+			l.errorf(header.Pos,
+				"headerFormat %s is read from %s: remove clientCertificateHeader", format, format.Header())
 		}
 		out.ClientCertificateHeader = format.Header()
 	}
@@ -54,7 +55,8 @@ func (l *loader) mutualSSL(m *mapping) MutualSSL {
 	out.TrustStore = s.trustStore("trustStore")
 	chain, at := s.boolean("enableCertificateChainValidation", false)
 	if chain {
-		l.errorf(at, "enableCertificateChainValidation is not built yet: say false, and register each client certificate")
+		l.errorf(at,
+			"enableCertificateChainValidation is not built yet: say false, and register each client certificate")
 	}
 	out.ForwardClientCertificateHeader, _ = s.boolean("forwardClientCertificateHeader", false)
 	out.CertificateReloadPeriod = s.duration("certificateReloadPeriod", 100*time.Millisecond, 10*time.Second)
