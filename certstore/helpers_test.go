@@ -91,7 +91,7 @@ func newFile(t testing.TB) string {
 // rawSQL is another program at the file of a Store.
 func rawSQL(t testing.TB, path string) *sql.DB {
 	t.Helper()
-	db, err := sql.Open("sqlite", path+"?_pragma=busy_timeout(5000)")
+	db, err := sql.Open("sqlite", path+"?_pragma=busy_timeout(120000)")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -106,10 +106,13 @@ func mustExec(t testing.TB, db *sql.DB, query string, args ...any) {
 	}
 }
 
-// eventually waits until condition holds. The deadline is there for a test that would hang, not to measure.
+// patience is how long a test waits for what has to come.
+const patience = 2 * time.Minute
+
+// eventually waits until condition holds.
 func eventually(t testing.TB, what string, condition func() bool) {
 	t.Helper()
-	deadline := time.After(30 * time.Second)
+	deadline := time.After(patience)
 	tick := time.NewTicker(2 * time.Millisecond)
 	defer tick.Stop()
 	for !condition() {
