@@ -78,16 +78,6 @@ func newDoorDemo(t *testing.T, format string, edits ...string) (d *demoFolder, p
 	return newDemo(t, append(all, edits...)...), plainPort
 }
 
-func freePort(t *testing.T) int {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port
-}
-
 // byCertificateDoor is port 8244, called with the load balancer's own certificate.
 func (d *demoFolder) byCertificateDoor(how dialect) door {
 	return door{"by certificate, " + how.String(), d.client("loadbalancer", how).onPort(d.Ports.LoadBalancer).call}
@@ -242,8 +232,8 @@ func (d *demoFolder) example(name string, edits ...string) string {
 	return d.path(file)
 }
 
-// run starts a load balancer and waits until it answers on port.
-func (d *demoFolder) runBalancer(port int, name string, args ...string) {
+// runBalancer starts a load balancer and waits until it answers on each of the ports.
+func (d *demoFolder) runBalancer(ports []int, name string, args ...string) {
 	d.t.Helper()
 	cmd := exec.Command(name, args...)
 	var said transcript
@@ -269,11 +259,13 @@ func (d *demoFolder) runBalancer(port int, name string, args ...string) {
 			d.t.Fatalf("%s has ended:\n%s", cmd, &said)
 		default:
 		}
-		c, err := net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", port))
-		if err != nil {
-			return false
+		for _, port := range ports {
+			c, err := net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", port))
+			if err != nil {
+				return false
+			}
+			c.Close()
 		}
-		c.Close()
 		return true
 	})
 }
@@ -290,7 +282,7 @@ func (d *demoFolder) nginx() balancer {
 	file := d.example("behind-nginx/nginx.conf",
 		"/etc/sallyport", etc, "listen 8443", fmt.Sprintf("listen 127.0.0.1:%d", port), "127.0.0.1:8244", d.upstream(),
 		"/run/nginx.pid", etc+"/nginx.pid", "/var/log/nginx/error.log", "stderr", "worker_processes auto", "worker_processes 1", "http {\n", "http {\n"+scratch)
-	d.runBalancer(port, nginx, "-e", "stderr", "-p", etc, "-c", file, "-g", "daemon off;")
+	d.runBalancer([]int{port}, nginx, "-e", "stderr", "-p", etc, "-c", file, "-g", "daemon off;")
 	return balancer{"NGINX", port}
 }
 
@@ -298,7 +290,7 @@ func (d *demoFolder) haproxy() balancer {
 	d.t.Helper()
 	haproxy, etc, port := tool(d.t, "haproxy"), d.etc(), freePort(d.t)
 	file := d.example("behind-haproxy/haproxy.cfg", "/etc/sallyport", etc, "bind :8443", fmt.Sprintf("bind 127.0.0.1:%d", port), "127.0.0.1:8244", d.upstream())
-	d.runBalancer(port, haproxy, "-db", "-f", file)
+	d.runBalancer([]int{port}, haproxy, "-db", "-f", file)
 	return balancer{"HAProxy", port}
 }
 
@@ -309,7 +301,7 @@ func (d *demoFolder) stunnel(plainPort int) (lends int, ends balancer) {
 	lends, ends = freePort(d.t), balancer{"stunnel", freePort(d.t)}
 	file := d.example("behind-stunnel/stunnel.conf", "/etc/sallyport", etc, "127.0.0.1:8281", fmt.Sprintf("127.0.0.1:%d", lends), "127.0.0.1:8244", d.upstream(),
 		"accept = 8443", fmt.Sprintf("accept = 127.0.0.1:%d", ends.port), "127.0.0.1:8280", fmt.Sprintf("127.0.0.1:%d", plainPort))
-	d.runBalancer(ends.port, stunnel, file)
+	d.runBalancer([]int{ends.port, lends}, stunnel, file)
 	return lends, ends
 }
 

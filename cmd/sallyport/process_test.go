@@ -8,7 +8,6 @@ import (
 	"io"
 	"io/fs"
 	"math/rand/v2"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -19,6 +18,7 @@ import (
 	"testing"
 	"time"
 
+	"sallyport/bench/port"
 	"sallyport/cmd/sallyport/internal/quickstart"
 )
 
@@ -102,7 +102,7 @@ func newDemo(t *testing.T, edits ...string) *demoFolder {
 	return d
 }
 
-// freeOffset finds a port offset at which every port of a quickstart is free.
+// freeOffset finds a port offset at which every port of a quickstart is free, and keeps these ports until the test ends.
 func freeOffset(t *testing.T) int {
 	t.Helper()
 	for range 100 {
@@ -111,21 +111,50 @@ func freeOffset(t *testing.T) int {
 		if err != nil {
 			t.Fatal(err)
 		}
-		free := true
-		for _, port := range []int{ports.HTTPS, ports.LoadBalancer, ports.Status, ports.Backend, ports.Issuer} {
-			l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port))
-			if err != nil {
-				free = false
-				break
-			}
-			l.Close()
-		}
-		if free {
+		if holdAll(t, ports.HTTPS, ports.LoadBalancer, ports.Status, ports.Backend, ports.Issuer) {
 			return offset
 		}
 	}
 	t.Fatal("no port offset is free")
 	return 0
+}
+
+// holdAll keeps all of the ports until the test ends, or none of them.
+func holdAll(t *testing.T, numbers ...int) bool {
+	t.Helper()
+	var all []*port.Held
+	giveUp := func() {
+		for _, h := range all {
+			if err := h.Close(); err != nil {
+				t.Error(err)
+			}
+		}
+	}
+	for _, n := range numbers {
+		h, err := port.Hold(n)
+		if err != nil {
+			giveUp()
+			return false
+		}
+		all = append(all, h)
+	}
+	t.Cleanup(giveUp)
+	return true
+}
+
+// freePort keeps a port until the test ends, for a server to listen on.
+func freePort(t *testing.T) int {
+	t.Helper()
+	h, err := port.Hold(0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := h.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return h.Number()
 }
 
 func (d *demoFolder) path(name string) string { return filepath.Join(d.Dir, filepath.FromSlash(name)) }
