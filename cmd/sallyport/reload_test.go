@@ -105,7 +105,7 @@ func TestReloadBySignal(t *testing.T) {
 // TestReloadConfiguration adds an API to sallyport.yaml while the gateway runs; what is broken is not taken, and
 // allowances live on.
 func TestReloadConfiguration(t *testing.T) {
-	d := newDemo(t, fast...)
+	d := newDemo(t, append(threeADay, fast...)...)
 	p := d.quickstart()
 	stop := d.load()
 	trial, anybody := d.client("trial", dialects[0]), d.client("", dialects[3])
