@@ -112,7 +112,7 @@ func failures(t *testing.T, spec string, port int, path string) (failed []string
 
 // TestHangupWhileDraining: SIGHUP while the gateway drains neither ends it nor opens it again; calls under way complete.
 func TestHangupWhileDraining(t *testing.T) {
-	d := newDemo(t)
+	d := newDemo(t, patientUploads...)
 	p := d.quickstart()
 	u := d.upload(dialects[3])
 	p.signal(syscall.SIGTERM)

@@ -13,7 +13,7 @@ import (
 // TestDrain sends SIGTERM while a call is under way in each dialect: the gateway is not ready any more and takes no new
 // connection, the calls complete, and the exit code is 0.
 func TestDrain(t *testing.T) {
-	d := newDemo(t)
+	d := newDemo(t, patientUploads...)
 	p := d.quickstart()
 	var uploads []*upload
 	for _, how := range dialects {
@@ -41,7 +41,7 @@ func TestDrain(t *testing.T) {
 
 // TestSecondSignal sends SIGTERM twice: the second ends the calls under way at once.
 func TestSecondSignal(t *testing.T) {
-	d := newDemo(t, "drainTimeout: 30s", "drainTimeout: 1h")
+	d := newDemo(t, patientUploads...)
 	p := d.quickstart()
 	var uploads []*upload
 	for _, how := range dialects {
@@ -60,7 +60,7 @@ func TestSecondSignal(t *testing.T) {
 
 // TestDrainTimeout lets drainTimeout end a call that does not.
 func TestDrainTimeout(t *testing.T) {
-	d := newDemo(t, "drainTimeout: 30s", "drainTimeout: 200ms")
+	d := newDemo(t, append(patientUploads, longDrain, "drainTimeout: 200ms")...)
 	p := d.quickstart()
 	u := d.upload(dialects[0])
 	p.signal(syscall.SIGTERM)
@@ -109,6 +109,9 @@ func TestAccessLogReopens(t *testing.T) {
 	}
 	p.stop()
 }
+
+// patientUploads are edits of sallyport.yaml by which a client may send its body as slowly as it likes.
+var patientUploads = []string{"\nstatus:", "\nlimits: {bodyRate: 0}\nstatus:"}
 
 // An upload is a call under way: the backend waits for the rest of its body.
 type upload struct {

@@ -22,8 +22,9 @@ import (
 	"sallyport/cmd/sallyport/internal/quickstart"
 )
 
-// patience is how long a test waits for what has to come. It decides nothing but when a test gives up.
-const patience = 30 * time.Second
+// patience is how long a test waits for what has to come. It decides only when a test gives up: even beside many busy
+// neighbours everything comes long before.
+const patience = 5 * time.Minute
 
 // eventually polls until the condition holds.
 func eventually(t *testing.T, what string, holds func() bool) {
@@ -83,7 +84,11 @@ type demoFolder struct {
 	offset int
 }
 
-// newDemo makes a folder whose sallyport.yaml has been changed by the edits: old, new, old, new.
+// longDrain gives the calls under way all the time that a busy machine may take for what a test does meanwhile.
+const longDrain = "drainTimeout: 1h"
+
+// newDemo makes a folder whose sallyport.yaml has been changed by the edits: old, new, old, new. It has longDrain, and
+// each backend has an hour to begin its answer.
 func newDemo(t *testing.T, edits ...string) *demoFolder {
 	t.Helper()
 	from, err := template()
@@ -98,7 +103,9 @@ func newDemo(t *testing.T, edits ...string) *demoFolder {
 	if d.Demo, err = quickstart.Make(t.Context(), quickstart.Options{Dir: dir, PortOffset: d.offset}, nil); err != nil {
 		t.Fatal(err)
 	}
-	d.edit("sallyport.yaml", edits...)
+	backend := fmt.Sprintf(`upstream: {urls: ["http://127.0.0.1:%d"]`, d.Ports.Backend)
+	d.swap("sallyport.yaml", strings.ReplaceAll(d.read("sallyport.yaml"), backend+"}", backend+", timeout: 1h}"))
+	d.edit("sallyport.yaml", append([]string{"drainTimeout: 30s", longDrain}, edits...)...)
 	return d
 }
 
