@@ -22,11 +22,20 @@ func TestFileModes(t *testing.T) {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "the demonstration is ready", func() bool { return out.contains("sallyport: ready") })
+	ended := make(chan error, 1)
+	go func() { ended <- cmd.Wait() }()
+	eventually(t, "the demonstration is ready", func() bool {
+		select {
+		case err := <-ended:
+			t.Fatalf("%v\n%s", err, &out)
+		default:
+		}
+		return out.contains("sallyport: ready")
+	})
 	if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
 		t.Fatal(err)
 	}
-	if err := cmd.Wait(); err != nil {
+	if err := <-ended; err != nil {
 		t.Fatalf("%v\n%s", err, &out)
 	}
 	kept := 0
