@@ -66,12 +66,18 @@ func TestChaosReloads(t *testing.T) {
 		held[i] = d.client("gold", how)
 		held[i].get(t, "/orders/1")
 	}
+	awake := d.keepAwake(held)
 	stop := d.load()
 	versions := d.profileVersions()
 	d.swap("listenerprofiles.xml", versions[1])
-	eventually(t, "the first profiles are in force", func() bool { return d.has(1) })
+	// A change is counted right after it is in force.
+	good := 0.0
+	eventually(t, "the first profiles are in force and counted", func() bool {
+		good = p.total("sallyport_reloads_total", profilesOfHTTPS)
+		return good > 0 && d.has(1)
+	})
 	before := p.holdings()
-	good, bad := p.total("sallyport_reloads_total", profilesOfHTTPS), p.total("sallyport_reload_failures_total", profilesOfHTTPS)
+	bad := p.total("sallyport_reload_failures_total", profilesOfHTTPS)
 
 	n, broken := scaled(15, 100), 0
 	for i := range n {
@@ -80,6 +86,7 @@ func TestChaosReloads(t *testing.T) {
 			d.swap("listenerprofiles.xml", text)
 			broken++
 			eventually(t, "the broken file is counted", func() bool {
+				awake()
 				return p.total("sallyport_reload_failures_total", profilesOfHTTPS) == bad+float64(broken)
 			})
 			if !d.has(1 - i%2) {
@@ -87,7 +94,7 @@ func TestChaosReloads(t *testing.T) {
 			}
 		}
 		d.swap("listenerprofiles.xml", versions[i%2])
-		eventually(t, fmt.Sprintf("change %d is in force", i+1), func() bool { return d.has(i % 2) })
+		eventually(t, fmt.Sprintf("change %d is in force", i+1), func() bool { awake(); return d.has(i % 2) })
 		for k, c := range held {
 			if r := c.get(t, "/orders/1"); r.status != http.StatusOK {
 				t.Errorf("after change %d, %s: %d", i+1, dialects[k], r.status)
@@ -100,7 +107,9 @@ func TestChaosReloads(t *testing.T) {
 			t.Errorf("%s: %d connections instead of one", dialects[i], dials)
 		}
 	}
-	if got := p.total("sallyport_reloads_total", profilesOfHTTPS) - good; got != float64(n) {
+	counted := func() float64 { return p.total("sallyport_reloads_total", profilesOfHTTPS) - good }
+	eventually(t, fmt.Sprintf("%d good changes are counted", n), func() bool { return counted() >= float64(n) })
+	if got := counted(); got != float64(n) {
 		t.Errorf("%v good changes are counted instead of %d", got, n)
 	}
 	if got := p.total("sallyport_reload_failures_total", profilesOfHTTPS) - bad; got != float64(broken) {

@@ -82,6 +82,7 @@ type demoFolder struct {
 	*quickstart.Demo
 	t      *testing.T
 	offset int
+	room   chan struct{} // full: load makes no call
 }
 
 // longDrain gives the calls under way all the time that a busy machine may take for what a test does meanwhile.
