@@ -56,7 +56,7 @@ func TestChaosBackendDies(t *testing.T) {
 	p, _ := d.serve(backend)
 	stop := d.load()
 	var wg sync.WaitGroup
-	few := make(chan struct{}, 24) // at a time, or this machine is too slow for handshakes, which is another fault
+	few := make(chan struct{}, 24) // at a time
 	for i := range scaled(32, 200) {
 		few <- struct{}{}
 		wg.Go(func() {
@@ -91,7 +91,7 @@ func TestChaosUpstreams(t *testing.T) {
 			fmt.Fprint(w, "{}")
 		})
 	}
-	run := func(i int, address string) (*http.Server, string) {
+	run := func(i int, address string) *http.Server {
 		listener, err := net.Listen("tcp", address)
 		if err != nil {
 			t.Fatal(err)
@@ -99,14 +99,18 @@ func TestChaosUpstreams(t *testing.T) {
 		server := &http.Server{Handler: handler(i)}
 		go func() { _ = server.Serve(listener) }() // it ends with the server
 		t.Cleanup(func() { server.Close() })
-		return server, listener.Addr().String()
+		return server
 	}
 	d := newDemo(t, fast...)
-	_, first := run(0, "127.0.0.1:0")
-	second, address := run(1, "127.0.0.1:0")
-	_, third := run(2, "127.0.0.1:0")
+	var at [3]string
+	for i := range at {
+		at[i] = fmt.Sprintf("127.0.0.1:%d", freePort(t))
+	}
+	run(0, at[0])
+	second := run(1, at[1])
+	run(2, at[2])
 	own := fmt.Sprintf(`urls: ["http://127.0.0.1:%d"]`, d.Ports.Backend)
-	two := fmt.Sprintf(`urls: ["http://%s", "http://%s"]`, first, address)
+	two, third := fmt.Sprintf(`urls: ["http://%s", "http://%s"]`, at[0], at[1]), fmt.Sprintf(`urls: ["http://%s"]`, at[2])
 	d.edit("sallyport.yaml", own, two) // of orders, which stands first
 	p, _ := d.serve(handler(0))
 	stop := d.load()
@@ -117,19 +121,29 @@ func TestChaosUpstreams(t *testing.T) {
 	}
 	for range scaled(2, 10) {
 		grows(1)
-		if err := second.Shutdown(t.Context()); err != nil { // calls under way end, and then nobody is there
-			t.Fatal(err)
-		}
+		// Between two calls: a connection that a backend has not accepted when it leaves is reset, with whatever was sent on it.
+		d.betweenCalls(func() {
+			if err := second.Shutdown(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+		})
 		grows(0)
-		second, _ = run(1, address)
+		second = run(1, at[1])
 		grows(1)
-		d.edit("sallyport.yaml", two, fmt.Sprintf(`urls: ["http://%s"]`, third))
+		d.edit("sallyport.yaml", two, third)
 		grows(2)
-		d.edit("sallyport.yaml", fmt.Sprintf(`urls: ["http://%s"]`, third), two)
+		d.edit("sallyport.yaml", third, two)
 		grows(0)
 	}
 	stop()
 	p.stopClean()
+	if t.Failed() {
+		for line := range strings.Lines(p.stdout.String()) {
+			if strings.Contains(line, "problem=") {
+				t.Logf("%.600s", line)
+			}
+		}
+	}
 }
 
 // TestChaosDescriptors lets the gateway have 256 descriptors and opens 1,000 connections: it goes on to answer whoever
@@ -201,15 +215,14 @@ func TestChaosMemory(t *testing.T) {
 	t.Setenv("GOMEMLIMIT", fmt.Sprint(limit, "MiB"))
 	release := make(chan struct{})
 	open := sync.OnceFunc(func() { close(release) })
-	var waiting, most atomic.Int64
+	var held, ended atomic.Int64 // calls that the backend has been given, and those that have come to an end
 	d := newDemo(t)
 	backendURL := fmt.Sprintf(`urls: ["http://127.0.0.1:%d"]`, d.Ports.Backend)
 	d.edit("sallyport.yaml", backendURL, backendURL+", maxCalls: 100000") // so that memory is what runs out
 	t.Cleanup(open)                                                       // before the backend is waited for
 	p, server := d.serve(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if strings.HasPrefix(r.URL.Path, "/slow") {
-			most.Store(max(most.Load(), waiting.Add(1)))
-			defer waiting.Add(-1)
+			held.Add(1)
 			select {
 			case <-release:
 			case <-r.Context().Done():
@@ -235,13 +248,13 @@ func TestChaosMemory(t *testing.T) {
 	defer wg.Wait()
 	defer cancel()
 	// Sixty at a time, so that it is memory that runs out, and not the time in which this machine makes connections.
-	var answered atomic.Int64
 	for batch := range scaled(60, 200) {
-		eventually(t, "the calls so far are held or answered", func() bool { return most.Load()+answered.Load() >= int64(60*batch) })
+		eventually(t, "the calls so far are held or have ended", func() bool { return held.Load()+ended.Load() >= int64(60*batch) })
 		if shed.Load() > 0 {
 			break
 		}
 		c := d.client("gold", dialects[3])
+		c.http.Timeout = 0 // the calls are held until the end
 		clients = append(clients, c)
 		for range 60 {
 			wg.Go(func() {
@@ -251,11 +264,14 @@ func TestChaosMemory(t *testing.T) {
 					return
 				}
 				r.Header.Set("X-Filler", head)
+				defer ended.Add(1)
 				res, err := c.http.Do(r)
 				if err != nil {
-					return // broken off at the end
+					if ctx.Err() == nil {
+						t.Errorf("a call was broken off: %v", err)
+					}
+					return
 				}
-				defer answered.Add(1)
 				defer res.Body.Close()
 				body, _ := io.ReadAll(res.Body)
 				switch {
@@ -271,7 +287,7 @@ func TestChaosMemory(t *testing.T) {
 		}
 	}
 	t.Cleanup(func() {
-		t.Logf("in the end %d calls had been held, %d had been shed", most.Load(), shed.Load())
+		t.Logf("in the end %d calls had been held, %d had been shed", held.Load(), shed.Load())
 	})
 	eventually(t, "calls are answered 503 for want of memory", func() bool {
 		return p.total("sallyport_refusals_total", `reason="overloaded"`) > 0 && shed.Load() > 0
@@ -279,7 +295,7 @@ func TestChaosMemory(t *testing.T) {
 	if status, _ := p.status("/healthz"); status != http.StatusOK {
 		t.Errorf("healthz under pressure: %d", status)
 	}
-	t.Logf("%d calls held, %d shed, resident %.0f MiB", waiting.Load(), shed.Load(), p.number("process_resident_memory_bytes")/(1<<20))
+	t.Logf("%d calls held, %d shed, resident %.0f MiB", held.Load(), shed.Load(), p.number("process_resident_memory_bytes")/(1<<20))
 	open()
 	cancel()
 	wg.Wait()
@@ -402,8 +418,8 @@ func (zeros) Read(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// TestChaosAborts has a third of all clients leave at random moments: their backends are told, nothing is left over, and
-// nobody is taken for another. Held: fault R21.
+// TestChaosAborts has a third of all clients leave at random moments, some of them when the backend has their call: it is
+// told, nothing is left over, and nobody is taken for another. Held: fault R21.
 func TestChaosAborts(t *testing.T) {
 	var begun, ended, told atomic.Int64
 	d := newDemo(t, "timeUnit: min}", "timeUnit: min}\n  - {name: Boundless, requestCount: 1000000, unitTime: 1, timeUnit: min}")
@@ -412,10 +428,14 @@ func TestChaosAborts(t *testing.T) {
 			d.mustRun("cert", "update", "--api", api, "--alias", name, "--tier", "Boundless")
 		}
 	}
+	var there sync.Map // by number of a call that waits: what to do when the backend has it
 	p, server := d.serve(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		begun.Add(1)
 		defer ended.Add(1)
 		if r.URL.Path == "/waits" { // until the client leaves, as it will
+			if arrived, ok := there.Load(r.URL.Query().Get("n")); ok {
+				arrived.(func())()
+			}
 			if _, err := io.Copy(io.Discard, r.Body); err != nil { // unread, it would hide that
 				told.Add(1)
 				return
@@ -464,14 +484,17 @@ func TestChaosAborts(t *testing.T) {
 				ctx, cancel := context.WithCancel(t.Context())
 				leaves := random.IntN(10) < 3
 				path := "/orders/answers"
+				id := fmt.Sprint(worker, "-", i)
 				if leaves {
+					delay := time.Duration(random.IntN(20_000)) * time.Microsecond
+					leave := func() { time.AfterFunc(delay, cancel) }
 					if random.IntN(4) == 0 {
 						path = "/orders/waits"
+						there.Store(id, leave)
+					} else {
+						leave()
 					}
-					timer := time.AfterFunc(time.Duration(random.IntN(20_000))*time.Microsecond, cancel)
-					defer timer.Stop()
 				}
-				id := fmt.Sprint(worker, "-", i)
 				size := random.IntN(64 << 10)
 				r, err := http.NewRequestWithContext(ctx, http.MethodPost, fmt.Sprintf("https://localhost:%d%s?n=%s", c.port, path, id), bytes.NewReader(make([]byte, size)))
 				if err != nil {
