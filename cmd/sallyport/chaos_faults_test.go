@@ -21,8 +21,8 @@ import (
 	"time"
 )
 
-// TestChaosBackendDies has the backend die in the middle of an answer, however its length is told: the client sees that
-// the answer is broken, other calls do not, and the connection is used no more. Held: fault R5.
+// TestChaosBackendDies: the backend dies in the middle of an answer, with each framing. The client sees a broken answer,
+// other calls are unaffected, and the backend connection is not reused. Held: fault R5.
 func TestChaosBackendDies(t *testing.T) {
 	size := scaled(256<<10, 10<<20)
 	var deaths, reused atomic.Int32
@@ -43,7 +43,7 @@ func TestChaosBackendDies(t *testing.T) {
 		}
 		if strings.Contains(r.URL.Path, "/reset") {
 			_ = conn.(*net.TCPConn).SetLinger(0)
-		} else if r.URL.Path == "/dies/lingers" { // half closed: what still comes would be a second call
+		} else if r.URL.Path == "/dies/lingers" { // half closed: anything that still arrives would be a second call
 			_ = conn.(*net.TCPConn).CloseWrite()
 			_ = conn.SetReadDeadline(time.Now().Add(patience))
 			if n, _ := conn.Read(make([]byte, 1)); n > 0 {
@@ -79,9 +79,9 @@ func TestChaosBackendDies(t *testing.T) {
 	p.stopClean()
 }
 
-// TestChaosUpstreams takes one of two backends away and gives it back, and moves the API to another address by a reload,
-// while calls are made: no call that has nothing to lose fails. Names that resolve to other addresses are the
-// same to the gateway as URLs that change, which is what this test does. Held: faults R6 and R20 in part.
+// TestChaosUpstreams stops one of two backends and starts it again, and moves the API to another address by a reload, all
+// under load: no call without a body fails. To the gateway a name that resolves to another address is the same as a URL
+// that changes, so the test changes URLs. Held: faults R6 and R20 in part.
 func TestChaosUpstreams(t *testing.T) {
 	var calls [3]atomic.Int64
 	handler := func(i int) http.Handler {
@@ -97,7 +97,7 @@ func TestChaosUpstreams(t *testing.T) {
 			t.Fatal(err)
 		}
 		server := &http.Server{Handler: handler(i)}
-		go func() { _ = server.Serve(listener) }() // it ends with the server
+		go func() { _ = server.Serve(listener) }() // ends with the server
 		t.Cleanup(func() { server.Close() })
 		return server
 	}
@@ -111,7 +111,7 @@ func TestChaosUpstreams(t *testing.T) {
 	run(2, at[2])
 	own := fmt.Sprintf(`urls: ["http://127.0.0.1:%d"]`, d.Ports.Backend)
 	two, third := fmt.Sprintf(`urls: ["http://%s", "http://%s"]`, at[0], at[1]), fmt.Sprintf(`urls: ["http://%s"]`, at[2])
-	d.edit("sallyport.yaml", own, two) // of orders, which stands first
+	d.edit("sallyport.yaml", own, two) // of orders, the first API
 	p, _ := d.serve(handler(0))
 	stop := d.load()
 	grows := func(i int) {
@@ -121,7 +121,7 @@ func TestChaosUpstreams(t *testing.T) {
 	}
 	for range scaled(2, 10) {
 		grows(1)
-		// Between two calls: a connection that a backend has not accepted when it leaves is reset, with whatever was sent on it.
+		// Between calls: closing a listener resets the connections that it has not accepted yet, with whatever was sent on them.
 		d.betweenCalls(func() {
 			if err := second.Shutdown(t.Context()); err != nil {
 				t.Fatal(err)
@@ -146,8 +146,8 @@ func TestChaosUpstreams(t *testing.T) {
 	}
 }
 
-// TestChaosDescriptors lets the gateway have 256 descriptors and opens 1,000 connections: it goes on to answer whoever
-// asks how it is, works no harder for that, and serves as soon as there is room. Held: fault R12.
+// TestChaosDescriptors gives the gateway 256 descriptors and opens 1,000 connections: health checks are still answered,
+// the processor stays idle, and calls are served as soon as there is room. Held: fault R12.
 func TestChaosDescriptors(t *testing.T) {
 	real, err := exec.LookPath("sallyport")
 	if err != nil {
@@ -208,18 +208,18 @@ func TestChaosDescriptors(t *testing.T) {
 	p.stopClean()
 }
 
-// TestChaosMemory lets the gateway have little memory and sends it more than that, which it has to hold since the backend
-// takes nothing: it answers 503 rather than end, and recovers. Held: fault R13.
+// TestChaosMemory gives the gateway little memory and sends it more than fits, while the backend reads nothing: the gateway
+// answers 503 instead of running out of memory, and recovers. Held: fault R13.
 func TestChaosMemory(t *testing.T) {
 	limit := scaled(96, 256)
 	t.Setenv("GOMEMLIMIT", fmt.Sprint(limit, "MiB"))
 	release := make(chan struct{})
 	open := sync.OnceFunc(func() { close(release) })
-	var held, ended atomic.Int64 // calls that the backend has been given, and those that have come to an end
+	var held, ended atomic.Int64 // calls that have reached the backend, and calls that have ended
 	d := newDemo(t)
 	backendURL := fmt.Sprintf(`urls: ["http://127.0.0.1:%d"]`, d.Ports.Backend)
-	d.edit("sallyport.yaml", backendURL, backendURL+", maxCalls: 100000") // so that memory is what runs out
-	t.Cleanup(open)                                                       // before the backend is waited for
+	d.edit("sallyport.yaml", backendURL, backendURL+", maxCalls: 100000") // so that memory runs out first
+	t.Cleanup(open)                                                       // runs before the backend is closed, which waits for its calls
 	p, server := d.serve(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if strings.HasPrefix(r.URL.Path, "/slow") {
 			held.Add(1)
@@ -227,7 +227,7 @@ func TestChaosMemory(t *testing.T) {
 			case <-release:
 			case <-r.Context().Done():
 			}
-			_, _ = io.Copy(io.Discard, r.Body) // or the rest of it would meet a connection that is closed
+			_, _ = io.Copy(io.Discard, r.Body) // unread, it would meet a closed connection
 		}
 		fmt.Fprint(w, "{}")
 	}))
@@ -236,7 +236,7 @@ func TestChaosMemory(t *testing.T) {
 		t.Fatalf("at first: %d", r.status)
 	}
 	before := p.holdings()
-	// Calls with heads of nearly the most that is taken, and bodies behind them; the backend holds them all.
+	// Calls with heads near the limit, and with bodies; the backend holds them all.
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	head := strings.Repeat("x", 48<<10)
@@ -247,8 +247,8 @@ func TestChaosMemory(t *testing.T) {
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	defer cancel()
-	// Ten at a time, so that memory is what runs out, and not the two seconds in which a backend has to be reached: a busy
-	// machine whose collector is busy, too, makes few connections in these.
+	// Ten at a time: near its memory limit the gateway is slow, and each connection to the backend has to be made within two
+	// seconds.
 	const few = 10
 	for batch := range scaled(360, 1200) {
 		eventually(t, "the calls so far are held or have ended", func() bool { return held.Load()+ended.Load() >= int64(few*batch) })
@@ -259,8 +259,8 @@ func TestChaosMemory(t *testing.T) {
 			clients = append(clients, d.client("gold", dialects[3]))
 		}
 		c := clients[len(clients)-1]
-		c.http.Timeout = 0 // the calls are held until the end
-		if _, err := c.call("/orders/1"); err != nil { // opens the connection, or each call would try to
+		c.http.Timeout = 0                             // the calls are held until the end
+		if _, err := c.call("/orders/1"); err != nil { // opens the connection; without one each call would dial
 			t.Error(err)
 		}
 		for range few {
@@ -318,8 +318,8 @@ func TestChaosMemory(t *testing.T) {
 	p.stopClean()
 }
 
-// TestChaosMemoryOfGarbage has the gateway work hard within little memory and with a collector that waits until it is
-// full, as GOGC=off does: what is garbage is no want of memory, and no call is refused.
+// TestChaosMemoryOfGarbage loads a gateway with a small memory limit and GOGC=off, so that the heap fills with garbage:
+// garbage is not memory pressure, and no call is refused.
 func TestChaosMemoryOfGarbage(t *testing.T) {
 	t.Setenv("GOMEMLIMIT", "80MiB")
 	t.Setenv("GOGC", "off")
@@ -346,8 +346,8 @@ func TestChaosMemoryOfGarbage(t *testing.T) {
 	p.stopClean()
 }
 
-// TestChaosDrain sends SIGTERM in the midst of streams, uploads and idle connections of every kind: readiness ends at
-// once, no new connection is taken, everything under way completes, and the exit code is 0. Held: fault R17.
+// TestChaosDrain sends SIGTERM during streams and uploads, with idle connections in every dialect: readiness ends at once,
+// new connections are refused, all calls under way complete, and the exit code is 0. Held: fault R17.
 func TestChaosDrain(t *testing.T) {
 	streams, uploads, size := scaled(60, 200), scaled(4, 20), int64(scaled(1<<20, 50<<20))
 	release := make(chan struct{})
@@ -409,7 +409,7 @@ func TestChaosDrain(t *testing.T) {
 	p.signal(syscall.SIGTERM)
 	eventually(t, "the gateway says that it drains", func() bool { status, _ := p.status("/readyz"); return status == http.StatusServiceUnavailable })
 	eventually(t, "new connections are refused", func() bool { return !d.speaks(dialects[3].tls) })
-	p.signal(syscall.SIGHUP) // which changes nothing any more
+	p.signal(syscall.SIGHUP) // has no effect while draining
 	open()
 	wg.Wait()
 	if code := p.wait(); code != 0 {
@@ -425,8 +425,8 @@ func (zeros) Read(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// TestChaosAborts has a third of all clients leave at random moments, some of them when the backend has their call: it is
-// told, nothing is left over, and nobody is taken for another. Held: fault R21.
+// TestChaosAborts: a third of all clients disconnect, some at random moments and some once the backend has their call.
+// The backend notices, nothing leaks, and no client gets another's answer. Held: fault R21.
 func TestChaosAborts(t *testing.T) {
 	var begun, ended, told atomic.Int64
 	d := newDemo(t, "timeUnit: min}", "timeUnit: min}\n  - {name: Boundless, requestCount: 1000000, unitTime: 1, timeUnit: min}")
@@ -435,15 +435,15 @@ func TestChaosAborts(t *testing.T) {
 			d.mustRun("cert", "update", "--api", api, "--alias", name, "--tier", "Boundless")
 		}
 	}
-	var there sync.Map // by number of a call that waits: what to do when the backend has it
+	var there sync.Map // by the number of a waiting call: a func() to run when the backend has it
 	p, server := d.serve(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		begun.Add(1)
 		defer ended.Add(1)
-		if r.URL.Path == "/waits" { // until the client leaves, as it will
+		if r.URL.Path == "/waits" { // until the client disconnects, as it always does
 			if arrived, ok := there.Load(r.URL.Query().Get("n")); ok {
 				arrived.(func())()
 			}
-			if _, err := io.Copy(io.Discard, r.Body); err != nil { // unread, it would hide that
+			if _, err := io.Copy(io.Discard, r.Body); err != nil { // an unread body would hide the disconnect
 				told.Add(1)
 				return
 			}
@@ -548,7 +548,7 @@ func TestChaosAborts(t *testing.T) {
 	if left.Load() == 0 || told.Load() == 0 || good.Load() == 0 {
 		t.Error("too little has happened")
 	}
-	server.CloseClientConnections() // the gateway would keep its own for a minute
+	server.CloseClientConnections() // or the gateway keeps its idle connections for a minute
 	p.settlesTo(before, 10)
 	p.stopClean()
 	if t.Failed() {

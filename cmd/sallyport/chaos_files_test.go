@@ -15,7 +15,7 @@ import (
 	"time"
 )
 
-// A watched file has two good contents that the test can tell apart from outside, and what is counted when it is broken.
+// A watched file has two valid contents that a client of the gateway can tell apart.
 type watched struct {
 	d       *demoFolder
 	p       *process
@@ -26,9 +26,9 @@ type watched struct {
 	now     int         // the version in force
 }
 
-// TestChaosFiles changes every kind of file that the gateway is made of in every way in which files change. Each good
-// content is in force soon; while there is none the last good one serves, is called broken, and is counted; and
-// nothing but a good content is needed to recover. Held: security J 128, fault R4.
+// TestChaosFiles changes every kind of file that the gateway reads in every way in which files change. A valid content
+// comes into force; with an invalid one the last valid content serves on, and the failure is counted and reported; a valid
+// content is all that recovery takes. Held: security J 128, fault R4.
 func TestChaosFiles(t *testing.T) {
 	kinds := []struct {
 		name string
@@ -46,7 +46,7 @@ func TestChaosFiles(t *testing.T) {
 		{"PEM trust store of mutualSSL", watchedHeaderTrustPEM},
 	}
 	for _, kind := range kinds {
-		// Made one after the other, so that no two choose the same ports, and then tried side by side: they mostly wait.
+		// The folders are made one after the other and tested in parallel: the tests mostly wait.
 		w := kind.make(t)
 		t.Run(kind.name, func(t *testing.T) {
 			t.Parallel()
@@ -63,13 +63,13 @@ func (w *watched) everyWay(t *testing.T) {
 	// Touched only: nothing is reloaded.
 	d.must(os.Chtimes(d.path(file), time.Now(), time.Now()))
 	d.must(os.Chmod(d.path(file), 0o640))
-	for range 20 { // meanwhile the gateway looks
+	for range 20 { // meanwhile the gateway checks its files
 		if !w.serves() {
 			t.Errorf("%s was touched, and something that was good is not", file)
 		}
 	}
 	w.broken("gone", func() { w.remove() })                       // which is seen after the touch
-	store := w.p.total("sallyport_reloads_total", `what="store"`) // it is read once more after the start
+	store := w.p.total("sallyport_reloads_total", `what="store"`) // read once more after the start
 	if n := w.p.total("sallyport_reloads_total") - store; n > 0 {
 		t.Errorf("%v reloads for a file that was only touched, and then removed", n)
 	}
@@ -191,13 +191,13 @@ func (w *watched) kubernetes() {
 	}
 }
 
-// slowly writes in place, an eighth every 100 ms; PEM a certificate at a time, so that what is there is well-formed. What
-// is promised is that a file is left alone until it has rested for 200 ms: after a longer pause, as a busy machine makes,
-// the part that is there may be in force.
+// slowly writes in place, an eighth every 100 ms; PEM one certificate at a time, so that each part is well-formed. The
+// gateway promises to wait until a file has not changed for 200 ms. On a busy machine a pause may be longer than that, and
+// the part written so far may come into force.
 func (w *watched) slowly(content string) {
 	w.d.t.Helper()
 	const rest = 150 * time.Millisecond
-	last := time.Now() // no later than what is there was written
+	last := time.Now() // not after the last write
 	file, err := os.Create(w.d.path(w.file))
 	w.must(err)
 	defer file.Close()
@@ -454,7 +454,7 @@ func TestChaosGlobs(t *testing.T) {
 		eventually(t, "a changed file is in force", func() bool { return d.offers(name+"b") && d.lacks(name) })
 		d.must(os.Remove(d.path("apis/renamed.yaml")))
 		eventually(t, "a removed file is out of force", func() bool { return d.lacks(name + "b") })
-		// An editor's lock and a backup are no API files; a broken one is told, and takes nothing away.
+		// An editor's lock file and a backup are not API files; an invalid file is reported and removes nothing.
 		d.write("apis/.#demo.yaml", "this is none")
 		d.write("apis/demo.yaml~", "this is none")
 		d.write("apis/broken.yaml", "apis: [")

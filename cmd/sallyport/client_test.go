@@ -42,8 +42,8 @@ type client struct {
 	dials   atomic.Int32 // connections so far
 }
 
-// handshakes bounds those that the tests have under way at once: the gateway gives each ten seconds, in which a busy
-// machine makes a few, not dozens.
+// handshakes limits TLS handshakes under way to four: the gateway ends each after ten seconds, in which a busy machine
+// cannot complete dozens.
 var handshakes = make(chan struct{}, 4)
 
 // client returns one with the certificate of that name, none if it is empty, and connections of its own. It sends the
@@ -84,8 +84,8 @@ func (d *demoFolder) client(certificate string, how dialect) *client {
 	return c
 }
 
-// keepAwake returns a function for a test to call while it waits: it has the clients use their connections, which the
-// gateway would close after a minute.
+// keepAwake returns a function to call while waiting: it makes a call on each client's connection every few seconds, since
+// the gateway closes a connection that is idle for a minute.
 func (d *demoFolder) keepAwake(clients []*client) func() {
 	last := time.Now()
 	return func() {

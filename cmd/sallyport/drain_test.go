@@ -10,8 +10,8 @@ import (
 	"testing"
 )
 
-// TestDrain sends SIGTERM while a call is under way in each dialect: the gateway is not ready any more and takes no new
-// connection, the calls complete, and the exit code is 0.
+// TestDrain sends SIGTERM while a call is under way in each dialect: readiness ends, new connections are refused, the calls
+// complete, and the exit code is 0.
 func TestDrain(t *testing.T) {
 	d := newDemo(t, patientUploads...)
 	p := d.quickstart()
@@ -58,7 +58,7 @@ func TestSecondSignal(t *testing.T) {
 	}
 }
 
-// TestDrainTimeout lets drainTimeout end a call that does not.
+// TestDrainTimeout: drainTimeout ends a call that does not end by itself.
 func TestDrainTimeout(t *testing.T) {
 	d := newDemo(t, append(patientUploads, longDrain, "drainTimeout: 200ms")...)
 	p := d.quickstart()
@@ -110,7 +110,7 @@ func TestAccessLogReopens(t *testing.T) {
 	p.stop()
 }
 
-// patientUploads are edits of sallyport.yaml by which a client may send its body as slowly as it likes.
+// patientUploads are edits of sallyport.yaml that let clients send bodies as slowly as they like.
 var patientUploads = []string{"\nstatus:", "\nlimits: {bodyRate: 0}\nstatus:"}
 
 // An upload is a call under way: the backend waits for the rest of its body.
@@ -124,7 +124,7 @@ type result struct {
 	err error
 }
 
-// upload begins a call, and returns when the backend has it.
+// upload begins a call and returns once the backend has it.
 func (d *demoFolder) upload(how dialect) *upload {
 	d.t.Helper()
 	c := d.client("gold", how)

@@ -11,8 +11,8 @@ import (
 	"time"
 )
 
-// threeADay are edits of sallyport.yaml that give Trial three calls a day instead of three a minute, so that none is added
-// while a test runs.
+// threeADay are edits of sallyport.yaml that give Trial three calls a day instead of three a minute: the allowance does
+// not refill while a test runs.
 var threeADay = []string{"requestCount: 3, unitTime: 1, timeUnit: min}", "requestCount: 3, unitTime: 24, timeUnit: hour}"}
 
 // TestTrial makes ten calls at once for a client that may make three, over ten connections, both versions of HTTP and of
@@ -86,7 +86,7 @@ func TestRetryAfterHolds(t *testing.T) {
 	p := d.quickstart()
 	c := d.client("trial", dialect{tls.VersionTLS13, true})
 	for range 3 {
-		// A slow machine may not manage more than a call a second, one after the other.
+		// Ten at once: a slow machine may not complete more than one call a second in sequence.
 		var refused reply
 		eventually(t, "a call is throttled", func() bool {
 			var calls sync.WaitGroup
@@ -105,7 +105,7 @@ func TestRetryAfterHolds(t *testing.T) {
 		if wait > time.Second {
 			t.Errorf("Retry-After is %s, and one call is allowed each second", wait)
 		}
-		<-time.After(wait) // the client does as it is told
+		<-time.After(wait) // as the refusal says
 		if r := c.get(t, "/orders/1"); r.status != http.StatusOK {
 			t.Errorf("after %s: %d", wait, r.status)
 		}
