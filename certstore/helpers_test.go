@@ -106,7 +106,7 @@ func mustExec(t testing.TB, db *sql.DB, query string, args ...any) {
 	}
 }
 
-// patience is how long a test waits for what has to come.
+// patience is how long a test waits for a state before it fails.
 const patience = 2 * time.Minute
 
 // eventually waits until condition holds.

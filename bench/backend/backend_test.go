@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-// patience is how long a test waits for what has to come.
+// patience is how long a test waits for a state before it fails.
 const patience = 2 * time.Minute
 
 // start serves on loopback until the test ends.

@@ -19,7 +19,7 @@ import (
 	"sallyport/bench/port"
 )
 
-// patience is how long a test waits for what has to come, calls included.
+// patience is how long a test waits for a state, and a call for its answer.
 const patience = 2 * time.Minute
 
 func text(s string) http.HandlerFunc {
@@ -58,7 +58,7 @@ func mustRun(t *testing.T, c Config) *Result {
 	return r
 }
 
-// runUntil runs again, each time four times as long, until the machine has managed as much as is enough.
+// runUntil repeats a run with four times the duration until enough has happened: a slow machine needs longer.
 func runUntil(t *testing.T, c Config, enough func(*Result) bool) *Result {
 	t.Helper()
 	for {
@@ -70,7 +70,7 @@ func runUntil(t *testing.T, c Config, enough func(*Result) bool) *Result {
 	}
 }
 
-// something is enough where it matters how calls end, and not how many there are.
+// something is enough for tests of how calls end.
 func something(r *Result) bool { return r.Calls > 0 || r.Errors.Total() > 0 }
 
 func TestEveryWorkloadMakesTheCallsThatItSays(t *testing.T) {

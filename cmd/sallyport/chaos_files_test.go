@@ -15,7 +15,7 @@ import (
 	"time"
 )
 
-// A watched file has two valid contents that a client of the gateway can tell apart.
+// A watched file has two good contents that the test can tell apart from outside, and what is counted when it is broken.
 type watched struct {
 	d       *demoFolder
 	p       *process
@@ -26,9 +26,9 @@ type watched struct {
 	now     int         // the version in force
 }
 
-// TestChaosFiles changes every kind of file that the gateway reads in every way in which files change. A valid content
-// comes into force; with an invalid one the last valid content serves on, and the failure is counted and reported; a valid
-// content is all that recovery takes. Held: security J 128, fault R4.
+// TestChaosFiles changes every kind of file that the gateway is made of in every way in which files change. Each good
+// content is in force soon; while there is none the last good one serves, is called broken, and is counted; and
+// nothing but a good content is needed to recover. Held: security J 128, fault R4.
 func TestChaosFiles(t *testing.T) {
 	kinds := []struct {
 		name string
@@ -46,7 +46,7 @@ func TestChaosFiles(t *testing.T) {
 		{"PEM trust store of mutualSSL", watchedHeaderTrustPEM},
 	}
 	for _, kind := range kinds {
-		// The folders are made one after the other and tested in parallel: the tests mostly wait.
+		// Made one after the other, so that no two choose the same ports, and then tried side by side: they mostly wait.
 		w := kind.make(t)
 		t.Run(kind.name, func(t *testing.T) {
 			t.Parallel()
@@ -454,7 +454,7 @@ func TestChaosGlobs(t *testing.T) {
 		eventually(t, "a changed file is in force", func() bool { return d.offers(name+"b") && d.lacks(name) })
 		d.must(os.Remove(d.path("apis/renamed.yaml")))
 		eventually(t, "a removed file is out of force", func() bool { return d.lacks(name + "b") })
-		// An editor's lock file and a backup are not API files; an invalid file is reported and removes nothing.
+		// An editor's lock and a backup are no API files; a broken one is told, and takes nothing away.
 		d.write("apis/.#demo.yaml", "this is none")
 		d.write("apis/demo.yaml~", "this is none")
 		d.write("apis/broken.yaml", "apis: [")

@@ -216,7 +216,7 @@ func manager(jwks string) token.KeyManager {
 	return token.KeyManager{Name: "resident", Type: "default", Issuer: issuerURL, JWKS: jwks}
 }
 
-// patience is how long a test waits for what has to come, answers of an issuer included.
+// patience is how long a test waits for a state, and a Verifier for an issuer's answer.
 const patience = 2 * time.Minute
 
 func newVerifier(t testing.TB, cfg token.Config) *token.Verifier {

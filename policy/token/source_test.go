@@ -23,7 +23,7 @@ import (
 	"sallyport/policy/token"
 )
 
-// badAnswers are what a JWKS URL may answer that has no key to take.
+// badAnswers are answers of a JWKS URL without a usable key.
 func badAnswers(t *testing.T) map[string]http.HandlerFunc {
 	body := func(b []byte) http.HandlerFunc {
 		return func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(b) }
@@ -113,7 +113,7 @@ func TestE78BadSources(t *testing.T) {
 			if _, err := v.Verify(t.Context(), raw); !errors.Is(err, token.ErrUnavailable) || errors.Is(err, token.ErrInvalid) {
 				t.Errorf("at first: %v", err)
 			}
-			// The timeout is for the bad answer only: a slow machine must not fail a good one.
+			// The short timeout is for bad answers. On a slow machine a good one may need several attempts.
 			s.serve(good)
 			eventually(t, "good keys", func() bool { return v.Refresh(t.Context()) == nil })
 			if _, err := v.Verify(t.Context(), raw); err != nil {

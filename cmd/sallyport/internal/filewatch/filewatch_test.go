@@ -14,7 +14,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// patience is how long a test waits for what has to come.
+// patience is how long a test waits for a state before it fails.
 const patience = 2 * time.Minute
 
 // watch runs Run over the interest and returns a channel that says what file holds each time that a change is told; ""
