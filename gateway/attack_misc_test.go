@@ -87,7 +87,7 @@ func TestReissuedCertificate(t *testing.T) {
 					f.clients[j] = client(payAPI, "a1", who, "Ten")
 				}
 			}
-			f.gateway.SetClients(f.newClients(t))
+			f.setClients(t)
 		}
 		if a := get(t, f.client(t, who, via{}), "https://mtls.test/pay/1.0/x"); a.status == 200 {
 			passed++
@@ -280,7 +280,7 @@ func TestIdentityUnderChurn(t *testing.T) {
 	churn.Go(func() {
 		for ctx.Err() == nil {
 			f.setRoutes(t)
-			f.gateway.SetClients(f.newClients(t))
+			f.setClients(t)
 			f.setProfiles(t, f.profiles(t, nil, allProfiles...))
 			swaps.Add(1)
 		}

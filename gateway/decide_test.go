@@ -97,7 +97,9 @@ func newTable(t testing.TB) *table {
 		t.Fatal(unknown)
 	}
 	g := New(Config{Now: func() time.Time { return now }})
-	g.SetRoutes(routes, clients)
+	if err := g.Set(Parts{Routes: routes, Clients: clients}); err != nil {
+		t.Fatal(err)
+	}
 	l := &Listener{Name: "tls", Address: "127.0.0.1:8243", Profiles: set}
 	return &table{gateway: g, limits: limits, listener: l, leaf: leaf, exchange: &Exchange{
 		Request:  &request{method: "GET", target: "/orders/1.0.0/items/7?expand=all", authority: "api.test"},

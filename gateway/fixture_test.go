@@ -260,9 +260,7 @@ func (f *fixture) setProfiles(t testing.TB, set *listenerprofiles.Set) {
 
 func (f *fixture) setListeners(t testing.TB) {
 	t.Helper()
-	if err := f.gateway.SetListeners(f.listeners); err != nil {
-		t.Fatal(err)
-	}
+	f.set(t, gateway.Parts{Listeners: f.listeners})
 }
 
 func (f *fixture) setRoutes(t testing.TB) {
@@ -271,7 +269,19 @@ func (f *fixture) setRoutes(t testing.TB) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	f.gateway.SetRoutes(table, f.newClients(t))
+	f.set(t, gateway.Parts{Routes: table, Clients: f.newClients(t)})
+}
+
+func (f *fixture) setClients(t testing.TB) {
+	t.Helper()
+	f.set(t, gateway.Parts{Clients: f.newClients(t)})
+}
+
+func (f *fixture) set(t testing.TB, p gateway.Parts) {
+	t.Helper()
+	if err := f.gateway.Set(p); err != nil {
+		t.Fatal(err)
+	}
 }
 
 func (f *fixture) newClients(t testing.TB) *gateway.Clients {
@@ -288,7 +298,7 @@ func (f *fixture) newClients(t testing.TB) *gateway.Clients {
 func (f *fixture) remove(t testing.TB, alias string) {
 	t.Helper()
 	f.clients = slices.DeleteFunc(slices.Clone(f.clients), func(c certstore.Client) bool { return c.Alias == alias })
-	f.gateway.SetClients(f.newClients(t))
+	f.setClients(t)
 }
 
 // Tokens.

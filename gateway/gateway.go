@@ -74,7 +74,7 @@ func (t timing) withDefaults() timing {
 // handshakeLines is how many refused handshakes are logged a second.
 const handshakeLines = 10
 
-// A Gateway listens, decides and forwards. Set its snapshots, then Run it; each Set may be called at any time.
+// A Gateway listens, decides and forwards. Set its snapshots, then Run it; Set may be called at any time.
 type Gateway struct {
 	cfg      Config
 	log      *slog.Logger
@@ -134,37 +134,27 @@ func New(cfg Config) *Gateway {
 	return g
 }
 
-// Set puts listeners, routes and clients into force as one: no call sees some of them and not the others. Calls under
-// way finish on what they began with. Sockets whose address was there before stay open, with all their connections;
-// new ones are opened; those that are gone stop accepting and drain. If a new one cannot be opened, nothing changes and
-// the error says which.
-func (g *Gateway) Set(listeners []Listener, routes *Table, clients *Clients) error {
-	g.setting.Lock()
-	defer g.setting.Unlock()
-	return g.set(listeners, routes, clients)
+// Parts are what Set puts into force. What is nil stays as it is.
+type Parts struct {
+	Listeners []Listener
+	Routes    *Table
+	Clients   *Clients // they go with Routes: a change of both comes in one Set
 }
 
-// SetListeners is Set for the listeners alone.
-func (g *Gateway) SetListeners(listeners []Listener) error {
+// Set puts all parts into force as one: no call sees some of them and not the others. Calls under way finish on what they
+// began with. Sockets whose address was there before stay open, with all their connections; new ones are opened; those
+// that are gone stop accepting and drain. If a new one cannot be opened, nothing changes and the error says which.
+// Without Listeners it never fails.
+func (g *Gateway) Set(p Parts) error {
 	g.setting.Lock()
 	defer g.setting.Unlock()
 	s := g.snapshot.Load()
-	return g.set(listeners, s.Routes, s.Clients)
-}
-
-// SetRoutes is Set for a new table and the clients that go with it.
-func (g *Gateway) SetRoutes(routes *Table, clients *Clients) {
-	g.setting.Lock()
-	defer g.setting.Unlock()
-	g.put(routes, clients, g.snapshot.Load().listeners)
-}
-
-// SetClients is Set for the registered certificates alone.
-func (g *Gateway) SetClients(clients *Clients) {
-	g.setting.Lock()
-	defer g.setting.Unlock()
-	s := g.snapshot.Load()
-	g.put(s.Routes, clients, s.listeners)
+	routes, clients := cmp.Or(p.Routes, s.Routes), cmp.Or(p.Clients, s.Clients)
+	if p.Listeners == nil {
+		g.put(routes, clients, s.listeners)
+		return nil
+	}
+	return g.set(p.Listeners, routes, clients)
 }
 
 func (g *Gateway) put(routes *Table, clients *Clients, listeners map[string]*Listener) {

@@ -96,7 +96,7 @@ func TestReloadKeepsBuckets(t *testing.T) {
 			passed++
 		}
 		f.setRoutes(t)
-		f.gateway.SetClients(f.newClients(t))
+		f.setClients(t)
 	}
 	if passed != 10 {
 		t.Errorf("%d calls passed", passed)

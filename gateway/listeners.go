@@ -62,7 +62,7 @@ func (g *Gateway) set(list []Listener, routes *Table, clients *Clients) error {
 			continue
 		}
 		delete(g.listeners, address)
-		s.Close() // now, so that its address is free when SetListeners returns
+		s.Close() // now, so that its address is free when Set returns
 		g.log.Info("listener closes", "listener", s.settings.Load().Name, "address", address)
 		g.serving.Go(func() { g.drain(s) })
 	}

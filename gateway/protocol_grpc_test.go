@@ -237,7 +237,7 @@ func TestGRPC(t *testing.T) {
 			<-ended
 			writer.Close()
 			f.clients = saved
-			f.gateway.SetClients(f.newClients(t))
+			f.setClients(t)
 		})
 	}
 }

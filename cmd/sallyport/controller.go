@@ -371,7 +371,7 @@ func (c *controller) refuse(asked bool, err error) {
 func (c *controller) adopt(next *assembly.Assembly, report assembly.ClientReport) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if err := c.gateway.Set(next.Listeners(nil), next.Routes, report.Clients); err != nil {
+	if err := c.gateway.Set(gateway.Parts{Listeners: next.Listeners(nil), Routes: next.Routes, Clients: report.Clients}); err != nil {
 		return err
 	}
 	last := c.current
@@ -466,7 +466,7 @@ func (c *controller) swapProfiles(generation int, listener string, set *listener
 		return
 	}
 	c.newer[listener] = set
-	if err := c.gateway.SetListeners(c.current.Listeners(c.newer)); err != nil {
+	if err := c.gateway.Set(gateway.Parts{Listeners: c.current.Listeners(c.newer)}); err != nil {
 		c.metrics.ReloadFailed(whatProfiles(listener), err)
 		c.log.Error("listener profiles", "listener", listener, "error", err)
 		return
@@ -499,7 +499,7 @@ func (c *controller) reloadClients(ctx context.Context) error {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.gateway.SetClients(report.Clients)
+	_ = c.gateway.Set(gateway.Parts{Clients: report.Clients}) // without listeners it never fails
 	c.version = version
 	c.tell(report)
 	if err := errors.Join(report.Conflicts...); err != nil {

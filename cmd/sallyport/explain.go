@@ -71,7 +71,9 @@ touched. That the caller holds the certificate's key is taken for granted.`,
 			question.Authorization = "Bearer " + strings.TrimSpace(string(data))
 		}
 		g := gateway.New(gateway.Config{})
-		g.SetRoutes(a.Routes, report.Clients)
+		if err := g.Set(gateway.Parts{Routes: a.Routes, Clients: report.Clients}); err != nil {
+			return err
+		}
 		e := g.Explain(cmd.Context(), question)
 		if wantJSON {
 			return printExplanationJSON(cmd.OutOrStdout(), question, e)

@@ -384,8 +384,7 @@ func TestRealCalls(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	g.SetRoutes(table, new(gateway.Clients))
-	if err := g.SetListeners([]gateway.Listener{{Name: "plain", Address: "127.0.0.1:0"}}); err != nil {
+	if err := g.Set(gateway.Parts{Listeners: []gateway.Listener{{Name: "plain", Address: "127.0.0.1:0"}}, Routes: table}); err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
