@@ -205,7 +205,7 @@ func checkTier(cfg *config.Config, tier string) error {
 		return usage(err)
 	}
 	if _, ok := tiers.Find(tier); !ok {
-		return usage(fmt.Errorf("no tier %q: use Unlimited, Gold, Silver, Bronze, Unauthenticated or one that %s defines under tiers", tier, cfg.File))
+		return usage(fmt.Errorf("no tier %q: use one of %s, or define it in %s under tiers", tier, strings.Join(tiers.Names(), ", "), cfg.File))
 	}
 	return nil
 }

@@ -433,7 +433,7 @@ func (a *Assembly) loadRoutes(problems *problems) {
 }
 
 func (a *Assembly) route(api config.API) (gateway.Route, error) {
-	security, err := Security(api.Security, api.Precedence)
+	security, err := policy.ParseSecurity(api.Security, api.Precedence)
 	if err != nil {
 		return gateway.Route{}, err
 	}
@@ -457,7 +457,7 @@ func (a *Assembly) route(api config.API) (gateway.Route, error) {
 	for _, res := range api.Resources {
 		one := gateway.Resource{Path: res.Path, Methods: res.Methods, Scopes: res.Scopes, Security: security}
 		if res.Security != nil {
-			if one.Security, err = Security(res.Security, api.Precedence); err != nil {
+			if one.Security, err = policy.ParseSecurity(res.Security, api.Precedence); err != nil {
 				return r, err
 			}
 		}
@@ -509,38 +509,6 @@ func (a *Assembly) Files() []string { return slices.Sorted(maps.Keys(a.read)) }
 
 // Holds tells whether that limit of an API or a resource is in use.
 func (a *Assembly) Holds(key ratelimit.Key) bool { return a.keys[key] }
-
-// Security is the meaning of a list of security words. An unknown word, and a list that opens no way in, is an error.
-func Security(words []string, precedence string) (policy.Security, error) {
-	var s policy.Security
-	for _, word := range words {
-		switch word {
-		case "none":
-			s.Open = true
-		case "mutualssl":
-			s.Certificate = max(s.Certificate, policy.Optional)
-		case "mutualssl_mandatory":
-			s.Certificate = policy.Mandatory
-		case "oauth2":
-			s.Token = max(s.Token, policy.Optional)
-		case "oauth_basic_auth_api_key_mandatory":
-			s.Token = policy.Mandatory
-		default:
-			return policy.Security{}, fmt.Errorf("unknown security %q", word)
-		}
-	}
-	switch precedence {
-	case "certificate":
-	case "token":
-		s.Precedence = policy.TokenFirst
-	default:
-		return policy.Security{}, fmt.Errorf("unknown precedence %q", precedence)
-	}
-	if closed := s.Certificate == policy.Off && s.Token == policy.Off; closed != s.Open {
-		return policy.Security{}, fmt.Errorf("security %q opens no way in, or is open and closed at once", words)
-	}
-	return s, nil
-}
 
 func (a *Assembly) upstream(u config.Upstream) (gateway.Upstream, error) {
 	out := gateway.Upstream{

@@ -6,6 +6,9 @@ import (
 	"slices"
 	"strings"
 	"unicode/utf8"
+
+	"sallyport/policy"
+	"sallyport/policy/ratelimit"
 )
 
 // An API is what the gateway serves under one context and version.
@@ -31,6 +34,8 @@ type API struct {
 	ForwardAuthorization bool  // whether a token that the gateway consumed goes on to the backend
 	ClientCertificates   []ClientCertificate
 	Resources            []Resource // empty: every path and method
+
+	demands policy.Security // what Security and Precedence mean; zero while they are not good
 }
 
 // ID is the API's name on the command line and in messages, "name:version".
@@ -149,12 +154,11 @@ func (l *loader) addAPI(n node) {
 	}
 	api.DefaultVersion, _ = m.boolean("defaultVersion", false)
 	api.Hosts = m.hosts()
-	api.Security = m.apiSecurity()
+	m.apiSecurity(&api)
 	api.Listeners = l.apiListeners(m, &api)
-	api.Precedence = m.word("precedence", "certificate", "certificate", "token").Value
 	api.KeyManagers = l.apiKeyManagers(m, &api)
 	api.Audiences = l.apiAudiences(m, &api)
-	api.Policy = m.policy("Unlimited")
+	api.Policy = m.policy(ratelimit.Unlimited)
 	m.refuse("unauthenticatedTier", "is not built yet: remove it")
 	m.need("upstream", "where its calls go, as in {urls: [http://127.0.0.1:9000]}")
 	api.Upstream = m.upstream()
@@ -225,7 +229,7 @@ func (l *loader) apiListeners(m *mapping, api *API) []string {
 			l.errorf(v.Pos, "there is no listener %s: name one of %s, or add it under listeners", quote(v.Value), strings.Join(known, ", "))
 			continue
 		}
-		if listener := &l.cfg.Listeners[at]; api.uses("mutualssl") && !api.uses("oauth2") && !listener.TLS() && listener.ClientCertificateHeader == "off" {
+		if listener := &l.cfg.Listeners[at]; api.demands.Certificate != policy.Off && api.demands.Token == policy.Off && !listener.TLS() && listener.ClientCertificateHeader == "off" {
 			l.warnf(v.Pos, "no call can pass here: %s asks for certificates, and listener %s is plain and believes no header", api.ID(), listener.Name)
 		}
 		out = append(out, v.Value)
@@ -239,7 +243,7 @@ func (l *loader) defaultListeners(m *mapping, api *API) []string {
 	var out []string
 	for i := range l.cfg.Listeners {
 		listener := &l.cfg.Listeners[i]
-		if listener.TLS() || listener.ClientCertificateHeader != "off" || !api.uses("mutualssl") {
+		if listener.TLS() || listener.ClientCertificateHeader != "off" || api.demands.Certificate == policy.Off {
 			out = append(out, listener.Name)
 		}
 	}
@@ -270,8 +274,8 @@ func (l *loader) apiKeyManagers(m *mapping, api *API) []string {
 			named = append(named, v.Value)
 		}
 	}
-	if !api.uses("oauth2") {
-		if len(named) > 0 {
+	if api.demands.Token == policy.Off {
+		if len(named) > 0 && len(api.Security) > 0 {
 			l.errorf(m.find("keyManagers").Pos, "keyManagers has no meaning without oauth2 in security: add oauth2, or remove it")
 		}
 		return nil
@@ -288,7 +292,7 @@ func (l *loader) apiKeyManagers(m *mapping, api *API) []string {
 
 func (l *loader) apiAudiences(m *mapping, api *API) []string {
 	values, _ := m.texts("audiences")
-	if len(values) > 0 && !api.uses("oauth2") {
+	if len(values) > 0 && len(api.Security) > 0 && api.demands.Token == policy.Off {
 		l.errorf(m.find("audiences").Pos, "audiences has no meaning without oauth2 in security: add oauth2, or remove it")
 	}
 	return plain(values)
@@ -317,7 +321,7 @@ func (m *mapping) policy(otherwise string) string {
 func (l *loader) clientCertificates(m *mapping, api *API) []ClientCertificate {
 	const key = "clientCertificates"
 	values := m.nodes(key)
-	if len(values) > 0 && len(api.Security) > 0 && !api.uses("mutualssl") {
+	if len(values) > 0 && len(api.Security) > 0 && api.demands.Certificate == policy.Off {
 		l.errorf(m.find(key).Pos, "%s has no meaning without mutualssl in security: add mutualssl, or remove them", key)
 	}
 	var out []ClientCertificate

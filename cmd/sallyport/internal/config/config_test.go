@@ -178,7 +178,7 @@ func TestExample(t *testing.T) {
 		Globs: []string{at("apis/*.yaml")},
 	}
 	diff := cmp.Diff(want, got,
-		cmpopts.IgnoreUnexported(config.Config{}),
+		cmpopts.IgnoreUnexported(config.Config{}, config.API{}),
 		cmpopts.IgnoreFields(config.Config{}, "Warnings"),
 		cmpopts.IgnoreTypes(config.Pos{}),
 		cmp.Comparer(func(a, b netip.Prefix) bool { return a == b }),

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"fmt"
 	"math"
 	"slices"
 	"strconv"
@@ -362,6 +363,20 @@ func (m *mapping) match(key, otherwise string, words []string, equal func(a, b s
 	}
 	m.load.errorf(t.Pos, "%s is to be %s, not %s", key, either(words), quote(t.Value))
 	return text{Pos: t.Pos, Value: otherwise}
+}
+
+// ask returns the text under key as its room writes it, or otherwise. Parse is the room's: it alone knows the words.
+func ask[T any](m *mapping, key, otherwise string, parse func(string) (T, error)) text {
+	t := m.text(key)
+	if !t.OK {
+		return text{Pos: t.Pos, Value: otherwise}
+	}
+	v, err := parse(t.Value)
+	if err != nil {
+		m.load.errorf(t.Pos, "%s: %v", key, err)
+		return text{Pos: t.Pos, Value: otherwise}
+	}
+	return text{t.Pos, fmt.Sprint(v), true}
 }
 
 // path returns the path under key, absolute, or "".

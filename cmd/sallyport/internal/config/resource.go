@@ -31,9 +31,10 @@ func (l *loader) resource(n node, api *API) Resource {
 	defer m.end()
 	out := Resource{Pos: n.Pos, Path: m.template(), Methods: m.methods()}
 	out.Scopes = m.scopes(false)
-	out.Security = m.resourceSecurity(api)
+	security, demands := m.resourceSecurity(api)
+	out.Security = security
 	out.Policy = m.policy("")
-	if e := m.find("scopes"); len(out.Scopes) > 0 && (slices.Equal(out.Security, []string{"none"}) || slices.Equal(api.Security, []string{"none"})) {
+	if e := m.find("scopes"); len(out.Scopes) > 0 && (demands.Open || api.demands.Open) {
 		l.errorf(e.Pos, "scopes have no meaning where no credential is asked for: remove them, or the none of security")
 	}
 	return out
