@@ -39,9 +39,17 @@ func Load(file string) (*Config, error) {
 	return cfg, nil
 }
 
-// Changed tells whether a file that was read holds something else now, or a pattern matches other files. It costs less
-// than Load. Where it is in doubt it says yes.
-func (c *Config) Changed() bool {
+// Reload loads c's file anew. While nothing that c was read from has changed it returns c itself, which costs less.
+func (c *Config) Reload() (*Config, error) {
+	if !c.changed() {
+		return c, nil
+	}
+	return Load(c.File)
+}
+
+// changed tells whether a file that was read holds something else now, or a pattern matches other files. Where it is in
+// doubt it says yes.
+func (c *Config) changed() bool {
 	for file, sum := range c.sums {
 		if data, err := regularfile.Read(file, maxFile); err != nil || sha256.Sum256(data) != sum {
 			return true
