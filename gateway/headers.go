@@ -4,16 +4,17 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+
+	"sallyport/gateway/clientcert"
 )
 
 // managed are the request headers that only the gateway, or nobody, may set towards a backend, in lower case and with
 // "-" for "_": many backends read the two alike. A "*" at the end stands for any rest.
-var managed = []string{
-	"x-wso2-client-certificate", "client-cert*", "x-forwarded-client-cert", "x-amzn-mtls-*", "x-ssl-*", "ssl-client-*",
-	"x-client-cert*", "x-sallyport-*", "x-jwt-assertion", // who calls
+var managed = append(clientcert.Headers(),
+	"x-sallyport-*", "x-jwt-assertion", // who calls
 	"x-forwarded-*", "forwarded", "x-real-ip", "x-request-id", "traceparent", "tracestate", // from where, and which call
 	"proxy-*", "x-original-uri", "x-original-url", "x-rewrite-url", // what other proxies believe
-}
+)
 
 // framing are the headers whose "_" spelling could be read as the real one by a backend. The real ones are net/http's.
 var framing = map[string]bool{

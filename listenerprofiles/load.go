@@ -42,8 +42,8 @@ func (c Config) withDefaults() Config {
 	return c
 }
 
-// Load reads the file and every store that it and the listener name, each once, checks all of it, and builds the Set. Any problem
-// refuses the whole; as many as can be found at once are in the error, those of the file as *ParseError.
+// Load reads the file and every store that it and the listener name, each once, checks all of it, and builds the Set.
+// Any problem refuses the whole; as many as can be found at once are in the error, those of the file as *ParseError.
 //
 // A profile whose settings and stores are those of one in last, which may be nil, is that one: its session tickets stay
 // good. When nothing at all has changed Load returns last.
@@ -279,8 +279,8 @@ func contentOf(s *Set) (sum [32]byte) {
 	return sum
 }
 
-// profileKey is a digest of s, but its place in the file, of the stores' contents, and of whose certificates are asked for
-// beside them. With secrets it must not be shown.
+// profileKey is a digest of s, but its place in the file, of the stores' contents, and of whose certificates are asked
+// for beside them. With secrets it must not be shown.
 func profileKey(s Settings, contents [][]byte, also *keystore.Trust, secrets bool) (sum [32]byte) {
 	h := sha256.New()
 	for _, text := range []string{s.Name, s.BindAddress.String(), s.ServerName, s.VerifyClient.String()} {

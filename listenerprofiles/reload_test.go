@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"fmt"
 	"os"
-	"reflect"
 	"strings"
 	"testing"
 
@@ -93,9 +92,8 @@ func TestReadStores(t *testing.T) {
 	}
 }
 
-// A profile is taken over only if nothing that makes it has changed. A field that is added to what makes one has to be put
-// into profileKey, and here.
-func TestEveryFieldMakesAnotherProfile(t *testing.T) {
+// A profile is taken over only if its stores hold the same, and if the issuers that are asked for are the same.
+func TestProfileKeyFollowsContents(t *testing.T) {
 	f := newFixture(t)
 	trust, err := openTrust(keystore.Ref{}, certPEM(f.other))
 	if err != nil {
@@ -103,39 +101,9 @@ func TestEveryFieldMakesAnotherProfile(t *testing.T) {
 	}
 	data := [][]byte{{1}, {2}}
 	before := profileKey(Settings{}, data, nil, true)
-	changes := map[string]func(*Settings){
-		"Name":         func(s *Settings) { s.Name = "x" },
-		"BindAddress":  func(s *Settings) { s.BindAddress = anyIPv4 },
-		"ServerName":   func(s *Settings) { s.ServerName = "x" },
-		"KeyStore":     func(s *Settings) { s.KeyStore.Location = "x" },
-		"TrustStore":   func(s *Settings) { s.TrustStore.Location = "x" },
-		"VerifyClient": func(s *Settings) { s.VerifyClient = Require },
-		"Protocols":    func(s *Settings) { s.Protocols = []uint16{1} },
-		"Ciphers":      func(s *Settings) { s.Ciphers = []uint16{1} },
-	}
-	for _, field := range reflect.VisibleFields(reflect.TypeFor[Settings]()) {
-		var s Settings
-		if change := changes[field.Name]; change != nil {
-			change(&s)
-		} else if field.Name != "Line" { // the place in the file makes no other profile
-			t.Fatalf("nobody says whether another %s makes another profile", field.Name)
-		}
-		if (profileKey(s, data, nil, true) == before) != (field.Name == "Line") {
-			t.Errorf("another %s makes no other profile", field.Name)
-		}
-	}
-	for _, field := range reflect.VisibleFields(reflect.TypeFor[keystore.Ref]()) {
-		for i := range 2 {
-			var s Settings
-			ref := []*keystore.Ref{&s.KeyStore, &s.TrustStore}[i]
-			reflect.ValueOf(ref).Elem().FieldByIndex(field.Index).SetString("x")
-			if profileKey(s, data, nil, true) == before {
-				t.Errorf("another %s of store %d makes no other profile", field.Name, i)
-			}
-		}
-	}
 	for name, key := range map[string][32]byte{
-		"key store": profileKey(Settings{}, [][]byte{{3}, {2}}, nil, true), "trust store": profileKey(Settings{}, [][]byte{{1}, {3}}, nil, true),
+		"key store":                profileKey(Settings{}, [][]byte{{3}, {2}}, nil, true),
+		"trust store":              profileKey(Settings{}, [][]byte{{1}, {3}}, nil, true),
 		"issuer that is asked for": profileKey(Settings{}, data, trust, true),
 	} {
 		if key == before {

@@ -10,7 +10,7 @@ import (
 	"sallyport/internal/secret"
 )
 
-// checkSecret finds what is wrong with the references of a password element, without following them.
+// checkSecret checks the references in a password element without resolving them.
 func checkSecret(text string) error {
 	files, err := secret.Files(text)
 	if err != nil {
@@ -24,7 +24,7 @@ func checkSecret(text string) error {
 	return nil
 }
 
-// checkLocation refuses relative paths that leave the base folder. Absolute paths are taken at their word.
+// checkLocation refuses relative paths that leave the base folder. Absolute paths may lead anywhere.
 func checkLocation(path string) error {
 	if filepath.IsAbs(path) || filepath.IsLocal(path) {
 		return nil
@@ -32,7 +32,7 @@ func checkLocation(path string) error {
 	return errors.New("a relative path must not leave the base folder; use an absolute one")
 }
 
-// secret returns a password with its references replaced. White space around a text that has some is the document's.
+// secret returns a password with its references replaced. Surrounding white space is dropped only if there are any.
 func (l *loader) secret(text string) (string, error) {
 	if strings.Contains(text, "${") {
 		text = strings.Trim(text, xmlSpace)

@@ -19,7 +19,7 @@ var securityWords = []struct {
 	{"none", Security{Open: true}},
 }
 
-// notBuilt are words whose meaning is described and not built.
+// notBuilt are words that are specified but not built yet.
 var notBuilt = []string{"basic_auth", "api_key"}
 
 // ParseWord returns what one word of a security list demands. Case counts.

@@ -84,7 +84,7 @@ touched. That the caller holds the certificate's key is taken for granted.`,
 	return cmd
 }
 
-// ask makes the question for an API, at its root, as it comes in at the named listener or its first.
+// ask returns the question for an API's root, received on the named listener or the API's first.
 func ask(cfg *config.Config, a *control.Assembly, name, listener string) (gateway.Question, error) {
 	var q gateway.Question
 	if name == "" {
@@ -122,7 +122,7 @@ func ask(cfg *config.Config, a *control.Assembly, name, listener string) (gatewa
 	return q, usage(fmt.Errorf("no listener %s in %s", listener, cfg.File))
 }
 
-// readChain reads the caller's certificate and, in a PEM file, what it would send behind it.
+// readChain reads the caller's certificate and, from a PEM file, the rest of its chain.
 func readChain(file string) ([]*x509.Certificate, error) {
 	data, err := readArgument(file)
 	if err != nil {

@@ -6,6 +6,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"maps"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -24,6 +25,7 @@ import (
 	"sallyport/listenerprofiles"
 	"sallyport/listenerprofiles/keystore"
 	"sallyport/policy"
+	"sallyport/policy/ratelimit"
 	"sallyport/policy/token"
 )
 
@@ -85,9 +87,45 @@ func TestEveryFieldOfAnAssemblyIsFollowed(t *testing.T) {
 			t.Errorf("nobody follows a change of %s", field.Name)
 		}
 	}
-	for _, field := range reflect.VisibleFields(reflect.TypeFor[keystore.Ref]()) {
-		if !slices.Contains([]string{"Location", "Type", "Password", "KeyPassword", "Alias"}, field.Name) {
-			t.Errorf("openUpstream does not put %s into TLSDigest", field.Name)
+}
+
+// Whatever is added to an API is part of its route, or makes it a problem.
+func TestEveryFieldOfAnAPIIsBuilt(t *testing.T) {
+	files := map[string][]byte{"ca.pem": certPEM(thePKI().ca), "key.pem": thePKI().server.pem()}
+	spec := newSpec("/bed")
+	route := func(api API) string {
+		b := newBuilder(spec, builder{limits: ratelimit.NewLocal(nil), readFile: (&disk{files: files}).read})
+		r, err := b.route(api)
+		r.Upstream.Roots, r.Upstream.Certificates = nil, nil // by TLSDigest
+		return fmt.Sprintf("%+v %v %v", r, slices.Sorted(maps.Keys(b.read)), err)
+	}
+	base := API{
+		Tier: "Gold", ResourceTiers: []string{"Gold"}, CAFile: "/bed/ca.pem", KeyStore: keystore.Ref{Location: "/bed/key.pem", Type: "PEM"},
+		Route: gateway.Route{Resources: []gateway.Resource{{Path: "/"}}},
+	}
+	before := route(base)
+	for _, change := range []struct {
+		field string
+		by    func(*API)
+	}{
+		{"Tier", func(a *API) { a.Tier = "Unlimited" }},
+		{"ResourceTiers", func(a *API) { a.ResourceTiers = []string{""} }},
+		{"CAFile", func(a *API) { a.CAFile = "/bed/key.pem" }},
+		{"KeyStore", func(a *API) { a.KeyStore.Location = "/bed/nowhere.pem" }},
+		{"KeyStore", func(a *API) { a.KeyStore.Type = "" }},
+		{"KeyStore", func(a *API) { a.KeyStore.Alias = "other" }},
+		{"Route", func(a *API) { a.Context = "/other" }},
+	} {
+		changed := base
+		change.by(&changed)
+		if route(changed) == before {
+			t.Errorf("another %s changes nothing", change.field)
+		}
+	}
+	known := []string{"Place", "Route", "Tier", "ResourceTiers", "CAFile", "KeyStore"}
+	for i := range reflect.TypeFor[API]().NumField() {
+		if name := reflect.TypeFor[API]().Field(i).Name; !slices.Contains(known, name) {
+			t.Errorf("nobody says what %s of an API changes", name)
 		}
 	}
 }

@@ -8,7 +8,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 
 	"sallyport/certstore"
 	"sallyport/gateway"
@@ -50,10 +49,8 @@ func (a *Assembly) openStore(ctx context.Context, options certstore.Options) (er
 	if url == "" {
 		return nil
 	}
-	wanted := options.ReadOnly
-	options.ReadOnly = wanted && url != inMemory // which is made anew and empty each time
 	a.store, err = certstore.Open(ctx, url, options)
-	if wanted && errors.Is(err, fs.ErrNotExist) {
+	if options.ReadOnly && errors.Is(err, fs.ErrNotExist) {
 		if creatable(url) {
 			a.store = nil
 			return nil
@@ -70,21 +67,23 @@ func (a *Assembly) openStore(ctx context.Context, options certstore.Options) (er
 	return err
 }
 
-const inMemory = "sqlite::memory:"
-
-// creatable tells whether a store that does not exist yet could be made: its folder has to be there.
-func creatable(url string) bool {
-	path, _ := strings.CutPrefix(url, "sqlite:")
-	info, err := os.Stat(filepath.Dir(path))
+// creatable reports whether a store that does not exist yet could be made: its folder has to be there.
+func creatable(store string) bool {
+	url, err := certstore.ParseURL(store)
+	if err != nil {
+		return false
+	}
+	info, err := os.Stat(filepath.Dir(url.File()))
 	return err == nil && info.IsDir()
 }
 
-// storeFiles are the files whose events tell of changes in the store.
-func storeFiles(url string) []string {
-	if path, ok := strings.CutPrefix(url, "sqlite:"); ok && url != inMemory {
-		return []string{path, path + "-wal"}
+// storeFiles returns the files whose events tell of changes in the store.
+func storeFiles(store string) []string {
+	url, err := certstore.ParseURL(store)
+	if err != nil || url.File() == "" {
+		return nil
 	}
-	return nil
+	return []string{url.File(), url.File() + "-wal"}
 }
 
 // admit makes Clients of the registrations in the store and in files. Those of the two that contradict each other are

@@ -9,10 +9,12 @@ import (
 	"os"
 )
 
-// Read returns the content of the regular file at path, at most most bytes. It follows symbolic links, since Kubernetes
-// mounts files behind them. Anything but a regular file is an error at once: a pipe would block its reader.
+// Read returns the content of the regular file at path, which may have up to most bytes. It follows symbolic links,
+// which Kubernetes mounts files behind. Anything except a regular file is an error, at once: a pipe would block its
+// reader.
 //
-// The error does not name path: the caller does, as its user wrote it. It matches fs.ErrNotExist and the like.
+// The error does not name path, so that the caller can name it as the user wrote it. It matches fs.ErrNotExist and the
+// like.
 func Read(path string, most int64) ([]byte, error) {
 	f, err := os.OpenFile(path, os.O_RDONLY|nonblock, 0)
 	if err != nil {

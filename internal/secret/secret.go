@@ -8,7 +8,7 @@ import (
 	"unicode/utf8"
 )
 
-// A Source is where references lead.
+// A Source resolves references.
 type Source struct {
 	Env  func(name string) (value string, set bool) // as os.LookupEnv
 	File func(path string) ([]byte, error)          // path as written; the error does not name it
@@ -17,8 +17,8 @@ type Source struct {
 // maxFile bounds a secret file, in bytes.
 const maxFile = 64 << 10
 
-// Expand replaces the references in text. What they stand for is not expanded again; of a file, one line end at its end
-// is left out. A value that is missing or empty is an error. No error shows a value, or any other part of text.
+// Expand replaces the references in text by their values, which are not expanded again; one line end at the end of a
+// file is dropped. A missing or empty value is an error. Errors show no value and no other part of text.
 func (s Source) Expand(text string) (string, error) {
 	var out strings.Builder
 	for {
@@ -41,8 +41,9 @@ func (s Source) Expand(text string) (string, error) {
 	}
 }
 
-// errReference does not quote what it found: that may be a password which happens to hold "${".
-var errReference = errors.New("a reference is ${env:NAME} or ${file:PATH}; put a secret that itself holds \"${\" in a file")
+// errReference quotes nothing: the text may be a password that happens to hold "${".
+var errReference = errors.New("a reference is ${env:NAME} or ${file:PATH}; put a secret that itself holds \"${\" in " +
+	"a file")
 
 func (s Source) lookup(scheme, name string) (string, error) {
 	switch {
@@ -72,7 +73,7 @@ func (s Source) lookup(scheme, name string) (string, error) {
 	return "", errReference
 }
 
-// Files returns the paths of the file references in text, as written. It follows none of them: its error is about form.
+// Files returns the paths of the file references in text, as written. It resolves nothing: its error is about syntax.
 func Files(text string) (paths []string, err error) {
 	const something = "x"
 	_, err = Source{
@@ -91,7 +92,7 @@ func isVariable(s string) bool {
 	return strings.Trim(s, letters+"0123456789") == "" && strings.IndexAny(s, letters) == 0
 }
 
-// quote shows a path from outside, cut short.
+// quote returns a path from outside quoted and truncated.
 func quote(path string) string {
 	const shown = 60
 	if utf8.RuneCountInString(path) > shown {

@@ -72,11 +72,11 @@ const (
 	maxName = 255 // bytes
 )
 
-// A Tier says how many calls may pass in which time. The zero Tier is not valid, and a bucket of a tier that is not
+// A Tier is how many calls may pass in which time. The zero Tier is not valid, and a bucket of a tier that is not
 // valid refuses every call.
 //
-// With Second, Minute and Hour it is a token bucket of Burst calls, refilled evenly. With Day and Month it is a quota that
-// starts anew with the calendar in UTC; periods of several days or months are counted from 1970-01-01.
+// With Second, Minute and Hour it is a token bucket of Burst calls, refilled evenly. With Day and Month it is a quota
+// that starts anew with the calendar in UTC; periods of several days or months are counted from 1970-01-01.
 type Tier struct {
 	Name         string
 	RequestCount int  // calls a period; 0 lets none pass
@@ -86,7 +86,7 @@ type Tier struct {
 	Unlimited    bool // no limit; the numbers are zero then
 }
 
-// Validate says what is wrong with the tier, or nil.
+// Validate returns what is wrong with the tier, or nil.
 func (t Tier) Validate() error {
 	if err := checkName(t.Name); err != nil {
 		return err
@@ -122,7 +122,8 @@ func (t Tier) checkNumbers() error {
 	case t.TimeUnit.length() == 0:
 		return fmt.Errorf("timeUnit is none of %s", strings.Join(unitWords[Second:], ", "))
 	case t.UnitTime < 1 || int64(t.UnitTime) > int64(MaxWindow/t.TimeUnit.length()):
-		return fmt.Errorf("unitTime %d: want 1 to %d for %s", t.UnitTime, int64(MaxWindow/t.TimeUnit.length()), t.TimeUnit)
+		return fmt.Errorf("unitTime %d: want 1 to %d for %s",
+			t.UnitTime, int64(MaxWindow/t.TimeUnit.length()), t.TimeUnit)
 	case t.Burst < 0 || t.Burst > MaxCount:
 		return fmt.Errorf("burst %d: want 0 to %d", t.Burst, MaxCount)
 	case t.Burst > 0 && t.TimeUnit.calendar():

@@ -50,7 +50,7 @@ func newRemote(address, caFile string) (*remote, error) {
 	return r, nil
 }
 
-// exposed reports whether keys could be changed on their way.
+// exposed reports whether keys could be changed in transit.
 func (r *remote) exposed() bool {
 	host := r.url.Hostname()
 	return r.url.Scheme == "http" && host != "localhost" && !net.ParseIP(host).IsLoopback()
@@ -88,7 +88,7 @@ func (r *remote) read(ctx context.Context) ([]byte, error) {
 	return content, nil
 }
 
-// prepare makes the client, and makes it anew when the CA file has changed.
+// prepare creates the client, and replaces it when the CA file has changed.
 func (r *remote) prepare() error {
 	var roots []byte
 	var pool *x509.CertPool // nil: the system's

@@ -77,7 +77,7 @@ func (m *mapping) template() string {
 	return t.Value
 }
 
-// templateTrouble says what is to change in a resource's path, or "".
+// templateTrouble returns what to change in a resource's path, or "".
 func templateTrouble(path string) string {
 	if path == "/" || path == "/*" {
 		return ""
@@ -107,7 +107,7 @@ func templateTrouble(path string) string {
 	return pathTrouble(strings.Join(plain, "/"))
 }
 
-// shape is path with its parameters' names taken out: two of one shape match the same calls.
+// shape returns path without its parameters' names: paths of the same shape match the same calls.
 func shape(path string) string {
 	segments := strings.Split(path, "/")
 	for i, s := range segments {
@@ -133,7 +133,7 @@ func (m *mapping) context() string {
 	return t.Value
 }
 
-// pathTrouble says what is to change in a path that is compared byte for byte with what a client sends, or "".
+// pathTrouble returns what to change in a path that is compared byte for byte with a request's, or "".
 func pathTrouble(path string) string {
 	if !strings.HasPrefix(path, "/") {
 		return "is to begin with \"/\""

@@ -7,7 +7,7 @@ import (
 	"sallyport/internal/secret"
 )
 
-// A Secret is a password that shows itself only to Reveal: printed, logged or marshalled in any way it is "[redacted]".
+// A Secret is a password that only Reveal returns: printed, logged or marshalled in any way it is "[redacted]".
 type Secret string
 
 const redacted = "[redacted]"
@@ -36,7 +36,7 @@ func (Secret) MarshalYAML() ([]byte, error) { return []byte(`"` + redacted + `"`
 // LogValue is "[redacted]".
 func (Secret) LogValue() slog.Value { return slog.StringValue(redacted) }
 
-// secret returns the secret under key, its references replaced by what they stand for. No message holds any part of it.
+// secret returns the secret under key, with its references replaced. No message holds any part of it.
 func (m *mapping) secret(key string) Secret {
 	n, ok := m.take(key)
 	if !ok {

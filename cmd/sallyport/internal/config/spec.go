@@ -81,11 +81,14 @@ func (c *Config) FileClients() ([]certstore.Client, error) {
 
 // fixed returns the settings that a running gateway cannot follow, by key.
 func (c *Config) fixed() map[string]any {
-	log, limits, status := c.Log, c.Limits, Status{}
+	log, limits := c.Log, c.Limits
+	log.Pos, limits.Pos = Pos{}, Pos{} // a setting that has only moved is the same
+	var status *Status
 	if c.Status != nil {
-		status = *c.Status
+		unplaced := *c.Status
+		unplaced.Pos = Pos{}
+		status = &unplaced
 	}
-	log.Pos, limits.Pos, status.Pos = Pos{}, Pos{}, Pos{} // a setting that has only moved is the same
 	return map[string]any{"status": status, "log": log, "limits": limits, "drainTimeout": c.DrainTimeout}
 }
 
@@ -179,7 +182,7 @@ func (api *API) spec(s *control.Spec) control.API {
 	upstream, err := api.Upstream.spec()
 	s.Problems.Add(out.Place, err)
 	out.Route = gateway.Route{
-		API:                  certstore.API{Name: api.Name, Version: api.Version},
+		API:                  api.key(),
 		Context:              api.Context,
 		DefaultVersion:       api.DefaultVersion,
 		Hosts:                api.Hosts,
@@ -231,7 +234,7 @@ func (c *ClientCertificate) client(api API) (certstore.Client, error) {
 	}
 	keyType, err := certstore.ParseKeyType(c.KeyType)
 	return certstore.Client{
-		API: certstore.API{Name: api.Name, Version: api.Version}, Alias: c.Alias, KeyType: keyType, Tier: c.Tier,
+		API: api.key(), Alias: c.Alias, KeyType: keyType, Tier: c.Tier,
 		Scopes: c.Scopes, Certificate: certificate, Source: c.Pos.String(),
 	}, err
 }

@@ -6,13 +6,13 @@ import (
 	"sallyport/policy/ratelimit"
 )
 
-// A Tier is a named limit of calls, which package ratelimit has found good.
+// A Tier is a named limit of calls, valid by ratelimit's rules.
 type Tier struct {
 	Pos
 	Name         string // letters, digits, ".", "_", "-"; unique, none of the built-in names
 	RequestCount int    // calls per UnitTime; 0: nobody passes
 	UnitTime     int    // of TimeUnit; default 1
-	TimeUnit     string // as ratelimit.ParseUnit reads it
+	TimeUnit     string // as ratelimit.ParseUnit accepts it
 	Burst        int    // size of the bucket; 0: as RequestCount
 }
 
@@ -27,7 +27,8 @@ func (l *loader) tier(n node) Tier {
 		}
 		for _, other := range l.cfg.Tiers {
 			if other.Name == name.Value {
-				l.errorf(name.Pos, "a second tier %s, the first in line %d: give each its own name", name.Value, other.Line)
+				l.errorf(name.Pos,
+					"a second tier %s, the first in line %d: give each its own name", name.Value, other.Line)
 			}
 		}
 	}
@@ -43,8 +44,10 @@ func (l *loader) tier(n node) Tier {
 		Burst:        m.integer("burst", 1, ratelimit.MaxCount, 0),
 	}
 	if unit, err := ratelimit.ParseUnit(out.TimeUnit); err == nil && name.OK && len(l.errs) == before {
-		err := ratelimit.Tier{Name: out.Name, RequestCount: out.RequestCount, UnitTime: out.UnitTime, TimeUnit: unit, Burst: out.Burst}.Validate()
-		if err != nil {
+		tier := ratelimit.Tier{
+			Name: out.Name, RequestCount: out.RequestCount, UnitTime: out.UnitTime, TimeUnit: unit, Burst: out.Burst,
+		}
+		if err := tier.Validate(); err != nil {
 			l.errorf(n.Pos, "%v", err)
 		}
 	}
