@@ -41,7 +41,7 @@ func newFile(t testing.TB) string {
 // rawSQL opens the file of a Store as another program does.
 func rawSQL(t testing.TB, path string) *sql.DB {
 	t.Helper()
-	db, err := sql.Open("sqlite", path+"?_pragma=busy_timeout(5000)")
+	db, err := sql.Open("sqlite", path+"?_pragma=busy_timeout(120000)")
 	if err != nil {
 		t.Fatal(err)
 	}

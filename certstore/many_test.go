@@ -3,27 +3,30 @@
 package certstore_test
 
 import (
-	"context"
 	"fmt"
 	"testing"
-	"time"
 
 	"sallyport/certstore"
 )
 
-// TestManyClients registers 2000 clients for one API. The deadline is ten times what that takes; reading every certificate
-// of the API for each new one would take thirty times as long.
-func TestManyClients(t *testing.T) {
-	clients := make([]certstore.Client, 2000)
-	for i := range clients {
-		clients[i] = newClient(t, fmt.Sprint("alias", i))
-	}
+// TestAllocAddBesideMany: to add a client costs the same, however many an API has. Reading all its certificates for each
+// new one would cost thousands of allocations more.
+func TestAllocAddBesideMany(t *testing.T) {
 	s := open(t, "sqlite::memory:", certstore.Options{})
-	ctx, cancel := context.WithTimeout(t.Context(), 4*time.Second)
-	defer cancel()
-	for i, c := range clients {
-		if err := s.Add(ctx, c); err != nil {
-			t.Fatalf("after %d: %v", i, err)
-		}
+	one := newClient(t, "one more")
+	cost := func() float64 {
+		return testing.AllocsPerRun(10, func() {
+			add(t, s, one)
+			if err := s.Remove(t.Context(), orders, "", one.Alias); err != nil {
+				t.Fatal(err)
+			}
+		})
+	}
+	alone := cost()
+	for i := range 500 {
+		add(t, s, newClient(t, fmt.Sprint("alias", i)))
+	}
+	if beside := cost(); beside > alone+100 {
+		t.Errorf("%v allocations beside 500 clients, %v alone", beside, alone)
 	}
 }

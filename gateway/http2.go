@@ -166,26 +166,38 @@ func (c *http2Call) refuse() {
 	clear(h)
 	fields, body := c.AppendRefusalFields(c.text[:0])
 	c.text = fields
-	addFields(h, fields)
+	addFields(h, fields, nil)
 	c.w.WriteHeader(r.Status())
 	if c.request.Request.Method != http.MethodHead {
 		_, _ = io.WriteString(&c.w, body) // the client may have gone; then there is nobody to tell
 	}
 }
 
-// addFields adds rendered header lines.
-func addFields(h http.Header, lines []byte) {
+// addFields adds rendered header lines. Their values stand in room, while that lasts.
+func addFields(h http.Header, lines []byte, room []string) {
 	for line := range strings.SplitSeq(strings.TrimSuffix(string(lines), "\r\n"), "\r\n") {
 		name, value, _ := strings.Cut(line, ": ")
-		name = textproto.CanonicalMIMEHeaderKey(name)
-		h[name] = append(h[name], value)
+		room = addField(h, textproto.CanonicalMIMEHeaderKey(name), value, room)
 	}
+}
+
+// addField adds a field. Its value stands in the first place of room, of which it returns the rest: one array for all
+// fields costs one allocation.
+func addField(h http.Header, name, value string, room []string) []string {
+	before, ok := h[name]
+	if ok || len(room) == 0 {
+		h[name] = append(before, value)
+		return room
+	}
+	room[0] = value
+	h[name] = room[:1:1]
+	return room[1:]
 }
 
 // passInterim passes an interim answer on.
 func (c *http2Call) passInterim(res *http1.Response) error {
 	h := c.w.Header()
-	c.setFields(h, res)
+	c.setFields(h, res, 0)
 	// net/http may still be reading an interim answer's fields when it returns, if the client ends the stream meanwhile,
 	// and clearing them then brings the process down. With this field, which it leaves out, it takes a copy.
 	h["Content-Length"] = []string{"0"}
@@ -194,33 +206,30 @@ func (c *http2Call) passInterim(res *http1.Response) error {
 	return nil
 }
 
-// setFields sets the fields of an answer. All values stand in one array, of which there is one for each field.
-func (c *http2Call) setFields(h http.Header, res *http1.Response) {
-	values, i := make([]string, len(res.Fields)), 0
+// setFields sets the fields of an answer, and returns room for more of them.
+func (c *http2Call) setFields(h http.Header, res *http1.Response, more int) (room []string) {
+	room = make([]string, len(res.Fields)+more)
 	c.AnswerFields(res, func(name, value string) {
-		name = textproto.CanonicalMIMEHeaderKey(name)
-		if before, ok := h[name]; ok {
-			h[name] = append(before, value)
-			return
-		}
-		values[i] = value
-		h[name] = values[i : i+1 : i+1]
-		i++
+		room = addField(h, textproto.CanonicalMIMEHeaderKey(name), value, room)
 	})
+	return room
 }
+
+// ownFields is how many fields an answer has at most besides those of the server.
+const ownFields = 4
 
 // deliver passes the server's answer on as it comes: nothing is kept while more is waited for. If it returns an error, the
 // answer will never be whole.
 func (c *http2Call) deliver() error {
 	t, res, h := &c.trip, &c.trip.Response, c.w.Header()
-	c.setFields(h, res)
+	room := c.setFields(h, res, ownFields)
+	if length, n := res.First("Content-Length"); n > 0 && res.Status != http.StatusNoContent { // RFC 9110 section 8.6: none there
+		room = addField(h, "Content-Length", length, room)
+	}
 	c.text = c.AppendOwnFields(c.text[:0])
-	addFields(h, c.text)
+	addFields(h, c.text, room)
 	if _, ok := h["Content-Type"]; !ok {
 		h["Content-Type"] = nil // or net/http would make one up
-	}
-	if length, n := res.First("Content-Length"); n > 0 && res.Status != http.StatusNoContent { // RFC 9110 section 8.6: none there
-		h["Content-Length"] = []string{length}
 	}
 	announced := t.Announced()
 	for i, name := range announced {
@@ -489,7 +498,7 @@ func (b *http2Body) Next(wait bool) ([]byte, error) {
 		case b.in.Context().Err() != nil || b.stopped.Load():
 			return nil, backend.ErrClientGone
 		default:
-			return nil, fmt.Errorf("%w: %w", backend.ErrBadBody, err) // it ended in a way that no server can be told of
+			return nil, fmt.Errorf("%w: %w", backend.ErrBadBody, err) // no server could be shown such an end
 		}
 	}
 }

@@ -1,36 +1,29 @@
 package listenerprofiles
 
 import (
-	"bytes"
 	"crypto/sha256"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"hash"
-	"io"
-	"log/slog"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"time"
 
+	"sallyport/internal/regularfile"
 	"sallyport/listenerprofiles/keystore"
 )
 
 // A Config says where a listener's profiles come from.
 type Config struct {
-	Listener          string                       // its name, for messages
-	Own               Settings                     // the listener's own, for whatever no profile serves; paths and passwords ready to use
-	FilePath          string                       // listenerprofiles.xml; "" means that there is none
-	BaseDir           string                       // what relative paths in the file count from; "" means the file's folder
-	FileReadInterval  time.Duration                // between two looks at the file; 0 means 10 min
-	StoreReadInterval time.Duration                // between two looks at the stores, the listener's own included; 0 means 10 s
-	Settle            time.Duration                // how long changed files must have been the same before a Watcher believes them; 0 means 200 ms
-	AlsoAskFor        *keystore.Trust              // named to clients beside the trust store when a certificate is asked for, and trusted for nothing; nil: none
-	Now               func() time.Time             // the clock for expiry; nil means time.Now
-	Log               *slog.Logger                 // nil means none
-	ReadFile          func(string) ([]byte, error) // nil means regular files of at most keystore.MaxSize bytes
+	Listener   string                       // its name, for messages
+	Own        Settings                     // the listener's own, for whatever no profile serves; paths and passwords ready to use
+	FilePath   string                       // listenerprofiles.xml; "" means that there is none
+	BaseDir    string                       // what relative paths in the file count from; "" means the file's folder
+	AlsoAskFor *keystore.Trust              // named to clients beside the trust store when a certificate is asked for, and trusted for nothing; nil: none
+	Now        func() time.Time             // the clock for expiry; nil means time.Now
+	ReadFile   func(string) ([]byte, error) // nil means regular files of at most keystore.MaxSize bytes
 }
 
 func (c Config) withDefaults() Config {
@@ -40,34 +33,53 @@ func (c Config) withDefaults() Config {
 	if c.BaseDir == "" {
 		c.BaseDir = filepath.Dir(c.FilePath)
 	}
-	if c.FileReadInterval <= 0 {
-		c.FileReadInterval = 10 * time.Minute
-	}
-	if c.StoreReadInterval <= 0 {
-		c.StoreReadInterval = 10 * time.Second
-	}
-	if c.Settle <= 0 {
-		c.Settle = 200 * time.Millisecond
-	}
 	if c.Now == nil {
 		c.Now = time.Now
 	}
-	if c.Log == nil {
-		c.Log = slog.New(slog.DiscardHandler)
-	}
 	if c.ReadFile == nil {
-		c.ReadFile = readFile
+		c.ReadFile = func(path string) ([]byte, error) { return regularfile.Read(path, keystore.MaxSize) }
 	}
 	return c
 }
 
-// Load reads the file and every store that it and the listener name, each once, checks all of it, and builds the Set. Any problem
-// refuses the whole; as many as can be found at once are in the error, those of the file as *ParseError.
+// Load reads the file and every store that it and the listener name, each once, checks all of it, and builds the Set.
+// Any problem refuses the whole; as many as can be found at once are in the error, those of the file as *ParseError.
 //
 // A profile whose settings and stores are those of one in last, which may be nil, is that one: its session tickets stay
 // good. When nothing at all has changed Load returns last.
 func Load(cfg Config, last *Set) (*Set, error) {
-	return newLoader(cfg.withDefaults(), last).load()
+	r := Read(cfg, last)
+	return r.Set, r.Err
+}
+
+// A Reading is what one look at the files of a listener's profiles has found.
+type Reading struct {
+	Set   *Set     // nil if there is an Err
+	Err   error    // as Load's
+	Files []string // all that were looked for, also after an Err: absolute, sorted and each once
+
+	// Content is the same for readings that mean the same: profiles made of equal settings and stores, or the same problem
+	// in the same content. It covers passwords, so it is for comparing and not for logs.
+	Content [32]byte
+}
+
+// Read is Load for whoever looks again and again. Profiles are taken over from any of the known sets, which may be nil.
+func Read(cfg Config, known ...*Set) Reading {
+	return newLoader(cfg.withDefaults(), known...).reading()
+}
+
+// ReadStores is Read without a look at the file, which is taken for what it was when the first known set was loaded; what it
+// names is read. If something is wrong the file is read after all: it may be what mends it.
+func ReadStores(cfg Config, known ...*Set) Reading {
+	l := newLoader(cfg.withDefaults(), known...)
+	if l.cfg.FilePath == "" || len(known) == 0 || known[0] == nil {
+		return l.reading()
+	}
+	l.files[l.cfg.FilePath] = content{data: known[0].file}
+	if r := l.reading(); r.Err == nil {
+		return r
+	}
+	return Read(cfg, known...)
 }
 
 // A loader is one attempt: it reads each file once.
@@ -75,7 +87,7 @@ type loader struct {
 	cfg   Config
 	known []*Set // whose profiles may be taken over
 	files map[string]content
-	all   hash.Hash // of everything that was read and said, in order
+	all   hash.Hash // of everything that was read, in order
 }
 
 type content struct {
@@ -92,9 +104,6 @@ func (l *loader) read(path string) ([]byte, error) {
 	c, ok := l.files[path]
 	if !ok {
 		c.data, c.err = l.cfg.ReadFile(path)
-		if c.err == nil && len(c.data) > keystore.MaxSize {
-			c = content{err: fmt.Errorf("%s: larger than %d bytes", path, keystore.MaxSize)}
-		}
 		l.files[path] = c
 	}
 	writeField(l.all, []byte(path))
@@ -105,13 +114,25 @@ func (l *loader) read(path string) ([]byte, error) {
 	return c.data, c.err
 }
 
+func (l *loader) reading() Reading {
+	set, err := l.load()
+	r := Reading{Set: set, Err: err, Files: l.paths()}
+	if err != nil {
+		writeField(l.all, []byte(err.Error()))
+		l.all.Sum(r.Content[:0])
+		return r
+	}
+	r.Content = set.content
+	return r
+}
+
 func (l *loader) load() (*Set, error) {
 	var file []byte
 	var settings []Settings
 	if l.cfg.FilePath != "" {
 		var err error
 		if file, err = l.read(l.cfg.FilePath); err != nil {
-			return nil, fmt.Errorf("profiles of listener %s: %w", l.cfg.Listener, err)
+			return nil, fmt.Errorf("profiles of listener %s: %s: %w", l.cfg.Listener, l.cfg.FilePath, err)
 		}
 		if settings, err = Parse(l.cfg.FilePath, file); err != nil {
 			return nil, err
@@ -258,8 +279,8 @@ func contentOf(s *Set) (sum [32]byte) {
 	return sum
 }
 
-// profileKey is a digest of s, but its place in the file, of the stores' contents, and of whose certificates are asked for
-// beside them. With secrets it must not be shown.
+// profileKey is a digest of s, but its place in the file, of the stores' contents, and of whose certificates are asked
+// for beside them. With secrets it must not be shown.
 func profileKey(s Settings, contents [][]byte, also *keystore.Trust, secrets bool) (sum [32]byte) {
 	h := sha256.New()
 	for _, text := range []string{s.Name, s.BindAddress.String(), s.ServerName, s.VerifyClient.String()} {
@@ -302,28 +323,4 @@ func writeField(h hash.Hash, data []byte) {
 	binary.BigEndian.PutUint64(length[:], uint64(len(data)))
 	h.Write(length[:])
 	h.Write(data)
-}
-
-// readFile reads a regular file and no more than a keystore may have: a pipe would never end.
-func readFile(path string) ([]byte, error) {
-	f, err := os.OpenFile(path, os.O_RDONLY|openFlags, 0)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	info, err := f.Stat()
-	if err != nil {
-		return nil, err
-	}
-	if !info.Mode().IsRegular() {
-		return nil, fmt.Errorf("%s: not a regular file", path)
-	}
-	var b bytes.Buffer
-	if _, err := io.Copy(&b, io.LimitReader(f, keystore.MaxSize+1)); err != nil {
-		return nil, err
-	}
-	if b.Len() > keystore.MaxSize {
-		return nil, fmt.Errorf("%s: larger than %d bytes", path, keystore.MaxSize)
-	}
-	return b.Bytes(), nil
 }

@@ -11,6 +11,9 @@ import (
 	"time"
 )
 
+// patience is how long a test waits for a state before it fails.
+const patience = 2 * time.Minute
+
 // start serves on loopback until the test ends.
 func start(t *testing.T) (*Server, string) {
 	t.Helper()
@@ -32,7 +35,7 @@ func start(t *testing.T) (*Server, string) {
 
 func TestAnswers(t *testing.T) {
 	s, address := start(t)
-	client := &http.Client{Transport: &http.Transport{}, Timeout: 10 * time.Second}
+	client := &http.Client{Transport: &http.Transport{}, Timeout: patience}
 	defer client.CloseIdleConnections()
 	for path, want := range map[string]int{"/1k": 1 << 10, "/any/where/64k": 64 << 10, "/1m?x=y": 1 << 20} {
 		for _, body := range []string{"", strings.Repeat("x", 100_000)} {
@@ -80,7 +83,7 @@ func TestPipelinedCallsAreAnsweredInOrder(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer c.Close()
-	c.SetDeadline(time.Now().Add(10 * time.Second))
+	c.SetDeadline(time.Now().Add(patience))
 	io.WriteString(c, "POST /1k HTTP/1.1\r\nContent-Length: 3\r\n\r\nabcGET /64k HTTP/1.1\r\nConnection: close\r\n\r\n")
 	got, err := io.ReadAll(c)
 	if err != nil {

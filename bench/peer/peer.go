@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"sallyport/bench/pki"
+	"sallyport/bench/port"
 	"sallyport/bench/process"
 )
 
@@ -199,9 +200,12 @@ func (g *Gateway) said() []byte {
 	return bytes.TrimSpace(data[max(0, len(data)-2000):])
 }
 
-// await waits until something listens at address, for ten seconds at most.
+// startWait is how long a gateway may take to listen. One that ends is not waited for.
+const startWait = 2 * time.Minute
+
+// await returns when something listens at address, or after startWait with an error.
 func (g *Gateway) await(ctx context.Context, address string) error {
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, startWait)
 	defer cancel()
 	var d net.Dialer
 	for {
@@ -219,16 +223,15 @@ func (g *Gateway) await(ctx context.Context, address string) error {
 	}
 }
 
-// Addresses returns n free addresses on loopback.
+// Addresses are n free ones on loopback. They are kept for gateways, which start later, until this process ends.
 func Addresses(n int) ([]string, error) {
 	var list []string
 	for range n {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
+		held, err := port.Hold(0) // and never let go: there are a few in a run
 		if err != nil {
 			return nil, fmt.Errorf("free ports: %w", err)
 		}
-		defer l.Close() // at the end, so that no port is found twice
-		list = append(list, l.Addr().String())
+		list = append(list, held.Address())
 	}
 	return list, nil
 }

@@ -11,12 +11,15 @@ import (
 	"time"
 )
 
+// patience is how long a test waits for a state before it fails.
+const patience = 2 * time.Minute
+
 // poll waits until f holds.
 func poll(t *testing.T, f func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); !f(); time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(patience); !f(); time.Sleep(time.Millisecond) {
 		if time.Now().After(deadline) {
-			t.Fatal("not in ten seconds")
+			t.Fatalf("not in %v", patience)
 		}
 	}
 }

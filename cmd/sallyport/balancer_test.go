@@ -78,17 +78,7 @@ func newDoorDemo(t *testing.T, format string, edits ...string) (d *demoFolder, p
 	return newDemo(t, append(all, edits...)...), plainPort
 }
 
-func freePort(t *testing.T) int {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port
-}
-
-// byCertificateDoor calls port 8244 with the load balancer's own certificate.
+// byCertificateDoor is port 8244, called with the load balancer's own certificate.
 func (d *demoFolder) byCertificateDoor(how dialect) door {
 	return door{"by certificate, " + how.String(), d.client("loadbalancer", how).onPort(d.Ports.LoadBalancer).call}
 }
@@ -238,8 +228,8 @@ func (d *demoFolder) example(name string, edits ...string) string {
 	return d.path(file)
 }
 
-// run starts a load balancer and waits until it answers on port.
-func (d *demoFolder) runBalancer(port int, name string, args ...string) {
+// runBalancer starts a load balancer and waits until it answers on each of the ports.
+func (d *demoFolder) runBalancer(ports []int, name string, args ...string) {
 	d.t.Helper()
 	cmd := exec.Command(name, args...)
 	var said transcript
@@ -265,11 +255,13 @@ func (d *demoFolder) runBalancer(port int, name string, args ...string) {
 			d.t.Fatalf("%s has ended:\n%s", cmd, &said)
 		default:
 		}
-		c, err := net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", port))
-		if err != nil {
-			return false
+		for _, port := range ports {
+			c, err := net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", port))
+			if err != nil {
+				return false
+			}
+			c.Close()
 		}
-		c.Close()
 		return true
 	})
 }
@@ -286,7 +278,7 @@ func (d *demoFolder) nginx() balancer {
 	file := d.example("behind-nginx/nginx.conf",
 		"/etc/sallyport", etc, "listen 8443", fmt.Sprintf("listen 127.0.0.1:%d", port), "127.0.0.1:8244", d.upstream(),
 		"/run/nginx.pid", etc+"/nginx.pid", "/var/log/nginx/error.log", "stderr", "worker_processes auto", "worker_processes 1", "http {\n", "http {\n"+scratch)
-	d.runBalancer(port, nginx, "-e", "stderr", "-p", etc, "-c", file, "-g", "daemon off;")
+	d.runBalancer([]int{port}, nginx, "-e", "stderr", "-p", etc, "-c", file, "-g", "daemon off;")
 	return balancer{"NGINX", port}
 }
 
@@ -294,7 +286,7 @@ func (d *demoFolder) haproxy() balancer {
 	d.t.Helper()
 	haproxy, etc, port := tool(d.t, "haproxy"), d.etc(), freePort(d.t)
 	file := d.example("behind-haproxy/haproxy.cfg", "/etc/sallyport", etc, "bind :8443", fmt.Sprintf("bind 127.0.0.1:%d", port), "127.0.0.1:8244", d.upstream())
-	d.runBalancer(port, haproxy, "-db", "-f", file)
+	d.runBalancer([]int{port}, haproxy, "-db", "-f", file)
 	return balancer{"HAProxy", port}
 }
 
@@ -305,7 +297,7 @@ func (d *demoFolder) stunnel(plainPort int) (lends int, ends balancer) {
 	lends, ends = freePort(d.t), balancer{"stunnel", freePort(d.t)}
 	file := d.example("behind-stunnel/stunnel.conf", "/etc/sallyport", etc, "127.0.0.1:8281", fmt.Sprintf("127.0.0.1:%d", lends), "127.0.0.1:8244", d.upstream(),
 		"accept = 8443", fmt.Sprintf("accept = 127.0.0.1:%d", ends.port), "127.0.0.1:8280", fmt.Sprintf("127.0.0.1:%d", plainPort))
-	d.runBalancer(ends.port, stunnel, file)
+	d.runBalancer([]int{ends.port, lends}, stunnel, file)
 	return lends, ends
 }
 
@@ -346,7 +338,7 @@ func (d *demoFolder) pair(name string) *tls.Certificate {
 func TestBehindRealBalancers(t *testing.T) {
 	for name, start := range map[string]func(*demoFolder) balancer{"NGINX": (*demoFolder).nginx, "HAProxy": (*demoFolder).haproxy} {
 		t.Run(name, func(t *testing.T) {
-			d := newDemo(t)
+			d := newDemo(t, threeADay...)
 			p := d.quickstart()
 			b := start(d)
 			for _, row := range truth {
@@ -398,7 +390,7 @@ func TestBehindRealBalancers(t *testing.T) {
 				t.Errorf("the backend was told %v", h)
 			}
 
-			// Three calls a minute for trial, through both doors together.
+			// Three calls for trial, through all doors together.
 			passed := 0
 			doors := []door{{"handshake", d.client("trial", dialects[3]).call}, b.as(t, d.pair("trial"), false), d.byCertificateDoor(dialects[0])}
 			for range 3 {

@@ -14,9 +14,9 @@ import (
 	"time"
 )
 
-// TestChaosSoak runs the gateway for SALLYPORT_SOAK (8m) under calls of every kind, while profiles or the configuration
-// are reloaded every ten seconds, and a certificate is added or removed every second: no call fails, and what the process holds
-// stays level. It is for `make chaos` only, which says how long with that variable. Held: fault R22.
+// TestChaosSoak runs the gateway for SALLYPORT_SOAK (8m) under calls of every kind, with a reload every ten seconds and a
+// certificate added or removed every second: no call fails, and memory, goroutines and descriptors stay level. Only `make
+// chaos` sets SALLYPORT_SOAK. Held: fault R22.
 func TestChaosSoak(t *testing.T) {
 	length, err := time.ParseDuration(os.Getenv("SALLYPORT_SOAK"))
 	if err != nil || length <= 0 {
@@ -46,7 +46,7 @@ func TestChaosSoak(t *testing.T) {
 	}
 	valid, forged := d.bearer("valid"), d.bearer("forged")
 	header := base64.StdEncoding.EncodeToString(d.block("clients/gold.crt"))
-	// every runs do in a steady pace on its own goroutine until the end.
+	// every runs do at a fixed pace on its own goroutine until the end.
 	every := func(pace time.Duration, do func(i int)) {
 		wg.Go(func() {
 			tick := time.NewTicker(pace)
@@ -114,7 +114,7 @@ func TestChaosSoak(t *testing.T) {
 	if n := failed.Load(); n > 0 {
 		t.Errorf("%d calls failed", n)
 	}
-	// The first quarter is for warming up; then quarters are compared by their means.
+	// The first quarter is warm-up; the others are compared by their means.
 	mean := func(part []sample) (m sample) {
 		n := float64(len(part))
 		for _, s := range part {

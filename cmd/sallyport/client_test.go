@@ -13,6 +13,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 )
 
 // A dialect is how a client speaks.
@@ -41,6 +42,10 @@ type client struct {
 	dials   atomic.Int32 // connections so far
 }
 
+// handshakes limits TLS handshakes under way to four: the gateway ends each after ten seconds, in which a busy machine
+// cannot complete dozens.
+var handshakes = make(chan struct{}, 4)
+
 // client returns one with the certificate of that name, none if it is empty, and connections of its own. It sends the
 // certificate whatever CAs the server names, as an attacker's would.
 func (d *demoFolder) client(certificate string, how dialect) *client {
@@ -62,6 +67,12 @@ func (d *demoFolder) client(certificate string, how dialect) *client {
 	}
 	c := &client{port: d.Ports.HTTPS, dialect: how}
 	dial := func(ctx context.Context, network, address string) (net.Conn, error) {
+		select {
+		case handshakes <- struct{}{}:
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+		defer func() { <-handshakes }()
 		c.dials.Add(1)
 		return (&tls.Dialer{Config: config}).DialContext(ctx, network, address)
 	}
@@ -71,6 +82,22 @@ func (d *demoFolder) client(certificate string, how dialect) *client {
 	c.http = &http.Client{Timeout: patience, Transport: &http.Transport{DialTLSContext: dial, Protocols: protocols}}
 	d.t.Cleanup(c.http.CloseIdleConnections)
 	return c
+}
+
+// keepAwake returns a function to call while waiting: it makes a call on each client's connection every few seconds, since
+// the gateway closes a connection that is idle for a minute.
+func (d *demoFolder) keepAwake(clients []*client) func() {
+	last := time.Now()
+	return func() {
+		d.t.Helper()
+		if time.Since(last) < 5*time.Second {
+			return
+		}
+		for _, c := range clients {
+			c.get(d.t, "/hello/1")
+		}
+		last = time.Now()
+	}
 }
 
 // onPort is the client for another listener.

@@ -312,7 +312,7 @@ func TestUpstreamKeyStore(t *testing.T) {
 	d.write("stores/own.pem", gold)
 	d.toBackend("hello", b.URL)
 	text := d.read("sallyport.yaml")
-	d.swap("sallyport.yaml", strings.Replace(text, `["`+b.URL+`"]}`, `["`+b.URL+`"], caFile: backend-ca.pem, keyStore: {location: stores/own.pem, type: PEM}}`, 1))
+	d.swap("sallyport.yaml", strings.Replace(text, `["`+b.URL+`"]`, `["`+b.URL+`"], caFile: backend-ca.pem, keyStore: {location: stores/own.pem, type: PEM}`, 1))
 	p := d.quickstart()
 	c := d.client("", dialect{tls.VersionTLS13, true})
 	if r := c.get(t, "/hello/x"); r.status != 200 || r.header.Get("X-Shown") != first.Leaf.Subject.CommonName {

@@ -61,10 +61,19 @@ func TestHTTP2Conformance(t *testing.T) {
 		}
 	}()
 
-	theirs, _ := failures(t, spec, listener.Addr().(*net.TCPAddr).Port, "/hello/1.0.0/x")
-	ours, total := failures(t, spec, d.Ports.HTTPS, "/hello/1.0.0/x")
-	if total < 100 {
-		t.Errorf("h2spec ran only %d tests", total)
+	// Two seconds for an answer may be too few on a busy machine. Tests that expect no answer wait that long each, so the
+	// longer limit is used only if the shorter one shows a difference.
+	var theirs, ours []string
+	var total int
+	for _, seconds := range []int{2, 20} {
+		theirs, _ = failures(t, spec, listener.Addr().(*net.TCPAddr).Port, "/hello/1.0.0/x", seconds)
+		ours, total = failures(t, spec, d.Ports.HTTPS, "/hello/1.0.0/x", seconds)
+		if total < 100 {
+			t.Errorf("h2spec ran only %d tests", total)
+		}
+		if !slices.ContainsFunc(ours, func(f string) bool { return !slices.Contains(theirs, f) }) {
+			break
+		}
 	}
 	for _, f := range ours {
 		if slices.Contains(theirs, f) {
@@ -76,11 +85,11 @@ func TestHTTP2Conformance(t *testing.T) {
 	p.stop()
 }
 
-// failures runs h2spec and returns what failed, and how many tests there were.
-func failures(t *testing.T, spec string, port int, path string) (failed []string, total int) {
+// failures runs h2spec with a limit for each answer, and returns which tests failed and how many there are.
+func failures(t *testing.T, spec string, port int, path string, seconds int) (failed []string, total int) {
 	t.Helper()
 	report := filepath.Join(t.TempDir(), "report.xml")
-	cmd := exec.CommandContext(t.Context(), spec, "-h", "127.0.0.1", "-p", strconv.Itoa(port), "-t", "-k", "-P", path, "-o", "2", "-j", report)
+	cmd := exec.CommandContext(t.Context(), spec, "-h", "127.0.0.1", "-p", strconv.Itoa(port), "-t", "-k", "-P", path, "-o", strconv.Itoa(seconds), "-j", report)
 	out, err := cmd.CombinedOutput() // its exit code tells of failures
 	data, readErr := os.ReadFile(report)
 	if readErr != nil {
@@ -110,9 +119,9 @@ func failures(t *testing.T, spec string, port int, path string) (failed []string
 	return failed, total
 }
 
-// TestHangupWhileDraining: SIGHUP while the gateway drains neither ends it nor opens it again; calls under way complete.
+// TestHangupWhileDraining: SIGHUP during a drain neither ends the gateway nor reopens it, and calls under way complete.
 func TestHangupWhileDraining(t *testing.T) {
-	d := newDemo(t)
+	d := newDemo(t, patientUploads...)
 	p := d.quickstart()
 	u := d.upload(dialects[3])
 	p.signal(syscall.SIGTERM)

@@ -10,10 +10,10 @@ import (
 	"testing"
 )
 
-// TestDrain sends SIGTERM while a call is under way in each dialect: the gateway is not ready any more and takes no new
-// connection, the calls complete, and the exit code is 0.
+// TestDrain sends SIGTERM while a call is under way in each dialect: readiness ends, new connections are refused, the calls
+// complete, and the exit code is 0.
 func TestDrain(t *testing.T) {
-	d := newDemo(t)
+	d := newDemo(t, patientUploads...)
 	p := d.quickstart()
 	var uploads []*upload
 	for _, how := range dialects {
@@ -41,7 +41,7 @@ func TestDrain(t *testing.T) {
 
 // TestSecondSignal sends SIGTERM twice: the second ends the calls under way at once.
 func TestSecondSignal(t *testing.T) {
-	d := newDemo(t, "drainTimeout: 30s", "drainTimeout: 1h")
+	d := newDemo(t, patientUploads...)
 	p := d.quickstart()
 	var uploads []*upload
 	for _, how := range dialects {
@@ -58,9 +58,9 @@ func TestSecondSignal(t *testing.T) {
 	}
 }
 
-// TestDrainTimeout lets drainTimeout end a call that does not.
+// TestDrainTimeout: drainTimeout ends a call that does not end by itself.
 func TestDrainTimeout(t *testing.T) {
-	d := newDemo(t, "drainTimeout: 30s", "drainTimeout: 200ms")
+	d := newDemo(t, append(patientUploads, longDrain, "drainTimeout: 200ms")...)
 	p := d.quickstart()
 	u := d.upload(dialects[0])
 	p.signal(syscall.SIGTERM)
@@ -110,6 +110,9 @@ func TestAccessLogReopens(t *testing.T) {
 	p.stop()
 }
 
+// patientUploads are edits of sallyport.yaml that let clients send bodies as slowly as they like.
+var patientUploads = []string{"\nstatus:", "\nlimits: {bodyRate: 0}\nstatus:"}
+
 // An upload is a call under way: the backend waits for the rest of its body.
 type upload struct {
 	body   *io.PipeWriter
@@ -121,7 +124,7 @@ type result struct {
 	err error
 }
 
-// upload begins a call, and returns when the backend has it.
+// upload begins a call and returns once the backend has it.
 func (d *demoFolder) upload(how dialect) *upload {
 	d.t.Helper()
 	c := d.client("gold", how)

@@ -8,16 +8,15 @@ import (
 	"fmt"
 	"io"
 	"net/netip"
-	"os"
 	"strings"
 	"text/tabwriter"
 
 	"github.com/spf13/cobra"
 
 	"sallyport/certstore"
-	"sallyport/cmd/sallyport/internal/assembly"
 	"sallyport/cmd/sallyport/internal/config"
 	"sallyport/gateway"
+	"sallyport/gateway/control"
 	"sallyport/gateway/decision"
 	"sallyport/policy"
 )
@@ -49,9 +48,9 @@ touched. That the caller holds the certificate's key is taken for granted.`,
 		if err != nil {
 			return err
 		}
-		a, report, err := loadAll(cmd.Context(), cfg, assembly.Options{ReadOnly: true})
+		a, err := control.Build(cmd.Context(), cfg.Spec())
 		if err != nil {
-			return err
+			return usage(config.Placed(err))
 		}
 		defer a.Close()
 		question, err := ask(cfg, a, api, listener)
@@ -66,14 +65,16 @@ touched. That the caller holds the certificate's key is taken for granted.`,
 			}
 		}
 		if tokenFile != "" {
-			data, err := os.ReadFile(tokenFile)
+			data, err := readArgument(tokenFile)
 			if err != nil {
-				return usage(err)
+				return err
 			}
 			question.Authorization = "Bearer " + strings.TrimSpace(string(data))
 		}
 		g := gateway.New(gateway.Config{})
-		_ = g.Set(gateway.Parts{Routes: a.Routes, Clients: report.Clients}) // no listener is opened
+		if err := g.Set(gateway.Parts{Routes: a.Routes, Clients: a.Clients}); err != nil {
+			return err
+		}
 		e := g.Explain(cmd.Context(), question)
 		if wantJSON {
 			return printExplanationJSON(cmd.OutOrStdout(), question, e)
@@ -84,8 +85,8 @@ touched. That the caller holds the certificate's key is taken for granted.`,
 	return cmd
 }
 
-// ask makes the question for an API, at its root, as it comes in at the named listener or its first.
-func ask(cfg *config.Config, a *assembly.Assembly, name, listener string) (decision.Question, error) {
+// ask returns the question for an API's root, received on the named listener or the API's first.
+func ask(cfg *config.Config, a *control.Assembly, name, listener string) (decision.Question, error) {
 	var q decision.Question
 	if name == "" {
 		return q, usage(errors.New("--api NAME:VERSION is needed"))
@@ -110,7 +111,7 @@ func ask(cfg *config.Config, a *assembly.Assembly, name, listener string) (decis
 	if q.Target == "" {
 		return q, usage(fmt.Errorf("no API %s in %s: sallyport validate lists those that are", api, cfg.File))
 	}
-	for _, l := range a.Listeners(nil) {
+	for _, l := range a.Listeners() {
 		if l.Name == listener {
 			q.Listener = &l
 			if at, err := netip.ParseAddrPort(l.Address); err == nil {
@@ -122,11 +123,11 @@ func ask(cfg *config.Config, a *assembly.Assembly, name, listener string) (decis
 	return q, usage(fmt.Errorf("no listener %s in %s", listener, cfg.File))
 }
 
-// readChain reads the caller's certificate and, in a PEM file, what it would send behind it.
+// readChain reads the caller's certificate and, from a PEM file, the rest of its chain.
 func readChain(file string) ([]*x509.Certificate, error) {
-	data, err := os.ReadFile(file)
+	data, err := readArgument(file)
 	if err != nil {
-		return nil, usage(err)
+		return nil, err
 	}
 	var chain []*x509.Certificate
 	for rest := data; ; {
@@ -144,7 +145,7 @@ func readChain(file string) ([]*x509.Certificate, error) {
 		chain = append(chain, c)
 	}
 	if len(chain) == 0 {
-		c, err := readCertificate(file)
+		c, err := parseCertificate(file, data)
 		return []*x509.Certificate{c}, err
 	}
 	return chain, nil

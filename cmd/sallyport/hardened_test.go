@@ -12,8 +12,8 @@ import (
 	"testing"
 )
 
-// TestFileModes: whatever the umask, what is written can be read by its owner alone if it holds a secret or tells of
-// callers, and be changed by nobody else in any case. Held: security K 145.
+// TestFileModes: whatever the umask, only the owner can read files that hold secrets or describe callers, and only the
+// owner can change any file. Held: security K 145.
 func TestFileModes(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "qs")
 	cmd := exec.CommandContext(t.Context(), "sh", "-c", `umask 0 && exec sallyport quickstart --dir "$0" --port-offset "$1"`, dir, strconv.Itoa(freeOffset(t)))
@@ -22,11 +22,20 @@ func TestFileModes(t *testing.T) {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "the demonstration is ready", func() bool { return out.contains("sallyport: ready") })
+	ended := make(chan error, 1)
+	go func() { ended <- cmd.Wait() }()
+	eventually(t, "the demonstration is ready", func() bool {
+		select {
+		case err := <-ended:
+			t.Fatalf("%v\n%s", err, &out)
+		default:
+		}
+		return out.contains("sallyport: ready")
+	})
 	if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
 		t.Fatal(err)
 	}
-	if err := cmd.Wait(); err != nil {
+	if err := <-ended; err != nil {
 		t.Fatalf("%v\n%s", err, &out)
 	}
 	kept := 0
@@ -71,7 +80,7 @@ func TestLeastPrivilege(t *testing.T) {
 	d := newDemo(t)
 	d.serveBackend(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusOK) }))
 	for dir := d.Dir; dir != os.TempDir() && dir != "/"; dir = filepath.Dir(dir) {
-		d.must(os.Chmod(dir, 0o755)) // nobody has to get there
+		d.must(os.Chmod(dir, 0o755)) // the user "nobody" has to reach the folder
 	}
 	d.must(filepath.WalkDir(d.Dir, func(path string, _ fs.DirEntry, err error) error {
 		if err != nil {

@@ -8,7 +8,6 @@ import (
 	"io"
 	"io/fs"
 	"math/rand/v2"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -19,11 +18,12 @@ import (
 	"testing"
 	"time"
 
+	"sallyport/bench/port"
 	"sallyport/cmd/sallyport/internal/quickstart"
 )
 
-// patience is how long a test waits for what has to come. It decides nothing but when a test gives up.
-const patience = 30 * time.Second
+// patience is how long a test waits for a state before it fails. No test passes or fails by how long something takes.
+const patience = 5 * time.Minute
 
 // eventually polls until the condition holds.
 func eventually(t *testing.T, what string, holds func() bool) {
@@ -41,7 +41,7 @@ func eventually(t *testing.T, what string, holds func() bool) {
 	}
 }
 
-// template is a quickstart's folder, made once, to be copied: its keys take a moment to make.
+// template is a quickstart's folder that tests copy, since making its keys is slow.
 var template = sync.OnceValues(func() (string, error) {
 	dir := filepath.Join(os.Getenv("SALLYPORT_TEST_FOLDER"), "template")
 	if out, err := exec.Command("demo", dir).CombinedOutput(); err != nil {
@@ -81,9 +81,14 @@ type demoFolder struct {
 	*quickstart.Demo
 	t      *testing.T
 	offset int
+	room   chan struct{} // one slot for each call of load under way
 }
 
-// newDemo makes a folder whose sallyport.yaml has been changed by the edits: old, new, old, new.
+// longDrain keeps a drain from ending before the test does, however slow the machine is.
+const longDrain = "drainTimeout: 1h"
+
+// newDemo makes a folder and changes its sallyport.yaml by the edits: old, new, old, new. longDrain is set, and backends
+// have an hour to begin an answer.
 func newDemo(t *testing.T, edits ...string) *demoFolder {
 	t.Helper()
 	from, err := template()
@@ -98,34 +103,65 @@ func newDemo(t *testing.T, edits ...string) *demoFolder {
 	if d.Demo, err = quickstart.Make(t.Context(), quickstart.Options{Dir: dir, PortOffset: d.offset}, nil); err != nil {
 		t.Fatal(err)
 	}
-	d.edit("sallyport.yaml", edits...)
+	backend := fmt.Sprintf(`upstream: {urls: ["http://127.0.0.1:%d"]`, d.Ports.Backend)
+	d.swap("sallyport.yaml", strings.ReplaceAll(d.read("sallyport.yaml"), backend+"}", backend+", timeout: 1h}"))
+	d.edit("sallyport.yaml", append([]string{"drainTimeout: 30s", longDrain}, edits...)...)
 	return d
 }
 
-// freeOffset finds a port offset at which every port of a quickstart is free.
+// freeOffset finds a port offset at which every port of a quickstart is free, and keeps these ports until the test ends.
 func freeOffset(t *testing.T) int {
 	t.Helper()
 	for range 100 {
-		offset := 8000 + rand.IntN(15000) // below the ports that the system lends for a moment
+		offset := 8000 + rand.IntN(15000) // below the ephemeral ports
 		ports, err := quickstart.PortsAt(offset)
 		if err != nil {
 			t.Fatal(err)
 		}
-		free := true
-		for _, port := range []int{ports.HTTPS, ports.LoadBalancer, ports.Status, ports.Backend, ports.Issuer} {
-			l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port))
-			if err != nil {
-				free = false
-				break
-			}
-			l.Close()
-		}
-		if free {
+		if holdAll(t, ports.HTTPS, ports.LoadBalancer, ports.Status, ports.Backend, ports.Issuer) {
 			return offset
 		}
 	}
 	t.Fatal("no port offset is free")
 	return 0
+}
+
+// holdAll keeps all of the ports until the test ends, or none of them.
+func holdAll(t *testing.T, numbers ...int) bool {
+	t.Helper()
+	var all []*port.Held
+	giveUp := func() {
+		for _, h := range all {
+			if err := h.Close(); err != nil {
+				t.Error(err)
+			}
+		}
+	}
+	for _, n := range numbers {
+		h, err := port.Hold(n)
+		if err != nil {
+			giveUp()
+			return false
+		}
+		all = append(all, h)
+	}
+	t.Cleanup(giveUp)
+	return true
+}
+
+// freePort keeps a port until the test ends, for a server to listen on.
+func freePort(t *testing.T) int {
+	t.Helper()
+	h, err := port.Hold(0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := h.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return h.Number()
 }
 
 func (d *demoFolder) path(name string) string { return filepath.Join(d.Dir, filepath.FromSlash(name)) }
@@ -179,7 +215,7 @@ func (d *demoFolder) quickstart() *process {
 	return p
 }
 
-// run calls the program and returns its exit code and what it printed, which holds no secret.
+// run runs the program and returns its exit code and output, which must not hold a secret.
 func (d *demoFolder) run(args ...string) (code int, stdout, stderr string) {
 	d.t.Helper()
 	code, stdout, stderr = run(d.t, d.Dir, args...)
@@ -187,7 +223,7 @@ func (d *demoFolder) run(args ...string) (code int, stdout, stderr string) {
 	return code, stdout, stderr
 }
 
-// run calls the program in a folder.
+// run runs the program in a folder.
 func run(t *testing.T, dir string, args ...string) (code int, stdout, stderr string) {
 	t.Helper()
 	cmd := exec.CommandContext(t.Context(), "sallyport", args...)
@@ -202,7 +238,7 @@ func run(t *testing.T, dir string, args ...string) (code int, stdout, stderr str
 	return cmd.ProcessState.ExitCode(), out.String(), errs.String()
 }
 
-// mustRun calls the program, which has to succeed.
+// mustRun runs the program, which must succeed.
 func (d *demoFolder) mustRun(args ...string) (stdout string) {
 	d.t.Helper()
 	code, stdout, stderr := d.run(args...)
@@ -218,12 +254,12 @@ type process struct {
 	demo           *quickstart.Demo
 	cmd            *exec.Cmd
 	stdout, stderr *transcript
-	ended          chan struct{} // closed after the process has ended
-	err            error         // how, then
+	ended          chan struct{} // closed when the process has ended
+	err            error         // the result of Wait; read it after ended is closed
 }
 
-// start runs the program in the folder above the demonstration. When the test ends it has ended too, and nothing that
-// it wrote holds a secret.
+// start runs the program in the folder above the demonstration. At the end of the test it is killed if it still runs, and
+// its output is searched for secrets.
 func start(t *testing.T, demo *quickstart.Demo, args ...string) *process {
 	t.Helper()
 	return startIn(t, filepath.Dir(demo.Dir), demo, args...)
@@ -364,7 +400,7 @@ func (t *transcript) String() string {
 
 func (t *transcript) contains(s string) bool { return strings.Contains(t.String(), s) }
 
-// noSecrets holds what left the program to holding no password, key or token of the demonstration.
+// noSecrets fails if text contains a password, key or token of the demonstration.
 func noSecrets(t *testing.T, demo *quickstart.Demo, where, text string) {
 	t.Helper()
 	secrets, err := secretsOf(demo.Dir)
@@ -381,8 +417,8 @@ func noSecrets(t *testing.T, demo *quickstart.Demo, where, text string) {
 
 var secretsCache sync.Map // by folder
 
-// secretsOf finds the texts that must not be seen, by the file they are in. A folder's are read once: what a test puts
-// in their place later is no secret.
+// secretsOf returns the texts that must not appear in output, by file name. They are read once for each folder: what a test
+// writes over these files later is not secret.
 func secretsOf(dir string) (map[string]string, error) {
 	if found, ok := secretsCache.Load(dir); ok {
 		return found.(map[string]string), nil

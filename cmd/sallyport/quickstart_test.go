@@ -16,13 +16,13 @@ import (
 	"sallyport/cmd/sallyport/internal/quickstart"
 )
 
-// TestQuickstart does what a new user does: starts the program in an empty folder, pastes every command that it prints,
-// ends it, starts it again, and serves the folder without the demonstration's backend.
+// TestQuickstart follows a new user: it starts the program in an empty folder, pastes every command that it prints, stops
+// and restarts it, and serves the folder without the demo backend.
 func TestQuickstart(t *testing.T) {
 	needCurl(t)
 	offset := freeOffset(t)
 	home := t.TempDir()
-	t.Chdir(home) // the commands count from where the program was started
+	t.Chdir(home) // the commands are relative to where the program was started
 	args := []string{"quickstart", "--port-offset", strconv.Itoa(offset)}
 
 	demo := &quickstart.Demo{Dir: filepath.Join(home, quickstart.DefaultDir)}
@@ -123,7 +123,7 @@ func needCurl(t *testing.T) {
 	t.Skip("curl is missing: the commands of the quickstart are not tried")
 }
 
-// TestQuickstartPortTaken says what to do about a port that somebody else has.
+// TestQuickstartPortTaken: the error for a port in use names the flag that helps.
 func TestQuickstartPortTaken(t *testing.T) {
 	d := newDemo(t)
 	first := d.quickstart()

@@ -29,9 +29,9 @@ const (
 	newestOnly   = "<HttpsProtocols>TLSv1.3</HttpsProtocols>"
 )
 
-// TestReloadProfiles changes listenerprofiles.xml ten times under load, by renaming a file over it and in place, told by
-// SIGHUP and not: each change is in force soon, and no call on any connection fails. Then it is broken: the last good
-// state serves on, and log, metrics and readiness say so until it is mended.
+// TestReloadProfiles changes listenerprofiles.xml ten times under load, by rename and in place, with and without SIGHUP:
+// each change comes into force, and no call fails. Then the file is invalid: the last valid profiles serve on, and log,
+// metrics and readiness report it until the file is valid again.
 func TestReloadProfiles(t *testing.T) {
 	d := newDemo(t, fast...)
 	p := d.quickstart()
@@ -83,7 +83,7 @@ func TestReloadProfiles(t *testing.T) {
 	p.stop()
 }
 
-// TestReloadBySignal leaves everything to SIGHUP: what was broken and is mended is not called broken any more.
+// TestReloadBySignal reloads by SIGHUP alone: a file that is valid again is no longer reported.
 func TestReloadBySignal(t *testing.T) {
 	d := newDemo(t, slow...)
 	p := d.quickstart()
@@ -102,10 +102,10 @@ func TestReloadBySignal(t *testing.T) {
 	p.stop()
 }
 
-// TestReloadConfiguration adds an API to sallyport.yaml while the gateway runs; what is broken is not taken, and
-// allowances live on.
+// TestReloadConfiguration adds an API to sallyport.yaml while the gateway runs. An invalid file is not taken, and used
+// allowances stay used.
 func TestReloadConfiguration(t *testing.T) {
-	d := newDemo(t, fast...)
+	d := newDemo(t, append(threeADay, fast...)...)
 	p := d.quickstart()
 	stop := d.load()
 	trial, anybody := d.client("trial", dialects[0]), d.client("", dialects[3])
@@ -146,8 +146,8 @@ func TestReloadConfiguration(t *testing.T) {
 	p.stop()
 }
 
-// TestCertificatesBesideARunningGateway registers and removes a certificate by the program's own commands. What changes
-// is seen by the next calls on connections that are open already.
+// TestCertificatesBesideARunningGateway registers and removes a certificate with the program's commands. Calls on
+// connections that are already open see each change.
 func TestCertificatesBesideARunningGateway(t *testing.T) {
 	d := newDemo(t, fast...)
 	p := d.quickstart()
@@ -156,10 +156,11 @@ func TestCertificatesBesideARunningGateway(t *testing.T) {
 	for i, how := range dialects {
 		clients[i] = d.client("unregistered", how)
 	}
+	awake := d.keepAwake(clients)
 	become := func(status int) {
 		t.Helper()
 		for i, c := range clients {
-			eventually(t, fmt.Sprintf("%s: status %d", dialects[i], status), func() bool { return c.get(t, "/payments/1").status == status })
+			eventually(t, fmt.Sprintf("%s: status %d", dialects[i], status), func() bool { awake(); return c.get(t, "/payments/1").status == status })
 		}
 	}
 	name := []string{"--api", "payments:1.0.0", "--alias", "newcomer"}
@@ -208,14 +209,27 @@ func TestABrokenStoreServesOn(t *testing.T) {
 	p.stop()
 }
 
+// betweenCalls runs do while no call of load is under way.
+func (d *demoFolder) betweenCalls(do func()) {
+	for range cap(d.room) {
+		d.room <- struct{}{}
+	}
+	defer func() {
+		for range cap(d.room) {
+			<-d.room
+		}
+	}()
+	do()
+}
+
 // speaks tells whether a new connection of that TLS version is welcome.
 func (d *demoFolder) speaks(version uint16) bool {
 	_, err := d.client("gold", dialect{version, false}).call("/orders/42")
 	return err == nil
 }
 
-// load makes about fifty calls a second as gold, in turn over old connections and new ones, with HTTP/1.1 and HTTP/2.
-// The function that it returns ends that, and reports every call that did not succeed.
+// load makes about fifty calls a second as gold, alternating between kept and new connections, HTTP/1.1 and HTTP/2, with at
+// most four under way at once. stop ends the calls and reports every one that failed.
 func (d *demoFolder) load() (stop func()) {
 	ctx, cancel := context.WithCancel(context.Background())
 	http1, http2 := dialect{tls.VersionTLS13, false}, dialect{tls.VersionTLS13, true}
@@ -226,10 +240,13 @@ func (d *demoFolder) load() (stop func()) {
 	var mu sync.Mutex
 	var failed []string
 	calls := 0
+	var turns [3]sync.Mutex // of old: with two calls at once an HTTP/1.1 client would open another connection
 	one := func(i int) {
 		var c *client
 		switch kind := i % 5; kind {
 		case 0, 1, 2:
+			turns[kind].Lock()
+			defer turns[kind].Unlock()
 			c = old[kind]
 		case 3:
 			c = d.client("gold", http1)
@@ -248,6 +265,8 @@ func (d *demoFolder) load() (stop func()) {
 		}
 	}
 	var running sync.WaitGroup
+	room := make(chan struct{}, 4)
+	d.room = room
 	running.Go(func() {
 		tick := time.NewTicker(20 * time.Millisecond)
 		defer tick.Stop()
@@ -256,7 +275,11 @@ func (d *demoFolder) load() (stop func()) {
 			case <-ctx.Done():
 				return
 			case <-tick.C:
-				running.Go(func() { one(i) })
+				room <- struct{}{}
+				running.Go(func() {
+					defer func() { <-room }()
+					one(i)
+				})
 			}
 		}
 	})

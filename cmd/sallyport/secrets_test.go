@@ -9,11 +9,11 @@ import (
 	"testing"
 )
 
-// canary stands for a password that somebody wrote into the wrong place.
+// canary stands for a password in the wrong place.
 const canary = "CANARY-7f3d9a"
 
-// TestSecrets provokes everything that the program says: refusals, logs, reloads that fail because of a secret, metrics,
-// readiness, explanations, validation. No password, private key or token is in any of it.
+// TestSecrets provokes every kind of output: refusals, logs, reloads that fail because of a secret, metrics, readiness,
+// explanations, validation. None contains a password, private key or token.
 func TestSecrets(t *testing.T) {
 	d := newDemo(t, slow...)
 	d.edit("sallyport.yaml", "level: info", "level: debug")
@@ -27,7 +27,7 @@ func TestSecrets(t *testing.T) {
 				bearer := d.bearer(token)
 				for _, path := range []string{"/orders/42", "/payments/42", "/catalog/42", "/nowhere/42", "/orders/%2e%2e/42"} {
 					r := c.get(t, path+"?access_token="+url.QueryEscape(bearer[1]), bearer[0], bearer[1], "X-WSO2-CLIENT-CERTIFICATE", canary)
-					if r.status != http.StatusOK { // what the backend echoes is not ours
+					if r.status != http.StatusOK { // a 200 is the backend's echo
 						said = append(said, string(r.body), fmt.Sprint(r.header))
 					}
 				}
@@ -44,7 +44,7 @@ func TestSecrets(t *testing.T) {
 			said = append(said, out, errs)
 		}
 	}
-	// Files given for what they are not.
+	// Files of the wrong kind.
 	for _, args := range [][]string{
 		{"cert", "add", "--alias", "x", "--tier", "Gold", "clients/gold.key"},
 		{"cert", "add", "--alias", "x", "--tier", "Gold", "secrets/gateway.password"},
@@ -82,10 +82,10 @@ func TestSecrets(t *testing.T) {
 			t.Fatalf("%s does not contain %s", broken.file, broken.old)
 		}
 		d.write(broken.file, bad)
-		failures := p.metric(`sallyport_reload_failures_total{what="configuration"}`)
+		failures := p.total("sallyport_reload_failures_total")
 		p.signal(syscall.SIGHUP)
 		eventually(t, broken.file+" is refused with "+broken.new, func() bool {
-			return p.metric(`sallyport_reload_failures_total{what="configuration"}`) != failures
+			return p.total("sallyport_reload_failures_total") > failures
 		})
 		for _, args := range [][]string{
 			{"validate"},

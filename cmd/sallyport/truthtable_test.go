@@ -56,8 +56,8 @@ var truth = []struct {
 
 var truthTokens = [4]string{"valid", "expired", "forged", ""}
 
-// TestTruthTable calls the quickstart in every way that truth names, versioned and not, in each dialect. The backend's
-// own count tells that the calls which were allowed reached it, and no other did.
+// TestTruthTable makes every call of truth in each dialect, on the versioned path and on the default one. The backend's
+// count shows that exactly the allowed calls reached it.
 func TestTruthTable(t *testing.T) {
 	d := newDemo(t)
 	p := d.quickstart()
@@ -95,7 +95,7 @@ func TestTruthTable(t *testing.T) {
 	p.stop()
 }
 
-// caller is whose identity the backend was told.
+// caller is the identity in the headers that the backend received.
 func caller(h http.Header) string {
 	certificate, hash, token := h.Values("X-Sallyport-Client"), h.Values("X-Client-Cert-Hash"), h.Values("X-Sallyport-Subject")
 	switch {
@@ -109,8 +109,8 @@ func caller(h http.Header) string {
 	return "somebody else"
 }
 
-// TestTheCertificateHeaderOpensNothing sends gold's certificate in the header, in every spelling, on both listeners, as
-// anybody but a load balancer where one is expected: no call is admitted, and no backend sees the header.
+// TestTheCertificateHeaderOpensNothing sends gold's certificate in every spelling of the header, on both listeners, from
+// clients that are not trusted load balancers: no call is admitted, and no backend receives the header.
 func TestTheCertificateHeaderOpensNothing(t *testing.T) {
 	d := newDemo(t)
 	p := d.quickstart()

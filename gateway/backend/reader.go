@@ -133,7 +133,7 @@ func (r *Reader) head(p []byte) (Event, int, error) {
 		case status < 200 && status != 101 && r.heads > maxInterim:
 			return More, used, errInterim
 		case status == 100:
-			continue // the client has been told by us
+			continue // the client has its own from us
 		case status == 101 && !r.switched():
 			return More, used, errSwitched
 		case status < 200 && status != 101:

@@ -96,7 +96,7 @@ func (t *Trip) Send() (err error) {
 	servers := t.Group.servers
 	for i := range servers {
 		t.Server = servers[(t.first+i)%len(servers)]
-		if err = t.ask(); !errors.As(err, new(*errUnreached)) {
+		if err = t.ask(); err == nil || !errors.As(err, new(*errUnreached)) {
 			return err
 		}
 	}
@@ -201,7 +201,7 @@ func (t *Trip) AppendRequest(b []byte) ([]byte, error) {
 	return t.appendBody(b)
 }
 
-// appendLength states the length of a request's body, unless there is none and nobody expects to be told.
+// appendLength states the length of a request's body, unless there is none and the method does not expect one.
 func appendLength(b []byte, method string, n int64) []byte {
 	if n == http1.Unstated && method != "POST" && method != "PUT" && method != "PATCH" {
 		return b

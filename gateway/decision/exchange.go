@@ -72,8 +72,8 @@ type Exchange struct {
 // Evidence is what was found out about the caller's proofs, as far as they had to be looked at.
 func (x *Exchange) Evidence() policy.Evidence { return x.evidence }
 
-// CertificateProblem is what is wrong with the certificate that was presented, or nil. It is for the operator: the
-// caller is never told.
+// CertificateProblem is what is wrong with the certificate that was presented, or nil. It is for the operator; the
+// caller never learns it.
 func (x *Exchange) CertificateProblem() error { return x.certificateErr }
 
 // TokenProblem is what is wrong with the token that was looked at, or nil. It is for the operator.

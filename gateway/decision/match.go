@@ -15,7 +15,7 @@ var (
 )
 
 // match finds the API and the resource that a call is for, by the raw path that the backend will get.
-// Whoever asks for what does not exist is told so before any credential is looked at.
+// A call for what does not exist is refused before any credential is looked at.
 func match(x *Exchange) error {
 	var err error
 	x.Path, x.Query, x.HasQuery, err = message.ParseTarget(x.Request.Target())

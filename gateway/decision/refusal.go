@@ -31,7 +31,7 @@ const (
 	CertificateThrottled               // the certificate's tier
 	BackendUnreachable                 //
 	BackendLate                        // no answer within the API's timeout
-	ClientGone                         // the client left before the answer; nobody is told
+	ClientGone                         // the client left before the answer; nobody is answered
 	TooManyHeaders                     // more header lines than limits.headerCount
 	BodyTooLarge                       // more than the API's maxBodySize
 	BodyTooSlow                        // less than limits.bodyRate
@@ -44,7 +44,7 @@ const (
 	reasons
 )
 
-// An answer is how a Reason is told to the client: WSO2's code, message and description, and the status.
+// An answer is what the client gets for a Reason: WSO2's code, message and description, and the status.
 type answer struct {
 	name        string // for logs and metrics; operators alert on it
 	status      int
@@ -87,7 +87,7 @@ var answers = [reasons]answer{
 	ClientGone:           {"client_gone", statusClientGone, "499", "Client Closed Request", "The client closed the connection before the answer."},
 }
 
-// An Answer is what a caller is told when the gateway ends its call.
+// An Answer is what a caller gets when the gateway ends its call.
 type Answer struct {
 	Reason      Reason
 	Status      int    // of HTTP
@@ -96,8 +96,8 @@ type Answer struct {
 	Description string
 }
 
-// Answers returns all answers that the gateway gives of its own, one for each Reason but ClientGone, of which nobody is
-// told.
+// Answers returns all answers that the gateway gives of its own, one for each Reason except
+// ClientGone, which nobody gets.
 func Answers() []Answer {
 	var list []Answer
 	for r, a := range answers {
@@ -116,10 +116,10 @@ func (r Reason) String() string {
 	return answers[r].name
 }
 
-// A Refusal is a call's end at the gateway. What the client is told comes from the Reason alone; the Cause is for logs.
+// A Refusal is a call's end at the gateway. What the client gets comes from the Reason alone; the Cause is for logs.
 type Refusal struct {
 	Reason     Reason
-	RetryAfter time.Duration // for a throttled call, how long until one is allowed; 0: not told
+	RetryAfter time.Duration // for a throttled call, how long until one is allowed; 0: not stated
 	Cause      error         // may be nil
 }
 
@@ -156,7 +156,7 @@ func reasonOf(r policy.Reason) Reason {
 	return InvalidCredentials
 }
 
-// retryAfter is when a client may ask again that could not be served now.
+// retryAfter is when a client that could not be served now may try again.
 const retryAfter = 5 * time.Second
 
 // body is the refusal as WSO2's JSON, code as a string. The texts are constants without anything to escape.

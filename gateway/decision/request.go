@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"sallyport/gateway/backend"
+	"sallyport/gateway/clientcert"
 	"sallyport/gateway/http1"
 	"sallyport/gateway/message"
 	"sallyport/policy"
@@ -70,8 +71,7 @@ func (x *Exchange) appendStart(b []byte, s *backend.Server) []byte {
 	return http1.AppendField(b, "Host", host)
 }
 
-// keepsBearer reports whether the server may see the Authorization fields. A bearer token that was meant for the gateway
-// stays here.
+// keepsBearer reports whether the server may see the Authorization fields. A bearer token meant for the gateway stays here.
 func (x *Exchange) keepsBearer() bool {
 	return x.Route.Security.Token == policy.Off || x.Route.ForwardAuthorization ||
 		x.Claims == nil && !carriesBearer(x.Request) // with claims it is known that it does
@@ -116,8 +116,8 @@ func (x *Exchange) appendOwn(b []byte) []byte {
 	return b
 }
 
-// origin is where the call comes from: the addresses before the peer's, each with a comma behind it, host and scheme as the
-// client has them, and the trace that the call is part of, if any. What is said of that counts only from a load balancer.
+// origin is where the call comes from: the addresses before the peer's, each followed by a comma, host and scheme as the
+// client has them, and the trace that the call is part of, if any. Only a load balancer is believed about these.
 func (x *Exchange) origin() (before, host, proto, trace string) {
 	r := x.Request
 	host, proto = r.Authority(), "http"
@@ -168,8 +168,8 @@ func (x *Exchange) appendOrigin(b []byte) []byte {
 	return append(b, "-00\r\n"...)
 }
 
-// certificateText is the caller's certificate as it is told to backends. Every space and plus is escaped, so that those
-// who take a plus for a space read the same as those who do not.
+// certificateText is the caller's certificate as backends get it. Spaces and pluses are escaped, so that readers who take a
+// plus for a space see the same as those who do not.
 func (x *Exchange) certificateText() string {
 	block := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: x.Certificate.Leaf.Raw})
 	return strings.ReplaceAll(url.QueryEscape(string(block)), "+", "%20")
@@ -208,12 +208,11 @@ func hasToken(list, token string) bool {
 
 // managed are the request headers that only the gateway, or nobody, may set towards a backend, in lower case and with
 // "-" for "_": many backends read the two alike. A "*" at the end stands for any rest.
-var managed = []string{
-	"x-wso2-client-certificate", "client-cert*", "x-forwarded-client-cert", "x-amzn-mtls-*", "x-ssl-*", "ssl-client-*",
-	"x-client-cert*", "x-sallyport-*", "x-jwt-assertion", // who calls
+var managed = append(clientcert.Headers(),
+	"x-sallyport-*", "x-jwt-assertion", // who calls
 	"x-forwarded-*", "forwarded", "x-real-ip", "x-request-id", "traceparent", "tracestate", // from where, and which call
 	"proxy-*", "x-original-uri", "x-original-url", "x-rewrite-url", // what other proxies believe
-}
+)
 
 // isManaged reports whether a header is managed, in any spelling, or is the configured certificate header, believed or not.
 // That one is given as message.Plain.

@@ -243,7 +243,7 @@ func (t *resources) find(path, method string) *Resource {
 	return t.root.find(path[1:], true, method)
 }
 
-// find looks below n for what is left of the path; more tells whether anything is, since "/a/" has an empty last
+// find looks below n for what is left of the path; more reports whether anything is, since "/a/" has an empty last
 // segment that "/a" has not.
 func (n *node) find(left string, more bool, method string) *Resource {
 	if !more {

@@ -34,7 +34,7 @@ func (c *call) passInterim(res *http1.Response) error {
 // appendHead appends the head of the answer.
 func (c *call) appendHead(b []byte) []byte {
 	e, res, a := c.client.engine, &c.trip.Response, &c.answer
-	// A client that still sends what nobody wants could not be told from its next call.
+	// What a client still sends of a body that nobody wants could be mistaken for its next call.
 	c.body.answer()
 	c.last = c.last || !c.trip.BodySent() || e.draining.Load()
 	c.Status = res.Status

@@ -17,7 +17,7 @@ import (
 type body struct {
 	call   *call
 	done   bool
-	expect bool  // the client waits to be told that it may send it
+	expect bool  // the client waits for 100 before it sends it
 	left   int64 // of one with a length
 	chunks http1.Chunked
 	pace   wire.Pace
@@ -90,7 +90,7 @@ var errStopped = errors.New("nobody wants more of the body")
 // fill waits for more of the body.
 func (b *body) fill() error {
 	c := b.call.client
-	if b.expect { // RFC 9110 section 10.1.1: only a client that waits is told
+	if b.expect { // RFC 9110 section 10.1.1: only a client that waits gets one
 		b.expect = false
 		if b.pace.Bytes() == 0 && b.tell() != nil {
 			return backend.ErrClientGone
@@ -127,7 +127,7 @@ func (b *body) bound(due time.Time) bool {
 	return !b.stopped
 }
 
-// tell tells the client that it may send the body, unless it has been answered.
+// tell sends 100 (Continue), unless the client has been answered.
 func (b *body) tell() error {
 	b.mu.Lock()
 	defer b.mu.Unlock()

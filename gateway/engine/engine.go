@@ -109,7 +109,7 @@ func (e *Engine) run(c *client) {
 
 // tell logs a panic.
 func (e *Engine) tell(id string, fault any, stack []byte) {
-	defer func() { _ = recover() }() // there is nobody left to be told
+	defer func() { _ = recover() }() // the log itself has panicked
 	e.decider.Log().Error("a call panicked", "id", id, "panic", fmt.Sprint(fault), "stack", string(stack))
 }
 

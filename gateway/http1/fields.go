@@ -41,8 +41,8 @@ type fields struct {
 	arena   []string // what Values has handed out
 }
 
-// Values are the values of all lines of that name, in any case, in order; nil if there is none. They stay valid until the
-// next Parse; the caller does not change them.
+// Values returns the values of all lines of that name, in any case, in order; nil if there is none. They stay valid until
+// the next Parse; the caller does not change them.
 func (f *fields) Values(name string) []string {
 	start := len(f.arena)
 	for i := range f.Fields {
@@ -69,7 +69,7 @@ func (f *fields) First(name string) (value string, n int) {
 	return value, n
 }
 
-// Named tells whether a Connection field names this field, which then is for the next hop only (RFC 9110 section 7.6.1).
+// Named reports whether a Connection field names this field, which then is for the next hop only (RFC 9110 section 7.6.1).
 func (f *fields) Named(name string) bool {
 	for _, option := range f.options {
 		if equalFold(option, name) {
@@ -262,7 +262,7 @@ func appendList(list []string, value string) []string {
 	return list
 }
 
-// announcesFraming tells whether a Trailer field names what must not stand in a trailer section (RFC 9110 section 6.5.1)
+// announcesFraming reports whether a Trailer field names what must not stand in a trailer section (RFC 9110 section 6.5.1)
 // and would change what the message is.
 func announcesFraming(value string) bool {
 	for more := true; more; {

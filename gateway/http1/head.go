@@ -43,7 +43,7 @@ var (
 
 // HeadEnd looks for the end of a head in b, of which the first seen bytes were looked at before. It returns the length
 // of the head with its empty line, or 0 if it has not ended. The error is for bytes that no head may hold, so that a
-// broken one is refused before it is whole: control characters but for a tab, CR and LF each without the other, and an
+// broken one is refused before it is whole: control characters except a tab, CR and LF each without the other, and an
 // empty line at its start (RFC 9112 section 2.2 would let a server skip it).
 func HeadEnd(b []byte, seen int) (n int, err error) {
 	if len(b) > 0 && (b[0] == '\r' || b[0] == '\n') {
@@ -139,7 +139,7 @@ var lower = func() (t [256]byte) {
 	return t
 }()
 
-// equalFold tells whether two names are the same but for the case of ASCII letters.
+// equalFold reports whether two names differ at most by the case of ASCII letters.
 func equalFold(a, b string) bool {
 	if len(a) != len(b) {
 		return false

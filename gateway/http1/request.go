@@ -131,7 +131,7 @@ func parseVersion(s string) (minor int, err *Error) {
 
 func digit(c byte) bool { return '0' <= c && c <= '9' }
 
-// validTarget tells whether a target is in one of the forms of RFC 9112 section 3.2 that the method can have: visible
+// validTarget reports whether a target is in one of the forms of RFC 9112 section 3.2 that the method can have: visible
 // ASCII, and each % in the path begins an escape. Which paths are good is message.ParseTarget's matter.
 func validTarget(method, target string) bool {
 	if method == "CONNECT" {

@@ -28,7 +28,7 @@ const (
 
 // An AccessLog writes a line a call. A call waits for memory only, never for the destination.
 type AccessLog struct {
-	Log *slog.Logger // told when the destination fails; nil: nobody is
+	Log *slog.Logger // gets a line when the destination fails; nil: none
 
 	text bool
 	lost func(lines int)
@@ -52,7 +52,7 @@ func (l *AccessLog) Run(ctx context.Context) error {
 	go func() { // a destination can hang for good, a pipe that nobody reads; then this is left behind
 		var spare bytes.Buffer
 		for range work {
-			_ = l.flush(&spare) // it was told
+			_ = l.flush(&spare) // it was logged
 		}
 		done <- l.flush(&spare)
 	}()

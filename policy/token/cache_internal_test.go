@@ -23,7 +23,7 @@ func TestE80AMillionTokens(t *testing.T) {
 			most = max(most, c.entries.EstimatedSize())
 		}
 	}
-	// Eviction runs behind a burst a little.
+	// Eviction lags behind a burst.
 	if most > 10*size {
 		t.Errorf("%d entries at one time", most)
 	}

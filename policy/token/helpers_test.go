@@ -192,8 +192,14 @@ func manager(jwks string) token.KeyManager {
 	return token.KeyManager{Name: "resident", Type: "default", Issuer: issuerURL, JWKS: jwks}
 }
 
+// patience is how long a test waits for a state, and a Verifier for an issuer's answer.
+const patience = 2 * time.Minute
+
 func newVerifier(t testing.TB, cfg token.Config) *token.Verifier {
 	t.Helper()
+	if cfg.FetchTimeout == 0 {
+		cfg.FetchTimeout = patience
+	}
 	v, err := token.New(cfg)
 	if err != nil {
 		t.Fatal(err)
@@ -218,7 +224,7 @@ func run(t testing.TB, v *token.Verifier) {
 // eventually polls until ok holds.
 func eventually(t testing.TB, what string, ok func() bool) {
 	t.Helper()
-	deadline := time.Now().Add(30 * time.Second)
+	deadline := time.Now().Add(patience)
 	for !ok() {
 		if time.Now().After(deadline) {
 			t.Fatalf("still not: %s", what)

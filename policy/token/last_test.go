@@ -29,7 +29,7 @@ func unrelated(t testing.TB) token.KeyManager {
 	}
 }
 
-// TestLastKeepsKeys adds a key manager while the issuer of another one is away.
+// TestLastKeepsKeys adds a key manager while another one's issuer is unreachable.
 func TestLastKeepsKeys(t *testing.T) {
 	now := newClock()
 	s := newIssuer(t, jwks(t, jwkOf(t, edKey(), kid("ed"))))
@@ -129,7 +129,7 @@ func TestLastTakesOverTheSameOnly(t *testing.T) {
 	}
 }
 
-// TestLastKeepsTheAge has keys go through two changes: they grow too old as if there had been none.
+// TestLastKeepsTheAge hands keys over twice: their age counts from the fetch, not from the hand-over.
 func TestLastKeepsTheAge(t *testing.T) {
 	now := newClock()
 	s := newIssuer(t, jwks(t, jwkOf(t, edKey(), kid("ed"))))
@@ -159,7 +159,7 @@ func TestLastKeepsTheAge(t *testing.T) {
 	}
 }
 
-// TestLastAndNextGoTheirWays has the issuer rotate: what one fetches is not the other's.
+// TestLastAndNextGoTheirWays rotates the issuer's keys: Last and its successor fetch independently.
 func TestLastAndNextGoTheirWays(t *testing.T) {
 	now := newClock()
 	s := newIssuer(t, jwks(t, jwkOf(t, edKey(), kid("old"))))
@@ -257,7 +257,7 @@ func TestLastIsNotForFiles(t *testing.T) {
 	}
 }
 
-// TestLastIsNotHeld: a chain of all Verifiers there ever were would be kept, with their caches.
+// TestLastIsNotHeld: a Verifier must not reference Last, or all earlier Verifiers would stay in memory with their caches.
 func TestLastIsNotHeld(t *testing.T) {
 	now := newClock()
 	s := newIssuer(t, jwks(t, jwkOf(t, edKey(), kid("ed"))))

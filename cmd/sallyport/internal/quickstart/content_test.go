@@ -139,7 +139,7 @@ func TestStores(t *testing.T) {
 	handshake(t, dir, tls.Certificate{Certificate: [][]byte{server.Raw}, PrivateKey: key}, ca)
 }
 
-// handshake has gold call a server that shows the gateway's certificate and demands one that chains to the CA.
+// handshake connects as gold to a server that has the gateway's certificate and requires one that chains to the CA.
 func handshake(t *testing.T, dir string, server tls.Certificate, ca *x509.Certificate) {
 	t.Helper()
 	gold, err := tls.LoadX509KeyPair(filepath.Join(dir, "clients", "gold.crt"), filepath.Join(dir, "clients", "gold.key"))
@@ -165,7 +165,7 @@ func handshake(t *testing.T, dir string, server tls.Certificate, ca *x509.Certif
 	}
 }
 
-// keytool is asked too where it is: TestStores has opened the same files with a library before.
+// TestStoresWithKeytool opens the stores of TestStores with keytool as well, where there is one.
 func TestStoresWithKeytool(t *testing.T) {
 	keytool, err := exec.LookPath("keytool")
 	if err != nil {
@@ -344,7 +344,7 @@ func TestSettingsAreYAML(t *testing.T) {
 		Log          map[string]string
 		DrainTimeout string
 	}
-	// The library's names are lower case; ours are not. Case is the business of the program's own reader.
+	// The library expects lower-case names. The program's own reader checks case.
 	lower := regexp.MustCompile(`(?m)([A-Za-z]+):( |$)`).ReplaceAllFunc(data, bytes.ToLower)
 	if err := yaml.UnmarshalWithOptions(lower, &got, yaml.Strict()); err != nil {
 		t.Fatal(yaml.FormatError(err, false, true))

@@ -44,7 +44,7 @@ func TestGuide(t *testing.T) {
 	}
 }
 
-// The commands are given to a real shell, with a curl that tells what it was given.
+// TestCommandsWorkWhenPasted runs the commands in a real shell, with a curl that prints its arguments.
 func TestCommandsWorkWhenPasted(t *testing.T) {
 	for _, dir := range []string{"demo", "it's a \"$HOME\" `demo` \\ * (1)", "-demo", "a:b"} {
 		t.Run(dir, func(t *testing.T) {

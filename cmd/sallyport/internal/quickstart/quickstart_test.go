@@ -47,7 +47,7 @@ func (r *recorder) register(_ context.Context, storeURL string, clients []quicks
 	return r.err
 }
 
-// make makes a demonstration in dir, which must work.
+// makeDemo makes a demonstration in dir, which must succeed.
 func makeDemo(t *testing.T, dir string, offset int) *quickstart.Demo {
 	t.Helper()
 	d, err := quickstart.Make(t.Context(), quickstart.Options{Dir: dir, PortOffset: offset, Now: clock}, new(recorder).register)
@@ -202,7 +202,7 @@ func TestAnotherPortOffset(t *testing.T) {
 		t.Error("going back did not bring the first folder back")
 	}
 
-	// Edited: the same ports will do, others won't.
+	// An edited file works with the same ports only.
 	edited := append(data, "# mine\n"...)
 	makeDemo(t, dir, 100)
 	if err := os.WriteFile(settings, edited, 0o644); err != nil {

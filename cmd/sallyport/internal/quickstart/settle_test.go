@@ -6,7 +6,8 @@ import (
 	"testing"
 )
 
-// A crash between the steps of a change of ports must not make the generated file look edited, nor leave it as it was.
+// TestACrashWhileThePortsChange: after a crash between the steps of a port change, the generated file does not look edited,
+// and the next run completes the change.
 func TestACrashWhileThePortsChange(t *testing.T) {
 	ports := func(offset int) []byte {
 		p, err := PortsAt(offset)
