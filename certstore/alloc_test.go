@@ -8,7 +8,7 @@ import (
 	"sallyport/certstore"
 )
 
-func TestFindAllocatesNothing(t *testing.T) {
+func TestAllocFind(t *testing.T) {
 	client := newClient(t, "acme")
 	x, err := certstore.NewIndex([]certstore.Client{client})
 	if err != nil {

@@ -10,11 +10,12 @@ import (
 	"testing"
 
 	"sallyport/certstore"
+	"sallyport/internal/testpki"
 )
 
 func TestParseCertificate(t *testing.T) {
-	cert, second := validCertificate(t), validCertificate(t)
-	key, err := x509.MarshalPKCS8PrivateKey(testKey())
+	cert, second := newCertificate(t), newCertificate(t)
+	key, err := x509.MarshalPKCS8PrivateKey(testpki.NewKey(t))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -76,7 +77,7 @@ func TestParseCertificate(t *testing.T) {
 }
 
 func FuzzParseCertificate(f *testing.F) {
-	cert := validCertificate(f)
+	cert := newCertificate(f)
 	f.Add(cert.Raw)
 	f.Add(toPEM(cert))
 	f.Add(append(toPEM(cert), toPEM(cert)...))
@@ -98,11 +99,11 @@ func FuzzParseCertificate(f *testing.F) {
 	})
 }
 
-// TestParseStoredOfAnyLength reads each form in each length modulo three, of which base64 makes a difference.
+// TestParseStoredOfAnyLength reads each form in all three lengths modulo 3, which base64 pads differently.
 func TestParseStoredOfAnyLength(t *testing.T) {
 	seen := make(map[int]bool)
 	for len(seen) < 3 {
-		cert := validCertificate(t) // signatures differ in length
+		cert := newCertificate(t) // signatures differ in length
 		seen[len(cert.Raw)%3] = true
 		for name, form := range storedForms(cert) {
 			if got, err := certstore.ParseStored(form); err != nil || !got.Equal(cert) {
@@ -113,7 +114,7 @@ func TestParseStoredOfAnyLength(t *testing.T) {
 }
 
 func FuzzParseStored(f *testing.F) {
-	cert := validCertificate(f)
+	cert := newCertificate(f)
 	for _, form := range storedForms(cert) {
 		f.Add(form)
 	}
@@ -128,7 +129,7 @@ func FuzzParseStored(f *testing.F) {
 	})
 }
 
-// storedForms are the ways in which a CERTIFICATE column may hold a certificate.
+// storedForms are the encodings in which a CERTIFICATE column may hold a certificate.
 func storedForms(cert *x509.Certificate) map[string][]byte {
 	encode := func(e *base64.Encoding, b []byte) []byte { return []byte(e.EncodeToString(b)) }
 	wrapped := encode(base64.StdEncoding, toPEM(cert))

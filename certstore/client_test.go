@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"sallyport/certstore"
+	"sallyport/certstore/certstoretest"
 )
 
 func TestParseAPI(t *testing.T) {
@@ -64,7 +65,7 @@ func TestParseKeyType(t *testing.T) {
 }
 
 func TestCheckAlias(t *testing.T) {
-	for _, good := range oddAliases {
+	for _, good := range certstoretest.OddAliases {
 		if err := certstore.CheckAlias(good); err != nil {
 			t.Errorf("CheckAlias(%q): %v", good, err)
 		}
@@ -77,11 +78,4 @@ func TestCheckAlias(t *testing.T) {
 			t.Errorf("CheckAlias(%q) = %v; want ErrInvalid", bad, err)
 		}
 	}
-}
-
-// oddAliases are aliases that a careless store mixes up or mistakes for something else.
-var oddAliases = []string{
-	"acme", "Acme", "ACME", "acmé", "acme\u0301", "a", "...", "it's", `say "hi"`, "$1", "$$", "?", "%", "_", "a%b", ":p", "--", ";",
-	"'; DROP TABLE AM_API; --", "🚪", "👩‍👩‍👧", "NULL", "0", "-1", "1e3", "true", "two words",
-	strings.Repeat("a", 45), strings.Repeat("🚪", 45),
 }

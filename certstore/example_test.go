@@ -2,18 +2,12 @@ package certstore_test
 
 import (
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/sha256"
-	"crypto/x509"
-	"encoding/pem"
 	"fmt"
 	"log"
-	"math/big"
-	"time"
 
 	"sallyport/certstore"
+	"sallyport/internal/testpki"
 )
 
 func Example() {
@@ -55,16 +49,5 @@ func Example() {
 	// <nil>
 }
 
-// uploaded stands for a file with a certificate.
-func uploaded() []byte {
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		log.Fatal(err)
-	}
-	template := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour)}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
-	if err != nil {
-		log.Fatal(err)
-	}
-	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
-}
+// uploaded stands for the file that a client sends in.
+func uploaded() []byte { return testpki.SelfSigned(testpki.Panic, testpki.Leaf{}).CertPEM() }

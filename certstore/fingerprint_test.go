@@ -14,7 +14,7 @@ import (
 	"sallyport/certstore"
 )
 
-// versionOne makes a database as programs that know version 1 only do, with one row for each client.
+// versionOne makes a database as programs that know only version 1 of the tables do, with a row for each client.
 func versionOne(t testing.TB, clients ...certstore.Client) (path string) {
 	t.Helper()
 	path = newFile(t)
@@ -34,7 +34,7 @@ func versionOne(t testing.TB, clients ...certstore.Client) (path string) {
 	return path
 }
 
-// addAsVersionOne is the statement by which a program that knows version 1 only adds to the only API there is.
+// addAsVersionOne adds a client to the only API with the statement of a program that knows only version 1.
 func addAsVersionOne(t testing.TB, raw *sql.DB, alias string, cert []byte) {
 	t.Helper()
 	mustExec(t, raw, `INSERT INTO AM_API_CLIENT_CERTIFICATE
@@ -43,7 +43,7 @@ func addAsVersionOne(t testing.TB, raw *sql.DB, alias string, cert []byte) {
 		-1234, alias, cert, false, "Gold", "PRODUCTION", "Current API", nil)
 }
 
-// fingerprints reads the column, by alias; "" stands for NULL.
+// fingerprints returns the fingerprint column by alias; "" stands for NULL.
 func fingerprints(t testing.TB, raw *sql.DB) map[string]string {
 	t.Helper()
 	rows, err := raw.QueryContext(t.Context(), `SELECT ALIAS, FINGERPRINT FROM AM_API_CLIENT_CERTIFICATE WHERE REMOVED = 0`)
@@ -81,8 +81,8 @@ func expectRegistered(t testing.TB, s *certstore.Store, holder certstore.Client)
 	}
 }
 
-// TestMigrateToFingerprints opens a database of version 1: what is in it is known, at first by scanning it, and then
-// by its fingerprints.
+// TestMigrateToFingerprints opens a database of version 1. Its certificates are recognised: at first by reading every row,
+// then by the fingerprints that this fills in.
 func TestMigrateToFingerprints(t *testing.T) {
 	acme, other, removed := newClient(t, "acme"), newClient(t, "other"), newClient(t, "removed")
 	path := versionOne(t, acme, other, removed)
@@ -90,7 +90,7 @@ func TestMigrateToFingerprints(t *testing.T) {
 	addAsVersionOne(t, raw, "damaged", []byte("-----BEGIN CERTIFICATE-----\n"))
 	mustExec(t, raw, `UPDATE AM_API_CLIENT_CERTIFICATE SET REMOVED = 1 WHERE ALIAS = 'removed'`)
 
-	reader := open(t, "sqlite:"+path, certstore.Options{ReadOnly: true}) // needs no more than version 1
+	reader := open(t, "sqlite:"+path, certstore.Options{ReadOnly: true}) // version 1 is enough to read
 	s := open(t, "sqlite:"+path, certstore.Options{})
 	for _, s := range []*certstore.Store{reader, s} {
 		clients, problems, err := s.List(t.Context())
@@ -100,7 +100,7 @@ func TestMigrateToFingerprints(t *testing.T) {
 		expectSame(t, clients, []certstore.Client{acme, other})
 	}
 	expectRegistered(t, s, acme)
-	add(t, s, removed) // its tombstone does not count
+	add(t, s, removed) // the certificate of a tombstone may be registered again
 	if diff := cmp.Diff(map[string]string{
 		"acme": hexFingerprint(acme), "other": hexFingerprint(other), "removed": hexFingerprint(removed), "damaged": "",
 	}, fingerprints(t, raw)); diff != "" {
@@ -116,7 +116,7 @@ func TestMigrateToFingerprints(t *testing.T) {
 	expectSame(t, clients, []certstore.Client{acme, other, removed})
 }
 
-// TestOldProgramBeside has a program that knows version 1 only at work on the same database.
+// TestOldProgramBeside has a program that knows only version 1 write to the same database.
 func TestOldProgramBeside(t *testing.T) {
 	path := newFile(t)
 	s := open(t, "sqlite:"+path, certstore.Options{})
@@ -135,7 +135,7 @@ func TestOldProgramBeside(t *testing.T) {
 	add(t, s, next)
 	expectList(t, s, mine, next, old)
 
-	// What the old program removes may be added again.
+	// What the old program removes can be added again.
 	mustExec(t, raw, `UPDATE AM_API_CLIENT_CERTIFICATE SET REMOVED = 1 WHERE ALIAS = 'mine'`)
 	moved := newClient(t, "moved")
 	moved.Certificate = mine.Certificate
@@ -147,7 +147,7 @@ func TestOldProgramBeside(t *testing.T) {
 	}
 }
 
-// TestCertificateReplacedInPlace has somebody write another certificate, or another form of it, into a row.
+// TestCertificateReplacedInPlace has another program replace the certificate of a row.
 func TestCertificateReplacedInPlace(t *testing.T) {
 	path := newFile(t)
 	s := open(t, "sqlite:"+path, certstore.Options{})
@@ -155,7 +155,7 @@ func TestCertificateReplacedInPlace(t *testing.T) {
 	acme := newClient(t, "acme")
 	add(t, s, acme)
 	was := acme.Certificate
-	acme.Certificate = validCertificate(t)
+	acme.Certificate = newCertificate(t)
 	mustExec(t, raw, `UPDATE AM_API_CLIENT_CERTIFICATE SET CERTIFICATE = ?`, toPEM(acme.Certificate))
 	expectRegistered(t, s, acme)
 	next := newClient(t, "next")
@@ -163,7 +163,7 @@ func TestCertificateReplacedInPlace(t *testing.T) {
 	add(t, s, next)
 	expectList(t, s, acme, next)
 
-	// The fingerprint of a certificate that the row does not hold stands in nobody's way.
+	// A fingerprint that does not belong to the certificate of its row blocks nobody.
 	third := newClient(t, "third")
 	mustExec(t, raw, `UPDATE AM_API_CLIENT_CERTIFICATE SET FINGERPRINT = ? WHERE ALIAS = 'acme'`, hexFingerprint(third))
 	add(t, s, third)

@@ -1,94 +1,44 @@
 package certstore_test
 
 import (
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/x509"
-	"crypto/x509/pkix"
 	"database/sql"
-	"encoding/pem"
-	"math/big"
 	"path/filepath"
-	"sync"
-	"sync/atomic"
 	"testing"
-	"time"
 
-	"sallyport/certstore"
+	"go.uber.org/goleak"
+
+	"sallyport/certstore/certstoretest"
+	"sallyport/internal/testpki"
 )
 
-var orders = certstore.API{Name: "orders", Version: "1.0.0"}
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-var testKey = sync.OnceValue(func() *ecdsa.PrivateKey {
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		panic(err)
-	}
-	return key
-})
+// The vocabulary of the conformance test, for what is not part of it.
+var (
+	orders     = certstoretest.Orders
+	newClient  = certstoretest.NewClient
+	open       = certstoretest.Open
+	add        = certstoretest.Add
+	expectList = certstoretest.ExpectList
+	expectSame = certstoretest.ExpectSame
+	startWatch = certstoretest.StartWatch
+	eventually = certstoretest.Eventually
+)
 
-var serial atomic.Int64
-
-// newCertificate makes a certificate that is like no other and valid until the time given.
-func newCertificate(t testing.TB, until time.Time) *x509.Certificate {
+func newCertificate(t testing.TB) *x509.Certificate {
 	t.Helper()
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(serial.Add(1)),
-		Subject:      pkix.Name{CommonName: "client"},
-		NotBefore:    until.Add(-24 * time.Hour),
-		NotAfter:     until,
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, testKey().Public(), testKey())
-	if err != nil {
-		t.Fatal(err)
-	}
-	cert, err := x509.ParseCertificate(der)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return cert
+	return testpki.SelfSigned(t, testpki.Leaf{}).Cert
 }
 
-// validCertificate makes a certificate that is like no other and valid now.
-func validCertificate(t testing.TB) *x509.Certificate {
-	t.Helper()
-	return newCertificate(t, time.Now().Add(12*time.Hour))
-}
-
-// newClient is a complete registration for orders, of a certificate like no other.
-func newClient(t testing.TB, alias string) certstore.Client {
-	t.Helper()
-	return certstore.Client{
-		API: orders, Alias: alias, KeyType: certstore.Production, Tier: "Gold",
-		Certificate: validCertificate(t), Source: "store",
-	}
-}
-
-func toPEM(cert *x509.Certificate) []byte {
-	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert.Raw})
-}
-
-func open(t testing.TB, url string, opts certstore.Options) *certstore.Store {
-	t.Helper()
-	s, err := certstore.Open(t.Context(), url, opts)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := s.Close(); err != nil {
-			t.Errorf("close: %v", err)
-		}
-	})
-	return s
-}
+func toPEM(cert *x509.Certificate) []byte { return testpki.PEM(cert) }
 
 func newFile(t testing.TB) string {
 	t.Helper()
 	return filepath.Join(t.TempDir(), "certs.db")
 }
 
-// rawSQL is another program at the file of a Store.
+// rawSQL opens the file of a Store as another program does.
 func rawSQL(t testing.TB, path string) *sql.DB {
 	t.Helper()
 	db, err := sql.Open("sqlite", path+"?_pragma=busy_timeout(120000)")
@@ -103,23 +53,5 @@ func mustExec(t testing.TB, db *sql.DB, query string, args ...any) {
 	t.Helper()
 	if _, err := db.ExecContext(t.Context(), query, args...); err != nil {
 		t.Fatal(err)
-	}
-}
-
-// patience is how long a test waits for a state before it fails.
-const patience = 2 * time.Minute
-
-// eventually waits until condition holds.
-func eventually(t testing.TB, what string, condition func() bool) {
-	t.Helper()
-	deadline := time.After(patience)
-	tick := time.NewTicker(2 * time.Millisecond)
-	defer tick.Stop()
-	for !condition() {
-		select {
-		case <-deadline:
-			t.Fatalf("waited in vain: %s", what)
-		case <-tick.C:
-		}
 	}
 }

@@ -35,7 +35,7 @@ func TestIndexFind(t *testing.T) {
 		{"another certificate, same alias", orders, certstore.Fingerprint(sandbox.Certificate), x.Clients()[2]},
 		{"another API", certstore.API{Name: "Orders", Version: "1.0.0"}, print, nil},
 		{"another version", certstore.API{Name: "orders", Version: "2.0.0"}, print, nil},
-		{"a stranger", orders, certstore.Fingerprint(validCertificate(t)), nil},
+		{"a stranger", orders, certstore.Fingerprint(newCertificate(t)), nil},
 		{"the zero fingerprint", orders, [32]byte{}, nil},
 		{"the zero API", certstore.API{}, print, nil},
 	}
@@ -72,7 +72,7 @@ func TestNewIndexRefuses(t *testing.T) {
 	}{
 		{
 			"an alias twice",
-			[]certstore.Client{base, with(func(c *certstore.Client) { c.Certificate = validCertificate(t); c.Source = "store" })},
+			[]certstore.Client{base, with(func(c *certstore.Client) { c.Certificate = newCertificate(t); c.Source = "store" })},
 			[]string{`alias "acme" (PRODUCTION) of API "orders:1.0.0" is in apis/orders.yaml:12 and in store`},
 			false,
 		},

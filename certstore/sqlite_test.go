@@ -8,13 +8,37 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 
 	"sallyport/certstore"
+	"sallyport/certstore/certstoretest"
 )
+
+func TestSQLiteFile(t *testing.T) {
+	certstoretest.Run(t, certstoretest.Database{
+		New:   func(t testing.TB) string { return "sqlite:" + newFile(t) },
+		Check: checkIntegrity,
+	})
+}
+
+func TestSQLiteMemory(t *testing.T) {
+	certstoretest.Run(t, certstoretest.Database{
+		New:     func(testing.TB) string { return "sqlite::memory:" },
+		Private: true,
+	})
+}
+
+func checkIntegrity(t testing.TB, url string) {
+	t.Helper()
+	raw := rawSQL(t, strings.TrimPrefix(url, "sqlite:"))
+	defer raw.Close()
+	var integrity string
+	if err := raw.QueryRow(`PRAGMA integrity_check`).Scan(&integrity); err != nil || integrity != "ok" {
+		t.Errorf("integrity: %q, %v", integrity, err)
+	}
+}
 
 func TestOpenRefuses(t *testing.T) {
 	dir := t.TempDir()
@@ -69,7 +93,7 @@ func TestOpenRefuses(t *testing.T) {
 				t.Errorf("error is %q; want %q", err, test.want)
 			}
 			if strings.Contains(err.Error(), "secret") {
-				t.Errorf("the error tells the password: %v", err)
+				t.Errorf("the error contains the password: %v", err)
 			}
 		})
 	}
@@ -110,52 +134,12 @@ func TestPathIsVerbatim(t *testing.T) {
 	}
 }
 
-func TestReopen(t *testing.T) {
-	path := newFile(t)
-	client := newClient(t, "acme")
-	for range 3 {
-		s, err := certstore.Open(t.Context(), "sqlite:"+path, certstore.Options{})
-		if err != nil {
-			t.Fatal(err)
-		}
-		if len(list(t, s)) == 0 {
-			add(t, s, client)
-		}
-		expectList(t, s, client)
-		if err := s.Close(); err != nil {
-			t.Fatal(err)
-		}
-	}
-}
-
-func TestReadOnly(t *testing.T) {
-	path := newFile(t)
-	writer := open(t, "sqlite:"+path, certstore.Options{})
-	acme := newClient(t, "acme")
-	add(t, writer, acme)
-	reader := open(t, "sqlite:"+path, certstore.Options{ReadOnly: true})
-	expectList(t, reader, acme)
-	other := newClient(t, "other")
-	for name, err := range map[string]error{
-		"add":    reader.Add(t.Context(), other),
-		"update": reader.Update(t.Context(), orders, "", "acme", nil, "Silver", nil),
-		"remove": reader.Remove(t.Context(), orders, "", "acme"),
-	} {
-		if !errors.Is(err, certstore.ErrReadOnly) {
-			t.Errorf("%s: %v; want ErrReadOnly", name, err)
-		}
-	}
-	before, err := reader.Version(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	add(t, writer, other)
-	expectList(t, reader, acme, other)
-	if after, err := reader.Version(t.Context()); err != nil || after == before {
-		t.Errorf("the version stayed %d, %v", after, err)
-	}
-	// What is only in the log of a database that nobody has open can be read as well.
-	copied := newFile(t)
+// TestReadOnlyReadsTheLog opens a copy whose newest rows are in the write-ahead log of a database that nobody has open.
+func TestReadOnlyReadsTheLog(t *testing.T) {
+	path, copied := newFile(t), newFile(t)
+	s := open(t, "sqlite:"+path, certstore.Options{})
+	acme, other := newClient(t, "acme"), newClient(t, "other")
+	add(t, s, acme, other)
 	for _, suffix := range []string{"", "-wal"} {
 		data, err := os.ReadFile(path + suffix)
 		if err != nil {
@@ -187,7 +171,7 @@ func TestStoredForms(t *testing.T) {
 	}
 }
 
-// TestForeignRows writes what other programs might: what cannot be believed is reported and not admitted.
+// TestForeignRows writes rows as other programs might. Rows that cannot be trusted are reported and not admitted.
 func TestForeignRows(t *testing.T) {
 	path := newFile(t)
 	s := open(t, "sqlite:"+path, certstore.Options{})
@@ -206,7 +190,7 @@ func TestForeignRows(t *testing.T) {
 			(ALIAS, API_ID, CERTIFICATE, TIER_NAME, KEY_TYPE, REVISION_UUID, TENANT_ID, SCOPES) VALUES (?, ?, ?, ?, ?, ?, ?, ?)`,
 			alias, apiID, cert, tier, keyType, revision, tenant, scopes)
 	}
-	cert := func() []byte { return toPEM(validCertificate(t)) }
+	cert := func() []byte { return toPEM(newCertificate(t)) }
 	const now, me = "Current API", -1234
 	insert("damaged", apiID, []byte("-----BEGIN CERTIFICATE-----\nSECRET\n"), "Gold", "PRODUCTION", now, me, nil)
 	insert("empty", apiID, []byte{}, "Gold", "PRODUCTION", now, me, nil)
@@ -219,7 +203,7 @@ func TestForeignRows(t *testing.T) {
 	insert("first", 100, cert(), "Gold", "PRODUCTION", now, me, nil)
 	insert("second", 101, cert(), "Gold", "PRODUCTION", now, me, nil)
 	insert("nameless", 102, cert(), "Gold", "PRODUCTION", now, me, nil)
-	// Rows that are not ours to see.
+	// Rows of a deployed revision and of another tenant, which the Store does not see.
 	insert("good", apiID, cert(), "Unlimited", "PRODUCTION", "deployed revision", me, nil)
 	insert("good", apiID, cert(), "Unlimited", "PRODUCTION", now, 1, nil)
 
@@ -253,8 +237,8 @@ func TestForeignRows(t *testing.T) {
 		t.Errorf("problems (-want +got):\n%s", diff)
 	}
 
-	// They can be mended or removed.
-	if err := s.Update(t.Context(), orders, "", "damaged", validCertificate(t), "", nil); err != nil {
+	// The rows reported can be repaired or removed.
+	if err := s.Update(t.Context(), orders, "", "damaged", newCertificate(t), "", nil); err != nil {
 		t.Error(err)
 	}
 	if err := s.Update(t.Context(), orders, "", "no tier", nil, "Gold", nil); err != nil {
@@ -273,11 +257,11 @@ func TestForeignRows(t *testing.T) {
 	}
 	clients, problems, err = s.List(t.Context())
 	if err != nil || len(clients) != 5 || len(problems) != 3 {
-		t.Errorf("after mending: %d clients, %v, %v", len(clients), problems, err)
+		t.Errorf("after the repair: %d clients, %v, %v", len(clients), problems, err)
 	}
 }
 
-// TestSchemaVersions opens databases that newer programs have migrated.
+// TestSchemaVersions opens databases that newer programs have migrated to versions this one does not know.
 func TestSchemaVersions(t *testing.T) {
 	path := newFile(t)
 	client := newClient(t, "acme")
@@ -290,7 +274,7 @@ func TestSchemaVersions(t *testing.T) {
 	newer := open(t, "sqlite:"+path, certstore.Options{})
 	expectList(t, newer, client)
 	if err := newer.Update(t.Context(), orders, "", "acme", nil, "Silver", nil); err != nil {
-		t.Errorf("what has only been added to must stay usable: %v", err)
+		t.Errorf("a newer version that needs no newer program must stay usable: %v", err)
 	}
 
 	mustExec(t, raw, `INSERT INTO SALLYPORT_SCHEMA (VERSION, NEEDS) VALUES (4, 4)`)
@@ -306,7 +290,7 @@ func TestSchemaVersions(t *testing.T) {
 	}
 }
 
-// TestSchemaShape pins what WSO2's tools expect and what keeps clients apart.
+// TestSchemaShape pins the columns that WSO2's tools expect, and that a client goes with its API.
 func TestSchemaShape(t *testing.T) {
 	path := newFile(t)
 	s := open(t, "sqlite:"+path, certstore.Options{})
@@ -341,11 +325,6 @@ func TestSchemaShape(t *testing.T) {
 	}
 	mustExec(t, raw, `PRAGMA foreign_keys = ON; DELETE FROM AM_API`)
 	expectList(t, s)
-
-	other := open(t, "sqlite:"+path, certstore.Options{TenantID: 1})
-	add(t, other, client) // another tenant's
-	expectList(t, s)
-	expectList(t, other, client)
 }
 
 func TestReaderDoesNotWaitForWriter(t *testing.T) {
@@ -371,7 +350,7 @@ func TestReaderDoesNotWaitForWriter(t *testing.T) {
 	}
 }
 
-// TestLogIsTurnedOnAgain opens a file that a tool for backups has written, which has no write-ahead log.
+// TestLogIsTurnedOnAgain opens a file that a backup tool has written without a write-ahead log.
 func TestLogIsTurnedOnAgain(t *testing.T) {
 	path, backup := newFile(t), newFile(t)
 	s := open(t, "sqlite:"+path, certstore.Options{})
@@ -382,70 +361,6 @@ func TestLogIsTurnedOnAgain(t *testing.T) {
 	var mode string
 	if err := rawSQL(t, backup).QueryRow(`PRAGMA journal_mode`).Scan(&mode); err != nil || mode != "wal" {
 		t.Errorf("journal mode is %q, %v", mode, err)
-	}
-}
-
-func TestManyOpenOneNewFile(t *testing.T) {
-	for range 3 {
-		path := newFile(t)
-		var all sync.WaitGroup
-		for i := range 6 {
-			client := newClient(t, fmt.Sprint("alias", i))
-			all.Go(func() {
-				s, err := certstore.Open(t.Context(), "sqlite:"+path, certstore.Options{})
-				if err != nil {
-					t.Error(err)
-					return
-				}
-				if err := s.Add(t.Context(), client); err != nil {
-					t.Error(err)
-				}
-				if err := s.Close(); err != nil {
-					t.Error(err)
-				}
-			})
-		}
-		all.Wait()
-		if n := len(list(t, open(t, "sqlite:"+path, certstore.Options{}))); n != 6 {
-			t.Errorf("%d clients, want 6", n)
-		}
-	}
-}
-
-// TestTwoStores has two Stores at work on one file, as a gateway and a command beside it.
-func TestTwoStores(t *testing.T) {
-	url := "sqlite:" + newFile(t)
-	var all sync.WaitGroup
-	for i := range 2 {
-		s := open(t, url, certstore.Options{})
-		shared := newClient(t, "contested")
-		var clients []certstore.Client
-		for j := range 15 {
-			clients = append(clients, newClient(t, fmt.Sprintf("s%d-%d", i, j)))
-		}
-		all.Go(func() {
-			for j, c := range clients {
-				if err := s.Add(t.Context(), c); err != nil {
-					t.Error(err)
-				}
-				if j%3 == 0 {
-					if err := s.Remove(t.Context(), orders, c.KeyType, c.Alias); err != nil {
-						t.Error(err)
-					}
-				}
-				if err := s.Add(t.Context(), shared); err != nil && !errors.Is(err, certstore.ErrAliasTaken) {
-					t.Error(err)
-				}
-				if err := s.Remove(t.Context(), orders, "", shared.Alias); err != nil && !errors.Is(err, certstore.ErrNotFound) {
-					t.Error(err)
-				}
-			}
-		})
-	}
-	all.Wait()
-	s := open(t, url, certstore.Options{})
-	if n := len(list(t, s)); n != 20 {
-		t.Errorf("%d clients, want 20: %v", n, list(t, s))
 	}
 }
 

@@ -6,16 +6,11 @@ import (
 	"bytes"
 	"net"
 	"testing"
-
-	"sallyport/gateway"
 )
 
 // TestAllocCall: an mTLS call that is allowed, with all that belongs to it, allocates two objects: its head with its id, and
 // one that crypto/tls allocates for each record that it reads. So does the client of the test; its backend allocates none.
 func TestAllocCall(t *testing.T) {
-	if gateway.ByNetHTTP {
-		t.Skip("net/http allocates as it likes")
-	}
 	backend, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)

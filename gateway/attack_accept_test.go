@@ -8,6 +8,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"sallyport/gateway/decision"
 )
 
 // A poorListener has no file descriptors to give until it is closed or made rich.
@@ -37,15 +39,15 @@ func (l *poorListener) Addr() net.Addr { return &net.TCPAddr{} }
 func TestAcceptBacksOff(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var told atomic.Int64
-		g := New(Config{driver: driverNetHTTP, Connections: func(why string) {
+		g := New(Config{driver: driverGoroutines, Connections: func(why string) {
 			if why == "accept" {
 				told.Add(1)
 			}
 		}})
 		l := &poorListener{closed: make(chan struct{}), rich: make(chan net.Conn, 1)}
-		s := &socket{gateway: g, listener: l, ready: make(chan net.Conn)}
+		s := &socket{gateway: g, listener: l, ready: make(chan net.Conn), engine: g.newEngine()}
 		s.life, s.close = context.WithCancel(context.Background())
-		s.settings.Store(&Listener{Name: "poor"})
+		s.endpoint.SetSettings(&decision.Listener{Name: "poor"})
 		ended := make(chan struct{})
 		go func() {
 			s.accept()
@@ -59,12 +61,12 @@ func TestAcceptBacksOff(t *testing.T) {
 		client, server := net.Pipe()
 		defer client.Close()
 		l.rich <- server
-		c, err := s.Accept()
-		if err != nil {
+		if _, err := client.Write([]byte("nonsense\r\n\r\n")); err != nil { // which the engine reads
 			t.Fatal(err)
 		}
-		c.Close()
+		client.Close()
 		s.Close()
 		<-ended
+		g.serving.Wait()
 	})
 }

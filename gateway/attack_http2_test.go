@@ -134,7 +134,7 @@ func TestHTTP2RequestsThatAreNone(t *testing.T) {
 }
 
 // whole counts the calls whose body came to its end, and forgets them.
-func (b *backend) whole() int {
+func (b *testBackend) whole() int {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	n := 0

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/net/http2"
 
 	"sallyport/gateway"
+	"sallyport/gateway/decision"
 )
 
 // turnedAway counts connections that were refused, by the reason.
@@ -256,7 +257,7 @@ func TestConnectionCaps(t *testing.T) {
 // other APIs don't notice. Held: security H 115.
 func TestSlowBackendHoldsNobodyElse(t *testing.T) {
 	f := newFixture(t, func(f *fixture, s *setup) {
-		i := slices.IndexFunc(s.routes, func(r gateway.Route) bool { return r.API == pubAPI })
+		i := slices.IndexFunc(s.routes, func(r decision.Route) bool { return r.API == pubAPI })
 		s.routes[i].Upstream.MaxCalls = 5
 	})
 	arrived, leave := make(chan struct{}, 100), make(chan struct{})

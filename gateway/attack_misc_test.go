@@ -17,7 +17,7 @@ import (
 	"time"
 
 	"sallyport/certstore"
-	"sallyport/gateway"
+	"sallyport/gateway/decision"
 	"sallyport/gateway/message"
 	"sallyport/gateway/observe"
 )
@@ -27,7 +27,7 @@ import (
 func TestLoops(t *testing.T) {
 	a, b := newFixture(t), newFixture(t)
 	loop := func(f *fixture, to string) {
-		f.routes = append(slices.Clone(f.routes), gateway.Route{
+		f.routes = append(slices.Clone(f.routes), decision.Route{
 			API: certstore.API{Name: "loop", Version: "1.0"}, Context: "/loop", Security: open, Upstream: f.upstream(t, "http://"+to+"/loop/1.0"),
 		})
 		f.setRoutes(t)
@@ -87,7 +87,7 @@ func TestReissuedCertificate(t *testing.T) {
 					f.clients[j] = client(payAPI, "a1", who, "Ten")
 				}
 			}
-			f.gateway.SetClients(f.newClients(t))
+			f.setClients(t)
 		}
 		if a := get(t, f.client(t, who, via{}), "https://mtls.test/pay/1.0/x"); a.status == 200 {
 			passed++
@@ -180,7 +180,7 @@ func TestHostileTextInLogs(t *testing.T) {
 	metrics := observe.NewMetrics()
 	access := observe.NewAccessLog(&book, false, metrics)
 	f := newFixture(t, func(_ *fixture, s *setup) {
-		s.config.Observe = func(x *gateway.Exchange) {
+		s.config.Observe = func(x *decision.Exchange) {
 			access.Observe(x, time.Millisecond)
 			metrics.Observe(x, time.Millisecond)
 			observed.Add(1)
@@ -280,7 +280,7 @@ func TestIdentityUnderChurn(t *testing.T) {
 	churn.Go(func() {
 		for ctx.Err() == nil {
 			f.setRoutes(t)
-			f.gateway.SetClients(f.newClients(t))
+			f.setClients(t)
 			f.setProfiles(t, f.profiles(t, nil, allProfiles...))
 			swaps.Add(1)
 		}

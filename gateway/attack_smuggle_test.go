@@ -11,10 +11,10 @@ import (
 	"testing"
 	"time"
 
-	"sallyport/gateway"
+	"sallyport/gateway/decision"
 )
 
-type apiRoute = gateway.Route
+type apiRoute = decision.Route
 
 // A smuggle is a request that two readers could read in two ways, as it stands on the wire.
 type smuggle struct {
@@ -206,7 +206,7 @@ func smuggles() []smuggle {
 // forEngine is what the engine makes of what net/http cannot tell apart: a chunked request alone is in order, and so is the
 // one behind it; one that has a length beside it is refused.
 func (s *smuggle) forEngine() {
-	if gateway.ByNetHTTP || s.want != "one" || !s.last {
+	if s.want != "one" || !s.last {
 		return
 	}
 	if head, _, _ := strings.Cut(s.text, "\r\n\r\n"); strings.Contains(head, "Content-Length") {

@@ -15,8 +15,8 @@ import (
 	"testing"
 )
 
-// A backend records what it gets, byte for byte, and answers with it.
-type backend struct {
+// A testBackend records what it gets, byte for byte, and answers with it.
+type testBackend struct {
 	*httptest.Server
 	calls atomic.Int64
 	conns atomic.Int64
@@ -39,7 +39,7 @@ type record struct {
 	Raw    string `json:"-"` // the head, and as much of the body as came with it
 }
 
-func newBackend(t testing.TB) *backend {
+func newBackend(t testing.TB) *testBackend {
 	t.Helper()
 	b := unstartedBackend()
 	b.Start()
@@ -47,8 +47,8 @@ func newBackend(t testing.TB) *backend {
 	return b
 }
 
-func unstartedBackend() *backend {
-	b := &backend{paths: map[string]int{}, special: map[string]http.HandlerFunc{}}
+func unstartedBackend() *testBackend {
+	b := &testBackend{paths: map[string]int{}, special: map[string]http.HandlerFunc{}}
 	b.Server = httptest.NewUnstartedServer(b)
 	b.Listener = recordingListener{b.Listener}
 	b.Config.ErrorLog = log.New(io.Discard, "", 0)
@@ -67,13 +67,13 @@ type origin struct {
 }
 
 // handle gives a path an answer of its own; the call is recorded all the same, but its body is the handler's.
-func (b *backend) handle(path string, h http.HandlerFunc) {
+func (b *testBackend) handle(path string, h http.HandlerFunc) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.special[path] = h
 }
 
-func (b *backend) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+func (b *testBackend) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	b.calls.Add(1)
 	from := r.Context().Value(tapKey{}).(*origin)
 	rec := record{Method: r.Method, Target: r.RequestURI, Host: r.Host, Header: r.Header, Conn: from.id}
@@ -105,7 +105,7 @@ func (b *backend) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 }
 
 // last is the latest call.
-func (b *backend) last(t testing.TB) record {
+func (b *testBackend) last(t testing.TB) record {
 	t.Helper()
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -115,7 +115,7 @@ func (b *backend) last(t testing.TB) record {
 	return b.records[len(b.records)-1]
 }
 
-func (b *backend) count(path string) int {
+func (b *testBackend) count(path string) int {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.paths[path]

@@ -16,8 +16,8 @@ import (
 	"testing"
 	"time"
 
-	"sallyport/gateway"
 	"sallyport/gateway/clientcert"
+	"sallyport/gateway/decision"
 	"sallyport/listenerprofiles/keystore"
 )
 
@@ -72,9 +72,9 @@ func (f *doorFixture) setDoor(t testing.TB, cfg clientcert.DoorConfig) {
 	door := clientcert.NewDoor(cfg)
 	profiles := f.listeners[0].Profiles
 	f.listeners = append(slices.Clone(f.listeners[:2]),
-		gateway.Listener{Name: byCert, Address: "127.0.0.4:0", Profiles: profiles, Door: door, DoorByCertificate: true},
-		gateway.Listener{Name: byAddr, Address: "127.0.0.5:0", Profiles: profiles, Door: door},
-		gateway.Listener{Name: behindLB, Address: "127.0.0.6:0", Door: door},
+		decision.Listener{Name: byCert, Address: "127.0.0.4:0", Profiles: profiles, Door: door, DoorByCertificate: true},
+		decision.Listener{Name: byAddr, Address: "127.0.0.5:0", Profiles: profiles, Door: door},
+		decision.Listener{Name: behindLB, Address: "127.0.0.6:0", Door: door},
 	)
 	f.setListeners(t)
 }
@@ -198,7 +198,7 @@ func TestBalancersAreKnownByTheirSocket(t *testing.T) {
 	f.config.Balancers = []netip.Prefix{netip.MustParsePrefix("127.0.0.0/29")} // 127.0.0.9 is outside
 	f.setDoor(t, f.config)
 	door := f.listeners[4].Door
-	f.listeners = append(f.listeners, gateway.Listener{Name: "both", Address: "[::]:0", Door: door})
+	f.listeners = append(f.listeners, decision.Listener{Name: "both", Address: "[::]:0", Door: door})
 	f.setListeners(t)
 	_, port, err := net.SplitHostPort(f.gateway.Addresses()["both"].String())
 	if err != nil {

@@ -25,6 +25,8 @@ import (
 
 	"sallyport/certstore"
 	"sallyport/gateway"
+	"sallyport/gateway/backend"
+	"sallyport/gateway/decision"
 	"sallyport/listenerprofiles"
 	"sallyport/listenerprofiles/keystore"
 	"sallyport/policy"
@@ -50,19 +52,19 @@ type fixture struct {
 	*world
 	dir      string
 	clock    *clock
-	backend  *backend
+	backend  *testBackend
 	gateway  *gateway.Gateway
 	address  string // of the TLS listener
 	plain    string // of the plain one
 	tiers    *ratelimit.Tiers
 	limits   *ratelimit.Local
-	settings gateway.Settings
-	routes   []gateway.Route
+	settings decision.Settings
+	routes   []decision.Route
 	clients  []certstore.Client
 	log      *logBook
 	stop     func() error // ends Run and returns its error
 
-	listeners []gateway.Listener
+	listeners []decision.Listener
 	mu        sync.Mutex
 	calls     []seen
 }
@@ -70,8 +72,8 @@ type fixture struct {
 // A setup is what a test may change before the fixture starts.
 type setup struct {
 	config   gateway.Config
-	settings gateway.Settings
-	routes   []gateway.Route
+	settings decision.Settings
+	routes   []decision.Route
 	clients  []certstore.Client
 }
 
@@ -117,14 +119,14 @@ func newFixture(t testing.TB, change ...func(*fixture, *setup)) *fixture {
 			Now: f.clock.Now, Observe: f.observe, DrainTimeout: 10 * time.Second,
 			Log: slog.New(slog.NewJSONHandler(f.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
 		},
-		settings: gateway.Settings{Tokens: f.verifier(t), CertificateHeader: "X-WSO2-CLIENT-CERTIFICATE"},
+		settings: decision.Settings{Tokens: f.verifier(t), CertificateHeader: "X-WSO2-CLIENT-CERTIFICATE"},
 	}
 	s.config.Drive()
 	up := f.upstream(t, f.backend.URL)
-	s.routes = []gateway.Route{
+	s.routes = []decision.Route{
 		{
 			API: payAPI, Context: "/pay", DefaultVersion: true, Security: byCertificate, Upstream: up,
-			Resources: []gateway.Resource{
+			Resources: []decision.Resource{
 				{Path: "/open", Methods: []string{"GET", "HEAD"}, Security: open},
 				{Path: "/scoped", Security: byCertificate, Scopes: []string{"pay:read"}},
 				{Path: "/*", Security: byCertificate},
@@ -132,14 +134,14 @@ func newFixture(t testing.TB, change ...func(*fixture, *setup)) *fixture {
 		},
 		{
 			API: bothAPI, Context: "/both", Security: byEither, Upstream: up,
-			Resources: []gateway.Resource{
+			Resources: []decision.Resource{
 				{Path: "/scoped", Security: byEither, Scopes: []string{"both:read", "both:admin"}},
 				{Path: "/*", Security: byEither},
 			},
 		},
 		{API: tokAPI, Context: "/tok", Security: byToken, Upstream: up},
 		{API: pubAPI, Context: "/pub", Security: open, Upstream: up},
-		{API: boxAPI, Context: "/box", Security: byCertificate, Upstream: gateway.Upstream{
+		{API: boxAPI, Context: "/box", Security: byCertificate, Upstream: backend.Upstream{
 			URLs: up.URLs, SandboxURLs: f.upstream(t, f.backend.URL+"/sandbox").URLs,
 		}},
 	}
@@ -155,7 +157,7 @@ func newFixture(t testing.TB, change ...func(*fixture, *setup)) *fixture {
 	f.settings, f.routes, f.clients = s.settings, s.routes, s.clients
 	f.gateway = gateway.New(s.config)
 	f.setRoutes(t)
-	f.listeners = []gateway.Listener{
+	f.listeners = []decision.Listener{
 		{Name: "tls", Address: "127.0.0.1:0", Profiles: f.profiles(t, nil, allProfiles...)},
 		{Name: "plain", Address: "127.0.0.2:0"},
 	}
@@ -196,9 +198,9 @@ func (f *fixture) write(t testing.TB, name string, data []byte) {
 	}
 }
 
-func (f *fixture) upstream(t testing.TB, urls ...string) gateway.Upstream {
+func (f *fixture) upstream(t testing.TB, urls ...string) backend.Upstream {
 	t.Helper()
-	var up gateway.Upstream
+	var up backend.Upstream
 	for _, s := range urls {
 		u, err := url.Parse(s)
 		if err != nil {
@@ -260,27 +262,38 @@ func (f *fixture) setProfiles(t testing.TB, set *listenerprofiles.Set) {
 
 func (f *fixture) setListeners(t testing.TB) {
 	t.Helper()
-	if err := f.gateway.SetListeners(f.listeners); err != nil {
-		t.Fatal(err)
-	}
+	f.set(t, gateway.Parts{Listeners: f.listeners})
 }
 
 func (f *fixture) setRoutes(t testing.TB) {
 	t.Helper()
-	table, err := gateway.NewTable(f.settings, f.routes)
+	table, err := decision.NewTable(f.settings, f.routes)
 	if err != nil {
 		t.Fatal(err)
 	}
-	f.gateway.SetRoutes(table, f.newClients(t))
+	f.set(t, gateway.Parts{Routes: table, Clients: f.newClients(t)})
 }
 
-func (f *fixture) newClients(t testing.TB) *gateway.Clients {
+// setClients puts the fixture's registrations into force.
+func (f *fixture) setClients(t testing.TB) {
+	t.Helper()
+	f.set(t, gateway.Parts{Clients: f.newClients(t)})
+}
+
+func (f *fixture) set(t testing.TB, parts gateway.Parts) {
+	t.Helper()
+	if err := f.gateway.Set(parts); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (f *fixture) newClients(t testing.TB) *decision.Clients {
 	t.Helper()
 	index, err := certstore.NewIndex(f.clients)
 	if err != nil {
 		t.Fatal(err)
 	}
-	clients, _ := gateway.NewClients(index, f.tiers, f.limits)
+	clients, _ := decision.NewClients(index, f.tiers, f.limits)
 	return clients
 }
 
@@ -288,7 +301,7 @@ func (f *fixture) newClients(t testing.TB) *gateway.Clients {
 func (f *fixture) remove(t testing.TB, alias string) {
 	t.Helper()
 	f.clients = slices.DeleteFunc(slices.Clone(f.clients), func(c certstore.Client) bool { return c.Alias == alias })
-	f.gateway.SetClients(f.newClients(t))
+	f.setClients(t)
 }
 
 // Tokens.
@@ -363,7 +376,7 @@ type seen struct {
 	Evidence                                              policy.Evidence
 }
 
-func (f *fixture) observe(x *gateway.Exchange) {
+func (f *fixture) observe(x *decision.Exchange) {
 	s := seen{
 		ID: x.ID, Path: x.Path, Status: x.Status, By: x.Access.By.String(), Upstream: x.Upstream,
 		In: x.BytesIn, Out: x.BytesOut, Evidence: x.Evidence(),
@@ -380,7 +393,7 @@ func (f *fixture) observe(x *gateway.Exchange) {
 	if x.Claims != nil {
 		s.Subject = x.Claims.Subject
 	}
-	if r, ok := x.Err.(*gateway.Refusal); ok {
+	if r, ok := x.Err.(*decision.Refusal); ok {
 		s.Reason = r.Reason.String()
 	} else if x.Err != nil {
 		s.Reason = "broken_off"

@@ -1,5 +1,5 @@
-// Package gateway is the data plane: each call is one Exchange that walks through the stages identify, match,
-// authorize and limit, which read snapshots that never change, and is then forwarded to its backend.
+// Package gateway is the data plane, put together: it listens, admits connections, gives each to what carries its calls, and
+// puts new snapshots into force.
 package gateway
 
 import (
@@ -13,29 +13,31 @@ import (
 	"time"
 
 	"golang.org/x/time/rate"
+
+	"sallyport/gateway/backend"
+	"sallyport/gateway/decision"
 )
 
 // Config is what a Gateway works with. Its zero value is usable.
 type Config struct {
-	Log          *slog.Logger     // nil: nothing is logged
-	Now          func() time.Time // nil: time.Now; decides validity, tiers and durations
-	Observe      func(*Exchange)  // called once for each call, after its last byte; it may not keep the Exchange
-	DrainTimeout time.Duration    // how long Run waits for calls under way when it ends; 0 means 30 s
+	Log          *slog.Logger             // nil: nothing is logged
+	Now          func() time.Time         // nil: time.Now; decides validity, tiers and durations
+	Observe      func(*decision.Exchange) // called once for each call, after its last byte; it may not keep the Exchange
+	DrainTimeout time.Duration            // how long Run waits for calls under way when it ends; 0 means 30 s
 	Limits       Limits
-	Connections  ConnectionObserver // told of connections that were turned away; nil: nobody is
+	Connections  ConnectionObserver // hears of connections that were turned away; nil: nobody does
 
 	timing timing // zero fields: the defaults; tests hasten them
 	driver driver
 }
 
-// A driver carries calls of HTTP/1.1. Its zero value is the engine on loops; the others carry what is not for a loop, or
-// not for the engine. Tests have each carry all, and compare.
+// A driver carries calls of HTTP/1.1. Its zero value is loops, as far as the system has them. Tests have each carry all,
+// and compare.
 type driver uint8
 
 const (
 	driverLoops driver = iota
 	driverGoroutines
-	driverNetHTTP
 )
 
 // A ConnectionObserver hears why a connection was turned away before its first call: connections, connections_per_source,
@@ -74,110 +76,89 @@ func (t timing) withDefaults() timing {
 // handshakeLines is how many refused handshakes are logged a second.
 const handshakeLines = 10
 
-// A Gateway listens, decides and forwards. Set its snapshots, then Run it; each Set may be called at any time.
+// A Gateway listens, decides and forwards. Set its Parts, then Run it; Set may be called at any time.
 type Gateway struct {
 	cfg      Config
 	log      *slog.Logger
-	now      func() time.Time
-	snapshot atomic.Pointer[Snapshot]
-	upstream transports
+	decider  *decision.Decider
+	backends backend.Registry
 
 	setting   sync.Mutex           // one Set at a time; no call waits for it
 	listeners map[string]*socket   // by address: those that accept
 	sockets   map[*socket]struct{} // those that accept and those that drain
-	date      atomic.Pointer[dateLine]
-	underWay  atomic.Int64 // calls
 	serving   sync.WaitGroup
 	draining  atomic.Bool
-	calls     sync.Pool
+	calls     sync.Pool // of http2Call
 
 	guard        guard
 	handshakeLog *rate.Limiter
-	short        atomic.Bool // of memory
-	via          string      // this process, for the Via header
-}
-
-// A Snapshot is what a call is decided by: one state of the configuration and of the store. It never changes.
-type Snapshot struct {
-	Routes    *Table
-	Clients   *Clients
-	listeners map[string]*Listener // by address
-	replaced  chan struct{}        // closed when another one is in force
-}
-
-// listener is the state of the socket's listener that belongs to the snapshot; of one that drains, its last.
-func (s *Snapshot) listener(socket *socket) *Listener {
-	if l := s.listeners[socket.address]; l != nil {
-		return l
-	}
-	return socket.settings.Load()
 }
 
 // New returns a Gateway without listeners, routes or clients: until they are set it admits nobody. It starts nothing.
 func New(cfg Config) *Gateway {
-	g := &Gateway{cfg: cfg, log: cfg.Log, now: cfg.Now, listeners: map[string]*socket{}, sockets: map[*socket]struct{}{}}
+	g := &Gateway{cfg: cfg, log: cfg.Log, listeners: map[string]*socket{}, sockets: map[*socket]struct{}{}}
 	if g.log == nil {
 		g.log = slog.New(slog.DiscardHandler)
 	}
-	if g.now == nil {
-		g.now = time.Now
-	}
-	if g.cfg.DrainTimeout == 0 {
-		g.cfg.DrainTimeout = 30 * time.Second
-	}
+	g.cfg.DrainTimeout = cmp.Or(cfg.DrainTimeout, 30*time.Second)
 	g.cfg.timing = cfg.timing.withDefaults()
-	g.snapshot.Store(&Snapshot{Routes: &Table{}, Clients: &Clients{}, replaced: make(chan struct{})})
-	g.calls.New = func() any { return new(call) }
+	g.calls.New = newHTTP2Call
 	g.guard = guard{limits: cfg.Limits.withDefaults(), sources: map[netip.Addr]int{}, conns: map[*countedConn]struct{}{}}
 	g.handshakeLog = rate.NewLimiter(handshakeLines, handshakeLines)
-	g.via = "sallyport-" + newID()[:8]
+	g.decider = decision.New(decision.Options{
+		Log: g.log, Now: cfg.Now, Observe: cfg.Observe, HeaderLines: cfg.Limits.HeaderLines,
+		Drain: g.cfg.DrainTimeout, Recheck: cfg.timing.recheck,
+	})
 	return g
 }
 
-// Set puts listeners, routes and clients into force as one: no call sees some of them and not the others. Calls under
-// way finish on what they began with. Sockets whose address was there before stay open, with all their connections;
-// new ones are opened; those that are gone stop accepting and drain. If a new one cannot be opened, nothing changes and
-// the error says which.
-func (g *Gateway) Set(listeners []Listener, routes *Table, clients *Clients) error {
-	g.setting.Lock()
-	defer g.setting.Unlock()
-	return g.set(listeners, routes, clients)
+// Parts are what calls are decided by. A nil field leaves in force what is.
+type Parts struct {
+	Listeners []decision.Listener // empty and not nil: none
+	Routes    *decision.Table
+	Clients   *decision.Clients
 }
 
-// SetListeners is Set for the listeners alone.
-func (g *Gateway) SetListeners(listeners []Listener) error {
+// Set puts parts into force as one: no call sees some of them and not the others. Calls under way finish on what they began
+// with. Sockets whose address was there before stay open, with all their connections; new ones are opened; those that are
+// gone stop accepting and drain. If a new one cannot be opened, nothing changes and the error says which.
+func (g *Gateway) Set(p Parts) error {
 	g.setting.Lock()
 	defer g.setting.Unlock()
-	s := g.snapshot.Load()
-	return g.set(listeners, s.Routes, s.Clients)
+	last := g.decider.Snapshot()
+	next := decision.Snapshot{Routes: last.Routes, Clients: last.Clients, Listeners: last.Listeners}
+	if p.Clients != nil {
+		next.Clients = p.Clients
+	}
+	put := func() {
+		var groups []*backend.Group
+		if p.Routes != nil && p.Routes != last.Routes {
+			next.Routes, groups = p.Routes, p.Routes.Attach(&g.backends)
+		}
+		g.decider.Set(next)
+		if groups != nil {
+			g.backends.Retain(groups)
+		}
+	}
+	if p.Listeners == nil {
+		put()
+		return nil
+	}
+	return g.setListeners(p.Listeners, func(listeners map[string]*decision.Listener) {
+		next.Listeners = listeners
+		put()
+	})
 }
 
-// SetRoutes is Set for a new table and the clients that go with it.
-func (g *Gateway) SetRoutes(routes *Table, clients *Clients) {
-	g.setting.Lock()
-	defer g.setting.Unlock()
-	g.put(routes, clients, g.snapshot.Load().listeners)
-}
-
-// SetClients is Set for the registered certificates alone.
-func (g *Gateway) SetClients(clients *Clients) {
-	g.setting.Lock()
-	defer g.setting.Unlock()
-	s := g.snapshot.Load()
-	g.put(s.Routes, clients, s.listeners)
-}
-
-func (g *Gateway) put(routes *Table, clients *Clients, listeners map[string]*Listener) {
-	g.upstream.attach(routes)
-	last := g.snapshot.Swap(&Snapshot{routes, clients, listeners, make(chan struct{})})
-	close(last.replaced)
-	g.upstream.retain(routes)
+// Explain explains what would become of a call, by the parts in force.
+func (g *Gateway) Explain(ctx context.Context, q decision.Question) decision.Explanation {
+	return g.decider.Explain(ctx, q)
 }
 
 // OpenConnections is how many client connections are open now.
 func (g *Gateway) OpenConnections() int { return g.guard.count() }
 
-// Ready tells whether the gateway serves: it has listeners and does not drain.
+// Ready reports whether the gateway serves: it has listeners and does not drain.
 func (g *Gateway) Ready() bool {
 	g.setting.Lock()
 	defer g.setting.Unlock()
@@ -192,7 +173,7 @@ const lastWait = 5 * time.Second
 // off.
 func (g *Gateway) Run(ctx context.Context) error {
 	ended := make(chan struct{})
-	g.serving.Go(func() { watchMemory(&g.short, ended) })
+	g.serving.Go(func() { watchMemory(g.decider.SetShort, ended) })
 	g.serving.Go(func() { g.restMemory(ended) })
 	<-ctx.Done()
 	close(ended)
@@ -206,7 +187,7 @@ func (g *Gateway) Run(ctx context.Context) error {
 		err = late
 	}
 	g.serving.Wait()
-	g.upstream.close()
+	g.backends.Close()
 	return err
 }
 
@@ -230,7 +211,7 @@ func (g *Gateway) finish(ctx context.Context) error {
 func (g *Gateway) idle(ctx context.Context) bool {
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
-	for g.underWay.Load() > 0 {
+	for g.decider.UnderWay() > 0 {
 		select {
 		case <-ctx.Done():
 			return false

@@ -13,6 +13,8 @@ import (
 	"sync/atomic"
 	"syscall"
 	"time"
+
+	"sallyport/gateway/decision"
 )
 
 // Limits bound what clients may take of the gateway. A zero field means its default.
@@ -20,7 +22,7 @@ type Limits struct {
 	Connections          int // open at once, in all; 0: 20,000
 	ConnectionsPerSource int // from one address, load balancers exempt; 0: 5,000
 	Handshakes           int // TLS handshakes under way at once; 0: 1,000
-	HeaderLines          int // of a request; 0: 200
+	HeaderLines          int // of a request, without Host; 0: 200
 	BodyRate             int // bytes a second of a body that a client has to send or take on average; 0: not demanded
 }
 
@@ -28,7 +30,7 @@ func (l Limits) withDefaults() Limits {
 	for _, d := range []struct {
 		field *int
 		value int
-	}{{&l.Connections, 20_000}, {&l.ConnectionsPerSource, 5_000}, {&l.Handshakes, 1_000}, {&l.HeaderLines, 200}} {
+	}{{&l.Connections, 20_000}, {&l.ConnectionsPerSource, 5_000}, {&l.Handshakes, 1_000}} {
 		if *d.field == 0 {
 			*d.field = d.value
 		}
@@ -48,7 +50,7 @@ type guard struct {
 }
 
 // admit counts a connection until it is closed, or says which limit it would exceed.
-func (g *guard) admit(c net.Conn, s *socket, l *Listener) (counted net.Conn, why string) {
+func (g *guard) admit(c net.Conn, s *socket, l *decision.Listener) (counted net.Conn, why string) {
 	source := addressOf(c.RemoteAddr()).Addr()
 	exempt := l.Door != nil && l.Door.Knows(source)
 	g.mu.Lock()
@@ -157,7 +159,7 @@ func (g *Gateway) restMemory(stop <-chan struct{}) {
 		case <-tick.C:
 		}
 		now := g.guard.admitted.Load()
-		if quiet := now == last && g.underWay.Load() == 0; quiet && rested != now {
+		if quiet := now == last && g.decider.UnderWay() == 0; quiet && rested != now {
 			rested = now
 			debug.FreeOSMemory()
 		}
@@ -167,7 +169,7 @@ func (g *Gateway) restMemory(stop <-chan struct{}) {
 
 // watchMemory holds the process to its memory limit (GOMEMLIMIT) by refusing new calls before the collector thrashes.
 // Without a limit there is nothing to hold. It ends when stop is closed.
-func watchMemory(short *atomic.Bool, stop <-chan struct{}) {
+func watchMemory(setShort func(bool), stop <-chan struct{}) {
 	limit := debug.SetMemoryLimit(-1)
 	if limit == math.MaxInt64 {
 		return
@@ -195,9 +197,9 @@ func watchMemory(short *atomic.Bool, stop <-chan struct{}) {
 		}
 		switch {
 		case used > memoryHigh*float64(limit):
-			short.Store(true)
+			setShort(true)
 		case used < memoryLow*float64(limit):
-			short.Store(false)
+			setShort(false)
 		}
 	}
 }

@@ -11,7 +11,7 @@ import (
 	"time"
 
 	"sallyport/certstore"
-	"sallyport/gateway"
+	"sallyport/gateway/decision"
 	"sallyport/policy/ratelimit"
 )
 
@@ -96,7 +96,7 @@ func TestReloadKeepsBuckets(t *testing.T) {
 			passed++
 		}
 		f.setRoutes(t)
-		f.gateway.SetClients(f.newClients(t))
+		f.setClients(t)
 	}
 	if passed != 10 {
 		t.Errorf("%d calls passed", passed)
@@ -132,7 +132,7 @@ func TestAllLimitsOrNone(t *testing.T) {
 		ten, _ := f.tiers.Find("Ten")
 		three, _ := f.tiers.Find("Three")
 		s.routes[0].Limit = f.limits.Bucket(ratelimit.Key{API: "pay:1.0", Level: ratelimit.LevelAPI}, ten)
-		s.routes[0].Resources[1] = gateway.Resource{
+		s.routes[0].Resources[1] = decision.Resource{
 			Path: "/scoped", Security: byCertificate,
 			Limit: f.limits.Bucket(ratelimit.Key{API: "pay:1.0", Level: ratelimit.LevelResource, Name: "/scoped"}, three),
 		}
@@ -189,7 +189,7 @@ func TestTiersThatAreNone(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, unknown := gateway.NewClients(index, f.tiers, f.limits)
+	_, unknown := decision.NewClients(index, f.tiers, f.limits)
 	if len(unknown) != 4 || !strings.Contains(unknown[0].Error(), "Removed") {
 		t.Errorf("told of %v", unknown)
 	}

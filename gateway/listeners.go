@@ -8,27 +8,16 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
-	"sallyport/gateway/clientcert"
-	"sallyport/listenerprofiles"
+	"sallyport/gateway/decision"
 )
 
-// A Listener is a socket's settings. It never changes.
-type Listener struct {
-	Name     string
-	Address  string                // host:port
-	Profiles *listenerprofiles.Set // nil: plain HTTP
-	Door     *clientcert.Door      // who is believed about the certificate header; nil: nobody
-	// DoorByCertificate demands that a load balancer shows a certificate of its own in its handshake; false: its address
-	// is enough.
-	DoorByCertificate bool
-}
-
-// set does what Set says.
-func (g *Gateway) set(list []Listener, routes *Table, clients *Clients) error {
+// setListeners opens sockets for new addresses, calls put with all listeners by address once nothing can fail any more, and
+// then accepts.
+func (g *Gateway) setListeners(list []decision.Listener, put func(map[string]*decision.Listener)) error {
 	if g.draining.Load() {
 		return errors.New("the gateway is draining")
 	}
-	wanted := make(map[string]*Listener, len(list))
+	wanted := make(map[string]*decision.Listener, len(list))
 	var opened []*socket
 	defer func() {
 		for _, s := range opened { // those that did not come into force
@@ -55,20 +44,20 @@ func (g *Gateway) set(list []Listener, routes *Table, clients *Clients) error {
 
 	for address, s := range g.listeners {
 		if l := wanted[address]; l != nil {
-			if old := s.settings.Load(); *l == *old {
+			if old := s.endpoint.Settings(); *l == *old {
 				wanted[address] = old // what connections have worked out by it still holds
 			}
-			s.settings.Store(wanted[address])
+			s.endpoint.SetSettings(wanted[address])
 			continue
 		}
 		delete(g.listeners, address)
-		s.Close() // now, so that its address is free when SetListeners returns
-		g.log.Info("listener closes", "listener", s.settings.Load().Name, "address", address)
+		s.Close() // now, so that its address is free when Set returns
+		g.log.Info("listener closes", "listener", s.endpoint.Settings().Name, "address", address)
 		g.serving.Go(func() { g.drain(s) })
 	}
-	g.put(routes, clients, wanted)
+	put(wanted)
 	for _, s := range opened {
-		l := s.settings.Load()
+		l := s.endpoint.Settings()
 		g.listeners[l.Address] = s
 		g.sockets[s] = struct{}{}
 		g.log.Info("listening", "listener", l.Name, "address", s.Addr().String(), "tls", l.Profiles != nil)
@@ -85,7 +74,7 @@ func (g *Gateway) Addresses() map[string]net.Addr {
 	defer g.setting.Unlock()
 	addresses := make(map[string]net.Addr, len(g.listeners))
 	for _, s := range g.listeners {
-		addresses[s.settings.Load().Name] = s.Addr()
+		addresses[s.endpoint.Settings().Name] = s.Addr()
 	}
 	return addresses
 }
@@ -95,7 +84,7 @@ func (g *Gateway) drain(s *socket) {
 	ctx, cancel := context.WithTimeout(context.Background(), g.cfg.DrainTimeout)
 	defer cancel()
 	if err := g.shutdown(ctx, s); err != nil {
-		g.log.Warn("a listener that was removed has closed", "listener", s.settings.Load().Name, "problem", err)
+		g.log.Warn("a listener that was removed has closed", "listener", s.endpoint.Settings().Name, "problem", err)
 	}
 }
 

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"sallyport/gateway"
+	"sallyport/gateway/decision"
 )
 
 // TestSocketsStayOpen: connections and calls live on through changes of the listeners' settings; none fails.
@@ -63,11 +64,11 @@ func TestAddressInUse(t *testing.T) {
 	c := f.client(t, f.a4, via{})
 	f.allowed(t, func() answer { return get(t, c, "https://mtls.test/pay/1.0/x") })
 
-	err = f.gateway.SetListeners([]gateway.Listener{{Name: "new", Address: free}, {Name: "busy", Address: taken.Addr().String()}})
+	err = f.gateway.Set(gateway.Parts{Listeners: []decision.Listener{{Name: "new", Address: free}, {Name: "busy", Address: taken.Addr().String()}}})
 	if err == nil || !strings.Contains(err.Error(), "busy") {
 		t.Errorf("got %v, want an error that names the listener", err)
 	}
-	if err := f.gateway.SetListeners([]gateway.Listener{{Name: "a", Address: free}, {Name: "b", Address: free}}); err == nil {
+	if err := f.gateway.Set(gateway.Parts{Listeners: []decision.Listener{{Name: "a", Address: free}, {Name: "b", Address: free}}}); err == nil {
 		t.Error("two listeners share an address")
 	}
 	if conn, err := net.Dial("tcp", free); err == nil {
@@ -130,7 +131,7 @@ func TestRemovedListenerDrains(t *testing.T) {
 	fixed := all[0]
 	fixed.Address = f.address
 	for range 5 {
-		if err := f.gateway.SetListeners([]gateway.Listener{fixed, all[1]}); err != nil {
+		if err := f.gateway.Set(gateway.Parts{Listeners: []decision.Listener{fixed, all[1]}}); err != nil {
 			t.Fatalf("it cannot come back: %v", err)
 		}
 		f.allowed(t, func() answer { return get(t, f.client(t, f.a4, via{}), "https://mtls.test/pay/1.0/x") })
@@ -158,7 +159,7 @@ func TestRunDrains(t *testing.T) {
 			}
 			return err != nil
 		})
-		if err := f.gateway.SetListeners(f.listeners); err == nil {
+		if err := f.gateway.Set(gateway.Parts{Listeners: f.listeners}); err == nil {
 			t.Error("listeners are opened while it drains")
 		}
 		select {

@@ -63,7 +63,7 @@ func TestRemovedRowEndsLiveConnections(t *testing.T) {
 		}
 		// It comes back, and so do they.
 		f.clients = append(f.clients, client(payAPI, "a4", f.a4, "Unlimited"))
-		f.gateway.SetClients(f.newClients(t))
+		f.setClients(t)
 		for _, c := range live {
 			f.allowed(t, func() answer { return get(t, c, target) })
 		}
@@ -250,7 +250,7 @@ func TestSandboxCertificates(t *testing.T) {
 	f.clients = append(f.clients[:len(f.clients)-1:len(f.clients)-1], certstore.Client{
 		API: boxAPI, Alias: "s1", KeyType: certstore.Production, Tier: "Unlimited", Certificate: f.s1.cert, Source: "test",
 	})
-	f.gateway.SetClients(f.newClients(t))
+	f.setClients(t)
 	if got := f.allowed(t, func() answer { return get(t, f.client(t, f.s1, via{}), "https://mtls.test/box/1.0/x") }); got.Target != "/x" {
 		t.Errorf("registered anew, it reached %q", got.Target)
 	}

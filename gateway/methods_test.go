@@ -18,7 +18,7 @@ import (
 
 	"github.com/golang-jwt/jwt/v5"
 
-	"sallyport/gateway"
+	"sallyport/gateway/decision"
 	"sallyport/policy"
 	"sallyport/policy/token"
 )
@@ -334,7 +334,7 @@ func TestBrokenVerifier(t *testing.T) {
 	old := f.settings.Tokens
 	c := f.client(t, nil, via{})
 	for name, v := range map[string]struct {
-		verifier gateway.Verifier
+		verifier decision.Verifier
 		status   int
 		code     string
 	}{

@@ -6,9 +6,9 @@ import (
 	"time"
 )
 
-// A patience gives a client up that keeps a read or a write waiting for too long. A deadline for each would, too, but over
-// HTTP/2 it takes two ways through the connection's loop, and ends the stream even if nobody waits any more. The zero
-// value can be used, and again after release.
+// A patience gives up on a client that keeps a read or a write waiting for too long. A deadline for each would do the same,
+// but over HTTP/2 setting one costs two trips through the connection's goroutine, and it ends the stream even if nobody waits
+// any more. The zero value is ready, and so is one after release.
 type patience struct {
 	mu     sync.Mutex
 	timer  *time.Timer
@@ -52,7 +52,7 @@ func (p *patience) stop() {
 	}
 }
 
-// over tells whether a wait has taken too long and has not ended.
+// over reports whether a wait has taken too long and has not ended.
 func (p *patience) over() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -17,7 +17,7 @@ import (
 	"testing"
 	"time"
 
-	"sallyport/gateway"
+	"sallyport/gateway/backend"
 )
 
 // h2cBackend is a backend that speaks HTTP/2 in the clear and nothing else.
@@ -49,7 +49,7 @@ func h2Backend(t testing.TB, h http.HandlerFunc, clients *party) string {
 }
 
 // overTLS makes the upstream one that is verified by the world's server CA and shown that certificate.
-func overTLS(up gateway.Upstream, show *party) gateway.Upstream {
+func overTLS(up backend.Upstream, show *party) backend.Upstream {
 	up.Roots = x509.NewCertPool()
 	up.Roots.AddCert(theWorld().serverCA.cert)
 	digest := theWorld().serverCA.cert.Raw
@@ -149,7 +149,7 @@ func TestGRPC(t *testing.T) {
 	}
 	f := newFixture(t, func(f *fixture, s *setup) {
 		h2c, h2 := f.upstream(t, h2cBackend(t, handler)), overTLS(f.upstream(t, h2Backend(t, handler, theWorld().caB)), ours)
-		h2c.Protocol, h2.Protocol = gateway.H2C, gateway.HTTP2
+		h2c.Protocol, h2.Protocol = backend.H2C, backend.HTTP2
 		s.routes[0].Upstream, s.routes[1].Upstream = h2c, h2
 	})
 	for _, api := range []string{"pay", "both"} {
@@ -237,7 +237,7 @@ func TestGRPC(t *testing.T) {
 			<-ended
 			writer.Close()
 			f.clients = saved
-			f.gateway.SetClients(f.newClients(t))
+			f.setClients(t)
 		})
 	}
 }
@@ -263,13 +263,13 @@ func TestUpstreamCertificate(t *testing.T) {
 		s.routes[0].Upstream = overTLS(f.upstream(t, indifferent.URL), nil)
 	})
 	c := f.client(t, nil, via{})
-	for _, protocol := range []gateway.Protocol{gateway.HTTP1, gateway.HTTP2} {
+	for _, protocol := range []backend.Protocol{backend.HTTP1, backend.HTTP2} {
 		for _, show := range []*party{first, second} {
 			f.routes[3].Upstream = overTLS(f.upstream(t, demanding), show)
 			f.routes[3].Upstream.Protocol = protocol
 			f.setRoutes(t)
 			a := get(t, c, "https://open.test/pub/1.0/x")
-			if a.status != 200 || a.header.Get("X-Shown") != show.cert.Subject.CommonName || strings.HasPrefix(a.header.Get("X-Proto"), "HTTP/2") != (protocol == gateway.HTTP2) {
+			if a.status != 200 || a.header.Get("X-Shown") != show.cert.Subject.CommonName || strings.HasPrefix(a.header.Get("X-Proto"), "HTTP/2") != (protocol == backend.HTTP2) {
 				t.Errorf("status %d, %v", a.status, a.header)
 			}
 		}
@@ -309,7 +309,7 @@ func TestHugeBodies(t *testing.T) {
 	}
 	f := newFixture(t, func(f *fixture, s *setup) {
 		s.routes[3].Upstream = f.upstream(t, h2cBackend(t, handler))
-		s.routes[3].Upstream.Protocol = gateway.H2C
+		s.routes[3].Upstream.Protocol = backend.H2C
 	})
 	f.backend.handle("/huge", handler)
 	for _, c := range []struct {

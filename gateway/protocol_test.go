@@ -21,9 +21,9 @@ import (
 	"testing"
 	"time"
 
-	"golang.org/x/net/http2"
+	"sallyport/gateway/backend"
 
-	"sallyport/gateway"
+	"golang.org/x/net/http2"
 )
 
 // WebSocket, RFC 6455, as far as a test needs it.
@@ -344,7 +344,7 @@ func TestRemovedRowEndsStreams(t *testing.T) {
 	}
 	eventually(t, "the slow call is under way", func() bool { return f.backend.count("/slow") == 1 })
 
-	f.gateway.SetClients(f.newClients(t)) // a swap that takes nothing away
+	f.setClients(t) // a swap that takes nothing away
 	theirs.exchange(t, "after a swap")
 
 	f.remove(t, "a4")
@@ -381,11 +381,11 @@ func TestEndedRightEndsTunnels(t *testing.T) {
 	}{
 		"CA":     {b1, func(t *testing.T, f *fixture) { f.setProfiles(t, f.profiles(t, certPEM(f.caA), allProfiles...)) }},
 		"expiry": {soon, func(t *testing.T, f *fixture) { f.clock.Advance(time.Hour) }}, // and no swap
-		"tier":   {w.a4, func(t *testing.T, f *fixture) { setTier(f, "Nowhere"); f.gateway.SetClients(f.newClients(t)) }},
+		"tier":   {w.a4, func(t *testing.T, f *fixture) { setTier(f, "Nowhere"); f.setClients(t) }},
 		"API":    {w.a4, func(t *testing.T, f *fixture) { f.routes = f.routes[1:]; f.setRoutes(t) }},
 		"sandbox": {w.a4, func(t *testing.T, f *fixture) {
 			f.clients[3] = sandbox(f.clients[3])
-			f.gateway.SetClients(f.newClients(t))
+			f.setClients(t)
 		}},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -448,7 +448,7 @@ func TestStreamsOfUnknownLength(t *testing.T) {
 	eachVersion(t, func(t *testing.T, h2 bool) {
 		f.remove(t, "a4")
 		f.clients = append(f.clients, client(payAPI, "a4", f.a4, "Unlimited"))
-		f.gateway.SetClients(f.newClients(t))
+		f.setClients(t)
 		res, err := f.client(t, f.a4, via{http2: h2}).Get("https://mtls.test/pay/1.0/lines")
 		if err != nil {
 			t.Fatal(err)
@@ -468,7 +468,7 @@ func TestTrailers(t *testing.T) {
 		r := s.routes[3]
 		r.API.Name, r.Context = "h2c", "/h2c"
 		r.Upstream = f.upstream(t, b)
-		r.Upstream.Protocol = gateway.H2C
+		r.Upstream.Protocol = backend.H2C
 		s.routes = append(s.routes, r)
 	})
 	f.backend.handle("/trailers", trailing)

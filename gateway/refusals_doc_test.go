@@ -7,7 +7,7 @@ import (
 	"strings"
 	"testing"
 
-	"sallyport/gateway"
+	"sallyport/gateway/decision"
 )
 
 // TestRefusalsPage holds docs/refusals.md against the table of answers: each answer is a row of the page, word for word,
@@ -18,7 +18,7 @@ func TestRefusalsPage(t *testing.T) {
 		t.Fatal(err)
 	}
 	var want []string
-	for _, a := range gateway.Answers() {
+	for _, a := range decision.Answers() {
 		want = append(want, fmt.Sprintf("| %d | %s | %s | `%s` |", a.Status, a.Code, a.Message, a.Reason))
 	}
 	rows := refusalRows(string(page))

@@ -11,7 +11,7 @@ import (
 	"testing"
 	"time"
 
-	"sallyport/gateway"
+	"sallyport/gateway/decision"
 	"sallyport/policy/ratelimit"
 	"sallyport/policy/token"
 )
@@ -22,28 +22,28 @@ func TestEveryRefusal(t *testing.T) {
 	nobody := closedAddress(t)
 	f := newFixture(t, register(client(payAPI, "zero", theWorld().a2, "Zero")), func(f *fixture, s *setup) {
 		zero, _ := f.tiers.Find("Zero")
-		add := func(name string, change func(*gateway.Route)) {
-			r := gateway.Route{API: pubAPI, Context: "/" + name, Security: open, Upstream: s.routes[3].Upstream}
+		add := func(name string, change func(*decision.Route)) {
+			r := decision.Route{API: pubAPI, Context: "/" + name, Security: open, Upstream: s.routes[3].Upstream}
 			r.API.Name = name
 			change(&r)
 			s.routes = append(s.routes, r)
 		}
-		add("limited", func(r *gateway.Route) {
+		add("limited", func(r *decision.Route) {
 			r.Limit = f.limits.Bucket(ratelimit.Key{API: "limited:1.0", Level: ratelimit.LevelAPI}, zero)
 		})
-		add("narrow", func(r *gateway.Route) {
-			r.Resources = []gateway.Resource{{
+		add("narrow", func(r *decision.Route) {
+			r.Resources = []decision.Resource{{
 				Path: "/*", Security: open, Limit: f.limits.Bucket(ratelimit.Key{API: "narrow:1.0", Level: ratelimit.LevelResource, Name: "/*"}, zero),
 			}}
 		})
-		add("down", func(r *gateway.Route) { r.Upstream = f.upstream(t, "http://"+nobody) })
-		add("late", func(r *gateway.Route) { r.Upstream.Timeout = 20 * time.Millisecond })
-		add("aud", func(r *gateway.Route) { r.Security, r.Audiences = byToken, []string{"a"} })
-		add("few", func(r *gateway.Route) {
-			r.Resources = []gateway.Resource{{Path: "/x", Methods: []string{"POST"}, Security: open}}
+		add("down", func(r *decision.Route) { r.Upstream = f.upstream(t, "http://"+nobody) })
+		add("late", func(r *decision.Route) { r.Upstream.Timeout = 20 * time.Millisecond })
+		add("aud", func(r *decision.Route) { r.Security, r.Audiences = byToken, []string{"a"} })
+		add("few", func(r *decision.Route) {
+			r.Resources = []decision.Resource{{Path: "/x", Methods: []string{"POST"}, Security: open}}
 		})
-		add("small", func(r *gateway.Route) { r.MaxBody = 3 })
-		add("busy", func(r *gateway.Route) { r.Upstream.MaxCalls = -1 })
+		add("small", func(r *decision.Route) { r.MaxBody = 3 })
+		add("busy", func(r *decision.Route) { r.Upstream.MaxCalls = -1 })
 		// A verifier that panics, or has no keys, for the tokens that say so, and the real one for others.
 		good := s.settings.Tokens
 		s.settings.Tokens = routedVerifier{good}
@@ -149,7 +149,7 @@ func TestEveryRefusal(t *testing.T) {
 		"unknown_coding",      // TestHeadsThatAreRefused
 		"unknown_version",     // TestHeadsThatAreRefused
 	}
-	for reason := gateway.Reason(1); reason.String() != "internal"; reason++ {
+	for reason := decision.Reason(1); reason.String() != "internal"; reason++ {
 		name := reason.String()
 		if !slices.Contains(elsewhere, name) && !slices.ContainsFunc(all, func(r refusal) bool { return r.reason == name }) {
 			t.Errorf("no call provokes %s", name)
@@ -171,9 +171,6 @@ func TestUnknownExpectation(t *testing.T) {
 
 // TestHeadsThatAreRefused: what is no request is told so like any other refusal, is observed, and ends the connection.
 func TestHeadsThatAreRefused(t *testing.T) {
-	if gateway.ByNetHTTP {
-		t.Skip("net/http answers these in words of its own")
-	}
 	f := newFixture(t)
 	for _, c := range []struct {
 		head   string
@@ -212,7 +209,7 @@ type readCloser struct{ *strings.Reader }
 func (readCloser) Close() error { return nil }
 
 // A routedVerifier has a fault for each token that asks for one.
-type routedVerifier struct{ gateway.Verifier }
+type routedVerifier struct{ decision.Verifier }
 
 func (v routedVerifier) Verify(ctx context.Context, raw string) (*token.Claims, error) {
 	switch raw {
@@ -227,7 +224,7 @@ func (v routedVerifier) Verify(ctx context.Context, raw string) (*token.Claims, 
 // TestPanicInTheHook: a hook that panics harms neither its own call nor others.
 func TestPanicInTheHook(t *testing.T) {
 	f := newFixture(t, func(_ *fixture, s *setup) {
-		s.config.Observe = func(x *gateway.Exchange) {
+		s.config.Observe = func(x *decision.Exchange) {
 			if strings.HasSuffix(x.Path, "/panic") {
 				panic("fault in the hook")
 			}

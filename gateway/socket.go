@@ -14,39 +14,41 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"runtime"
 	"sync"
-	"sync/atomic"
 	"time"
 
-	"sallyport/gateway/http1"
+	"sallyport/gateway/decision"
+	"sallyport/gateway/engine"
+	"sallyport/gateway/wire"
 	"sallyport/listenerprofiles"
 )
 
-// A socket is an open Listener with its server. Its settings change under it; the socket stays. It is a net.Listener of
-// connections that are through with their handshake.
+// A socket is an open endpoint with what carries its calls. Its settings change under it; the socket stays. It is a
+// net.Listener of connections that have agreed on HTTP/2 in their handshake.
 type socket struct {
 	gateway  *Gateway
-	settings atomic.Pointer[Listener]
-	server   *http.Server
-	engine   *http1.Engine
+	endpoint decision.Endpoint
+	engine   *engine.Engine // carries HTTP/1.1
+	server   *http.Server   // carries HTTP/2
 	tls      *tls.Config
 
-	address  string // as the configuration names it
 	listener net.Listener
-	ready    chan net.Conn
+	ready    chan net.Conn   // for the server
 	life     context.Context // ends when the socket closes
 	close    context.CancelFunc
 }
 
-func (g *Gateway) open(l *Listener) (*socket, error) {
+func (g *Gateway) open(l *decision.Listener) (*socket, error) {
 	listener, err := net.Listen("tcp", l.Address)
 	if err != nil {
 		return nil, err
 	}
-	s := &socket{gateway: g, address: l.Address, listener: listener, ready: make(chan net.Conn)}
+	s := &socket{gateway: g, listener: listener, ready: make(chan net.Conn)}
+	s.endpoint.Address = l.Address
+	s.endpoint.SetSettings(l)
 	s.life, s.close = context.WithCancel(context.Background())
-	s.settings.Store(l)
-	s.engine = s.newEngine()
+	s.engine = g.newEngine()
 	s.tls = &tls.Config{GetConfigForClient: s.configFor}
 	s.server = &http.Server{
 		Handler:                      s,
@@ -56,13 +58,31 @@ func (g *Gateway) open(l *Listener) (*socket, error) {
 		MaxHeaderBytes:               maxHeaderBytes,
 		HTTP2:                        &http.HTTP2Config{MaxConcurrentStreams: maxStreams, WriteByteTimeout: g.cfg.timing.idle}, // for a client that takes nothing, no stream's deadline counts
 		ErrorLog:                     log.New(serverLog{g.log}, "", 0),
-		ConnContext:                  s.connContext,
+		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
+			return context.WithValue(ctx, connectionKey{}, s.connection(c))
+		},
 	}
 	if g.guard.limits.BodyRate > 0 {
 		// A client that takes nothing at all holds up all its streams, and the end of each of them.
 		s.server.HTTP2.WriteByteTimeout = g.cfg.timing.bodyGrace
 	}
 	return s, nil
+}
+
+// newEngine returns an engine by the gateway's settings.
+func (g *Gateway) newEngine() *engine.Engine {
+	loops := 0
+	if g.cfg.driver == driverLoops {
+		loops = runtime.GOMAXPROCS(0)
+	}
+	e, err := engine.New(g.decider, engine.Terms{
+		HeadTimeout: g.cfg.timing.readHeader, IdleTimeout: g.cfg.timing.idle,
+		BodyRate: g.guard.limits.BodyRate, BodyGrace: g.cfg.timing.bodyGrace, MaxHead: maxHeaderBytes,
+	}, loops)
+	if err != nil {
+		g.log.Error("each connection gets a goroutine of its own, which costs more, since event loops cannot be had", "error", err)
+	}
+	return e
 }
 
 // Accept returns the next connection that is ready for its first request.
@@ -102,7 +122,7 @@ func (s *socket) accept() {
 			// Out of file descriptors, most likely: wait for others to end rather than spin.
 			pause = min(max(2*pause, 5*time.Millisecond), time.Second)
 			g.cfg.Connections.refused("accept")
-			g.log.Error("accept", "listener", s.settings.Load().Name, "error", err, "next_try_in", pause)
+			g.log.Error("accept", "listener", s.endpoint.Settings().Name, "error", err, "next_try_in", pause)
 			select {
 			case <-time.After(pause):
 			case <-s.life.Done():
@@ -111,15 +131,15 @@ func (s *socket) accept() {
 			continue
 		}
 		pause = 0
-		l := s.settings.Load()
-		counted, why := g.guard.admit(http1.NewSocket(c), s, l)
+		l := s.endpoint.Settings()
+		counted, why := g.guard.admit(wire.NewSocket(c), s, l)
 		if counted == nil {
 			g.cfg.Connections.refused(why)
 			c.Close()
 			continue
 		}
 		if l.Profiles == nil {
-			s.serve(counted, newConn(counted, "", nil, true))
+			s.serve(counted)
 			continue
 		}
 		if !g.guard.beginHandshake() {
@@ -134,12 +154,9 @@ func (s *socket) accept() {
 	}
 }
 
-// serve passes a connection of HTTP/1.1 on to the engine.
-func (s *socket) serve(c net.Conn, known *conn) {
-	if s.gateway.cfg.driver == driverNetHTTP {
-		s.hand(&knownConn{c, known})
-		return
-	}
+// serve has the engine carry the calls of a connection.
+func (s *socket) serve(c net.Conn) {
+	known := s.connection(c)
 	s.gateway.serving.Go(func() { s.engine.Serve(c, known) })
 }
 
@@ -156,18 +173,16 @@ func (s *socket) hand(c net.Conn) {
 func (s *socket) handshake(c net.Conn) {
 	ctx, cancel := context.WithTimeout(s.life, s.gateway.cfg.timing.readHeader)
 	defer cancel()
-	wire := http1.NewWire(c)
-	conn := tls.Server(wire, s.tls)
+	below := wire.NewWire(c)
+	conn := tls.Server(below, s.tls)
 	err := conn.HandshakeContext(ctx)
 	if err == nil {
-		state := conn.ConnectionState()
-		if state.NegotiatedProtocol == "h2" {
-			wire.Gather(s.server.HTTP2.WriteByteTimeout)
+		if conn.ConnectionState().NegotiatedProtocol == "h2" {
+			below.Gather(s.server.HTTP2.WriteByteTimeout)
 			s.hand(conn)
 			return
 		}
-		// On a goroutine of its own: this one's stack has grown.
-		s.serve(conn, newConn(c, state.ServerName, state.PeerCertificates, false))
+		s.serve(conn) // on a goroutine of its own: this one's stack has grown
 		return
 	}
 	s.tellHandshake(conn, err)
@@ -198,7 +213,7 @@ func (s *socket) tellHandshake(c *tls.Conn, err error) {
 		return // most often a probe that looks whether the port is open
 	}
 	state := c.ConnectionState()
-	attrs := []any{"listener", s.settings.Load().Name, "peer", c.RemoteAddr().String(), "server_name", limitText(state.ServerName), "problem", limitText(err.Error())}
+	attrs := []any{"listener", s.endpoint.Settings().Name, "peer", c.RemoteAddr().String(), "server_name", limitText(state.ServerName), "problem", limitText(err.Error())}
 	if len(state.PeerCertificates) > 0 {
 		leaf := state.PeerCertificates[0]
 		sum := sha256.Sum256(leaf.Raw)
@@ -219,7 +234,7 @@ func limitText(s string) string {
 
 // configFor is the one place where the profile of a new connection is chosen.
 func (s *socket) configFor(hello *tls.ClientHelloInfo) (*tls.Config, error) {
-	set := s.settings.Load().Profiles
+	set := s.endpoint.Settings().Profiles
 	if set == nil {
 		return nil, errors.New("the listener no longer speaks TLS")
 	}
@@ -227,18 +242,16 @@ func (s *socket) configFor(hello *tls.ClientHelloInfo) (*tls.Config, error) {
 	return set.Find(local, listenerprofiles.NormalizeName(hello.ServerName)).TLS, nil
 }
 
-type connKey struct{}
+type connectionKey struct{}
 
-func (s *socket) connContext(ctx context.Context, c net.Conn) context.Context {
-	if known, ok := c.(*knownConn); ok {
-		return context.WithValue(ctx, connKey{}, known.conn)
+// connection is what accept and the handshake have learned of a connection.
+func (s *socket) connection(c net.Conn) *decision.Connection {
+	known := decision.NewConnection(&s.endpoint, addressOf(c.RemoteAddr()), addressOf(c.LocalAddr()).Addr())
+	if overTLS, ok := c.(*tls.Conn); ok {
+		state := overTLS.ConnectionState()
+		known.Learn(state.ServerName, state.PeerCertificates)
 	}
-	_, speaksTLS := c.(*tls.Conn)
-	return context.WithValue(ctx, connKey{}, &conn{
-		peer:  addressOf(c.RemoteAddr()),
-		local: addressOf(c.LocalAddr()).Addr(),
-		plain: !speaksTLS,
-	})
+	return known
 }
 
 // serverLog takes what net/http has to say of connections that went wrong. Any stranger can cause such lines, so they

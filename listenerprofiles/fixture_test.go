@@ -1,75 +1,57 @@
 package listenerprofiles
 
 import (
-	"bytes"
 	"crypto"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/rsa"
 	"crypto/tls"
 	"crypto/x509"
-	"crypto/x509/pkix"
-	"encoding/pem"
 	"fmt"
-	"math/big"
 	"net"
 	"os"
 	"path/filepath"
 	"strings"
-	"sync/atomic"
 	"testing"
-	"time"
 
+	"sallyport/internal/testpki"
 	"sallyport/listenerprofiles/keystore"
 )
 
 // A party is a certificate and its key.
 type party struct {
+	*testpki.Identity
 	cert *x509.Certificate
 	key  crypto.Signer
 }
 
-var serial atomic.Int64
-
-// issue makes a certificate of cn, under by, or self-signed. A CA may sign; others are good for server and client.
+// issue makes a certificate that by signs, or that is self-signed if by is nil. It suits servers and clients, and with isCA
+// as a change it is a CA's.
 func issue(t testing.TB, cn string, by *party, change ...func(*x509.Certificate)) *party {
 	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return issueFor(t, cn, key, by, change...)
+	return issueFor(t, cn, nil, by, change...)
 }
 
+// issueFor is issue for a given key; nil means a new one.
 func issueFor(t testing.TB, cn string, key crypto.Signer, by *party, change ...func(*x509.Certificate)) *party {
 	t.Helper()
-	// Far around both the real clock and synctest's, which begins in 2000.
-	template := &x509.Certificate{
-		SerialNumber:          big.NewInt(serial.Add(1)),
-		Subject:               pkix.Name{CommonName: cn},
-		DNSNames:              []string{"server.test"},
-		IPAddresses:           []net.IP{net.IPv4(127, 0, 0, 1), net.IPv6loopback},
-		NotBefore:             time.Date(1999, 1, 1, 0, 0, 0, 0, time.UTC),
-		NotAfter:              time.Date(2200, 1, 1, 0, 0, 0, 0, time.UTC),
-		BasicConstraintsValid: true,
+	leaf := testpki.Leaf{
+		CommonName: cn,
+		Key:        key,
+		Usages:     testpki.NoUsages,
+		DNSNames:   []string{"server.test"},
+		IPs:        []net.IP{net.IPv4(127, 0, 0, 1), net.IPv6loopback},
+		Change: func(c *x509.Certificate) {
+			for _, f := range change {
+				f(c)
+			}
+		},
 	}
-	for _, f := range change {
-		f(template)
+	var made *testpki.Identity
+	if by == nil {
+		made = testpki.SelfSigned(t, leaf)
+	} else {
+		made = by.Issue(leaf)
 	}
-	parent, signer := template, key
-	if by != nil {
-		parent, signer = by.cert, by.key
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, parent, key.Public(), signer)
-	if err != nil {
-		t.Fatal(err)
-	}
-	cert, err := x509.ParseCertificate(der)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return &party{cert, key}
+	return &party{made, made.Cert, made.Key}
 }
 
 func isCA(c *x509.Certificate) {
@@ -79,35 +61,25 @@ func isCA(c *x509.Certificate) {
 
 func newRSA(t testing.TB) *rsa.PrivateKey {
 	t.Helper()
-	key, err := rsa.GenerateKey(rand.Reader, 2048)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return key
+	return testpki.NewRSA(t, 2048)
 }
 
-// pem is a key store of type PEM.
+// pem returns a key store of type PEM.
 func (p *party) pem(t testing.TB) []byte {
 	t.Helper()
-	key, err := x509.MarshalPKCS8PrivateKey(p.key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return append(certPEM(p), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: key})...)
+	return p.PEM()
 }
 
-// certPEM is a trust store of type PEM.
+// certPEM returns a trust store of type PEM.
 func certPEM(parties ...*party) []byte {
-	var b bytes.Buffer
+	var certs []*x509.Certificate
 	for _, p := range parties {
-		_ = pem.Encode(&b, &pem.Block{Type: "CERTIFICATE", Bytes: p.cert.Raw})
+		certs = append(certs, p.cert)
 	}
-	return b.Bytes()
+	return testpki.PEM(certs...)
 }
 
-func (p *party) tls() tls.Certificate {
-	return tls.Certificate{Certificate: [][]byte{p.cert.Raw}, PrivateKey: p.key, Leaf: p.cert}
-}
+func (p *party) tls() tls.Certificate { return p.TLS() }
 
 // A fixture is a folder with a CA, server keys and trust stores, all PEM.
 type fixture struct {

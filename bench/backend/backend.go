@@ -1,5 +1,5 @@
-// Package backend is a server that is cheap enough not to be what a measurement measures: HTTP/1.1 with answers that are
-// written once, at the start.
+// Package backend is an HTTP/1.1 server that costs little CPU, so that a measurement measures the gateway in front of
+// it. It renders its answers once, at the start.
 package backend
 
 import (
@@ -22,11 +22,11 @@ const (
 	maxWait = time.Minute
 )
 
-// Sizes are the answers there are: the last segment of the path, and the bytes of its body.
+// Sizes maps the last segment of the path to the size of the body in bytes.
 var Sizes = map[string]int{"1k": 1 << 10, "64k": 64 << 10, "1m": 1 << 20}
 
-// Body is the body of an answer of n bytes: a pattern that repeats with a prime period, so that bytes that are lost,
-// doubled or swapped show.
+// Body returns the body of an answer of n bytes. The pattern repeats with a prime period, so that lost, repeated or
+// swapped bytes are noticed.
 func Body(n int) []byte {
 	b := make([]byte, n)
 	for i := range b {
@@ -35,15 +35,16 @@ func Body(n int) []byte {
 	return b
 }
 
-// A Server answers /1k, /64k and /1m with bodies of that size, and /slow?ms=N as /1k after N milliseconds, below any path.
-// Other paths are 404. It takes any method and reads any body that has a length. The zero Server is not usable: New makes one.
+// A Server answers /1k, /64k and /1m with bodies of that size, and /slow?ms=N with the body of /1k after N
+// milliseconds, under any path prefix. Other paths are 404. It accepts any method and reads a body that has a
+// Content-Length. Use New: the zero Server does not work.
 type Server struct {
 	answers  map[string][]byte
 	notFound []byte
 	calls    atomic.Uint64
 }
 
-// New makes a server.
+// New returns a server that is ready to Run.
 func New() *Server {
 	s := &Server{answers: map[string][]byte{}, notFound: answer("404 Not Found", []byte("not found\n"))}
 	for name, n := range Sizes {
@@ -57,10 +58,10 @@ func answer(status string, body []byte) []byte {
 	return append([]byte(head), body...)
 }
 
-// Calls is how many calls were answered.
+// Calls returns how many calls the server has answered.
 func (s *Server) Calls() uint64 { return s.calls.Load() }
 
-// Run serves until ctx ends; then it closes all connections and returns nil.
+// Run serves until ctx ends, closes all connections, and returns nil.
 func (s *Server) Run(ctx context.Context, listener net.Listener) error {
 	var group sync.WaitGroup
 	defer group.Wait()
@@ -84,7 +85,7 @@ func (s *Server) Run(ctx context.Context, listener net.Listener) error {
 	}
 }
 
-// serve answers one connection's calls in turn until it ends or sends what is no call.
+// serve answers the calls of one connection in turn, until the client closes it or sends something else than a request.
 func (s *Server) serve(ctx context.Context, c net.Conn) {
 	buf := make([]byte, 4<<10)
 	n := 0 // bytes in buf
@@ -145,7 +146,7 @@ func wait(ctx context.Context, d time.Duration) bool {
 	}
 }
 
-// A request is what the server looks at.
+// A request holds the parts of a request that the server looks at.
 type request struct {
 	name   string // the last segment of the path: which answer
 	wait   time.Duration
@@ -153,9 +154,9 @@ type request struct {
 	close  bool
 }
 
-var errRequest = errors.New("no request that this server takes")
+var errRequest = errors.New("not a request that this server accepts")
 
-// parseRequest reads a head up to the end of its last line.
+// parseRequest parses a head that ends with the CRLF of its last line.
 func parseRequest(head []byte) (request, error) {
 	line, rest, _ := bytes.Cut(head, []byte("\r\n"))
 	_, target, ok := bytes.Cut(line, []byte(" "))
@@ -180,9 +181,11 @@ func parseRequest(head []byte) (request, error) {
 	for len(rest) > 0 {
 		line, rest, _ = bytes.Cut(rest, []byte("\r\n"))
 		name, value, _ := bytes.Cut(line, []byte(":"))
-		switch len(name) { // most names are told apart by their length
+		switch len(name) { // rules out most names without comparing them
 		case len("connection"):
-			r.close = r.close || bytes.EqualFold(name, []byte("connection")) && bytes.EqualFold(bytes.TrimSpace(value), []byte("close"))
+			if bytes.EqualFold(name, []byte("connection")) && bytes.EqualFold(bytes.TrimSpace(value), []byte("close")) {
+				r.close = true
+			}
 		case len("content-length"):
 			if bytes.EqualFold(name, []byte("content-length")) {
 				n, err := strconv.ParseUint(strings.TrimSpace(string(value)), 10, 62)

@@ -1,4 +1,4 @@
-// Package compare measures gateways side by side: the same work, in turn, round by round.
+// Package compare measures gateways side by side: the same work for each, interleaved round by round.
 package compare
 
 import (
@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"sallyport/bench/histogram"
@@ -16,30 +17,30 @@ import (
 	"sallyport/bench/progress"
 )
 
-// Options say what to compare. Programs, Scenarios, Folder and Backend are needed.
+// Options configure a comparison. Programs, Scenarios, Folder and Backend are required.
 type Options struct {
-	Programs  []peer.Program // Sallyport first
+	Programs  []peer.Program // Sallyport first, then its baseline, if there is one
 	Scenarios []Scenario
 	Rounds    int           // 0: 9
 	Duration  time.Duration // of a measurement; 0: 5 s
 	Clients   int           // registered client certificates; 0: 1,000
 	AccessLog bool
-	Network   string   // what the report says of it
-	Folder    string   // where certificates and configurations go
-	Backend   []string // the program, and its arguments before --address, that runs the backend
+	Network   string   // its description in the report
+	Folder    string   // for certificates and configurations
+	Backend   []string // the command that runs the backend, but for --address
 	Division
 	Progress *progress.Line
 }
 
-// A Division says who runs on which cores.
+// A Division assigns cores to the gateways and to the load.
 type Division struct {
 	Workers      int   // of each gateway; 0: 1
 	GatewayCores []int // nil: all
-	LoadCores    []int // of the backend; the generator, which is this process, should be there, too
+	LoadCores    []int // of the backend, and of this process, which generates the load
 }
 
-// Divide gives the gateways the first cores of this machine and the rest to the load, or both all if there are not
-// enough to go round.
+// Divide assigns the first cores to the gateways and the others to the load. With too few cores for that, both share
+// all of them.
 func Divide(cores []int, workers int) Division {
 	workers = max(1, workers)
 	if len(cores) <= workers {
@@ -48,17 +49,18 @@ func Divide(cores []int, workers int) Division {
 	return Division{Workers: workers, GatewayCores: cores[:workers], LoadCores: cores[workers:]}
 }
 
-// A run is a comparison under way.
+// A run is a comparison in progress.
 type run struct {
 	Options
 	pki     *pki.Set
 	backend string
+	meter   *process.Meter
 	result  *Comparison
-	left    int           // measurements
-	each    time.Duration // that one takes
+	left    int           // measurements still to do
+	each    time.Duration // how long one takes
 }
 
-// Run compares. What was measured before an error or the end of ctx is returned with it.
+// Run runs the comparison. After an error, or the end of ctx, it still returns what it has measured so far.
 func Run(ctx context.Context, o Options) (*Comparison, error) {
 	if o.Rounds <= 0 {
 		o.Rounds = 9
@@ -72,19 +74,27 @@ func Run(ctx context.Context, o Options) (*Comparison, error) {
 	o.Workers = max(1, o.Workers)
 	r := &run{Options: o, result: &Comparison{Date: time.Now(), Machine: thisMachine(o.Division), Commit: commit()}}
 	r.result.Settings = Settings{
-		Rounds: o.Rounds, Seconds: o.Duration.Seconds(), Warmup: r.warmup().Seconds(), Workers: o.Workers, AccessLog: o.AccessLog,
-		Network: o.Network, GatewayCores: o.GatewayCores, LoadCores: o.LoadCores, Clients: o.Clients,
+		Rounds:       o.Rounds,
+		Seconds:      o.Duration.Seconds(),
+		Warmup:       r.warmup().Seconds(),
+		Workers:      o.Workers,
+		AccessLog:    o.AccessLog,
+		Network:      o.Network,
+		GatewayCores: o.GatewayCores,
+		LoadCores:    o.LoadCores,
+		Clients:      o.Clients,
 	}
 	for _, p := range o.Programs {
 		r.result.Peers = append(r.result.Peers, Peer{p.Name, p.Title, p.Version()})
 	}
 	err := r.run(ctx)
 	r.result.Took = time.Since(r.result.Date).Seconds()
+	r.result.judge()
 	o.Progress.Clear()
 	return r.result, err
 }
 
-// warmup is a fifth of a measurement, and long enough for what is cached to be there.
+// warmup is a fifth of a measurement, but long enough to fill caches.
 func (r *run) warmup() time.Duration { return max(300*time.Millisecond, r.Duration/5) }
 
 func (r *run) run(ctx context.Context) (err error) {
@@ -97,12 +107,18 @@ func (r *run) run(ctx context.Context) (err error) {
 		return err
 	}
 	r.backend = addresses[0]
-	backend, err := process.Start(process.Options{Cores: r.LoadCores}, r.Backend[0], append(r.Backend[1:], "--address", r.backend)...)
+	args := append(r.Backend[1:], "--address", r.backend)
+	backend, err := process.Start(process.Options{Cores: r.LoadCores}, r.Backend[0], args...)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, backend.Stop()) }()
 
+	var cores []int
+	if r.GatewayCores != nil {
+		cores = slices.Concat(r.GatewayCores, r.LoadCores)
+	}
+	r.meter = process.NewMeter(cores)
 	r.each = r.warmup() + r.Duration + 300*time.Millisecond
 	for _, s := range r.Scenarios {
 		r.left += r.Rounds * len(contestants(s, r.Programs))
@@ -117,24 +133,33 @@ func (r *run) run(ctx context.Context) (err error) {
 
 // A contestant is one row of a scenario.
 type contestant struct {
-	program int // which of the programs
-	own     bool
+	program int  // index into Options.Programs
+	own     bool // does what only Sallyport is asked to do
 	title   string
 	name    string
 }
 
+// contestants returns one row for each program and, where the scenario asks more of Sallyport than of its peers, one
+// for Sallyport doing the peers' work. Sallyport and its baseline come first.
 func contestants(s Scenario, programs []peer.Program) []contestant {
 	var list []contestant
+	builds := 0 // of Sallyport
 	for i, p := range programs {
-		list = append(list, contestant{i, i == 0, p.Title, p.Name})
-		if i == 0 && s.own != nil {
-			list = append(list, contestant{i, false, p.Title + ", by certificate", p.Name + "-certificate"})
+		list = append(list, contestant{program: i, own: p.Sallyport(), title: p.Title, name: p.Name})
+		if p.Sallyport() {
+			builds++
 		}
+	}
+	if s.own != nil {
+		first := list[0]
+		first.own, first.title, first.name = false, first.title+", by certificate", first.name+"-certificate"
+		list = slices.Insert(list, builds, first)
 	}
 	return list
 }
 
-// scenario starts all gateways anew, so that none is what the scenario before has made of it, and measures them in turn.
+// scenario starts all gateways afresh, so that no scenario inherits state from the one before, and measures them in
+// turn.
 func (r *run) scenario(ctx context.Context, s Scenario) (err error) {
 	gateways := make([]*peer.Gateway, len(r.Programs))
 	defer func() {
@@ -146,6 +171,13 @@ func (r *run) scenario(ctx context.Context, s Scenario) (err error) {
 	}()
 	for i, p := range r.Programs {
 		if gateways[i], err = r.start(ctx, p, s.Name); err != nil {
+			return err
+		}
+	}
+
+	readings := make([]float64, len(gateways))
+	for i, g := range gateways {
+		if readings[i], err = readingCost(ctx, g); err != nil {
 			return err
 		}
 	}
@@ -163,14 +195,26 @@ func (r *run) scenario(ctx context.Context, s Scenario) (err error) {
 			return fmt.Errorf("%s: %w", c.title, err)
 		}
 		latencies[i] = histogram.New()
-		result.Contestants = append(result.Contestants, Contestant{Name: c.name, Title: c.title, Rounds: make([]Round, r.Rounds)})
+		result.Contestants = append(result.Contestants, Contestant{
+			Name:   c.name,
+			Title:  c.title,
+			Rounds: make([]Round, r.Rounds),
+		})
 	}
 	for round := range r.Rounds {
 		for k := range list {
-			i := (round + k) % len(list) // who comes first changes
+			i := (round + k) % len(list) // each starts a round in turn
 			c := &result.Contestants[i]
 			label := fmt.Sprintf("%s  round %d/%d  %s", s.Name, round+1, r.Rounds, c.Title)
-			if c.Rounds[round], err = r.measure(ctx, label, gateways[list[i].program], configs[i], latencies[i]); err != nil {
+			m := measurement{
+				run:     r,
+				label:   label,
+				gateway: gateways[list[i].program],
+				load:    configs[i],
+				reading: readings[list[i].program],
+				all:     latencies[i],
+			}
+			if c.Rounds[round], err = m.measure(ctx); err != nil {
 				return fmt.Errorf("%s: %w", c.Title, err)
 			}
 			if e := c.Rounds[round].Errors; len(e) > 0 {
@@ -194,8 +238,14 @@ func (r *run) start(ctx context.Context, p peer.Program, scenario string) (*peer
 		return nil, err
 	}
 	site := peer.Site{
-		Folder: filepath.Join(r.Folder, scenario, p.Name), PKI: r.pki, Backend: r.backend,
-		HTTPS: addresses[0], HTTP: addresses[1], Status: addresses[2], Workers: r.Workers, AccessLog: r.AccessLog,
+		Folder:    filepath.Join(r.Folder, scenario, p.Name),
+		PKI:       r.pki,
+		Backend:   r.backend,
+		HTTPS:     addresses[0],
+		HTTP:      addresses[1],
+		Status:    addresses[2],
+		Workers:   r.Workers,
+		AccessLog: r.AccessLog,
 	}
 	if err := p.Configure(site); err != nil {
 		return nil, err
@@ -203,7 +253,7 @@ func (r *run) start(ctx context.Context, p peer.Program, scenario string) (*peer
 	return p.Start(ctx, site, r.GatewayCores)
 }
 
-// check makes one call, so that a gateway that is set up wrongly is told in words.
+// check makes one call, so that a misconfigured gateway fails with its answer in the error.
 func check(ctx context.Context, c load.Config) error {
 	status, body, err := load.Probe(ctx, c)
 	switch {
@@ -215,47 +265,17 @@ func check(ctx context.Context, c load.Config) error {
 	return nil
 }
 
-// measure is one measurement.
-func (r *run) measure(ctx context.Context, label string, g *peer.Gateway, c load.Config, all *histogram.Histogram) (Round, error) {
-	var before, after, own time.Duration
-	var memory int64
-	var problems error
-	read := func(to *time.Duration) {
-		var err error
-		*to, err = g.CPU()
-		problems = errors.Join(problems, err)
+// sleep ends early if ctx does.
+func sleep(ctx context.Context, d time.Duration) {
+	select {
+	case <-ctx.Done():
+	case <-time.After(d):
 	}
-	c.Began = func() { own = process.OwnCPU(); read(&before) }
-	c.Ended = func() {
-		read(&after)
-		own = process.OwnCPU() - own
-		var err error
-		memory, err = g.Memory()
-		problems = errors.Join(problems, err)
-	}
-	c.Progress = func(p load.Progress) {
-		r.Progress.Pass("%s  %s  %.0f calls/s  about %v left in all", label, p.Phase, p.PerSec, (time.Duration(r.left) * r.each).Round(time.Second))
-	}
-	result, err := load.Run(ctx, c)
-	if err = errors.Join(err, problems); err != nil {
-		return Round{}, err
-	}
-	all.Add(result.Latency)
-	q := result.Latency.Quantiles(0.5, 0.99, 0.999)
-	seconds := result.Elapsed.Seconds()
-	round := Round{
-		Calls: result.Calls, Rate: result.PerSecond(), P50: ms(q[0]), P99: ms(q[1]), P999: ms(q[2]), Memory: float64(memory) / (1 << 20),
-		Busy: (after - before).Seconds() / seconds, Load: own.Seconds() / seconds, Errors: result.Errors,
-	}
-	if result.Calls > 0 {
-		round.CPU = float64((after - before).Nanoseconds()) / 1000 / float64(result.Calls)
-	}
-	return round, nil
 }
 
 func ms(d time.Duration) float64 { return d.Seconds() * 1000 }
 
-// curve has more points the rarer what they tell of.
+// curve samples the latency distribution, more densely towards the tail.
 func curve(h *histogram.Histogram) []Point {
 	var shares []float64
 	for tail := 1.0; tail > 0.0001; tail /= 1.25 {
@@ -269,7 +289,7 @@ func curve(h *histogram.Histogram) []Point {
 	return points
 }
 
-// summary is a scenario in a line.
+// summary describes a scenario in one line.
 func summary(s ScenarioResult) string {
 	line := fmt.Sprintf("%-10s", s.Name)
 	for _, c := range s.Contestants {

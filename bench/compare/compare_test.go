@@ -45,7 +45,7 @@ func TestChoose(t *testing.T) {
 	}
 }
 
-// Every scenario asks all gateways for the same, but for what only Sallyport is asked for.
+// Every scenario asks the same of all gateways, except for what only Sallyport is asked to do.
 func TestScenariosAreTheSameForAll(t *testing.T) {
 	set, err := pki.Make(t.TempDir(), 3)
 	if err != nil {
@@ -77,10 +77,54 @@ func TestScenariosAreTheSameForAll(t *testing.T) {
 	}
 }
 
+// The baseline does the same work as Sallyport, and its ratio is the first.
+func TestContestants(t *testing.T) {
+	sallyport, nginx := peer.Kinds[0], peer.Kinds[1]
+	with := []peer.Program{{Kind: sallyport}, {Kind: peer.Baseline}, {Kind: nginx}}
+	without := []peer.Program{{Kind: sallyport}, {Kind: nginx}}
+	plain, tokens := Scenario{}, Scenario{own: func(*calls) {}}
+	for _, tt := range []struct {
+		Scenario
+		programs []peer.Program
+		want     []contestant
+	}{
+		{plain, without, []contestant{{0, true, "Sallyport", "sallyport"}, {1, false, "NGINX", "nginx"}}},
+		{plain, with, []contestant{
+			{0, true, "Sallyport", "sallyport"},
+			{1, true, "Baseline", "baseline"},
+			{2, false, "NGINX", "nginx"},
+		}},
+		{tokens, without, []contestant{
+			{0, true, "Sallyport", "sallyport"},
+			{0, false, "Sallyport, by certificate", "sallyport-certificate"},
+			{1, false, "NGINX", "nginx"},
+		}},
+		{tokens, with, []contestant{
+			{0, true, "Sallyport", "sallyport"},
+			{1, true, "Baseline", "baseline"},
+			{0, false, "Sallyport, by certificate", "sallyport-certificate"},
+			{2, false, "NGINX", "nginx"},
+		}},
+	} {
+		if got := contestants(tt.Scenario, tt.programs); !slices.Equal(got, tt.want) {
+			t.Errorf("%+v\nwant %+v", got, tt.want)
+		}
+	}
+}
+
 func TestSumUp(t *testing.T) {
+	two, four := 2.0, 4.0
 	s := ScenarioResult{Contestants: []Contestant{
-		{Title: "Sallyport", Rounds: []Round{{CPU: 10, P99: 4, Rate: 5}, {CPU: 30, P99: 4, Rate: 5}, {CPU: 20, P99: 4, Rate: 5}}},
-		{Title: "NGINX", Rounds: []Round{{CPU: 20, P99: 2, Rate: 10}, {CPU: 40, P99: 1, Rate: 10}, {CPU: 40, P99: 4, Rate: 10, Errors: load.Errors{"timeout": {Count: 2}}}}},
+		{Title: "Sallyport", Rounds: []Round{
+			{CPU: 10, P99: 4, Rate: 5, Objects: &two},
+			{CPU: 30, P99: 4, Rate: 5},
+			{CPU: 20, P99: 4, Rate: 5, Objects: &four},
+		}},
+		{Title: "NGINX", Rounds: []Round{
+			{CPU: 20, P99: 2, Rate: 10},
+			{CPU: 40, P99: 1, Rate: 10},
+			{CPU: 40, P99: 4, Rate: 10, Errors: load.Errors{"timeout": {Count: 2}}},
+		}},
 	}}
 	s.sumUp()
 	want := []Ratio{{To: "NGINX", CPU: Spread{0.5, 0.5, 0.625}, P99: Spread{1.5, 2, 3}, Rate: Spread{0.5, 0.5, 0.5}}}
@@ -89,6 +133,12 @@ func TestSumUp(t *testing.T) {
 	}
 	if got := s.Contestants[0].CPU; got != (Spread{15, 20, 25}) {
 		t.Errorf("CPU %+v", got)
+	}
+	if got := s.Contestants[0].Objects; got == nil || *got != (Spread{2.5, 3, 3.5}) {
+		t.Errorf("objects a call %+v", got)
+	}
+	if got := s.Contestants[1].Objects; got != nil {
+		t.Errorf("objects a call of a gateway that tells none: %+v", got)
 	}
 	c := Comparison{Scenarios: []ScenarioResult{s}}
 	if n := c.Errors(); n != 2 {

@@ -7,7 +7,7 @@ import (
 	"strings"
 )
 
-// A Machine is where it was measured.
+// A Machine describes where a comparison ran.
 type Machine struct {
 	CPU    string `json:"cpu"`
 	Cores  int    `json:"cores"`
@@ -17,16 +17,19 @@ type Machine struct {
 	Go     string `json:"go"` // of sallybench
 }
 
-// thisMachine reads what the system tells of itself; what it doesn't tell is empty.
+// thisMachine describes this machine; what the system does not reveal stays empty.
 func thisMachine(d Division) Machine {
-	cores := len(d.GatewayCores) + len(d.LoadCores) // this process may have a part of them only
+	cores := len(d.GatewayCores) + len(d.LoadCores) // this process may be pinned to some of them
 	if cores == 0 {
 		cores = runtime.NumCPU()
 	}
 	return Machine{
-		CPU: line("/proc/cpuinfo", "model name", ":"), Cores: cores, Memory: line("/proc/meminfo", "MemTotal", ":"),
-		System: strings.Trim(line("/etc/os-release", "PRETTY_NAME", "="), `"`), Kernel: text("/proc/sys/kernel/osrelease"),
-		Go: runtime.Version() + " " + runtime.GOOS + "/" + runtime.GOARCH,
+		CPU:    line("/proc/cpuinfo", "model name", ":"),
+		Cores:  cores,
+		Memory: line("/proc/meminfo", "MemTotal", ":"),
+		System: strings.Trim(line("/etc/os-release", "PRETTY_NAME", "="), `"`),
+		Kernel: text("/proc/sys/kernel/osrelease"),
+		Go:     runtime.Version() + " " + runtime.GOOS + "/" + runtime.GOARCH,
 	}
 }
 
@@ -38,7 +41,7 @@ func text(file string) string {
 	return strings.TrimSpace(string(data))
 }
 
-// line is the value of the first line that has this name.
+// line returns the value of the first line with this name.
 func line(file, name, sign string) string {
 	for l := range strings.Lines(text(file)) {
 		if k, v, ok := strings.Cut(l, sign); ok && strings.TrimSpace(k) == name {
@@ -48,7 +51,7 @@ func line(file, name, sign string) string {
 	return ""
 }
 
-// commit is what this program was built from.
+// commit returns the commit that this program was built from.
 func commit() string {
 	info, ok := debug.ReadBuildInfo()
 	if !ok {

@@ -13,22 +13,21 @@ import (
 	"sallyport/bench/pki"
 )
 
-// tokens is how many tokens, or certificates, take turns where they are what admits a call.
+// tokens is how many tokens, or certificates in a header, the calls use in turn.
 const tokens = 64
 
-// A Scenario is one kind of work, the same for all.
+// A Scenario is one kind of work, the same for all gateways.
 type Scenario struct {
 	Name   string
 	Title  string
 	Detail string
-	// calls fills in what is particular: by default, calls of /bench/1k over mTLS on kept connections. Of own, the
-	// others are measured with what calls leaves without it.
+	// calls sets what differs from the default: /bench/1k over kept mTLS connections.
 	calls func(*calls)
-	// own is what only Sallyport is asked for, and is compared with its own call without it, too.
+	// own adds what only Sallyport is asked to do. Its peers, and Sallyport in a second row, are measured without it.
 	own func(*calls)
 }
 
-// calls are the calls of one scenario to one gateway.
+// calls describes the calls of one scenario to one gateway.
 type calls struct {
 	load.Config
 	path   string
@@ -38,53 +37,76 @@ type calls struct {
 	header bool
 }
 
-// Scenarios are all there are, in the order of the report.
+// Scenarios lists all scenarios in the order of the report.
 var Scenarios = []Scenario{
 	{
-		Name: "keepalive", Title: "64 connections, closed loop", Detail: "kept mTLS connections, 1 KiB answers, as fast as they come",
-		calls: func(c *calls) { c.Connections = 64 },
+		Name:   "keepalive",
+		Title:  "64 connections, closed loop",
+		Detail: "kept mTLS connections, 1 KiB answers, as fast as they come",
+		calls:  func(c *calls) { c.Connections = 64 },
 	},
 	{
-		Name: "paced", Title: "64 connections, 5,000 calls/s", Detail: "kept mTLS connections, 1 KiB answers, constant rate, latency from the intended start",
-		calls: func(c *calls) { c.Connections, c.Rate = 64, 5000 },
+		Name:   "paced",
+		Title:  "64 connections, 5,000 calls/s",
+		Detail: "kept mTLS connections, 1 KiB answers, constant rate, latency from the intended start",
+		calls:  func(c *calls) { c.Connections, c.Rate = 64, 5000 },
 	},
 	{
-		Name: "many", Title: "2,000 connections, closed loop", Detail: "kept mTLS connections, 1 KiB answers, as fast as they come",
-		calls: func(c *calls) { c.Connections = 2000 },
+		Name:   "many",
+		Title:  "2,000 connections, closed loop",
+		Detail: "kept mTLS connections, 1 KiB answers, as fast as they come",
+		calls:  func(c *calls) { c.Connections = 2000 },
 	},
 	{
-		Name: "handshake", Title: "full handshakes", Detail: "a new mTLS connection (TLS 1.3, X25519, P-256) for each call, 16 at once",
-		calls: func(c *calls) { c.Connections, c.Workload = 16, load.NewConn },
+		Name:   "handshake",
+		Title:  "full handshakes",
+		Detail: "a new mTLS connection (TLS 1.3, X25519, P-256) for each call, 16 at once",
+		calls:  func(c *calls) { c.Connections, c.Workload = 16, load.NewConn },
 	},
 	{
-		Name: "resumed", Title: "resumed handshakes", Detail: "a connection that resumes its TLS session for each call, 16 at once",
-		calls: func(c *calls) { c.Connections, c.Workload = 16, load.Resumed },
+		Name:   "resumed",
+		Title:  "resumed handshakes",
+		Detail: "a connection that resumes its TLS session for each call, 16 at once",
+		calls:  func(c *calls) { c.Connections, c.Workload = 16, load.Resumed },
 	},
 	{
-		Name: "header", Title: "behind a load balancer", Detail: "64 kept plain connections, the client certificate in a header, seen before; the others pass the header on unread",
+		Name:  "header",
+		Title: "behind a load balancer",
+		Detail: "64 kept plain connections, the client certificate in a header, seen before; " +
+			"the others pass the header on unread",
 		calls: func(c *calls) { c.Connections, c.plain, c.header = 64, true, true },
 	},
 	{
-		Name: "jwt-rs256", Title: "JWT, RS256", Detail: "64 kept mTLS connections, 64 tokens that were seen before; the others: the same call by certificate alone",
+		Name:  "jwt-rs256",
+		Title: "JWT, RS256",
+		Detail: "64 kept mTLS connections, 64 tokens that were seen before; " +
+			"the others: the same call by certificate alone",
 		calls: func(c *calls) { c.Connections = 64 },
 		own:   func(c *calls) { c.token, c.issuer, c.path = true, 0, "/token/1k" },
 	},
 	{
-		Name: "jwt-es256", Title: "JWT, ES256", Detail: "64 kept mTLS connections, 64 tokens that were seen before; the others: the same call by certificate alone",
+		Name:  "jwt-es256",
+		Title: "JWT, ES256",
+		Detail: "64 kept mTLS connections, 64 tokens that were seen before; " +
+			"the others: the same call by certificate alone",
 		calls: func(c *calls) { c.Connections = 64 },
 		own:   func(c *calls) { c.token, c.issuer, c.path = true, 1, "/token/1k" },
 	},
 	{
-		Name: "large", Title: "1 MiB answers", Detail: "8 kept mTLS connections, as fast as they come",
-		calls: func(c *calls) { c.Connections, c.path = 8, "/bench/1m" },
+		Name:   "large",
+		Title:  "1 MiB answers",
+		Detail: "8 kept mTLS connections, as fast as they come",
+		calls:  func(c *calls) { c.Connections, c.path = 8, "/bench/1m" },
 	},
 	{
-		Name: "http2", Title: "HTTP/2", Detail: "16 mTLS connections of 8 streams, 1 KiB answers, as fast as they come; HTTP/1.1 to the backend",
-		calls: func(c *calls) { c.Connections, c.Streams, c.HTTP2 = 16, 8, true },
+		Name:   "http2",
+		Title:  "HTTP/2",
+		Detail: "16 mTLS connections of 8 streams, 1 KiB answers, as fast as they come; HTTP/1.1 to the backend",
+		calls:  func(c *calls) { c.Connections, c.Streams, c.HTTP2 = 16, 8, true },
 	},
 }
 
-// Choose returns the scenarios of these names, in the order of the report; all if there are none.
+// Choose returns the named scenarios in the order of the report, or all if no name is given.
 func Choose(names []string) ([]Scenario, error) {
 	if len(names) == 0 {
 		return Scenarios, nil
@@ -98,10 +120,11 @@ func Choose(names []string) ([]Scenario, error) {
 			return nil, fmt.Errorf("no scenario %q: there are %s", n, strings.Join(all, ", "))
 		}
 	}
-	return slices.DeleteFunc(slices.Clone(Scenarios), func(s Scenario) bool { return !slices.Contains(names, s.Name) }), nil
+	unwanted := func(s Scenario) bool { return !slices.Contains(names, s.Name) }
+	return slices.DeleteFunc(slices.Clone(Scenarios), unwanted), nil
 }
 
-// load is what one gateway is loaded with.
+// load returns the load for one gateway.
 func (s Scenario) load(g peer.Site, own bool) (load.Config, error) {
 	c := calls{path: "/bench/1k"}
 	s.calls(&c)
@@ -128,7 +151,8 @@ func (c *calls) credentials(set *pki.Set) error {
 		c.TLS = &tls.Config{RootCAs: set.Roots, CurvePreferences: []tls.CurveID{tls.X25519}}
 	}
 	if c.header {
-		c.Headers = load.CertificateHeaders("X-WSO2-CLIENT-CERTIFICATE", set.Identities[:min(tokens, len(set.Identities))])
+		identities := set.Identities[:min(tokens, len(set.Identities))]
+		c.Headers = load.CertificateHeaders("X-WSO2-CLIENT-CERTIFICATE", identities)
 	}
 	if c.token {
 		list, err := set.Issuers[c.issuer].Tokens(tokens)

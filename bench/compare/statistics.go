@@ -5,14 +5,15 @@ import (
 	"slices"
 )
 
-// A Spread is the middle of several figures and how far they lie apart.
+// A Spread is the median of several figures, with their quartiles.
 type Spread struct {
 	Q1     float64 `json:"q1"` // lower quartile
 	Median float64 `json:"median"`
 	Q3     float64 `json:"q3"` // upper quartile
 }
 
-// spread sums figures up; the zero Spread if there are none. Quartiles lie between figures in proportion (R's type 7).
+// spread computes the median and the quartiles, by linear interpolation (R's type 7). Without figures it returns the
+// zero Spread.
 func spread(figures []float64) Spread {
 	if len(figures) == 0 {
 		return Spread{}
@@ -27,8 +28,8 @@ func spread(figures []float64) Spread {
 	return Spread{at(0.25), at(0.5), at(0.75)}
 }
 
-// ratios divides figures round by round, since a machine drifts by more than what is measured. Rounds in which either
-// figure is missing (0) are left out.
+// ratios divides figures round by round, because the machine drifts by more than the gateways differ. It skips rounds
+// in which either figure is missing (0).
 func ratios(of, to []float64) []float64 {
 	var list []float64
 	for i := range min(len(of), len(to)) {

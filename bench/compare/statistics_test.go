@@ -24,7 +24,7 @@ func TestSpread(t *testing.T) {
 }
 
 func TestRatiosAreTakenRoundByRound(t *testing.T) {
-	// The machine is half as fast in the second round: the ratio is the same, that of the medians would not be.
+	// The machine is half as fast in the second round. The ratio stays the same; a ratio of medians would not.
 	got := ratios([]float64{10, 20, 11, 0, 5}, []float64{20, 40, 22, 8, 0})
 	if !slices.Equal(got, []float64{0.5, 0.5, 0.5}) {
 		t.Errorf("%v", got)

@@ -1,4 +1,4 @@
-// Package histogram holds times in the log-linear form of HdrHistogram.
+// Package histogram counts durations in log-linear buckets, as HdrHistogram does.
 package histogram
 
 import (
@@ -9,32 +9,33 @@ import (
 )
 
 const (
-	// Max is the longest time that is told apart from longer ones, which are counted as Max.
+	// Max is the longest duration that has a bucket of its own; longer ones are counted as Max.
 	Max = time.Minute
 
-	// A power of two is cut into 1,024 equal parts: so a value is off by less than a thousandth, three significant digits.
+	// Each power of two is divided into 1,024 equal buckets, so a value is off by less than a thousandth: three
+	// significant digits.
 	subBits = 10
 	subs    = 1 << subBits
 )
 
-// A Histogram counts times from 1 µs to Max with three significant digits. The zero Histogram is not usable: New makes one.
-// Record may be called by many goroutines at once and allocates nothing; the rest wants quiet.
+// A Histogram counts durations from 1 µs to Max with three significant digits. Use New: the zero Histogram does not
+// work. Record may be called concurrently and allocates nothing; the other methods need all recording to have stopped.
 type Histogram struct {
 	counts []atomic.Uint64
 }
 
-// New returns an empty histogram, of some 140 KB.
+// New returns an empty histogram, of about 140 KB.
 func New() *Histogram {
 	return &Histogram{counts: make([]atomic.Uint64, index(uint64(Max/time.Microsecond))+1)}
 }
 
-// index is where v, in µs, is counted. Below 2·subs every value has a place of its own.
+// index returns the bucket of v, in µs. Below 2·subs every value has a bucket of its own.
 func index(v uint64) int {
 	shift := max(0, bits.Len64(v)-subBits-1)
 	return shift*subs + int(v>>shift)
 }
 
-// middle is the value, in µs, that place i stands for.
+// middle returns the value, in µs, in the middle of bucket i.
 func middle(i int) float64 {
 	if i < 2*subs {
 		return float64(i)
@@ -44,13 +45,13 @@ func middle(i int) float64 {
 	return float64(low) + float64(uint64(1)<<shift-1)/2
 }
 
-// Record counts d, rounded to µs; below 1 µs as 1 µs, beyond Max as Max.
+// Record counts d, rounded to µs and limited to the range from 1 µs to Max.
 func (h *Histogram) Record(d time.Duration) {
 	d = min(max(d, time.Microsecond), Max)
 	h.counts[index(uint64((d+time.Microsecond/2)/time.Microsecond))].Add(1)
 }
 
-// Add counts all that other holds.
+// Add adds the counts of other.
 func (h *Histogram) Add(other *Histogram) {
 	for i := range other.counts {
 		if n := other.counts[i].Load(); n > 0 {
@@ -59,7 +60,7 @@ func (h *Histogram) Add(other *Histogram) {
 	}
 }
 
-// Count is how many times were recorded.
+// Count returns how many durations were recorded.
 func (h *Histogram) Count() uint64 {
 	var n uint64
 	for i := range h.counts {
@@ -68,12 +69,13 @@ func (h *Histogram) Count() uint64 {
 	return n
 }
 
-// Quantile returns the time that a share q of the recorded ones, 0 to 1, does not exceed; 0 if there are none.
+// Quantile returns the duration that a share q of the recorded ones, 0 to 1, does not exceed. It is 0 if there are
+// none.
 func (h *Histogram) Quantile(q float64) time.Duration {
 	return h.Quantiles(q)[0]
 }
 
-// Quantiles is Quantile for several shares, which must ascend.
+// Quantiles is Quantile for several shares, in ascending order.
 func (h *Histogram) Quantiles(qs ...float64) []time.Duration {
 	times := make([]time.Duration, len(qs))
 	n := h.Count()

@@ -5,10 +5,10 @@ import (
 	"fmt"
 )
 
-// An answer is one answer as it comes in, and what it is held against. The zero answer is held against nothing.
+// An answer collects an answer as it arrives and compares it with want. The zero answer accepts anything.
 type answer struct {
 	want   *Want
-	keep   bool // whether body is to be filled
+	keep   bool // whether to store the body
 	status int
 	size   int
 	body   []byte
@@ -27,7 +27,7 @@ func (a *answer) take(p []byte) {
 	a.size += len(p)
 }
 
-// verdict is the failure of the whole answer, or nil.
+// verdict returns why the complete answer is a failure, or nil.
 func (a *answer) verdict() error {
 	switch w := a.want; {
 	case w == nil:
@@ -35,7 +35,7 @@ func (a *answer) verdict() error {
 	case w.Status == 0 && (a.status < 200 || a.status > 299), w.Status != 0 && a.status != w.Status:
 		return failed(fmt.Sprintf("status %d", a.status), nil)
 	case w.Body != nil && (a.wrong || a.size != len(w.Body)):
-		return failed(wrongBody, fmt.Errorf("%d bytes, other than the %d that are wanted", a.size, len(w.Body)))
+		return failed(wrongBody, fmt.Errorf("%d bytes, which are not the %d expected", a.size, len(w.Body)))
 	}
 	return nil
 }

@@ -11,7 +11,8 @@ import (
 	"time"
 )
 
-// A caller makes one call at a time. abort may be called from elsewhere and ends a call under way, and all later ones.
+// A caller makes one call at a time. abort may be called concurrently; it fails the call in progress and all later
+// ones.
 type caller interface {
 	connect() error
 	call(turn int, a *answer) error
@@ -19,13 +20,13 @@ type caller interface {
 	abort()
 }
 
-// A target is where calls go and how they are written.
+// A target holds where calls go and the bytes that they send.
 type target struct {
 	*Config
 	url      *url.URL
 	tls      *tls.Config // nil: plain
-	plain    []byte      // the request without a header of its own
-	requests [][]byte    // with each of the headers, or the plain one alone
+	plain    []byte      // the request without any of Headers
+	requests [][]byte    // one with each of Headers, or only the plain one
 }
 
 func newTarget(u *url.URL, c *Config) *target {
@@ -63,7 +64,7 @@ func (t *target) request(h Header) []byte {
 	return b.Bytes()
 }
 
-// callers makes n callers, unconnected.
+// callers returns n callers that are not yet connected.
 func (t *target) callers(n int) []caller {
 	list := make([]caller, 0, n)
 	for i := 0; len(list) < n; i++ {
@@ -79,7 +80,10 @@ func (t *target) callers(n int) []caller {
 		case NewConn, Resumed:
 			list = append(list, &onceCaller{dialer: d, resume: t.Workload == Resumed})
 		case Mixed:
-			list = append(list, &mixedCaller{kept: keptCaller{dialer: d}, once: onceCaller{dialer: &dialer{target: t, tls: d.tls}}})
+			list = append(list, &mixedCaller{
+				kept: keptCaller{dialer: d},
+				once: onceCaller{dialer: &dialer{target: t, tls: d.tls}},
+			})
 		default:
 			list = append(list, &keptCaller{dialer: d})
 		}
@@ -87,7 +91,7 @@ func (t *target) callers(n int) []caller {
 	return list
 }
 
-// identity is how connection i shakes hands: each has a certificate and a session cache of its own.
+// identity returns the TLS settings of connection i, with a certificate and a session cache of its own.
 func (t *target) identity(i int) *tls.Config {
 	if t.tls == nil {
 		return nil
@@ -98,7 +102,7 @@ func (t *target) identity(i int) *tls.Config {
 	}
 	if len(t.Identities) > 0 {
 		certificate := &t.Identities[i%len(t.Identities)]
-		// Sent whatever CAs the server asks for: that it asks for the right ones is not what is measured.
+		// Sent whichever CAs the server names: whether it names the right ones is not measured.
 		c.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return certificate, nil }
 	}
 	if t.Workload == Resumed {
@@ -107,7 +111,7 @@ func (t *target) identity(i int) *tls.Config {
 	return c
 }
 
-// A dialer makes connections and knows the newest, to break it off.
+// A dialer opens connections and remembers the newest, so that abort can close it.
 type dialer struct {
 	*target
 	tls *tls.Config
@@ -166,7 +170,8 @@ func (d *dialer) abort() {
 	}
 }
 
-// failure is err, or errAborted if the run was broken off, since nothing that fails then is anybody's fault.
+// failure returns err, or errAborted if the run was aborted, because the errors that follow an abort say nothing about
+// the server.
 func (d *dialer) failure(err error) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -176,7 +181,8 @@ func (d *dialer) failure(err error) error {
 	return err
 }
 
-// A keptCaller keeps its connection. One that the server announces to end is replaced, one that breaks is a failure.
+// A keptCaller keeps its connection. If the server announced the end of the connection, the next call opens another; if
+// the connection breaks, the call fails.
 type keptCaller struct {
 	*dialer
 	wire *wire
@@ -215,13 +221,13 @@ func (k *keptCaller) close() {
 	}
 }
 
-// A onceCaller makes a connection for each call.
+// A onceCaller opens a connection for each call.
 type onceCaller struct {
 	*dialer
 	resume bool
 }
 
-// connect makes the call whose session the first one that counts resumes.
+// connect makes the call whose session the first counted call resumes.
 func (o *onceCaller) connect() error {
 	if !o.resume {
 		return nil
@@ -253,7 +259,7 @@ func (o *onceCaller) once(request []byte, a *answer) (resumed bool, err error) {
 
 func (o *onceCaller) close() {}
 
-// A mixedCaller does what Mixed says.
+// A mixedCaller makes the calls of the workload Mixed.
 type mixedCaller struct {
 	kept keptCaller
 	once onceCaller

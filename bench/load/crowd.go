@@ -5,13 +5,14 @@ import (
 	"sync"
 )
 
-// A Crowd is kept connections that do nothing until they are called.
+// A Crowd is a set of kept connections that idle between calls.
 type Crowd struct {
 	config  Config
 	callers []caller
 }
 
-// Open makes the connections of c and one call on each. What fails is told, and tried again by Call.
+// Open opens the connections of c and makes one call on each. It returns the failures; Call tries those connections
+// again.
 func Open(ctx context.Context, c Config) (*Crowd, Errors, error) {
 	c.Workload, c.Duration = Keepalive, 1
 	u, err := c.complete()
@@ -22,7 +23,8 @@ func Open(ctx context.Context, c Config) (*Crowd, Errors, error) {
 	return crowd, crowd.Call(ctx), ctx.Err()
 }
 
-// Call makes one call on each connection, 64 at once. A connection that has ended is an error; the next Call makes a new one.
+// Call makes one call on each connection, 64 at a time. A connection that has ended counts as an error, and the next
+// Call replaces it.
 func (c *Crowd) Call(ctx context.Context) Errors {
 	defer context.AfterFunc(ctx, func() {
 		for _, caller := range c.callers {
@@ -49,7 +51,7 @@ func (c *Crowd) Call(ctx context.Context) Errors {
 	return errors.all()
 }
 
-// Close ends the connections.
+// Close closes the connections.
 func (c *Crowd) Close() {
 	for _, caller := range c.callers {
 		caller.close()

@@ -13,7 +13,7 @@ import (
 	"sync/atomic"
 )
 
-// Kinds of failures. An answer's wrong status has a kind of its own for each status.
+// Kinds of failures. Each wrong status is a kind of its own.
 const (
 	connect      = "connect"
 	handshake    = "handshake"
@@ -25,10 +25,10 @@ const (
 	neverStarted = "never started"
 )
 
-// errAborted is the error of a call that Run's end broke off. It is nobody's failure.
+// errAborted is the error of a call that was in progress when the run ended. It does not count as a failure.
 var errAborted = errors.New("aborted")
 
-// A Failure is why a call was not good.
+// A Failure says why a call did not succeed.
 type Failure struct {
 	Kind  string
 	Cause error // or nil
@@ -45,7 +45,7 @@ func (f *Failure) Error() string {
 
 func (f *Failure) Unwrap() error { return f.Cause }
 
-// transport is the failure of a read or write.
+// transport wraps the error of a read or write.
 func transport(err error) *Failure {
 	if isTimeout(err) {
 		return failed(timeout, err)
@@ -58,16 +58,16 @@ func isTimeout(err error) bool {
 	return errors.Is(err, os.ErrDeadlineExceeded) || errors.As(err, &n) && n.Timeout()
 }
 
-// Errors are failures by kind.
+// Errors groups failures by kind.
 type Errors map[string]Failures
 
-// Failures are those of one kind.
+// Failures counts the failures of one kind.
 type Failures struct {
 	Count   uint64 `json:"count"`
 	Example string `json:"example"` // the first one
 }
 
-// Total is how many there are of all kinds.
+// Total returns the number of failures of all kinds.
 func (e Errors) Total() (n uint64) {
 	for _, f := range e {
 		n += f.Count
@@ -75,9 +75,11 @@ func (e Errors) Total() (n uint64) {
 	return n
 }
 
-// String lists the kinds, the most frequent first.
+// String lists the kinds, most frequent first.
 func (e Errors) String() string {
-	kinds := slices.SortedFunc(maps.Keys(e), func(a, b string) int { return cmp.Or(cmp.Compare(e[b].Count, e[a].Count), cmp.Compare(a, b)) })
+	kinds := slices.SortedFunc(maps.Keys(e), func(a, b string) int {
+		return cmp.Or(cmp.Compare(e[b].Count, e[a].Count), cmp.Compare(a, b))
+	})
 	var s []string
 	for _, kind := range kinds {
 		s = append(s, fmt.Sprintf("%d × %s", e[kind].Count, e[kind].Example))
@@ -85,7 +87,7 @@ func (e Errors) String() string {
 	return strings.Join(s, "; ")
 }
 
-// An errorList is Errors that grow.
+// An errorList collects Errors concurrently.
 type errorList struct {
 	count  atomic.Uint64
 	mu     sync.Mutex

@@ -7,21 +7,21 @@ import (
 	"strconv"
 )
 
-// A head is what matters of the head of an HTTP/1.1 answer.
+// A head holds the parts of an answer's head that the generator needs.
 type head struct {
 	status  int
-	length  int64 // of the body, or one of the two below
+	length  int64 // of the body, or chunked or untilEOF
 	close   bool  // the connection ends with the answer
 	size    int   // bytes of the head itself
-	ignored bool  // an interim answer (1xx), which is followed by another
+	ignored bool  // an interim answer (1xx); the final one follows
 }
 
 const (
-	chunked  = -1 // the body is in chunks
-	untilEOF = -2 // the body ends with the connection
+	chunked  = -1 // the body is chunked
+	untilEOF = -2 // the end of the connection ends the body
 )
 
-// errShort says that the head has no end yet.
+// errShort means that the end of the head has not arrived yet.
 var errShort = errors.New("head without end")
 
 var (
@@ -29,8 +29,8 @@ var (
 	headEnd = []byte("\r\n\r\n")
 )
 
-// parseHead reads the head at the beginning of b (RFC 9112 §4, §6.3). It is strict: what framing depends on must be there
-// once and in its plain form.
+// parseHead parses the head at the start of b (RFC 9112 §4, §6.3). It is strict: a header that determines the framing
+// must occur once, in its plain form.
 func parseHead(b []byte) (head, error) {
 	end := bytes.Index(b, headEnd)
 	if end < 0 {
@@ -39,7 +39,8 @@ func parseHead(b []byte) (head, error) {
 	h := head{length: untilEOF, size: end + len(headEnd)}
 	line, rest, _ := bytes.Cut(b[:end], crlf)
 	// HTTP/1.1 200 OK
-	if len(line) < 12 || string(line[:7]) != "HTTP/1." || line[7] != '0' && line[7] != '1' || line[8] != ' ' || len(line) > 12 && line[12] != ' ' {
+	if len(line) < 12 || string(line[:7]) != "HTTP/1." || line[7] != '0' && line[7] != '1' ||
+		line[8] != ' ' || len(line) > 12 && line[12] != ' ' {
 		return head{}, fmt.Errorf("status line %.40q", line)
 	}
 	h.close = line[7] == '0'

@@ -45,7 +45,7 @@ func TestParseHead(t *testing.T) {
 	}
 }
 
-// What parseHead takes, net/http takes and understands alike.
+// Whatever parseHead accepts, net/http accepts with the same meaning.
 func FuzzParseHead(f *testing.F) {
 	f.Add([]byte("HTTP/1.1 200 OK\r\nContent-Length: 7\r\nConnection: close\r\n\r\n1234567"))
 	f.Add([]byte("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"))
@@ -59,7 +59,7 @@ func FuzzParseHead(f *testing.F) {
 		}
 		answer, err := http.ReadResponse(bufio.NewReader(bytes.NewReader(b)), nil)
 		if err != nil {
-			return // net/http minds what doesn't matter here, such as bytes in values
+			return // net/http is stricter where it doesn't matter here, such as bytes in values
 		}
 		defer answer.Body.Close()
 		if answer.StatusCode != h.status {

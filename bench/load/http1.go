@@ -10,24 +10,24 @@ import (
 	"time"
 )
 
-// bufferSize holds a TLS record, and bounds the head of an answer.
+// bufferSize is room for a TLS record, and the limit for the head of an answer.
 const bufferSize = 16 << 10
 
-// A wire is a connection that speaks HTTP/1.1, one call after another. It does less than net/http, for a tenth of its
-// CPU: the load must not be what a measurement measures.
+// A wire is an HTTP/1.1 connection that carries one call after another. It uses a tenth of the CPU of net/http, so that
+// the generator is not what limits a measurement.
 type wire struct {
 	net.Conn
 	timeout  time.Duration
-	deadline time.Time // of the connection; moved on only when a call could outlast it
-	buf      []byte    // read and not yet used
+	deadline time.Time // of the connection; extended only when a call could outlast it
+	buf      []byte    // bytes read but not yet consumed
 	space    [bufferSize]byte
 }
 
 func newWire(c net.Conn, timeout time.Duration) *wire { return &wire{Conn: c, timeout: timeout} }
 
-// exchange sends a request and reads its answer into a. It reports whether the connection may be used again.
+// exchange sends a request and reads the answer into a. It reports whether the connection can carry another call.
 func (w *wire) exchange(request []byte, a *answer) (reusable bool, err error) {
-	// One deadline serves many calls: a call that hangs is broken off after one to two timeouts.
+	// A deadline serves many calls, so a call that hangs is cut off after one to two timeouts.
 	if now := time.Now(); w.deadline.Sub(now) < w.timeout {
 		w.deadline = now.Add(2 * w.timeout)
 		if err := w.SetDeadline(w.deadline); err != nil {
@@ -62,7 +62,7 @@ func (w *wire) exchange(request []byte, a *answer) (reusable bool, err error) {
 	return !h.close, a.verdict()
 }
 
-// fill reads more behind what is in the buffer.
+// fill reads more bytes and appends them to those in the buffer.
 func (w *wire) fill() error {
 	n := copy(w.space[:], w.buf)
 	if n == len(w.space) {
@@ -124,7 +124,7 @@ func (w *wire) readRest(a *answer) error {
 	}
 }
 
-// readChunks reads a chunked body (RFC 9112 §7.1), and no trailer.
+// readChunks reads a chunked body (RFC 9112 §7.1) without trailers.
 func (w *wire) readChunks(a *answer) error {
 	for {
 		line, err := w.readLine()
@@ -159,7 +159,7 @@ func parseChunkSize(line []byte) (int64, error) {
 	return int64(n), nil
 }
 
-// readLine returns the next line without its end; it is good until the next read.
+// readLine returns the next line without its CRLF, valid until the next read.
 func (w *wire) readLine() ([]byte, error) {
 	for {
 		if i := bytes.Index(w.buf, crlf); i >= 0 {

@@ -15,18 +15,19 @@ import (
 	"golang.org/x/net/http2/hpack"
 )
 
-// window is how much of bodies the server may send ahead: as much as there is (RFC 9113 §6.9.1).
+// window is the largest flow-control window (RFC 9113 §6.9.1), so that the server never has to wait for it.
 const window = 1<<31 - 1
 
-// An http2Conn is a connection of HTTP/2 that several callers share. It is made anew when it has ended.
+// An http2Conn is an HTTP/2 connection shared by several callers. When its session has ended, the next call opens
+// another.
 type http2Conn struct {
 	*dialer
 
-	making sync.Mutex // held while session is looked at or made
+	making sync.Mutex // guards live, and is held while a session is opened
 	live   *http2Session
 }
 
-// An http2Caller is one stream after another of a connection.
+// An http2Caller makes one call after another on a connection, each as a stream.
 type http2Caller struct {
 	conn  *http2Conn
 	done  chan error
@@ -74,7 +75,7 @@ func (c *http2Caller) close() {
 
 func (c *http2Caller) abort() { c.conn.abort() }
 
-// session returns the live session, or a new one.
+// session returns the live session, or opens one.
 func (c *http2Conn) session() (*http2Session, error) {
 	c.making.Lock()
 	defer c.making.Unlock()
@@ -98,26 +99,26 @@ func (c *http2Conn) session() (*http2Session, error) {
 	return s, nil
 }
 
-// An http2Session is one connection from its preface to its end.
+// An http2Session is one connection, from its preface to its end.
 type http2Session struct {
 	*target
 	conn net.Conn
 	read chan struct{} // closed when the reader has ended
 
-	mu      sync.Mutex // guards what follows, and writing
+	mu      sync.Mutex // guards writing and the fields below
 	out     *bufio.Writer
-	framer  *http2.Framer // reading is the reader's alone
+	framer  *http2.Framer // only readAll reads from it
 	encoder *hpack.Encoder
 	block   bytes.Buffer
 	next    uint32
 	streams map[uint32]*http2Stream
-	leaving bool  // the server takes no new streams
+	leaving bool  // the server has sent GOAWAY
 	err     error // why it has ended
 }
 
 type http2Stream struct {
 	answer *answer
-	done   chan<- error // of room for one
+	done   chan<- error // buffered
 }
 
 func newHTTP2Session(conn net.Conn, t *target) (*http2Session, error) {
@@ -129,7 +130,10 @@ func newHTTP2Session(conn net.Conn, t *target) (*http2Session, error) {
 	s.encoder = hpack.NewEncoder(&s.block)
 	s.out.WriteString(http2.ClientPreface)
 	err := errors.Join(
-		s.framer.WriteSettings(http2.Setting{ID: http2.SettingEnablePush, Val: 0}, http2.Setting{ID: http2.SettingInitialWindowSize, Val: window}),
+		s.framer.WriteSettings(
+			http2.Setting{ID: http2.SettingEnablePush, Val: 0},
+			http2.Setting{ID: http2.SettingInitialWindowSize, Val: window},
+		),
 		s.framer.WriteWindowUpdate(0, window-65535),
 		s.out.Flush(),
 	)
@@ -146,7 +150,7 @@ func (s *http2Session) open() bool {
 	return s.err == nil && !s.leaving
 }
 
-// send begins a stream. Its end is told to its channel, unless send returns an error.
+// send opens a stream. The result goes to the stream's channel, unless send itself returns an error.
 func (s *http2Session) send(turn int, stream *http2Stream) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -165,7 +169,12 @@ func (s *http2Session) send(turn int, stream *http2Stream) error {
 		h := s.Headers[turn%len(s.Headers)]
 		s.field(strings.ToLower(h.Name), h.Value)
 	}
-	err := s.framer.WriteHeaders(http2.HeadersFrameParam{StreamID: id, BlockFragment: s.block.Bytes(), EndStream: true, EndHeaders: true})
+	err := s.framer.WriteHeaders(http2.HeadersFrameParam{
+		StreamID:      id,
+		BlockFragment: s.block.Bytes(),
+		EndStream:     true,
+		EndHeaders:    true,
+	})
 	if err == nil {
 		err = s.out.Flush()
 	}
@@ -177,10 +186,10 @@ func (s *http2Session) send(turn int, stream *http2Stream) error {
 }
 
 func (s *http2Session) field(name, value string) {
-	s.encoder.WriteField(hpack.HeaderField{Name: name, Value: value}) // into memory: never fails
+	s.encoder.WriteField(hpack.HeaderField{Name: name, Value: value}) // writes to memory and never fails
 }
 
-// end closes the connection for a reason, which is the end of all its streams.
+// end closes the connection and fails all of its streams with err.
 func (s *http2Session) end(err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -193,7 +202,7 @@ func (s *http2Session) end(err error) {
 	}
 }
 
-// finish is called with mu held.
+// finish delivers the result of a stream. The caller holds mu.
 func (s *http2Session) finish(id uint32, err error) {
 	if stream := s.streams[id]; stream != nil {
 		delete(s.streams, id)
@@ -206,7 +215,7 @@ func (s *http2Session) finish(id uint32, err error) {
 
 func (s *http2Session) readAll() {
 	defer close(s.read)
-	taken := uint32(0) // bytes of bodies that the server's window lacks
+	taken := uint32(0) // bytes received since the last WINDOW_UPDATE
 	for {
 		frame, err := s.framer.ReadFrame()
 		if err == nil {

@@ -11,8 +11,8 @@ import (
 	"strings"
 )
 
-// Identities reads the certificates NAME.crt with their keys NAME.key in a folder, sorted by name; only those of names,
-// if there are any.
+// Identities reads the certificates NAME.crt and keys NAME.key of a folder, sorted by name, or only those of the given
+// names.
 func Identities(folder string, names ...string) ([]tls.Certificate, error) {
 	if len(names) == 0 {
 		files, err := filepath.Glob(filepath.Join(folder, "*.crt"))
@@ -38,7 +38,8 @@ func Identities(folder string, names ...string) ([]tls.Certificate, error) {
 	return list, nil
 }
 
-// CertificateHeaders are the leaves of identities as a load balancer hands them on: URL-escaped PEM under name.
+// CertificateHeaders returns the leaf certificates as a load balancer forwards them: URL-escaped PEM in the header
+// name.
 func CertificateHeaders(name string, identities []tls.Certificate) []Header {
 	list := make([]Header, len(identities))
 	for i, c := range identities {
@@ -48,7 +49,7 @@ func CertificateHeaders(name string, identities []tls.Certificate) []Header {
 	return list
 }
 
-// Tokens reads bearer tokens, one a line, as the headers that carry them.
+// Tokens reads bearer tokens, one a line, and returns the headers that carry them.
 func Tokens(file string) ([]Header, error) {
 	data, err := os.ReadFile(file)
 	if err != nil {

@@ -1,4 +1,4 @@
-// Package load makes HTTP calls at a steady load, checks every answer, and times them.
+// Package load makes HTTP calls at a steady load, checks every answer, and times it.
 package load
 
 import (
@@ -17,27 +17,28 @@ import (
 	"sallyport/bench/histogram"
 )
 
-// A Workload is what happens between two calls of one connection.
+// A Workload says what happens to a connection between two calls.
 type Workload string
 
 const (
-	Keepalive Workload = "keepalive" // nothing: the connection stays
-	NewConn   Workload = "newconn"   // it is closed, and the next call makes a full handshake
-	Resumed   Workload = "resumed"   // it is closed, and the next call resumes its TLS session
-	// Mixed, of ten calls: seven on a kept connection, two more on it with one of Headers, one on a connection of its own.
+	Keepalive Workload = "keepalive" // the connection stays open
+	NewConn   Workload = "newconn"   // each call opens one, with a full handshake
+	Resumed   Workload = "resumed"   // each call opens one that resumes a TLS session
+	// Mixed makes ten calls in turn: seven on a kept connection, two more on it with one of Headers, one on a
+	// connection of its own.
 	Mixed Workload = "mixed"
 )
 
-// A Header is a field that is sent beside the fixed ones.
+// A Header is sent in addition to the fixed header fields.
 type Header struct{ Name, Value string }
 
-// A Want is what every answer must be. The zero Want takes any 2xx.
+// A Want is the answer that every call must get. The zero Want accepts any 2xx.
 type Want struct {
 	Status int    // 0: 200 to 299
 	Body   []byte // nil: any
 }
 
-// A Config says what to load and how. URL and Duration are needed.
+// A Config describes a load. URL and Duration are required.
 type Config struct {
 	URL         string            // http or https
 	Address     string            // host:port to connect to; empty: that of URL
@@ -45,21 +46,23 @@ type Config struct {
 	HTTP2       bool              // HTTP/2 over TLS, Keepalive only, instead of HTTP/1.1
 	Connections int               // 0: 1
 	Streams     int               // calls at once on a connection of HTTP/2; 0: 1
-	Rate        float64           // calls a second, begun when due whatever the earlier ones do; 0: each after the last (closed loop)
-	Warmup      time.Duration     // before the first call that counts
-	Duration    time.Duration     // in which calls that count begin
-	Timeout     time.Duration     // of a call, a connect, and of what is still due at the end; 0: 10 s
+	Rate        float64           // calls a second, whatever the earlier ones do; 0: each after the last (closed loop)
+	Warmup      time.Duration     // before calls are counted
+	Duration    time.Duration     // a call counts if it begins in this time
+	Timeout     time.Duration     // of a call, a connect, and the calls still due at the end; 0: 10 s
 	TLS         *tls.Config       // without Certificates; nil: Go's defaults
-	Identities  []tls.Certificate // client certificates, one a connection, in turn; nil: none
+	Identities  []tls.Certificate // client certificates, a connection each, in turn; nil: none
 	Headers     []Header          // one a call, in turn; nil: none
 	Want        Want
 
-	Progress func(Progress) // called about once a second; nil: nobody
-	Began    func()         // called when the calls that count begin; nil: nobody
-	Ended    func()         // called when they have begun; nil: nobody
+	// Hooks, each of which may be nil.
+	Progress func(Progress) // called about once a second
+	Warming  func()         // called when the connections are open and the warm-up begins
+	Began    func()         // called when the counted time begins
+	Ended    func()         // called when it ends
 }
 
-// A Progress is how far a Run is. Rates are of the time since the last one.
+// A Progress is the state of a Run. PerSec covers the time since the previous Progress.
 type Progress struct {
 	Phase  string // connecting, warming up, measuring, finishing
 	Left   time.Duration
@@ -68,19 +71,19 @@ type Progress struct {
 	Errors uint64
 }
 
-// A Result is what came of the calls that counted, and every error, of the warm-up's, too.
+// A Result is the outcome of the counted calls, with the errors of all calls, warm-up included.
 type Result struct {
 	Elapsed time.Duration
-	Calls   uint64 // good ones
-	Bytes   uint64 // of bodies, with the warm-up's
+	Calls   uint64 // successful
+	Bytes   uint64 // of bodies, warm-up included
 	Latency *histogram.Histogram
 	Errors  Errors
 }
 
-// PerSecond is the rate of good calls.
+// PerSecond returns the rate of successful calls.
 func (r *Result) PerSecond() float64 { return float64(r.Calls) / r.Elapsed.Seconds() }
 
-// ErrConfig is in the chain of what is wrong with a Config.
+// ErrConfig is wrapped by the errors about a Config.
 var ErrConfig = errors.New("load")
 
 func (c *Config) complete() (*url.URL, error) {
@@ -105,13 +108,14 @@ func (c *Config) complete() (*url.URL, error) {
 	case u.Scheme != "http" && u.Scheme != "https" || u.Host == "":
 		return nil, fmt.Errorf("%w: %q is no http or https URL", ErrConfig, c.URL)
 	case c.Workload != Keepalive && c.Workload != NewConn && c.Workload != Resumed && c.Workload != Mixed:
-		return nil, fmt.Errorf("%w: no workload %q: there are keepalive, newconn, resumed and mixed", ErrConfig, c.Workload)
+		return nil, fmt.Errorf("%w: no workload %q: there are keepalive, newconn, resumed and mixed",
+			ErrConfig, c.Workload)
 	case c.Workload == Resumed && u.Scheme != "https":
-		return nil, fmt.Errorf("%w: only https can be resumed", ErrConfig)
+		return nil, fmt.Errorf("%w: only https can resume sessions", ErrConfig)
 	case c.HTTP2 && (u.Scheme != "https" || c.Workload != Keepalive):
-		return nil, fmt.Errorf("%w: HTTP/2 is made for https and kept connections only", ErrConfig)
+		return nil, fmt.Errorf("%w: HTTP/2 needs https and kept connections", ErrConfig)
 	case c.Streams > 1 && !c.HTTP2:
-		return nil, fmt.Errorf("%w: streams are a matter of HTTP/2", ErrConfig)
+		return nil, fmt.Errorf("%w: more than one stream needs HTTP/2", ErrConfig)
 	case c.Rate < 0 || math.IsInf(c.Rate, 0) || math.IsNaN(c.Rate):
 		return nil, fmt.Errorf("%w: a rate of %g", ErrConfig, c.Rate)
 	case c.Duration <= 0:
@@ -120,7 +124,7 @@ func (c *Config) complete() (*url.URL, error) {
 	return u, nil
 }
 
-// Probe makes one call as Run would and returns the answer, whatever it is.
+// Probe makes one call as Run would, and returns the answer whatever it is.
 func Probe(ctx context.Context, c Config) (status int, body []byte, err error) {
 	u, err := c.complete()
 	if err != nil {
@@ -134,13 +138,13 @@ func Probe(ctx context.Context, c Config) (status int, body []byte, err error) {
 	a := answer{keep: true}
 	err = caller.call(0, &a)
 	if f := (*Failure)(nil); errors.As(err, &f) && f.Kind == notResumed {
-		err = nil // the first one can't be
+		err = nil // the first call has no session to resume
 	}
 	return a.status, a.body, err
 }
 
-// Run loads until the time is over or ctx ends; then it returns what there is so far, with ctx's error. Errors of calls
-// are part of the result, not the error.
+// Run makes calls until the time is over or ctx ends; then it returns the result so far, with ctx's error. Failed calls
+// are part of the result and do not make an error.
 func Run(ctx context.Context, c Config) (*Result, error) {
 	u, err := c.complete()
 	if err != nil {
@@ -156,13 +160,13 @@ func Run(ctx context.Context, c Config) (*Result, error) {
 	return r.run(ctx, newTarget(u, &c))
 }
 
-// A run is one Run under way. Its times count from started.
+// A run is a Run in progress. Its times count from started.
 type run struct {
 	*Config
 	started    time.Time
-	begin, end atomic.Int64 // when the calls that count begin; far away until it is known
+	begin, end atomic.Int64 // of the counted time; MaxInt64 until known
 	phase      atomic.Pointer[string]
-	shards     []shard // spread what all workers write
+	shards     []shard // the workers' counters, to spread contention
 	errors     errorList
 }
 
@@ -201,7 +205,7 @@ func (r *run) run(ctx context.Context, t *target) (*Result, error) {
 	var group sync.WaitGroup
 	first := r.now()
 	if due != nil {
-		// By when they were due, not by when somebody looked at the clock.
+		// Paced calls count by when they are due, whenever this goroutine gets to run.
 		r.begin.Store(int64(first + r.Warmup))
 		r.end.Store(int64(first + r.Warmup + r.Duration))
 		group.Go(func() { r.pace(workers, due, first) })
@@ -216,6 +220,7 @@ func (r *run) run(ctx context.Context, t *target) (*Result, error) {
 	}
 
 	r.enter("warming up")
+	call(r.Warming)
 	sleep(ctx, first+r.Warmup-r.now())
 	r.enter("measuring")
 	begin := r.now()
@@ -256,8 +261,8 @@ func sleep(ctx context.Context, d time.Duration) {
 	}
 }
 
-// connect makes the connections that stay, or the sessions that are resumed, before anything is timed. What fails is
-// an error, and tried again by the first call.
+// connect opens the kept connections, and the sessions to resume, before anything is timed. A failure counts as an
+// error, and the first call tries again.
 func (r *run) connect(ctx context.Context, callers []caller) {
 	var group sync.WaitGroup
 	next := make(chan caller)
@@ -280,7 +285,7 @@ func (r *run) connect(ctx context.Context, callers []caller) {
 	group.Wait()
 }
 
-// report tells Progress about once a second.
+// report calls Progress about once a second.
 func (r *run) report(ctx context.Context) {
 	if r.Progress == nil {
 		return

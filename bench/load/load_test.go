@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"sallyport/bench/port"
+	"sallyport/internal/testpki"
 )
 
 // patience is how long a test waits for a state, and a call for its answer.
@@ -98,19 +99,19 @@ func TestEveryWorkloadMakesTheCallsThatItSays(t *testing.T) {
 		{"open streams", Config{HTTP2: true, Connections: 2, Streams: 3, Rate: 300}, "2.0"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			began, ended := 0, 0
+			warming, began, ended := 0, 0, 0
 			c := tt.Config
 			c.URL, c.TLS, c.Duration, c.Warmup = s.URL+"/x", config, 500*time.Millisecond, 50*time.Millisecond
-			c.Identities = []tls.Certificate{pair(t), pair(t)}
+			c.Identities = []tls.Certificate{testpki.SelfSigned(t, testpki.Leaf{}).TLS(), testpki.SelfSigned(t, testpki.Leaf{}).TLS()}
 			c.Headers = []Header{{"X-Turn", "one"}, {"X-Turn", "two"}}
 			c.Want.Body = []byte("hello over HTTP/" + tt.proto)
-			c.Began, c.Ended = func() { began++ }, func() { ended++ }
+			c.Warming, c.Began, c.Ended = func() { warming++ }, func() { began += warming }, func() { ended += began }
 			forget := func() {
 				calls.Store(0)
 				connections.Store(0)
 				identities.Clear()
 				fields.Clear()
-				began, ended = 0, 0
+				warming, began, ended = 0, 0, 0
 			}
 			forget()
 			r := runUntil(t, c, func(r *Result) bool {
@@ -120,8 +121,8 @@ func TestEveryWorkloadMakesTheCallsThatItSays(t *testing.T) {
 				forget()
 				return false
 			})
-			if r.Calls == 0 || r.Errors.Total() > 0 || began != 1 || ended != 1 {
-				t.Fatalf("%d calls, %v, began %d, ended %d", r.Calls, r.Errors, began, ended)
+			if r.Calls == 0 || r.Errors.Total() > 0 || warming != 1 || began != 1 || ended != 1 {
+				t.Fatalf("%d calls, %v, warming %d, began %d, ended %d", r.Calls, r.Errors, warming, began, ended)
 			}
 			if got := calls.Load(); got < int64(r.Calls) || r.Bytes < r.Calls*uint64(len(c.Want.Body)) {
 				t.Errorf("%d calls came, %d are told, of %d bytes", got, r.Calls, r.Bytes)
@@ -188,7 +189,7 @@ func TestWhatIsWrongIsNoticed(t *testing.T) {
 	}
 }
 
-// raw answers with these bytes and closes.
+// raw answers each connection with these bytes and closes it.
 func raw(s string) http.HandlerFunc {
 	return func(w http.ResponseWriter, _ *http.Request) {
 		c, _, err := http.NewResponseController(w).Hijack()
@@ -210,12 +211,14 @@ func TestEveryFramingIsRead(t *testing.T) {
 		},
 		"to EOF":   raw("HTTP/1.1 200 OK\r\n\r\nhello"),
 		"HTTP/1.0": raw("HTTP/1.0 200 OK\r\nContent-Length: 5\r\n\r\nhello"),
-		"interim":  raw("HTTP/1.1 103 Early Hints\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 5\r\nConnection: close\r\n\r\nhello"),
+		"interim": raw("HTTP/1.1 103 Early Hints\r\n\r\n" +
+			"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nConnection: close\r\n\r\nhello"),
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := httptest.NewServer(answer)
 			defer s.Close()
-			r := runUntil(t, Config{URL: s.URL, Connections: 2, Duration: 100 * time.Millisecond, Want: Want{Body: []byte("hello")}}, something)
+			want := Want{Body: []byte("hello")}
+			r := runUntil(t, Config{URL: s.URL, Connections: 2, Duration: 100 * time.Millisecond, Want: want}, something)
 			if r.Calls == 0 || r.Errors.Total() > 0 {
 				t.Errorf("%d calls, errors %v", r.Calls, r.Errors)
 			}
@@ -223,7 +226,7 @@ func TestEveryFramingIsRead(t *testing.T) {
 	}
 }
 
-// A server that stands still for a while delays every call that was due meanwhile: the generator has to see them all.
+// A server that stalls delays every call that is due meanwhile. The generator has to count each of them.
 func TestOpenLoopCountsFromTheIntendedStart(t *testing.T) {
 	const stall, rate = 400 * time.Millisecond, 500
 	var once sync.Once
@@ -242,8 +245,8 @@ func TestOpenLoopCountsFromTheIntendedStart(t *testing.T) {
 	if r.Calls != rate || r.Errors.Total() > 0 {
 		t.Fatalf("%d calls, want %d: none is dropped; errors %v", r.Calls, rate, r.Errors)
 	}
-	// Of the calls, at least those due in the first half of the stall waited for half of it or longer: a fifth. A closed
-	// loop would have seen two.
+	// Calls due in the first half of the stall, a fifth of all, wait for half of it or longer. A closed loop would have
+	// measured two.
 	if got := r.Latency.Quantile(0.85); got < stall/2-stall/10 {
 		t.Errorf("p85 is %v", got)
 	}
@@ -254,8 +257,15 @@ func TestWhatNeverStartsIsAnError(t *testing.T) {
 	s := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { <-release }))
 	defer s.Close()
 	defer close(release)
-	r := mustRun(t, Config{URL: s.URL, Connections: 1, Rate: 100, Duration: 300 * time.Millisecond, Timeout: time.Second})
-	if r.Errors[neverStarted].Count+r.Errors[timeout].Count != 30 || r.Errors[neverStarted].Count == 0 || r.Errors[timeout].Count == 0 {
+	r := mustRun(t, Config{
+		URL:         s.URL,
+		Connections: 1,
+		Rate:        100,
+		Duration:    300 * time.Millisecond,
+		Timeout:     time.Second,
+	})
+	never, late := r.Errors[neverStarted].Count, r.Errors[timeout].Count
+	if never+late != 30 || never == 0 || late == 0 {
 		t.Errorf("errors %v; want 30 in all", r.Errors)
 	}
 }
@@ -279,7 +289,8 @@ func TestNobodyThere(t *testing.T) {
 func TestAServerThatWantsAnotherProtocol(t *testing.T) {
 	s := httptest.NewTLSServer(text("")) // without HTTP/2
 	defer s.Close()
-	r := mustRun(t, Config{URL: s.URL, HTTP2: true, Duration: 50 * time.Millisecond, TLS: s.Client().Transport.(*http.Transport).TLSClientConfig})
+	config := s.Client().Transport.(*http.Transport).TLSClientConfig
+	r := mustRun(t, Config{URL: s.URL, HTTP2: true, Duration: 50 * time.Millisecond, TLS: config})
 	if r.Errors[handshake].Count == 0 || r.Calls > 0 {
 		t.Errorf("errors %v", r.Errors)
 	}
@@ -290,8 +301,8 @@ func TestUnresumedIsAnError(t *testing.T) {
 	s.TLS = &tls.Config{SessionTicketsDisabled: true}
 	s.StartTLS()
 	defer s.Close()
-	c := Config{URL: s.URL, Workload: Resumed, Duration: 50 * time.Millisecond, TLS: s.Client().Transport.(*http.Transport).TLSClientConfig}
-	r := runUntil(t, c, something)
+	config := s.Client().Transport.(*http.Transport).TLSClientConfig
+	r := runUntil(t, Config{URL: s.URL, Workload: Resumed, Duration: 50 * time.Millisecond, TLS: config}, something)
 	if r.Errors[notResumed].Count == 0 || r.Calls > 0 {
 		t.Errorf("%d calls, errors %v", r.Calls, r.Errors)
 	}
@@ -299,7 +310,10 @@ func TestUnresumedIsAnError(t *testing.T) {
 
 func TestTheEndOfTheContextEndsTheRun(t *testing.T) {
 	release, arrived := make(chan struct{}), make(chan struct{}, 100)
-	s := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { arrived <- struct{}{}; <-release }))
+	s := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {
+		arrived <- struct{}{}
+		<-release
+	}))
 	defer s.Close()
 	defer close(release)
 	for _, rate := range []float64{0, 100} {
@@ -313,11 +327,15 @@ func TestTheEndOfTheContextEndsTheRun(t *testing.T) {
 }
 
 func TestProbe(t *testing.T) {
-	s, config := secure(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { w.WriteHeader(403); io.WriteString(w, r.Proto) }), new(atomic.Int64))
+	s, config := secure(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.WriteHeader(403)
+		io.WriteString(w, r.Proto)
+	}), new(atomic.Int64))
 	for _, c := range []Config{{}, {HTTP2: true}, {Workload: Resumed}} {
 		c.URL, c.TLS, c.Duration, c.Timeout = s.URL, config, 1, patience
 		status, body, err := Probe(context.Background(), c)
-		if want := map[bool]string{false: "HTTP/1.1", true: "HTTP/2.0"}[c.HTTP2]; status != 403 || string(body) != want || err != nil {
+		want := map[bool]string{false: "HTTP/1.1", true: "HTTP/2.0"}[c.HTTP2]
+		if status != 403 || string(body) != want || err != nil {
 			t.Errorf("%+v: %d %q %v", c, status, body, err)
 		}
 	}

@@ -5,17 +5,18 @@ import (
 	"time"
 )
 
-// shortestTick bounds how often the pacer wakes up; calls that fall into one tick are handed out together.
+// shortestTick limits how often the pacer wakes up. It hands out all calls due within a tick together.
 const shortestTick = 50 * time.Microsecond
 
-// A clock wakes the pacer.
+// A clock wakes the pacer at every tick.
 type clock interface {
 	wait() error // until the next tick, or until close
 	close()
 }
 
-// pace hands out the times at which calls are due, one for each 1/Rate seconds from first on. None is left out: what finds
-// no free connection waits, and its time keeps counting. What has not begun Timeout after the last was due is an error.
+// pace sends the times at which calls are due, every 1/Rate seconds starting at first. It skips none: a call that finds
+// no free connection waits, and its latency grows meanwhile. Calls that have not begun Timeout after the last was due
+// are errors.
 func (r *run) pace(ctx context.Context, due chan<- time.Duration, first time.Duration) {
 	defer close(due)
 	every := time.Duration(float64(time.Second) / r.Rate)
@@ -44,7 +45,7 @@ func (r *run) pace(ctx context.Context, due chan<- time.Duration, first time.Dur
 	}
 }
 
-// A ticker is a clock as exact as Go's timers, which may be late by a millisecond.
+// A ticker is a clock on Go's timers, which can be a millisecond late.
 type ticker struct {
 	ticks *time.Ticker
 	ctx   context.Context

@@ -7,8 +7,8 @@ import (
 	"unsafe"
 )
 
-// A timer is a clock of the kernel in Go's poller: it wakes the pacer at once, where Go's own timers wait for whole
-// milliseconds when nothing else is to do.
+// A timer is a timerfd in Go's poller. It wakes the pacer on time; Go's own timers are rounded up to whole milliseconds
+// while the process is idle.
 type timer struct{ file *os.File }
 
 func newClock(every time.Duration) clock {
@@ -19,7 +19,8 @@ func newClock(every time.Duration) clock {
 	}
 	t := &timer{os.NewFile(fd, "timerfd")}
 	spec := [2]syscall.Timespec{syscall.NsecToTimespec(int64(every)), syscall.NsecToTimespec(int64(every))}
-	if _, _, errno := syscall.Syscall6(syscall.SYS_TIMERFD_SETTIME, fd, 0, uintptr(unsafe.Pointer(&spec)), 0, 0, 0); errno != 0 {
+	_, _, errno = syscall.Syscall6(syscall.SYS_TIMERFD_SETTIME, fd, 0, uintptr(unsafe.Pointer(&spec)), 0, 0, 0)
+	if errno != 0 {
 		t.close()
 		return newTicker(every)
 	}

@@ -11,26 +11,26 @@ type worker struct {
 	*run
 	caller caller
 	shard  *shard
-	turn   int // which of the headers the next call sends
+	turn   int // selects the next call's header
 }
 
-// closed makes a call as soon as the last one is answered.
+// closed starts a call when the previous one has ended.
 func (w *worker) closed(ctx context.Context) {
 	for ctx.Err() == nil {
 		if !w.call(w.now()) {
-			sleep(ctx, 10*time.Millisecond) // a server that refuses is not to be hammered
+			sleep(ctx, 10*time.Millisecond) // do not hammer a server that refuses
 		}
 	}
 }
 
-// open makes the calls that are due, and times them from when they were due.
+// open makes the calls that are due, timed from when they were due.
 func (w *worker) open(due <-chan time.Duration) {
 	for intended := range due {
 		w.call(intended)
 	}
 }
 
-// call makes one call, timed from start, and reports whether it was good.
+// call makes one call, timed from start, and reports whether it succeeded.
 func (w *worker) call(start time.Duration) bool {
 	a := answer{want: &w.Want}
 	err := w.caller.call(w.turn, &a)

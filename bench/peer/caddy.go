@@ -15,14 +15,14 @@ var caddy = Kind{
 	run:     []string{"run", "--config", "FOLDER/Caddyfile", "--adapter", "caddyfile"},
 }
 
-// Caddy has no limit by certificate of its own, so it is measured without one.
+// Caddy has no rate limit of its own, so it runs without one.
 func caddyFiles(s Site) map[string]string {
 	access := ""
 	if s.AccessLog {
 		access = "log {\n\t\toutput file access.log\n\t}"
 	}
 	port := func(address string) string {
-		_, p, _ := net.SplitHostPort(address) // our own addresses always have one
+		_, p, _ := net.SplitHostPort(address) // our own addresses always have a port
 		return p
 	}
 	return map[string]string{"Caddyfile": fmt.Sprintf(`{

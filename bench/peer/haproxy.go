@@ -14,7 +14,7 @@ var haproxy = Kind{
 	run:   []string{"-db", "-f", "FOLDER/haproxy.cfg"},
 }
 
-// A limit by certificate that never bites, in a stick table; connections to the backend are shared.
+// A stick table limits each certificate, at a rate that is never reached. Connections to the backend are shared.
 func haproxyFiles(s Site) map[string]string {
 	global, defaults := "", ""
 	if s.AccessLog {

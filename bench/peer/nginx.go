@@ -15,11 +15,12 @@ var nginx = Kind{
 	run:   []string{"-p", "FOLDER", "-c", "nginx.conf", "-e", "error.log"},
 }
 
-// A limit by certificate that never bites, tickets, 16 KiB proxy buffers in place of 4 KiB, and no end to kept connections.
+// Each certificate has a limit that is never reached. Session tickets are on, proxy buffers are 16 KiB instead of 4,
+// and kept connections never expire.
 func nginxFiles(s Site) map[string]string {
 	user := ""
 	if os.Geteuid() == 0 {
-		user = "user root;" // whoever runs the measurement owns the folder
+		user = "user root;" // the owner of the folder
 	}
 	access := "off"
 	if s.AccessLog {

@@ -1,4 +1,4 @@
-// Package peer configures and runs the gateways that are compared, each at its best for the same work.
+// Package peer configures and runs the gateways of a comparison, each with its best settings for the same work.
 package peer
 
 import (
@@ -19,24 +19,24 @@ import (
 	"sallyport/bench/process"
 )
 
-// A Kind is a gateway program. All of them serve HTTPS with client certificates required, HTTP/1.1 and HTTP/2, and plain
-// HTTP for a load balancer that hands certificates on in a header; all forward to one backend over kept connections.
+// A Kind is a gateway program. Each serves HTTP/1.1 and HTTP/2 over HTTPS with client certificates required, and plain
+// HTTP for a load balancer that forwards the certificate in a header. All forward to one backend over kept connections.
 type Kind struct {
-	Name    string // as flags and reports have it
+	Name    string // in flags and reports
 	Title   string
-	Debian  string // the package that holds it, if Debian has one
+	Debian  string // the Debian package
 	program string
 	version []string
-	first   string                       // what stands before the version in what it says; empty: all that it says
+	first   string                       // precedes the version in its output; empty: the whole line is the version
 	files   func(Site) map[string]string // its configuration, by file name
-	check   []string                     // arguments that have it check the configuration; FOLDER stands for its folder
+	check   []string                     // arguments that check the configuration; FOLDER is replaced by its folder
 	run     []string
 }
 
-// Kinds are all there are, Sallyport first.
+// Kinds lists all kinds, Sallyport first.
 var Kinds = []Kind{sallyport, nginx, haproxy, caddy}
 
-// Find returns the kind of that name.
+// Find returns the kind with this name.
 func Find(name string) (Kind, error) {
 	var names []string
 	for _, k := range Kinds {
@@ -48,26 +48,26 @@ func Find(name string) (Kind, error) {
 	return Kind{}, fmt.Errorf("no peer %q: there are %s", name, strings.Join(names, ", "))
 }
 
-// A Site is what one gateway is to be set up for.
+// A Site is the environment that one gateway is configured for.
 type Site struct {
-	Folder    string   // its own, made by Configure
-	PKI       *pki.Set // beside it; clients are registered where the gateway registers clients
+	Folder    string   // for this gateway alone, created by Configure
+	PKI       *pki.Set // whose clients Sallyport registers
 	Backend   string   // host:port
-	HTTPS     string   // host:port to listen on, as the two below
+	HTTPS     string   // host:port to listen on, like HTTP and Status
 	HTTP      string
-	Status    string // Sallyport's alone
+	Status    string // Sallyport only
 	Workers   int
-	AccessLog bool   // as access.log in the folder
-	Profiles  string // Sallyport's listenerprofiles.xml, if it is to have one
+	AccessLog bool   // to access.log in the folder
+	Profiles  string // path of Sallyport's listenerprofiles.xml; empty: none
 }
 
-// A Program is a kind with where its program is.
+// A Program is a kind with the path of its executable.
 type Program struct {
 	Kind
 	Path string
 }
 
-// Locate finds the kind's program: path if that isn't empty, else in PATH and where daemons are.
+// Locate finds the executable: path, or if that is empty, one in PATH or in the folders for daemons.
 func (k Kind) Locate(path string) (Program, error) {
 	if path != "" {
 		abs, err := filepath.Abs(path)
@@ -84,25 +84,45 @@ func (k Kind) Locate(path string) (Program, error) {
 	return Program{}, fmt.Errorf("%s: %w", k.program, exec.ErrNotFound)
 }
 
-// Version is what the program says of its version.
+// Sallyport reports whether the kind is Sallyport or another build of it. Only these check tokens and have Metrics.
+func (k Kind) Sallyport() bool { return k.program == sallyport.program }
+
+// Version returns the version that the program reports, or "unknown".
 func (p Program) Version() string {
-	out, err := exec.Command(p.Path, p.version...).CombinedOutput()
+	version, err := p.AskVersion()
 	if err != nil {
 		return "unknown"
 	}
+	return version
+}
+
+// AskVersion is Version with an error: the program does not run, or should be Sallyport and is not.
+func (p Program) AskVersion() (string, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	out, err := exec.CommandContext(ctx, p.Path, p.version...).CombinedOutput()
+	out = bytes.TrimSpace(out)
+	if err != nil {
+		return "", fmt.Errorf("%s %s: %w: %.200q", p.Path, strings.Join(p.version, " "), err, out)
+	}
 	line, _, _ := strings.Cut(string(out), "\n")
 	if p.first == "" {
-		return strings.TrimSpace(strings.TrimPrefix(line, p.Name))
+		version, ok := strings.CutPrefix(line, p.program+" ")
+		if p.Sallyport() && !ok {
+			return "", fmt.Errorf("%s %s: no version of %s: %.200q",
+				p.Path, strings.Join(p.version, " "), p.program, out)
+		}
+		return strings.TrimSpace(version), nil
 	}
 	_, after, _ := strings.Cut(line, p.first)
 	words := strings.Fields(after)
 	if len(words) == 0 {
-		return strings.TrimSpace(line)
+		return strings.TrimSpace(line), nil
 	}
-	return words[0]
+	return words[0], nil
 }
 
-// Configure writes the configuration into the site's folder and has the program check it.
+// Configure writes the configuration into the site's folder and lets the program check it.
 func (p Program) Configure(s Site) error {
 	if err := os.MkdirAll(s.Folder, 0o700); err != nil {
 		return fmt.Errorf("%s: %w", p.Name, err)
@@ -128,7 +148,7 @@ func inFolder(args []string, folder string) []string {
 	return list
 }
 
-// A Gateway is one that runs.
+// A Gateway is a running gateway.
 type Gateway struct {
 	*process.Process
 	Program
@@ -136,7 +156,7 @@ type Gateway struct {
 	output *os.File
 }
 
-// Start runs a configured gateway on cores and waits until it listens.
+// Start starts a configured gateway on the given cores and waits until it listens.
 func (p Program) Start(ctx context.Context, s Site, cores []int) (*Gateway, error) {
 	output, err := os.OpenFile(filepath.Join(s.Folder, "output.log"), os.O_CREATE|os.O_APPEND|os.O_RDWR, 0o600)
 	if err != nil {
@@ -150,7 +170,11 @@ func (p Program) Start(ctx context.Context, s Site, cores []int) (*Gateway, erro
 		return nil, errors.Join(err, output.Close())
 	}
 	g := &Gateway{running, p, s, output}
-	for _, address := range []string{s.HTTPS, s.HTTP} {
+	addresses := []string{s.HTTPS, s.HTTP}
+	if p.Sallyport() {
+		addresses = append(addresses, s.Status) // which may open last
+	}
+	for _, address := range addresses {
 		if err := g.await(ctx, address); err != nil {
 			return nil, errors.Join(fmt.Errorf("%w\n%s", err, g.said()), g.Stop())
 		}
@@ -158,7 +182,7 @@ func (p Program) Start(ctx context.Context, s Site, cores []int) (*Gateway, erro
 	return g, nil
 }
 
-// Stop ends the gateway and waits for it.
+// Stop stops the gateway and waits for its end.
 func (g *Gateway) Stop() error {
 	err := g.Process.Stop()
 	if err != nil {
@@ -167,7 +191,7 @@ func (g *Gateway) Stop() error {
 	return errors.Join(err, g.output.Close())
 }
 
-// said is the end of what the gateway printed.
+// said returns the end of the gateway's output.
 func (g *Gateway) said() []byte {
 	data, err := os.ReadFile(g.output.Name())
 	if err != nil {
@@ -179,7 +203,7 @@ func (g *Gateway) said() []byte {
 // startWait is how long a gateway may take to listen. One that ends is not waited for.
 const startWait = 2 * time.Minute
 
-// await returns when something listens at address, or after startWait with an error.
+// await waits until something listens at address, for startWait at most.
 func (g *Gateway) await(ctx context.Context, address string) error {
 	ctx, cancel := context.WithTimeout(ctx, startWait)
 	defer cancel()
@@ -199,7 +223,7 @@ func (g *Gateway) await(ctx context.Context, address string) error {
 	}
 }
 
-// Addresses are n free ones on loopback. They are kept for gateways, which start later, until this process ends.
+// Addresses returns n free addresses on loopback. They are kept for gateways, which start later, until this process ends.
 func Addresses(n int) ([]string, error) {
 	var list []string
 	for range n {
@@ -212,5 +236,5 @@ func Addresses(n int) ([]string, error) {
 	return list, nil
 }
 
-// within is a file of the PKI's folder.
+// within returns the path of a file in the PKI's folder.
 func (s Site) within(name string) string { return filepath.Join(s.PKI.Folder, name) }

@@ -9,9 +9,17 @@ import (
 
 // Names in Sallyport's configuration, for its commands.
 const (
-	API  = "bench:1.0.0" // at /bench, by certificate
-	Tier = "Bench"       // a limit that never bites
+	API  = "bench:1.0.0" // at /bench, with certificates
+	Tier = "Bench"       // a limit that is never reached
 )
+
+// Baseline is another build of Sallyport, with the same configuration. It is not in Kinds: its path must be given.
+var Baseline = another(sallyport, "baseline", "Baseline")
+
+func another(k Kind, name, title string) Kind {
+	k.Name, k.Title = name, title
+	return k
+}
 
 var sallyport = Kind{
 	Name: "sallyport", Title: "Sallyport", program: "sallyport",
@@ -73,7 +81,8 @@ keyManagers:
 `, s.Backend)
 	for i := range s.PKI.Identities {
 		name := pki.Name(i)
-		fmt.Fprintf(&b, "      - {alias: %s, certificate: %q, tier: %s}\n", name, s.within("clients/"+name+".crt"), Tier)
+		file := s.within("clients/" + name + ".crt")
+		fmt.Fprintf(&b, "      - {alias: %s, certificate: %q, tier: %s}\n", name, file, Tier)
 	}
 	return map[string]string{"sallyport.yaml": b.String()}
 }

@@ -24,28 +24,28 @@ import (
 // Files in the folder of a Set.
 const (
 	CA     = "ca.crt"
-	Server = "server.pem" // certificate and key; server.crt and server.key hold them apart
+	Server = "server.pem" // certificate and key, which server.crt and server.key hold separately
 )
 
-// life is how long certificates and tokens are good: long enough for a soak.
+// life is the validity of certificates and tokens, long enough for a soak.
 const life = 30 * 24 * time.Hour
 
-// A Set is one CA, a server certificate for localhost and 127.0.0.1, client certificates, all with P-256 keys, and two
+// A Set holds a CA, a server certificate for localhost and 127.0.0.1, client certificates, all with P-256 keys, and two
 // issuers of tokens.
 type Set struct {
 	Folder     string
 	Roots      *x509.CertPool
-	Identities []tls.Certificate // of which clients/NAME.crt and NAME.key hold the first
+	Identities []tls.Certificate // in files clients/NAME.crt and clients/NAME.key
 	Issuers    []*Issuer
 
 	ca    *x509.Certificate
 	caKey *ecdsa.PrivateKey
 }
 
-// Name is the file name, without its ending, and the common name of identity i.
+// Name returns the common name of identity i, which is also its file name without extension.
 func Name(i int) string { return fmt.Sprintf("client-%04d", i) }
 
-// Make writes a Set with n client certificates into a folder, which must be there.
+// Make creates a Set with n client certificates in an existing folder.
 func Make(folder string, n int) (*Set, error) {
 	s := &Set{Folder: folder, Roots: x509.NewCertPool()}
 	var err error
@@ -74,11 +74,13 @@ func Make(folder string, n int) (*Set, error) {
 	return s, s.makeIssuers()
 }
 
-// NewServer makes a certificate for localhost and 127.0.0.1, as NAME.crt and NAME.key, and both in NAME.pem.
+// NewServer issues a certificate for localhost and 127.0.0.1, and writes NAME.crt, NAME.key, and both in NAME.pem.
 func (s *Set) NewServer(name string) error {
 	c, key, err := s.issue(&x509.Certificate{
-		Subject: pkix.Name{CommonName: "localhost"}, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
-		DNSNames: []string{"localhost"}, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
+		Subject:     pkix.Name{CommonName: "localhost"},
+		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
+		DNSNames:    []string{"localhost"},
+		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
 	})
 	if err != nil {
 		return err
@@ -93,10 +95,11 @@ func (s *Set) NewServer(name string) error {
 	return s.writePair(name, c, key)
 }
 
-// NewClient makes one more client certificate, as clients/NAME.crt and clients/NAME.key.
+// NewClient issues another client certificate, and writes clients/NAME.crt and clients/NAME.key.
 func (s *Set) NewClient(name string) (tls.Certificate, error) {
 	c, key, err := s.issue(&x509.Certificate{
-		Subject: pkix.Name{Organization: []string{"sallybench"}, CommonName: name}, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
+		Subject:     pkix.Name{Organization: []string{"sallybench"}, CommonName: name},
+		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
 	})
 	if err != nil {
 		return tls.Certificate{}, err
@@ -104,7 +107,7 @@ func (s *Set) NewClient(name string) (tls.Certificate, error) {
 	return tls.Certificate{Certificate: [][]byte{c.Raw}, PrivateKey: key, Leaf: c}, s.writePair("clients/"+name, c, key)
 }
 
-// issue signs a certificate, with its own key if there is no CA yet.
+// issue signs a certificate with the CA; the CA's own is self-signed.
 func (s *Set) issue(template *x509.Certificate) (*x509.Certificate, *ecdsa.PrivateKey, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -166,7 +169,7 @@ func keyPEM(key crypto.PrivateKey) ([]byte, error) {
 
 // An Issuer signs tokens.
 type Issuer struct {
-	Name string // of the algorithm, in lower case: rs256, es256
+	Name string // the algorithm in lower case: rs256, es256
 	URL  string // the tokens' iss
 	File string // its public key, in the Set's folder
 
@@ -205,8 +208,13 @@ func (i *Issuer) Tokens(n int) ([]string, error) {
 	for k := range list {
 		now := time.Now()
 		token := jwt.NewWithClaims(i.method, jwt.MapClaims{
-			"iss": i.URL, "sub": Name(k), "aud": "sallybench", "scope": "read write", "jti": fmt.Sprintf("%s-%d", i.Name, k),
-			"iat": now.Unix(), "exp": now.Add(life).Unix(),
+			"iss":   i.URL,
+			"sub":   Name(k),
+			"aud":   "sallybench",
+			"scope": "read write",
+			"jti":   fmt.Sprintf("%s-%d", i.Name, k),
+			"iat":   now.Unix(),
+			"exp":   now.Add(life).Unix(),
 		})
 		var err error
 		if list[k], err = token.SignedString(i.key); err != nil {

@@ -33,7 +33,8 @@ func TestMake(t *testing.T) {
 		if !c.Leaf.Equal(want[i].Leaf) {
 			t.Errorf("%s is another certificate than that of identity %d", c.Leaf.Subject, i)
 		}
-		if _, err := c.Leaf.Verify(x509.VerifyOptions{Roots: s.Roots, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}}); err != nil {
+		usages := []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}
+		if _, err := c.Leaf.Verify(x509.VerifyOptions{Roots: s.Roots, KeyUsages: usages}); err != nil {
 			t.Errorf("%s: %v", c.Leaf.Subject, err)
 		}
 	}
@@ -76,7 +77,9 @@ func TestTokens(t *testing.T) {
 			t.Error("two tokens are the same")
 		}
 		for _, token := range tokens {
-			if _, err := jwt.Parse(token, func(*jwt.Token) (any, error) { return key, nil }, jwt.WithIssuer(issuer.URL), jwt.WithExpirationRequired()); err != nil {
+			verify := func(*jwt.Token) (any, error) { return key, nil }
+			_, err := jwt.Parse(token, verify, jwt.WithIssuer(issuer.URL), jwt.WithExpirationRequired())
+			if err != nil {
 				t.Errorf("%s: %v", issuer.Name, err)
 			}
 		}

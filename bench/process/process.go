@@ -1,4 +1,4 @@
-// Package process runs programs on cores of their own and reads what they use of the machine.
+// Package process runs programs on chosen cores and reads their CPU time and memory.
 package process
 
 import (
@@ -11,22 +11,23 @@ import (
 	"time"
 )
 
-// Options say how a program runs. The zero Options run it on all cores, in the current folder, silently.
+// Options configure a program. With the zero Options it runs on all cores, in the current folder, and its output is
+// discarded.
 type Options struct {
-	Cores  []int     // it may run on; nil: all that this process may
-	Dir    string    // its current folder
-	Env    []string  // beside this process's
-	Output io.Writer // takes what it says
+	Cores  []int     // nil: those of this process
+	Dir    string    // the current folder
+	Env    []string  // in addition to this process's
+	Output io.Writer // of stdout and stderr
 }
 
-// A Process is a program that was started. Stop must be called, also if it ends by itself.
+// A Process is a started program. Stop must be called, even if the program ends by itself.
 type Process struct {
 	cmd   *exec.Cmd
-	ended chan struct{} // closed when it has ended
-	err   error         // how, once ended is closed
+	ended chan struct{} // closed when the program has ended
+	err   error         // of Wait; valid once ended is closed
 }
 
-// Start starts a program. It is told to end when this process ends.
+// Start starts a program, which gets SIGTERM when this process ends.
 func Start(o Options, program string, args ...string) (*Process, error) {
 	cmd := exec.Command(program, args...)
 	cmd.Dir, cmd.Stdout, cmd.Stderr = o.Dir, o.Output, o.Output
@@ -42,17 +43,17 @@ func Start(o Options, program string, args ...string) (*Process, error) {
 	return p, nil
 }
 
-// ID is the process id.
+// ID returns the process id.
 func (p *Process) ID() int { return p.cmd.Process.Pid }
 
-// Ended is closed when the program has ended.
+// Ended returns a channel that is closed when the program has ended.
 func (p *Process) Ended() <-chan struct{} { return p.ended }
 
 // Signal sends a signal.
 func (p *Process) Signal(s syscall.Signal) error { return p.cmd.Process.Signal(s) }
 
-// Stop asks the program to end and, after ten seconds, ends it. It returns an error if the program ended before, or had to
-// be ended.
+// Stop sends SIGTERM and, after ten seconds, SIGKILL. It returns an error if the program had already ended or had to be
+// killed.
 func (p *Process) Stop() error {
 	select {
 	case <-p.ended:

@@ -70,7 +70,8 @@ func TestProgramsRunOnTheirCores(t *testing.T) {
 	}
 	last := cores[len(cores)-1:]
 	var out bytes.Buffer
-	p, err := Start(Options{Cores: last, Output: &out, Env: []string{"WORD=here"}, Dir: "/"}, "/bin/sh", "-c", "grep Cpus_allowed_list /proc/self/status; echo $WORD $PWD")
+	p, err := Start(Options{Cores: last, Output: &out, Env: []string{"WORD=here"}, Dir: "/"},
+		"/bin/sh", "-c", "grep Cpus_allowed_list /proc/self/status; echo $WORD $PWD")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -104,7 +105,15 @@ func TestStop(t *testing.T) {
 }
 
 func TestParseCores(t *testing.T) {
-	for s, want := range map[string][]int{"0": {0}, "0-2,5": {0, 1, 2, 5}, "": nil, "x": nil, "3-1": nil, "-1": nil, "0-99999": nil} {
+	for s, want := range map[string][]int{
+		"0":       {0},
+		"0-2,5":   {0, 1, 2, 5},
+		"":        nil,
+		"x":       nil,
+		"3-1":     nil,
+		"-1":      nil,
+		"0-99999": nil,
+	} {
 		got, err := parseCores(s)
 		if !slices.Equal(got, want) || (err == nil) != (want != nil) {
 			t.Errorf("%q: %v, %v", s, got, err)

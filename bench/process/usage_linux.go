@@ -15,11 +15,14 @@ import (
 	"unsafe"
 )
 
-// CPU is what the process and its descendants have used so far, user and system, by the kernel's clock of each process:
-// the figures of /proc/PID/stat, to the nanosecond.
-func (p *Process) CPU() (time.Duration, error) {
+// CPU returns the CPU time, user and system, of the process and its descendants so far. It reads each process's clock,
+// which has the figures of /proc/PID/stat with a resolution of a nanosecond.
+func (p *Process) CPU() (time.Duration, error) { return familyCPU(p.ID()) }
+
+// familyCPU returns the CPU time of a process and its descendants so far.
+func familyCPU(root int) (time.Duration, error) {
 	var sum time.Duration
-	for _, pid := range family(p.ID()) {
+	for _, pid := range family(root) {
 		d, err := cpu(pid)
 		if err != nil {
 			return 0, fmt.Errorf("CPU of process %d: %w", pid, err)
@@ -29,7 +32,7 @@ func (p *Process) CPU() (time.Duration, error) {
 	return sum, nil
 }
 
-// OwnCPU is what this process has used so far.
+// OwnCPU returns the CPU time of this process so far, without its descendants.
 func OwnCPU() time.Duration {
 	d, err := cpu(os.Getpid())
 	if err != nil {
@@ -38,18 +41,19 @@ func OwnCPU() time.Duration {
 	return d
 }
 
-// cpu reads the process's clock, which clock_getcpuclockid(3) names so.
+// cpu reads the CPU clock of a process. Its clock id is that of clock_getcpuclockid(3).
 func cpu(pid int) (time.Duration, error) {
 	const sched = 2
 	var t syscall.Timespec
-	if _, _, errno := syscall.Syscall(syscall.SYS_CLOCK_GETTIME, uintptr(^pid<<3|sched), uintptr(unsafe.Pointer(&t)), 0); errno != 0 {
+	_, _, errno := syscall.Syscall(syscall.SYS_CLOCK_GETTIME, uintptr(^pid<<3|sched), uintptr(unsafe.Pointer(&t)), 0)
+	if errno != 0 {
 		return 0, errno
 	}
 	return time.Duration(t.Nano()), nil
 }
 
-// Memory is what the process and its descendants hold in RAM, in bytes. Pages that several processes share are counted
-// once (proportional set size); where the kernel doesn't tell, once for each.
+// Memory returns the bytes in RAM of the process and its descendants. Shared pages count once (proportional set size)
+// or, where the kernel lacks that figure, once for each process.
 func (p *Process) Memory() (int64, error) {
 	var sum int64
 	for _, pid := range family(p.ID()) {
@@ -77,14 +81,14 @@ func field(pid int, file, name string) (int64, error) {
 	return 0, fmt.Errorf("no %s in %s", name, file)
 }
 
-// family is a process and its descendants.
+// family returns a process and its descendants.
 func family(pid int) []int {
 	children := map[int][]int{}
 	files, _ := filepath.Glob("/proc/[0-9]*/stat")
 	for _, f := range files {
 		data, err := os.ReadFile(f)
 		if err != nil {
-			continue // it has ended meanwhile
+			continue // the process has ended
 		}
 		child, parent, err := parseStat(data)
 		if err == nil {
@@ -98,15 +102,15 @@ func family(pid int) []int {
 	return list
 }
 
-// parseStat reads a process and its parent from proc_pid_stat(5): "12 (na) me) S 1 …".
+// parseStat reads the ids of a process and its parent from proc_pid_stat(5): "12 (na) me) S 1 …".
 func parseStat(data []byte) (pid, parent int, err error) {
 	open, end := bytes.IndexByte(data, ' '), bytes.LastIndexByte(data, ')')
 	if open < 0 || end < 0 {
-		return 0, 0, errors.New("no process status")
+		return 0, 0, errors.New("not a process status")
 	}
 	words := bytes.Fields(data[end+1:])
 	if len(words) < 2 {
-		return 0, 0, errors.New("no process status")
+		return 0, 0, errors.New("not a process status")
 	}
 	pid, err = strconv.Atoi(string(data[:open]))
 	if err == nil {
@@ -115,7 +119,7 @@ func parseStat(data []byte) (pid, parent int, err error) {
 	return pid, parent, err
 }
 
-// Cores are the cores that this process may run on.
+// Cores returns the cores that this process may run on.
 func Cores() []int {
 	data, err := os.ReadFile("/proc/self/status")
 	if err != nil {
@@ -130,7 +134,7 @@ func Cores() []int {
 	return list
 }
 
-// parseCores reads a list such as 0-2,5.
+// parseCores parses a list such as 0-2,5.
 func parseCores(s string) ([]int, error) {
 	var list []int
 	for part := range strings.SplitSeq(s, ",") {
@@ -150,10 +154,10 @@ func parseCores(s string) ([]int, error) {
 	return list, nil
 }
 
-// A mask is the kernel's form of a set of cores.
+// A mask is a set of cores in the kernel's form.
 type mask [16]uint64
 
-// StartOn starts cmd on these cores, or on all if there are none, and has it told to end when this process does.
+// StartOn starts cmd on these cores, or on all if there are none. It gets SIGTERM when this process ends.
 func StartOn(cores []int, cmd *exec.Cmd) error {
 	if cmd.SysProcAttr == nil {
 		cmd.SysProcAttr = &syscall.SysProcAttr{}
@@ -162,7 +166,7 @@ func StartOn(cores []int, cmd *exec.Cmd) error {
 	if len(cores) == 0 {
 		return cmd.Start()
 	}
-	// A program begins on the cores of the thread that starts it.
+	// A child inherits the cores of the thread that starts it.
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	var before, during mask
@@ -187,14 +191,15 @@ func affinity(call uintptr, m *mask) error {
 	return nil
 }
 
-// RaiseFiles lets this process, and what it starts, hold n open files, or as many as it may.
+// RaiseFiles raises the limit of open files to n for this process and its children, or to the hard limit if it may not
+// go beyond.
 func RaiseFiles(n uint64) error {
 	var limit syscall.Rlimit
 	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
 		return fmt.Errorf("limit of open files: %w", err)
 	}
 	if limit.Cur >= n && limit.Max >= n {
-		// Set all the same: Go gives what it starts the old limit otherwise.
+		// Setrlimit even so: otherwise Go restores the original limit in the children.
 		return syscall.Setrlimit(syscall.RLIMIT_NOFILE, &limit)
 	}
 	wish := syscall.Rlimit{Cur: max(n, limit.Cur), Max: max(n, limit.Max)}
@@ -208,7 +213,7 @@ func RaiseFiles(n uint64) error {
 	return nil
 }
 
-// Files is how many open files this process may hold.
+// Files returns the limit of open files.
 func Files() uint64 {
 	var limit syscall.Rlimit
 	if syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit) != nil {

@@ -1,4 +1,4 @@
-// Package progress tells a person how far a measurement is.
+// Package progress shows a person how far a measurement has got.
 package progress
 
 import (
@@ -9,19 +9,19 @@ import (
 	"time"
 )
 
-// quietPeriod is how often a passing state is told where lines stay.
+// quietPeriod is the shortest time between two passing states where they are printed as lines.
 const quietPeriod = 10 * time.Second
 
-// A Line is one line that is rewritten on a terminal, and plain lines elsewhere. Its methods may be called at once.
+// A Line rewrites one line on a terminal, and prints plain lines elsewhere. Its methods may be called concurrently.
 type Line struct {
 	mu       sync.Mutex
 	out      io.Writer
 	terminal bool
-	shown    bool // a passing state stands on the terminal's line
+	shown    bool // the terminal shows a passing state
 	last     time.Time
 }
 
-// New writes to out, which is a terminal or not.
+// New returns a Line that writes to out.
 func New(out io.Writer) *Line {
 	l := &Line{out: out, last: time.Now()}
 	if f, ok := out.(*os.File); ok {
@@ -31,7 +31,7 @@ func New(out io.Writer) *Line {
 	return l
 }
 
-// Pass shows a passing state, in place of the last one.
+// Pass replaces the passing state.
 func (l *Line) Pass(format string, args ...any) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -46,7 +46,7 @@ func (l *Line) Pass(format string, args ...any) {
 	}
 }
 
-// Say writes a line that stays.
+// Say prints a line that stays.
 func (l *Line) Say(format string, args ...any) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -55,7 +55,7 @@ func (l *Line) Say(format string, args ...any) {
 	l.last = time.Now()
 }
 
-// Clear takes the passing state away.
+// Clear removes the passing state.
 func (l *Line) Clear() {
 	l.mu.Lock()
 	defer l.mu.Unlock()

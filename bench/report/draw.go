@@ -7,7 +7,7 @@ import (
 	"strings"
 )
 
-// A drawing is the inside of an SVG picture that grows. Positions are in its own units, from the top left.
+// A drawing collects the inside of an SVG picture. Positions are in the drawing's own units, from the top left.
 type drawing struct {
 	strings.Builder
 	width, height float64
@@ -18,16 +18,19 @@ func (d *drawing) line(class string, x1, y1, x2, y2 float64) {
 }
 
 func (d *drawing) rect(class string, x, y, width, height float64, title string) {
-	fmt.Fprintf(d, `<rect class="%s" x="%.1f" y="%.1f" width="%.1f" height="%.1f" rx="2"><title>%s</title></rect>`, class, x, y, max(0, width), height, html.EscapeString(title))
+	fmt.Fprintf(d, `<rect class="%s" x="%.1f" y="%.1f" width="%.1f" height="%.1f" rx="2"><title>%s</title></rect>`,
+		class, x, y, max(0, width), height, html.EscapeString(title))
 }
 
 func (d *drawing) circle(class string, x, y, r float64, title string) {
-	fmt.Fprintf(d, `<circle class="%s" cx="%.1f" cy="%.1f" r="%.1f"><title>%s</title></circle>`, class, x, y, r, html.EscapeString(title))
+	fmt.Fprintf(d, `<circle class="%s" cx="%.1f" cy="%.1f" r="%.1f"><title>%s</title></circle>`,
+		class, x, y, r, html.EscapeString(title))
 }
 
-// text is anchored at its start, middle or end.
+// text writes s with x at its start, middle or end, as anchor says.
 func (d *drawing) text(class, anchor string, x, y float64, s string) {
-	fmt.Fprintf(d, `<text class="%s" text-anchor="%s" x="%.1f" y="%.1f">%s</text>`, class, anchor, x, y, html.EscapeString(s))
+	fmt.Fprintf(d, `<text class="%s" text-anchor="%s" x="%.1f" y="%.1f">%s</text>`,
+		class, anchor, x, y, html.EscapeString(s))
 }
 
 func (d *drawing) path(class string, points [][2]float64, title string) {
@@ -43,16 +46,17 @@ func (d *drawing) within(x, y float64, other *drawing) {
 	fmt.Fprintf(d, `<g transform="translate(%.1f %.1f)">%s</g>`, x, y, other.String())
 }
 
-// svg is the whole picture; label says what it shows to those who don't see it.
+// svg returns the complete picture. label describes it to readers who cannot see it.
 func (d *drawing) svg(label, style string) string {
-	return fmt.Sprintf(`<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 %.0f %.0f" role="img" aria-label="%s">%s%s</svg>`,
+	const form = `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 %.0f %.0f" role="img" aria-label="%s">%s%s</svg>`
+	return fmt.Sprintf(form,
 		d.width, d.height, html.EscapeString(label), style, d.String())
 }
 
 // A scale maps figures to positions.
 type scale struct {
 	from, to  float64 // figures
-	low, high float64 // where they are drawn
+	low, high float64 // positions
 	log       bool
 }
 
@@ -64,7 +68,7 @@ func (s scale) at(v float64) float64 {
 	return s.low + (v-from)/(to-from)*(s.high-s.low)
 }
 
-// steps are round figures from 0 that reach v, some five of them.
+// steps returns about five round figures from 0 to at least v.
 func steps(v float64) []float64 {
 	if v <= 0 {
 		return []float64{0, 1}
@@ -83,7 +87,7 @@ func steps(v float64) []float64 {
 	return list
 }
 
-// logSteps are 1, 2, 5 times powers of ten that lie around low and high.
+// logSteps returns the figures 1, 2 and 5 times powers of ten that enclose low and high.
 func logSteps(low, high float64) []float64 {
 	if low <= 0 || high <= low {
 		low, high = 0.1, 10
@@ -104,7 +108,7 @@ func logSteps(low, high float64) []float64 {
 	return all[first : last+1]
 }
 
-// short is a figure of an axis.
+// short formats a figure for an axis.
 func short(f float64) string {
 	if f >= 10_000 {
 		return fmt.Sprintf("%gk", f/1000)

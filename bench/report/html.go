@@ -22,11 +22,13 @@ var (
 	page = template.Must(template.New("page").Parse(pageText))
 )
 
-// A view is what the page shows.
+// A view is the content of the page.
 type view struct {
 	Title, Subtitle string
 	Style           template.CSS
 	Errors          uint64
+	Busy            string // empty: the machine was quiet
+	Disturbances    []compare.Disturbance
 	Legend, Ratios  template.HTML
 	Scenarios       []scenarioView
 	Facts           []fact
@@ -46,12 +48,20 @@ type row struct {
 
 type fact struct{ Name, Text string }
 
-// HTML writes a comparison as one page that needs nothing else: no scripts, no fonts, no pictures from outside.
+// HTML writes a comparison as one self-contained page, without scripts, fonts or pictures from elsewhere.
 func HTML(out io.Writer, c *compare.Comparison) error {
 	v := view{
-		Title: title(c), Style: template.CSS(drawingStyle + pageStyle), Errors: c.Errors(), Facts: facts(c),
-		Subtitle: fmt.Sprintf("%s · %s · median of %d interleaved rounds", c.Date.Format("2 January 2006"), c.Machine.CPU, c.Settings.Rounds),
-		Legend:   picture(legend(c), "Colours of the gateways"),
+		Title: title(c),
+		Subtitle: fmt.Sprintf("%s · %s · median of %d interleaved rounds",
+			c.Date.Format("2 January 2006"), c.Machine.CPU, c.Settings.Rounds),
+		Style:        template.CSS(drawingStyle + pageStyle),
+		Errors:       c.Errors(),
+		Disturbances: c.Disturbances,
+		Legend:       picture(legend(c), "Colours of the gateways"),
+		Facts:        facts(c),
+	}
+	if len(c.Disturbances) > 0 {
+		v.Busy = compare.BusyMachine
 	}
 	for _, s := range c.Scenarios {
 		if len(s.Ratios) > 0 && v.Ratios == "" {
@@ -69,7 +79,7 @@ func HTML(out io.Writer, c *compare.Comparison) error {
 	return nil
 }
 
-// picture is a drawing whose texts are escaped already.
+// picture returns a drawing, which has escaped its texts already.
 func picture(d *drawing, label string) template.HTML { return template.HTML(d.svg(label, "")) }
 
 func title(c *compare.Comparison) string {
@@ -98,7 +108,9 @@ func rows(s compare.ScenarioResult) []row {
 		}
 		list = append(list, row{p.Title, i == 0, []string{
 			figure(p.CPU.Median), quartiles(p.CPU), ratio, spread, thousands(p.Rate.Median),
-			figure(p.P50.Median), figure(p.P99.Median), tail, figure(p.P999.Median), fmt.Sprintf("%.0f", p.Memory.Median), fmt.Sprintf("%.2f", p.Busy.Median),
+			figure(p.P50.Median), figure(p.P99.Median), tail, figure(p.P999.Median),
+			fmt.Sprintf("%.0f", p.Memory.Median), objects(p),
+			fmt.Sprintf("%.2f", p.Busy.Median), fmt.Sprintf("%.2f", p.Others.Median),
 		}})
 	}
 	return list
@@ -118,6 +130,11 @@ func facts(c *compare.Comparison) []fact {
 		list = append(list, fact{p.Title, p.Version})
 	}
 	lines := conditions(c)
-	return append(list, fact{"machine", lines[1] + " · " + c.Machine.Memory}, fact{"rounds", lines[2]}, fact{"calls", lines[3]},
-		fact{"took", time.Duration(c.Took * float64(time.Second)).Round(time.Second).String()})
+	took := time.Duration(c.Took * float64(time.Second)).Round(time.Second)
+	return append(list,
+		fact{"machine", lines[1] + " · " + c.Machine.Memory},
+		fact{"rounds", lines[2]},
+		fact{"calls", lines[3]},
+		fact{"took", took.String()},
+	)
 }

@@ -8,16 +8,16 @@ import (
 	"sallyport/bench/compare"
 )
 
-// color is the class of a contestant's colour, the same in all plots.
+// color returns the CSS class with a contestant's colour, the same in all plots.
 func color(name string) string {
 	switch name {
-	case "sallyport", "nginx", "haproxy", "caddy":
+	case "sallyport", "baseline", "nginx", "haproxy", "caddy":
 		return name
 	}
 	return "variant"
 }
 
-// bars shows CPU a call: a bar to the median, a whisker from quartile to quartile.
+// bars plots CPU a call: a bar up to the median, and a whisker between the quartiles.
 func bars(s compare.ScenarioResult) *drawing {
 	const left, right, row, bar = 172, 64, 34.0, 18.0
 	d := &drawing{width: 560, height: float64(len(s.Contestants))*row + 46}
@@ -40,7 +40,8 @@ func bars(s compare.ScenarioResult) *drawing {
 			class = "label strong"
 		}
 		d.text(class, "end", left-10, y+4.5, c.Title)
-		d.rect("bar "+color(c.Name), left, y-bar/2, x.at(c.CPU.Median)-left, bar, fmt.Sprintf("%s: %s µs a call, quartiles %s", c.Title, figure(c.CPU.Median), quartiles(c.CPU)))
+		d.rect("bar "+color(c.Name), left, y-bar/2, x.at(c.CPU.Median)-left, bar,
+			fmt.Sprintf("%s: %s µs a call, quartiles %s", c.Title, figure(c.CPU.Median), quartiles(c.CPU)))
 		d.line("whisker", x.at(c.CPU.Q1), y, x.at(c.CPU.Q3), y)
 		d.line("whisker", x.at(c.CPU.Q1), y-5, x.at(c.CPU.Q1), y+5)
 		d.line("whisker", x.at(c.CPU.Q3), y-5, x.at(c.CPU.Q3), y+5)
@@ -49,7 +50,8 @@ func bars(s compare.ScenarioResult) *drawing {
 	return d
 }
 
-// curves shows latency by the share of calls that are slower, which is where gateways differ.
+// curves plots latency over the share of slower calls, on a logarithmic axis that stretches the tail, where gateways
+// differ.
 func curves(s compare.ScenarioResult) *drawing {
 	const left, right, top, bottom = 62, 20, 8, 214
 	d := &drawing{width: 560, height: bottom + 46}
@@ -66,7 +68,7 @@ func curves(s compare.ScenarioResult) *drawing {
 	x := scale{from: 1, to: 10_000, low: left, high: d.width - right, log: true}
 	for _, t := range ticks {
 		d.line("grid", left, y.at(t), d.width-right, y.at(t))
-		if e := math.Log10(t); len(ticks) <= 7 || math.Abs(e-math.Round(e)) < 1e-9 { // else only 1, 10, 100 …
+		if e := math.Log10(t); len(ticks) <= 7 || math.Abs(e-math.Round(e)) < 1e-9 { // with many, only 1, 10, 100 …
 			d.text("tick", "end", left-8, y.at(t)+4, short(t))
 		}
 	}
@@ -78,8 +80,9 @@ func curves(s compare.ScenarioResult) *drawing {
 		d.text("tick", "middle", min(x.at(t.slower), d.width-right-6), bottom+16, t.name)
 	}
 	d.text("axis", "middle", (left+d.width-right)/2, bottom+36, "share of calls that are no slower")
-	fmt.Fprintf(d, `<text class="axis" text-anchor="middle" transform="translate(14 %d) rotate(-90)">latency, ms</text>`, (top+bottom)/2)
-	// Sallyport last, so that it lies on top.
+	const vertical = `<text class="axis" text-anchor="middle" transform="translate(14 %d) rotate(-90)">%s</text>`
+	fmt.Fprintf(d, vertical, (top+bottom)/2, "latency, ms")
+	// Sallyport last, so that its curve is on top.
 	for _, c := range slices.Backward(s.Contestants) {
 		var points [][2]float64
 		for _, p := range c.Curve {
@@ -94,7 +97,7 @@ func curves(s compare.ScenarioResult) *drawing {
 	return d
 }
 
-// ratios shows all ratios of a comparison on one axis: left of 1, Sallyport uses less.
+// ratios plots all ratios of a comparison on one axis. Left of 1, Sallyport uses less.
 func ratios(c *compare.Comparison) *drawing {
 	const left, right, row, gap, top = 250, 76, 19.0, 13.0, 34.0
 	d := &drawing{width: 1160}
@@ -121,7 +124,8 @@ func ratios(c *compare.Comparison) *drawing {
 	}
 	d.text("side", "end", x.at(1)-12, 14, "← Sallyport uses less CPU")
 	d.text("side", "start", x.at(1)+12, 14, "more →")
-	d.text("axis", "middle", (left+d.width-right)/2, bottom+36, "CPU a call, Sallyport to the other, round by round: median, quartiles")
+	d.text("axis", "middle", (left+d.width-right)/2, bottom+36,
+		"CPU a call, Sallyport to the other, round by round: median, quartiles")
 	y := top
 	for _, s := range c.Scenarios {
 		if len(s.Ratios) > 0 {
@@ -138,7 +142,9 @@ func ratios(c *compare.Comparison) *drawing {
 			if r.CPU.Median > 0 {
 				class := color(name)
 				d.line("span "+class, x.at(r.CPU.Q1), center, x.at(r.CPU.Q3), center)
-				d.circle("dot "+class, x.at(r.CPU.Median), center, 5, fmt.Sprintf("%s, to %s: %.2f, quartiles %.2f–%.2f", s.Title, r.To, r.CPU.Median, r.CPU.Q1, r.CPU.Q3))
+				d.circle("dot "+class, x.at(r.CPU.Median), center, 5,
+					fmt.Sprintf("%s, to %s: %.2f, quartiles %.2f–%.2f",
+						s.Title, r.To, r.CPU.Median, r.CPU.Q1, r.CPU.Q3))
 				d.text("value", "start", d.width-right+14, center+4, fmt.Sprintf("%.2f", r.CPU.Median))
 			}
 			y += row
@@ -149,7 +155,7 @@ func ratios(c *compare.Comparison) *drawing {
 	return d
 }
 
-// legend names the colours of those who take part.
+// legend names the colours of the contestants.
 func legend(c *compare.Comparison) *drawing {
 	d := &drawing{height: 24}
 	x := 2.0

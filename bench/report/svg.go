@@ -7,14 +7,19 @@ import (
 	"sallyport/bench/compare"
 )
 
-// SVG writes CPU a call in all scenarios as one drawing, to stand in a document.
+// SVG writes CPU a call in all scenarios as one drawing, to be embedded in a document.
 func SVG(out io.Writer, c *compare.Comparison) error {
 	const margin, column, gap = 28.0, 560.0, 40.0
 	d := &drawing{width: 2*column + gap + 2*margin}
 	all := &drawing{}
 	all.text("title", "start", margin, 40, title(c)+": CPU a call")
 	all.within(margin, 54, legend(c))
-	y := [2]float64{104, 104}
+	top := 104.0
+	if len(c.Disturbances) > 0 {
+		all.text("bad", "start", margin, 100, compare.BusyMachine)
+		top += 24
+	}
+	y := [2]float64{top, top}
 	for i, s := range c.Scenarios {
 		x := margin + float64(i%2)*(column+gap)
 		all.text("label strong", "start", x, y[i%2], s.Title)

@@ -1,4 +1,4 @@
-// Package sandbox runs a measurement in a network of its own, where nothing but the measurement sends.
+// Package sandbox runs a measurement in a network namespace that carries no other traffic.
 package sandbox
 
 import (
@@ -13,7 +13,7 @@ import (
 	"sallyport/bench/process"
 )
 
-// variable tells the program that it runs inside, and in what.
+// variable is set inside the sandbox, to a description of its network.
 const variable = "SALLYBENCH_INSIDE"
 
 const (
@@ -21,12 +21,12 @@ const (
 	shared     = "the machine's own network"
 )
 
-// Inside says in which network this process was started by Run, or "" if it wasn't.
+// Inside returns the network that Run has started this process in, or "" outside.
 func Inside() string { return os.Getenv(variable) }
 
-// Run runs this program again, with these arguments, on cores (nil: all) and, if namespace, in a network namespace of its
-// own, which takes root on Linux; without root it falls back to loopback. It returns the exit code. A signal that ends this
-// process ends the other first.
+// Run runs this program again with these arguments on these cores (nil: all). With namespace, it runs in a new network
+// namespace, which takes root on Linux; without root it stays on the machine's loopback. Run returns the exit code. It
+// passes SIGTERM and the end of ctx on to the program, and waits for it.
 func Run(ctx context.Context, args []string, cores []int, namespace bool) (int, error) {
 	self, err := os.Executable()
 	if err != nil {
@@ -45,7 +45,7 @@ func Run(ctx context.Context, args []string, cores []int, namespace bool) (int, 
 		cmd.Env = append(os.Environ(), variable+"="+namespaced)
 		cmd = separate(cmd)
 	}
-	// An interrupt of the terminal goes to both; the other one tidies up, this one waits.
+	// The terminal sends an interrupt to both processes. The inner one cleans up, and this one waits for it.
 	signals := make(chan os.Signal, 1)
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
 	defer signal.Stop(signals)

@@ -8,14 +8,14 @@ import (
 	"unsafe"
 )
 
-// separate has cmd start in a network namespace of its own.
+// separate makes cmd start in a new network namespace.
 func separate(cmd *exec.Cmd) *exec.Cmd {
 	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET}
 	return cmd
 }
 
-// Prepare makes the network ready, once, inside: a new namespace begins with its loopback down, and with the machine's
-// congestion control, whose pacing (bbr) would time loopback's packets.
+// Prepare sets up the network from inside. In a new namespace loopback is down, and the congestion control is the
+// machine's; one with pacing, such as bbr, would delay packets on loopback.
 func Prepare() error {
 	if Inside() != namespaced {
 		return nil
@@ -35,7 +35,7 @@ func Prepare() error {
 	return nil
 }
 
-// loopbackUp is "ip link set lo up": netdevice(7).
+// loopbackUp does what "ip link set lo up" does: netdevice(7).
 func loopbackUp() error {
 	fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_DGRAM|syscall.SOCK_CLOEXEC, 0)
 	if err != nil {
@@ -48,7 +48,9 @@ func loopbackUp() error {
 		_     [22]byte
 	}{flags: syscall.IFF_UP | syscall.IFF_RUNNING}
 	copy(request.name[:], "lo")
-	if _, _, errno := syscall.Syscall(syscall.SYS_IOCTL, uintptr(fd), syscall.SIOCSIFFLAGS, uintptr(unsafe.Pointer(&request))); errno != 0 {
+	_, _, errno := syscall.Syscall(
+		syscall.SYS_IOCTL, uintptr(fd), syscall.SIOCSIFFLAGS, uintptr(unsafe.Pointer(&request)))
+	if errno != 0 {
 		return errno
 	}
 	return nil

@@ -4,8 +4,8 @@ package sandbox
 
 import "os/exec"
 
-// separate is of no use here: there are no network namespaces.
+// separate does nothing, because there are no network namespaces.
 func separate(cmd *exec.Cmd) *exec.Cmd { return cmd }
 
-// Prepare has nothing to prepare here.
+// Prepare does nothing.
 func Prepare() error { return nil }

@@ -1,8 +1,7 @@
-// Package trial measures what operations do to a gateway: connections that idle, reloads, revocations, and long use.
+// Package trial measures a gateway under operation: idle connections, reloads, revocations, and long use.
 package trial
 
 import (
-	"bufio"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -12,8 +11,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strconv"
-	"strings"
 	"syscall"
 	"time"
 
@@ -26,15 +23,15 @@ import (
 	"sallyport/bench/progress"
 )
 
-// A Setup is what a trial runs on. Folder and Backend are needed.
+// A Setup is the environment of a trial. Folder and Backend are required.
 type Setup struct {
 	Folder   string   // for all files
-	Backend  []string // the program, and its arguments before --address, that runs the backend
+	Backend  []string // the command that runs the backend, but for --address
 	Progress *progress.Line
 	compare.Division
 }
 
-// clients is how many certificates are registered from the start.
+// clients is how many certificates are registered at the start.
 const clients = 100
 
 // A bed is a gateway with a backend behind it.
@@ -45,7 +42,7 @@ type bed struct {
 	backend *process.Process
 }
 
-// open starts a gateway; with profiles, one that reads them from a file.
+// open starts a gateway, with profiles one that reads its listener profiles from a file.
 func (s Setup) open(ctx context.Context, p peer.Program, profiles bool) (*bed, error) {
 	b := &bed{Setup: s}
 	folder := filepath.Join(s.Folder, p.Name)
@@ -60,12 +57,18 @@ func (s Setup) open(ctx context.Context, p peer.Program, profiles bool) (*bed, e
 	if err != nil {
 		return nil, err
 	}
-	if b.backend, err = process.Start(process.Options{Cores: s.LoadCores}, s.Backend[0], append(s.Backend[1:], "--address", addresses[0])...); err != nil {
+	args := append(s.Backend[1:], "--address", addresses[0])
+	if b.backend, err = process.Start(process.Options{Cores: s.LoadCores}, s.Backend[0], args...); err != nil {
 		return nil, err
 	}
 	site := peer.Site{
-		Folder: filepath.Join(folder, "gateway"), PKI: b.pki, Backend: addresses[0],
-		HTTPS: addresses[1], HTTP: addresses[2], Status: addresses[3], Workers: max(1, s.Workers),
+		Folder:  filepath.Join(folder, "gateway"),
+		PKI:     b.pki,
+		Backend: addresses[0],
+		HTTPS:   addresses[1],
+		HTTP:    addresses[2],
+		Status:  addresses[3],
+		Workers: max(1, s.Workers),
 	}
 	if profiles {
 		site.Profiles = filepath.Join(folder, profilesFile)
@@ -84,9 +87,9 @@ func (s Setup) open(ctx context.Context, p peer.Program, profiles bool) (*bed, e
 
 func (b *bed) close() error { return errors.Join(b.gateway.Stop(), b.backend.Stop()) }
 
-// calls are calls of 1 KiB over mTLS by all clients in turn.
+// calls returns a load of 1 KiB answers over mTLS, with the clients' certificates in turn.
 func (b *bed) calls() load.Config {
-	_, port, _ := net.SplitHostPort(b.gateway.HTTPS) // our own addresses always have one
+	_, port, _ := net.SplitHostPort(b.gateway.HTTPS) // our own addresses always have a port
 	return load.Config{
 		URL: "https://localhost:" + port + "/bench/1k", Address: b.gateway.HTTPS, Identities: b.pki.Identities,
 		TLS:  &tls.Config{RootCAs: b.pki.Roots, CurvePreferences: []tls.CurveID{tls.X25519}},
@@ -94,9 +97,10 @@ func (b *bed) calls() load.Config {
 	}
 }
 
-// cert runs sallyport cert with these arguments for the API that the calls are for.
+// cert runs sallyport cert for the API that the calls are for.
 func (b *bed) cert(ctx context.Context, verb string, args ...string) error {
-	all := append([]string{"cert", verb, "-c", filepath.Join(b.gateway.Folder, "sallyport.yaml"), "--api", peer.API}, args...)
+	config := filepath.Join(b.gateway.Folder, "sallyport.yaml")
+	all := append([]string{"cert", verb, "-c", config, "--api", peer.API}, args...)
 	if out, err := exec.CommandContext(ctx, b.gateway.Path, all...).CombinedOutput(); err != nil {
 		return fmt.Errorf("sallyport cert %s: %w\n%s", verb, err, out)
 	}
@@ -113,7 +117,7 @@ func (b *bed) unregister(ctx context.Context, name string) error {
 
 const profilesFile = "listenerprofiles.xml"
 
-// writeProfiles writes the n-th profiles, which have another server certificate than those before.
+// writeProfiles writes the n-th profiles, whose server certificate differs from that of the previous ones.
 func (b *bed) writeProfiles(n int) error {
 	server := []string{"server.pem", "other.pem"}[n%2]
 	text := fmt.Sprintf(`<parameter name="SSLProfiles">
@@ -135,7 +139,7 @@ func (b *bed) writeProfiles(n int) error {
 	return nil
 }
 
-// reload writes the n-th profiles and has the gateway read everything anew.
+// reload writes the n-th profiles and makes the gateway reload everything.
 func (b *bed) reload(n int) error {
 	return errors.Join(b.writeProfiles(n), b.gateway.Signal(syscall.SIGHUP))
 }
@@ -146,29 +150,16 @@ const (
 	reloads    = `sallyport_reloads_total{what="profiles of listener https"}`
 )
 
-// metric reads one of Sallyport's metrics; 0 if it isn't there yet.
+// metric reads one of Sallyport's metrics; one that does not exist yet is 0.
 func (b *bed) metric(ctx context.Context, name string) (float64, error) {
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
-	defer cancel()
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+b.gateway.Status+"/metrics", nil)
+	values, err := b.gateway.Metrics(ctx, name)
 	if err != nil {
 		return 0, err
 	}
-	answer, err := http.DefaultClient.Do(request)
-	if err != nil {
-		return 0, fmt.Errorf("metrics: %w", err)
-	}
-	defer answer.Body.Close()
-	lines := bufio.NewScanner(answer.Body)
-	for lines.Scan() {
-		if value, ok := strings.CutPrefix(lines.Text(), name+" "); ok {
-			return strconv.ParseFloat(value, 64)
-		}
-	}
-	return 0, lines.Err()
+	return values[0], nil
 }
 
-// await polls until f holds.
+// await polls until f reports true, for at most limit.
 func await(ctx context.Context, what string, limit time.Duration, f func() (bool, error)) error {
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
@@ -182,7 +173,7 @@ func await(ctx context.Context, what string, limit time.Duration, f func() (bool
 	}
 }
 
-// pause reports whether ctx outlasted d.
+// pause waits for d, and reports whether ctx is still valid.
 func pause(ctx context.Context, d time.Duration) bool {
 	select {
 	case <-ctx.Done():

@@ -10,17 +10,17 @@ import (
 	"sallyport/bench/peer"
 )
 
-// An IdleResult says what idle connections hold.
+// An IdleResult is the gateway's memory with and without idle connections.
 type IdleResult struct {
 	Connections   int
 	Without, With int64 // bytes of the gateway
 }
 
-// Each is what one connection holds, in bytes.
+// Each returns the bytes that one connection takes.
 func (r IdleResult) Each() float64 { return float64(r.With-r.Without) / float64(r.Connections) }
 
-// Idle opens n mTLS connections, makes one call on each, lets them rest, and reads the gateway's memory. Without is what
-// it held as long after it had served the same calls on one connection. All connections must still be there at the end.
+// Idle opens n mTLS connections, makes calls on each, lets them rest, and reads the gateway's memory. Without is the
+// memory after the same procedure with one connection. Idle fails if a connection has ended meanwhile.
 func Idle(ctx context.Context, s Setup, p peer.Program, n int, settle time.Duration) (r IdleResult, err error) {
 	b, err := s.open(ctx, p, false)
 	if err != nil {
@@ -37,7 +37,7 @@ func Idle(ctx context.Context, s Setup, p peer.Program, n int, settle time.Durat
 	return r, err
 }
 
-// rested is the gateway's memory when n connections have rested.
+// rested returns the gateway's memory after n connections have rested.
 func (b *bed) rested(ctx context.Context, c load.Config, n int, settle time.Duration) (int64, error) {
 	c.Connections = n
 	b.Progress.Pass("%s: opening %d connections", b.gateway.Title, n)
@@ -47,7 +47,7 @@ func (b *bed) rested(ctx context.Context, c load.Config, n int, settle time.Dura
 	}
 	defer crowd.Close()
 	if len(failed) == 0 {
-		// Opening takes a while: one more call on each, so that all begin to rest together.
+		// Opening takes a while: another call on each lets all begin to rest together.
 		failed = crowd.Call(ctx)
 	}
 	if len(failed) > 0 {
@@ -64,8 +64,9 @@ func (b *bed) rested(ctx context.Context, c load.Config, n int, settle time.Dura
 		return 0, err
 	}
 	if failed := crowd.Call(ctx); len(failed) > 0 {
-		return 0, fmt.Errorf("of %d connections, %d were not there any more after %v (a gateway that ends idle ones needs a shorter rest): %v",
-			n, failed.Total(), settle, failed)
+		return 0, fmt.Errorf("%d of %d connections ended within %v "+
+			"(a gateway that closes idle ones needs a shorter rest): %v",
+			failed.Total(), n, settle, failed)
 	}
 	return memory, nil
 }

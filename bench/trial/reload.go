@@ -10,14 +10,14 @@ import (
 	"sallyport/bench/peer"
 )
 
-// A ReloadResult says what reloads did to calls.
+// A ReloadResult compares calls without and with reloads.
 type ReloadResult struct {
-	Rate          float64 // calls a second: half of what the gateway could do
+	Rate          float64 // calls a second: half of the maximum
 	Without, With *load.Result
-	Reloads       int // that the gateway's metrics tell
+	Reloads       int // by the gateway's metrics
 }
 
-// Reload loads the gateway with half of what it can do, once without and once with n reloads of its profiles, one each
+// Reload applies half of the gateway's maximum load, once without and once with n reloads of its profiles, one in each
 // interval. Each reload changes the server certificate.
 func Reload(ctx context.Context, s Setup, p peer.Program, n int, interval time.Duration) (r ReloadResult, err error) {
 	b, err := s.open(ctx, p, true)
@@ -65,7 +65,7 @@ func Reload(ctx context.Context, s Setup, p peer.Program, n int, interval time.D
 	})
 }
 
-// reloads changes the profiles n times, each in the middle of its interval; the gateway sees the file change.
+// reloads writes the profiles n times, in the middle of each interval. The gateway notices the change of the file.
 func (b *bed) reloads(ctx context.Context, begin <-chan struct{}, n int, interval time.Duration) error {
 	select {
 	case <-begin:
@@ -84,9 +84,10 @@ func (b *bed) reloads(ctx context.Context, begin <-chan struct{}, n int, interva
 	return nil
 }
 
-// show is a load's progress under a name.
+// show returns a Progress hook that prefixes the state with name.
 func (b *bed) show(name string) func(load.Progress) {
 	return func(p load.Progress) {
-		b.Progress.Pass("%s: %s  %.0f calls/s  %d errors  %v left", name, p.Phase, p.PerSec, p.Errors, p.Left.Round(time.Second))
+		b.Progress.Pass("%s: %s  %.0f calls/s  %d errors  %v left",
+			name, p.Phase, p.PerSec, p.Errors, p.Left.Round(time.Second))
 	}
 }

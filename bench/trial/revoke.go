@@ -11,14 +11,14 @@ import (
 	"sallyport/bench/peer"
 )
 
-// A RevokeResult is how long changes of registrations took, from the command's return, in order of size.
+// A RevokeResult is how long changes of registrations took, from the return of the command, in ascending order.
 type RevokeResult struct {
-	Admitted []time.Duration // from cert add to the first call that passes
-	Refused  []time.Duration // from cert remove to the first that is refused
+	Admitted []time.Duration // from cert add to the first admitted call
+	Refused  []time.Duration // from cert remove to the first refused call
 }
 
 // Revoke registers a certificate, calls on one connection until it is admitted, removes it, and calls on the same
-// connection until it is refused; n times, each with a certificate of its own.
+// connection until it is refused; n times, each with a new certificate.
 func Revoke(ctx context.Context, s Setup, p peer.Program, n int) (r RevokeResult, err error) {
 	b, err := s.open(ctx, p, false)
 	if err != nil {
@@ -38,7 +38,7 @@ func Revoke(ctx context.Context, s Setup, p peer.Program, n int) (r RevokeResult
 	return r, nil
 }
 
-// longest is how long a change may take: three times the period that the gateway promises by default.
+// longest limits how long a change may take: three times what the gateway promises by default.
 const longest = 30 * time.Second
 
 func (b *bed) revoke(ctx context.Context, name string) (admitted, refused time.Duration, err error) {

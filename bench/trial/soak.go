@@ -10,15 +10,15 @@ import (
 	"sallyport/bench/peer"
 )
 
-// A SoakOptions says how to soak.
+// SoakOptions configure a soak.
 type SoakOptions struct {
 	Duration time.Duration
-	Rate     float64       // calls a second, of the mixed workload; 0: as fast as they come
-	Every    time.Duration // a reload, a certificate added and one removed
-	Sample   func(Sample)  // called after each change; nil: nobody
+	Rate     float64       // calls a second of the mixed workload; 0: closed loop
+	Every    time.Duration // between changes: a reload, a certificate added and one removed
+	Sample   func(Sample)  // called after each change; may be nil
 }
 
-// A Sample is how the gateway does at one time.
+// A Sample is the state of the gateway at one time.
 type Sample struct {
 	At         time.Duration
 	Memory     int64 // bytes
@@ -27,14 +27,14 @@ type Sample struct {
 	Errors     uint64
 }
 
-// A SoakResult is what came of it.
+// A SoakResult is the outcome of a soak.
 type SoakResult struct {
 	*load.Result
 	Changes int
 	Samples []Sample
 }
 
-// Soak keeps the gateway busy for long, while its profiles and its certificates change.
+// Soak keeps the gateway under load while its profiles and its certificates change.
 func Soak(ctx context.Context, s Setup, p peer.Program, o SoakOptions) (r SoakResult, err error) {
 	b, err := s.open(ctx, p, true)
 	if err != nil {
@@ -47,7 +47,7 @@ func Soak(ctx context.Context, s Setup, p peer.Program, o SoakOptions) (r SoakRe
 	}
 	c := b.calls()
 	c.Workload, c.Connections, c.Rate, c.Warmup, c.Duration = load.Mixed, 64, o.Rate, time.Second, o.Duration
-	for _, t := range tokens { // the API doesn't ask for them: they are to be looked at and left out
+	for _, t := range tokens { // the API does not ask for them, and the gateway must ignore them
 		c.Headers = append(c.Headers, load.Header{Name: "Authorization", Value: "Bearer " + t})
 	}
 	last := make(chan load.Progress, 1)
@@ -70,7 +70,7 @@ func Soak(ctx context.Context, s Setup, p peer.Program, o SoakOptions) (r SoakRe
 	return r, err
 }
 
-// change makes the changes and takes the samples until ctx ends. It alone writes to r meanwhile.
+// change makes the changes and takes the samples until ctx ends. Until it returns, nothing else touches r.
 func (b *bed) change(ctx context.Context, o SoakOptions, last <-chan load.Progress, r *SoakResult) error {
 	began := time.Now()
 	name := func(n int) string { return fmt.Sprintf("soaked-%d", n) }
@@ -78,7 +78,7 @@ func (b *bed) change(ctx context.Context, o SoakOptions, last <-chan load.Progre
 		if _, err := b.pki.NewClient(name(n)); err != nil {
 			return err
 		}
-		// What has begun is finished, whatever ctx says.
+		// A change that has begun is completed even if ctx ends.
 		whole := context.WithoutCancel(ctx)
 		err := errors.Join(b.reload(n), b.register(whole, name(n)))
 		if n > 1 {

@@ -14,9 +14,9 @@ func backendCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "backend",
 		Short: "Run the backend that answers the measurements' calls",
-		Long: `Run the backend that answers the measurements' calls: HTTP/1.1, below any path, with /1k, /64k
-and /1m for bodies of that size, and /slow?ms=N for 1 KiB after N milliseconds. It ends with
-SIGINT or SIGTERM and says how many calls it answered.`,
+		Long: `Run the backend that answers the measurements' calls over HTTP/1.1: under any path prefix, /1k,
+/64k and /1m have bodies of that size, and /slow?ms=N has 1 KiB after N milliseconds. It ends
+with SIGINT or SIGTERM and prints how many calls it has answered.`,
 		Args: noArgs,
 	}
 	address := cmd.Flags().String("address", "127.0.0.1:9000", "`HOST:PORT` to listen on")

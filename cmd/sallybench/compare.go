@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"time"
 
@@ -17,13 +18,15 @@ import (
 	"sallyport/bench/report"
 )
 
-// A compareFlags is what the user asked of compare.
+// compareFlags are the flags of compare.
 type compareFlags struct {
 	gatewayFlags
 	rounds           int
 	seconds          float64
 	scenarios, peers []string
+	baseline         string
 	install, quick   bool
+	allowBusy        bool
 	accessLog        string
 	json, html, svg  string
 }
@@ -33,14 +36,25 @@ func compareCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "compare",
 		Short: "Compare Sallyport with NGINX, HAProxy and Caddy",
-		Long: `Compare Sallyport with NGINX, HAProxy and Caddy, whichever are installed, on the same work:
-the same certificates, verified by each; a limit by certificate that never bites, where the
-gateway has one; kept connections to the same backend; metrics on. They take turns, round by
-round, and the ratios are of one round each: a machine drifts by more than gateways differ.
+		Long: `Compare Sallyport with those of NGINX, HAProxy and Caddy that are installed, on the same work:
+the same certificates, verified by each; a limit for each certificate that is never reached,
+where the gateway has one; kept connections to the same backend; metrics on. They take turns
+round by round, and a ratio compares figures of the same round, because the machine drifts by
+more than the gateways differ.
 
-CPU is what the kernel accounts to all processes of a gateway. Each gateway has the first core
-to itself, generator and backend the rest; as root, in a network namespace of their own.
-Any call that fails is told, and makes the exit code 1.
+--baseline adds another build of Sallyport with the same configuration, so that one run
+measures a change against its parent:
+  git worktree add /tmp/parent HEAD^ && (cd /tmp/parent && go build -o /tmp/before ./cmd/sallyport)
+  sallybench compare --baseline /tmp/before --peer none
+
+CPU is what the kernel accounts to all processes of a gateway. The gateways have the first core
+to themselves, generator and backend the others; as root, in a network namespace of their own.
+Objects a call are the allocations of Sallyport and its baseline, according to their metrics.
+
+The exit code is 1 if a call fails. It is also 1 if the machine is busy, unless --allow-busy is
+set: if other programs keep more than a tenth of the cores busy while a gateway is measured, or
+if the quartiles of a gateway's CPU a call are further apart than a quarter of the median. The
+report is written all the same, and says which of these happened.
 
 Scenarios:
 ` + scenarioList(),
@@ -51,8 +65,12 @@ Scenarios:
 	flags.IntVar(&f.rounds, "rounds", 9, "`N` rounds")
 	flags.Float64Var(&f.seconds, "seconds", 5, "`S` seconds of each measurement")
 	flags.StringSliceVar(&f.scenarios, "scenario", nil, "only these `SCENARIOS`, separated by commas")
-	flags.StringSliceVar(&f.peers, "peer", nil, "only these `PEERS` (default: all of nginx, haproxy, caddy that are installed)")
-	flags.BoolVar(&f.install, "install", false, "install Debian's packages of missing peers with apt-get, as root; where systemd runs, Debian starts them as services, too")
+	flags.StringSliceVar(&f.peers, "peer", nil,
+		"only these `PEERS`, or none (default: all of nginx, haproxy, caddy that are installed)")
+	flags.StringVar(&f.baseline, "baseline", "", "also compare with `PROGRAM`, another build of sallyport")
+	flags.BoolVar(&f.allowBusy, "allow-busy", false, "exit with 0 even if the machine was busy")
+	flags.BoolVar(&f.install, "install", false, "install Debian's packages of missing peers with apt-get, as root;\n"+
+		"where systemd runs, Debian also starts them as services")
 	flags.BoolVar(&f.quick, "quick", false, "3 rounds of one second: a first look, no proof")
 	flags.StringVar(&f.accessLog, "access-log", "off", "`on` or off, for all")
 	flags.StringVar(&f.json, "json", "", "write everything that was measured to `FILE`")
@@ -61,6 +79,9 @@ Scenarios:
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		chosen, kinds, err := f.check(cmd)
 		if err != nil {
+			return err
+		}
+		if _, err := f.findBaseline(); err != nil {
 			return err
 		}
 		before := func() error { return f.installMissing(kinds, cmd.ErrOrStderr()) }
@@ -77,13 +98,14 @@ func scenarioList() string {
 	return strings.TrimRight(b.String(), "\n")
 }
 
-// check holds the flags against each other, before anything is begun.
+// check validates the flags before anything is started.
 func (f *compareFlags) check(cmd *cobra.Command) ([]compare.Scenario, []peer.Kind, error) {
 	if f.quick {
-		for name, set := range map[string]func(){"rounds": func() { f.rounds = 3 }, "seconds": func() { f.seconds = 1 }} {
-			if !cmd.Flags().Changed(name) {
-				set()
-			}
+		if !cmd.Flags().Changed("rounds") {
+			f.rounds = 3
+		}
+		if !cmd.Flags().Changed("seconds") {
+			f.seconds = 1
 		}
 	}
 	switch {
@@ -102,6 +124,9 @@ func (f *compareFlags) check(cmd *cobra.Command) ([]compare.Scenario, []peer.Kin
 	if len(f.peers) > 0 {
 		kinds = nil
 	}
+	if slices.Equal(f.peers, []string{"none"}) {
+		return chosen, nil, nil
+	}
 	for _, name := range f.peers {
 		k, err := peer.Find(name)
 		if err == nil && k.Name == peer.Kinds[0].Name {
@@ -115,8 +140,25 @@ func (f *compareFlags) check(cmd *cobra.Command) ([]compare.Scenario, []peer.Kin
 	return chosen, kinds, nil
 }
 
-// installMissing installs what is missing, if the user wishes it. What is missing without that wish is left out, unless the
-// user named it.
+// findBaseline returns the baseline, if there is one, after running it once: a program that is not Sallyport is an
+// error before anything is measured.
+func (f *compareFlags) findBaseline() ([]peer.Program, error) {
+	if f.baseline == "" {
+		return nil, nil
+	}
+	p, err := peer.Baseline.Locate(f.baseline)
+	if err == nil {
+		_, err = p.AskVersion()
+	}
+	if err != nil {
+		return nil, usage(fmt.Errorf("--baseline: %w: name a sallyport program, for instance what "+
+			"go build -o FILE ./cmd/sallyport makes where the other commit is checked out", err))
+	}
+	return []peer.Program{p}, nil
+}
+
+// installMissing installs missing peers if the user asked for it. Otherwise they are left out, and are an error if the
+// user named them.
 func (f *compareFlags) installMissing(kinds []peer.Kind, say io.Writer) error {
 	var packages []string
 	for _, k := range kinds {
@@ -137,7 +179,8 @@ func (f *compareFlags) installMissing(kinds []peer.Kind, say io.Writer) error {
 	if os.Geteuid() != 0 {
 		return usage(fmt.Errorf("--install needs root for: apt-get install %s", strings.Join(packages, " ")))
 	}
-	for _, args := range [][]string{{"update"}, append([]string{"install", "-y", "--no-install-recommends"}, packages...)} {
+	install := append([]string{"install", "-y", "--no-install-recommends"}, packages...)
+	for _, args := range [][]string{{"update"}, install} {
 		fmt.Fprintln(say, "running apt-get", strings.Join(args, " "))
 		apt := exec.Command("apt-get", append([]string{"-q"}, args...)...)
 		apt.Env = append(os.Environ(), "DEBIAN_FRONTEND=noninteractive")
@@ -150,15 +193,27 @@ func (f *compareFlags) installMissing(kinds []peer.Kind, say io.Writer) error {
 }
 
 func (f *compareFlags) run(cmd *cobra.Command, b bench, chosen []compare.Scenario, kinds []peer.Kind) error {
-	programs := []peer.Program{b.program}
+	baseline, err := f.findBaseline()
+	if err != nil {
+		return err
+	}
+	programs := append([]peer.Program{b.program}, baseline...)
 	for _, k := range kinds {
 		if p, err := k.Locate(""); err == nil {
 			programs = append(programs, p)
 		}
 	}
 	c, err := compare.Run(cmd.Context(), compare.Options{
-		Programs: programs, Scenarios: chosen, Rounds: f.rounds, Duration: time.Duration(f.seconds * float64(time.Second)),
-		AccessLog: f.accessLog == "on", Network: b.network, Folder: b.folder, Backend: []string{b.self, "backend"}, Division: b.Division, Progress: b.progress,
+		Programs:  programs,
+		Scenarios: chosen,
+		Rounds:    f.rounds,
+		Duration:  time.Duration(f.seconds * float64(time.Second)),
+		AccessLog: f.accessLog == "on",
+		Network:   b.network,
+		Folder:    b.folder,
+		Backend:   []string{b.self, "backend"},
+		Division:  b.Division,
+		Progress:  b.progress,
 	})
 	if len(c.Scenarios) > 0 {
 		err = errors.Join(err, f.write(cmd.OutOrStdout(), c))
@@ -166,10 +221,14 @@ func (f *compareFlags) run(cmd *cobra.Command, b bench, chosen []compare.Scenari
 	if n := c.Errors(); n > 0 {
 		err = errors.Join(err, fmt.Errorf("%d calls failed: the lines above tell how", n))
 	}
+	if len(c.Disturbances) > 0 && !f.allowBusy {
+		err = errors.Join(err, errors.New(compare.BusyMachine+
+			": the report says why; wait for the other programs to end, or set --allow-busy"))
+	}
 	return err
 }
 
-// write shows what was measured in all forms that were asked for.
+// write writes the report in all forms that the user asked for.
 func (f *compareFlags) write(out io.Writer, c *compare.Comparison) error {
 	err := report.Table(out, c)
 	asJSON := func(w io.Writer, c *compare.Comparison) error {

@@ -16,42 +16,43 @@ import (
 	"sallyport/bench/sandbox"
 )
 
-// openFiles is room for ten thousand connections on both sides of this process.
+// openFiles is enough for ten thousand connections on both sides of this process.
 const openFiles = 65536
 
-// A gatewayFlags is what all commands need that run gateways. They run them, and themselves, in a sandbox.
+// gatewayFlags are the flags of all commands that run gateways, which they do in a sandbox.
 type gatewayFlags struct {
 	sallyport   string
 	workers     int
 	noNamespace bool
 	keep        string
-	cores       []int // hidden: those of the machine, of which the process in the sandbox has a part only
+	cores       []int // hidden: the machine's, because the process in the sandbox is pinned to some
 }
 
 func (f *gatewayFlags) add(cmd *cobra.Command) {
 	flags := cmd.Flags()
-	flags.StringVar(&f.sallyport, "sallyport", "", "the sallyport `PROGRAM` (default: beside this one, else built from the module in the current folder)")
+	flags.StringVar(&f.sallyport, "sallyport", "",
+		"the sallyport `PROGRAM` (default: beside this one, or built from the module in the current folder)")
 	flags.IntVar(&f.workers, "workers", 1, "`N` workers, on N cores, of each gateway; the load has the other cores")
 	flags.BoolVar(&f.noNamespace, "no-namespace", false, "measure on the machine's own loopback, also as root")
-	flags.StringVar(&f.keep, "keep", "", "an empty or new `FOLDER` for certificates, configurations and logs, which stays")
+	flags.StringVar(&f.keep, "keep", "", "keep certificates, configurations and logs in `FOLDER`, empty or new")
 	flags.IntSliceVar(&f.cores, "cores", nil, "")
 	if err := flags.MarkHidden("cores"); err != nil {
 		panic(err) // there is no such flag
 	}
 }
 
-// A bench is what a measurement in the sandbox has.
+// A bench is what a measurement in the sandbox works with.
 type bench struct {
 	compare.Division
-	network  string         // what the report says of it
+	network  string         // its description in the report
 	self     string         // this program
 	program  peer.Program   // Sallyport
 	folder   string         // for all files
 	progress *progress.Line // on standard error
 }
 
-// inside runs measure in a process of its own on the load's cores and, as root on Linux, in a network namespace of its
-// own. Before runs first, outside.
+// inside runs measure in a new process on the load's cores and, as root on Linux, in a network namespace of its own.
+// before runs first, outside the sandbox; it may be nil.
 func (f *gatewayFlags) inside(cmd *cobra.Command, before func() error, measure func(bench) error) error {
 	if f.workers < 1 {
 		return usage(fmt.Errorf("--workers %d: at least 1", f.workers))
@@ -62,7 +63,11 @@ func (f *gatewayFlags) inside(cmd *cobra.Command, before func() error, measure f
 	if err := errors.Join(sandbox.Prepare(), process.RaiseFiles(openFiles)); err != nil {
 		return err
 	}
-	b := bench{Division: compare.Divide(f.cores, f.workers), network: sandbox.Inside(), progress: progress.New(cmd.ErrOrStderr())}
+	b := bench{
+		Division: compare.Divide(f.cores, f.workers),
+		network:  sandbox.Inside(),
+		progress: progress.New(cmd.ErrOrStderr()),
+	}
 	var err error
 	if b.self, err = os.Executable(); err != nil {
 		return err
@@ -78,7 +83,7 @@ func (f *gatewayFlags) inside(cmd *cobra.Command, before func() error, measure f
 	return errors.Join(measure(b), remove())
 }
 
-// enter does what needs the outer world, and runs this program again in the sandbox.
+// enter does what has to happen outside the sandbox, and runs this program again inside.
 func (f *gatewayFlags) enter(cmd *cobra.Command, before func() error) error {
 	if before != nil {
 		if err := before(); err != nil {
@@ -105,7 +110,7 @@ func (f *gatewayFlags) enter(cmd *cobra.Command, before func() error) error {
 	return nil
 }
 
-// folder makes the folder for all files, and returns how it is removed.
+// folder creates the folder for all files, and returns a function that removes it.
 func (f *gatewayFlags) folder() (string, func() error, error) {
 	if f.keep == "" {
 		folder, err := os.MkdirTemp("", "sallybench-")

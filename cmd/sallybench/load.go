@@ -16,7 +16,7 @@ import (
 	"sallyport/bench/progress"
 )
 
-// A loadFlags is what the user asked of load.
+// loadFlags are the flags of load.
 type loadFlags struct {
 	load.Config
 	workload string
@@ -34,10 +34,10 @@ func loadCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "load URL",
 		Short: "Load any server, with client certificates and tokens",
-		Long: `Load any server with GET calls, with client certificates and tokens, and say how it answered.
-Every answer must be 2xx and have the body of the first one (--any-body: or not). With --rate, calls begin when they
-are due, and their latency counts from then; without, each begins when the last is answered.
-Any call that fails is told, and makes the exit code 1.
+		Long: `Load any server with GET calls, with client certificates and tokens, and print how it answered.
+Every answer must be 2xx and, without --any-body, have the same body as the first. With --rate,
+calls begin when they are due, and latency counts from then; without, each begins when the
+previous one is answered. Failed calls are printed, and the exit code is 1.
 
 Workloads:
   keepalive  connections stay
@@ -46,7 +46,7 @@ Workloads:
   header     connections stay; each call carries a client certificate in a header, in turn, as
              load balancers send them
   token      connections stay; each call carries a bearer token, in turn
-  mixed      of ten calls, seven by client certificate and two by token, if there are some, on
+  mixed      of ten calls, seven by client certificate and two by token, if there are tokens, on
              a kept connection, and one on a new connection`,
 		Example: `  sallybench load --rate 50 --clients sallyport-quickstart/clients --client gold \
     --ca sallyport-quickstart/ca.crt --any-body https://localhost:8243/orders/1.0.0/42`,
@@ -57,20 +57,22 @@ Workloads:
 	flags.IntVar(&f.Connections, "connections", 64, "`N` connections")
 	flags.IntVar(&f.Streams, "streams", 1, "`N` calls at once on each connection of HTTP/2")
 	flags.Float64Var(&f.Rate, "rate", 0, "`R` calls a second")
-	flags.DurationVar(&f.Duration, "duration", 10*time.Second, "`TIME` that is measured")
-	flags.DurationVar(&f.Warmup, "warmup", time.Second, "`TIME` before")
-	flags.DurationVar(&f.Timeout, "timeout", 10*time.Second, "`TIME` that a call may take")
+	flags.DurationVar(&f.Duration, "duration", 10*time.Second, "measure for `TIME`")
+	flags.DurationVar(&f.Warmup, "warmup", time.Second, "warm up for `TIME`")
+	flags.DurationVar(&f.Timeout, "timeout", 10*time.Second, "longest `TIME` of a call")
 	flags.StringVar(&f.clients, "clients", "", "`FOLDER` with client certificates, NAME.crt and NAME.key, used in turn")
 	flags.StringSliceVar(&f.names, "client", nil, "only these `NAMES` of the folder")
 	flags.StringVar(&f.ca, "ca", "", "`FILE` with the CA of the server's certificate (default: the system's)")
-	flags.BoolVar(&f.insecure, "insecure", false, "take any server certificate")
-	flags.StringVar(&f.header, "header-name", "X-WSO2-CLIENT-CERTIFICATE", "the header's `NAME` for the workload header")
+	flags.BoolVar(&f.insecure, "insecure", false, "accept any server certificate")
+	flags.StringVar(&f.header, "header-name", "X-WSO2-CLIENT-CERTIFICATE",
+		"the header's `NAME` for the workload header")
 	flags.StringVar(&f.tokens, "tokens", "", "`FILE` with bearer tokens, one a line")
-	flags.IntVar(&f.Want.Status, "status", 0, "the `STATUS` that answers must have (default: any 2xx)")
-	flags.BoolVar(&f.anyBody, "any-body", false, "take answers whose body differs from the first one's")
+	flags.IntVar(&f.Want.Status, "status", 0, "the `STATUS` of every answer (default: any 2xx)")
+	flags.BoolVar(&f.anyBody, "any-body", false, "accept answers whose body differs from the first one's")
 	cmd.Args = func(cmd *cobra.Command, args []string) error {
 		if len(args) != 1 {
-			return usage(fmt.Errorf("%s takes one URL, and got %d: see %s --help", cmd.CommandPath(), len(args), cmd.CommandPath()))
+			return usage(fmt.Errorf("%s takes one URL, and got %d: see %s --help",
+				cmd.CommandPath(), len(args), cmd.CommandPath()))
 		}
 		f.URL = args[0]
 		return nil
@@ -87,7 +89,7 @@ Workloads:
 	return cmd
 }
 
-// complete reads what the flags name.
+// complete reads the files that the flags name.
 func (f *loadFlags) complete() error {
 	if f.Connections < 1 || f.Connections > 60000 {
 		return fmt.Errorf("--connections %d: 1 to 60000", f.Connections)
@@ -144,11 +146,12 @@ func (f *loadFlags) run(cmd *cobra.Command) error {
 		return fmt.Errorf("the first call: status %d, %.200q", status, body)
 	}
 	if !f.anyBody {
-		f.Want.Body = append([]byte{}, body...) // empty, too, is a body that is wanted
+		f.Want.Body = append([]byte{}, body...) // not nil, even if the body is empty
 	}
 	line := progress.New(cmd.ErrOrStderr())
 	f.Progress = func(p load.Progress) {
-		line.Pass("%s  %.0f calls/s  %d calls  %d errors  %v left", p.Phase, p.PerSec, p.Calls, p.Errors, p.Left.Round(time.Second))
+		line.Pass("%s  %.0f calls/s  %d calls  %d errors  %v left",
+			p.Phase, p.PerSec, p.Calls, p.Errors, p.Left.Round(time.Second))
 	}
 	r, err := load.Run(cmd.Context(), f.Config)
 	line.Clear()
@@ -165,7 +168,8 @@ func (f *loadFlags) run(cmd *cobra.Command) error {
 func printLoad(out io.Writer, r *load.Result) {
 	q := r.Latency.Quantiles(0.5, 0.9, 0.99, 0.999, 1)
 	fmt.Fprintf(out, "%d calls in %.1f s, %.0f calls/s\n", r.Calls, r.Elapsed.Seconds(), r.PerSecond())
-	fmt.Fprintf(out, "latency ms  p50 %.3f  p90 %.3f  p99 %.3f  p99.9 %.3f  max %.3f\n", ms(q[0]), ms(q[1]), ms(q[2]), ms(q[3]), ms(q[4]))
+	fmt.Fprintf(out, "latency ms  p50 %.3f  p90 %.3f  p99 %.3f  p99.9 %.3f  max %.3f\n",
+		ms(q[0]), ms(q[1]), ms(q[2]), ms(q[3]), ms(q[4]))
 }
 
 func ms(d time.Duration) float64 { return d.Seconds() * 1000 }

@@ -1,4 +1,4 @@
-// Command sallybench measures Sallyport beside other gateways, and what operations do to it.
+// Command sallybench measures Sallyport beside other gateways, and under operation.
 package main
 
 import (
@@ -22,7 +22,7 @@ const (
 
 func main() { os.Exit(run(os.Args[1:], os.Stdout, os.Stderr)) }
 
-// run is the program: arguments in, exit code out.
+// run executes the program with args and returns its exit code.
 func run(args []string, stdout, stderr io.Writer) int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
@@ -45,10 +45,10 @@ func run(args []string, stdout, stderr io.Writer) int {
 	return exitFailed
 }
 
-// errUsage is in the chain of errors that the user mends by calling differently.
+// errUsage is wrapped by errors that the user fixes by calling the program differently.
 var errUsage = errors.New("wrong usage")
 
-// usage marks err as a matter of usage without adding words.
+// usage marks err with errUsage and leaves its text as it is.
 func usage(err error) error {
 	if err == nil {
 		return nil
@@ -60,7 +60,7 @@ type usageError struct{ error }
 
 func (e usageError) Unwrap() []error { return []error{e.error, errUsage} }
 
-// An exitCode ends the program when all has been said.
+// An exitCode ends the program without another message.
 type exitCode int
 
 func (c exitCode) Error() string { return fmt.Sprintf("exit code %d", int(c)) }
@@ -70,7 +70,7 @@ func newCommand() *cobra.Command {
 		Use:   "sallybench",
 		Short: "Measure Sallyport and other gateways",
 		Long: `Sallybench measures gateways: Sallyport beside NGINX, HAProxy and Caddy on the same work,
-Sallyport alone under what operations do to it, and any server with client certificates.
+Sallyport alone under operation, and any server with client certificates.
 
 Begin with:  sallybench compare --quick`,
 		SilenceUsage:  true,
@@ -82,11 +82,19 @@ Begin with:  sallybench compare --quick`,
 		return usage(fmt.Errorf("%w: %s --help lists the flags", err, cmd.CommandPath()))
 	})
 	root.CompletionOptions.DisableDefaultCmd = true
-	root.AddCommand(compareCommand(), loadCommand(), soakCommand(), idleCommand(), reloadCommand(), revokeCommand(), backendCommand())
+	root.AddCommand(
+		compareCommand(),
+		loadCommand(),
+		soakCommand(),
+		idleCommand(),
+		reloadCommand(),
+		revokeCommand(),
+		backendCommand(),
+	)
 	return root
 }
 
-// noSuchCommand is for commands that only hold others: whatever follows them is a command that is not there.
+// noSuchCommand is for commands that only have subcommands: any argument is an unknown command.
 func noSuchCommand(cmd *cobra.Command, args []string) error {
 	if len(args) > 0 {
 		return usage(fmt.Errorf("unknown command %q: %s --help lists the commands", args[0], cmd.CommandPath()))
@@ -96,7 +104,8 @@ func noSuchCommand(cmd *cobra.Command, args []string) error {
 
 func noArgs(cmd *cobra.Command, args []string) error {
 	if len(args) > 0 {
-		return usage(fmt.Errorf("%s takes no arguments, and got %q: see %s --help", cmd.CommandPath(), args[0], cmd.CommandPath()))
+		return usage(fmt.Errorf("%s takes no arguments, and got %q: see %s --help",
+			cmd.CommandPath(), args[0], cmd.CommandPath()))
 	}
 	return nil
 }

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -18,14 +19,14 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 )
 
-// programVariable names the environment variable with the sallyport program that the scripts measure.
+// programVariable names the environment variable with the path of the sallyport program to measure.
 const programVariable = "SALLYPORT"
 
-// TestMain makes the test binary the program itself when it is called "sallybench", so that scripts, and the program
-// when it runs itself again, run it as a process of its own.
+// TestMain makes the test binary act as the program when it is called "sallybench", so that scripts, and the program
+// itself, can run it as a process.
 func TestMain(m *testing.M) { testscript.Main(withProgram{m}, map[string]func(){"sallybench": main}) }
 
-// withProgram runs tests with a sallyport program that is built once.
+// withProgram builds a sallyport program once and runs the tests with it.
 type withProgram struct{ *testing.M }
 
 func (m withProgram) Run() int {
@@ -42,14 +43,15 @@ func (m withProgram) Run() int {
 	}
 	os.Setenv(programVariable, program)
 	if os.Getenv("GORACE") == "" {
-		os.Setenv("GORACE", "atexit_sleep_ms=10") // else each program sleeps a second when it exits
+		os.Setenv("GORACE", "atexit_sleep_ms=10") // otherwise each program sleeps for a second when it exits
 	}
 	return m.M.Run()
 }
 
-// TestScripts runs testdata/script. Beside testscript's commands there is
+// TestScripts runs testdata/script. It adds to testscript's commands
 //
 //	exits CODE COMMAND ARG...      runs a command that ends with that code
+//	busy                           keeps all cores busy until the script ends
 func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata/script",
@@ -58,7 +60,7 @@ func TestScripts(t *testing.T) {
 			env.Setenv("GORACE", os.Getenv("GORACE"))
 			return nil
 		},
-		Cmds: map[string]func(*testscript.TestScript, bool, []string){"exits": exits},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){"exits": exits, "busy": busy},
 		Condition: func(condition string) (bool, error) {
 			if condition != "root" {
 				return false, fmt.Errorf("unknown condition %q", condition)
@@ -89,15 +91,32 @@ func exits(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
+func busy(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) > 0 {
+		ts.Fatalf("usage: busy")
+	}
+	for range runtime.NumCPU() {
+		cmd := exec.Command("/bin/sh", "-c", "while :; do :; done")
+		ts.Check(cmd.Start())
+		ts.Defer(func() {
+			cmd.Process.Kill()
+			cmd.Wait()
+		})
+	}
+}
+
 // runLoad runs sallybench load for a moment.
 func runLoad(args ...string) (code int, stdout, stderr string) {
 	var out, errs bytes.Buffer
-	code = run(append([]string{"load", "--duration", "200ms", "--warmup", "0s", "--connections", "2"}, args...), &out, &errs)
+	args = append([]string{"load", "--duration", "200ms", "--warmup", "0s", "--connections", "2"}, args...)
+	code = run(args, &out, &errs)
 	return code, out.String(), errs.String()
 }
 
 func TestLoadTellsHowAServerAnswered(t *testing.T) {
-	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, "hello") }))
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		io.WriteString(w, "hello")
+	}))
 	defer s.Close()
 	code, stdout, stderr := runLoad("--rate", "100", s.URL)
 	if code != 0 || !strings.HasPrefix(stdout, "20 calls in ") || !strings.Contains(stdout, "p99.9 ") {
@@ -108,7 +127,7 @@ func TestLoadTellsHowAServerAnswered(t *testing.T) {
 func TestLoadTellsFailures(t *testing.T) {
 	var n atomic.Int64
 	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		fmt.Fprint(w, n.Add(1)) // another body each time
+		fmt.Fprint(w, n.Add(1)) // a different body each time
 	}))
 	defer s.Close()
 	code, _, stderr := runLoad("--connections", "1", s.URL)
@@ -118,7 +137,8 @@ func TestLoadTellsFailures(t *testing.T) {
 	if code, _, stderr = runLoad("--connections", "1", "--any-body", s.URL); code != exitDone {
 		t.Errorf("--any-body: code %d\n%s", code, stderr)
 	}
-	if code, _, stderr = runLoad("--status", "404", s.URL); code != exitFailed || !strings.Contains(stderr, "the first call: status 200") {
+	code, _, stderr = runLoad("--status", "404", s.URL)
+	if code != exitFailed || !strings.Contains(stderr, "the first call: status 200") {
 		t.Errorf("--status: code %d\n%s", code, stderr)
 	}
 }

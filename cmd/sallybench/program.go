@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -11,8 +12,8 @@ import (
 	"sallyport/bench/peer"
 )
 
-// findSallyport returns the program to measure: the one that is named, the one beside this program, or one built from
-// the module that the current folder belongs to. Remove takes away what was built.
+// findSallyport returns the program to measure: the named one, the one beside this program, or one that it builds from
+// the module of the current folder. remove deletes what it has built.
 func findSallyport(named string, say io.Writer) (path string, remove func() error, err error) {
 	kept := func() error { return nil }
 	if named == "" {
@@ -31,7 +32,8 @@ func findSallyport(named string, say io.Writer) (path string, remove func() erro
 	}
 	module, err := exec.Command("go", "list", "-m").Output()
 	if err != nil || string(bytes.TrimSpace(module)) != "sallyport" {
-		return "", nil, usage(fmt.Errorf("no sallyport program beside this one, and the current folder isn't in its module: name one with --sallyport"))
+		return "", nil, usage(errors.New("no sallyport program beside this one, " +
+			"and the current folder isn't in its module: name one with --sallyport"))
 	}
 	folder, err := os.MkdirTemp("", "sallybench-program-")
 	if err != nil {

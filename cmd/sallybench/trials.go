@@ -15,23 +15,28 @@ import (
 )
 
 func (b bench) setup() trial.Setup {
-	return trial.Setup{Folder: b.folder, Backend: []string{b.self, "backend"}, Progress: b.progress, Division: b.Division}
+	return trial.Setup{
+		Folder:   b.folder,
+		Backend:  []string{b.self, "backend"},
+		Progress: b.progress,
+		Division: b.Division,
+	}
 }
 
 func idleCommand() *cobra.Command {
 	var f gatewayFlags
 	cmd := &cobra.Command{
 		Use:   "idle",
-		Short: "Measure what idle mTLS connections hold of memory",
-		Long: `Measure what idle mTLS connections hold of memory: that of the gateway with them, less that
-without, by their number. Each makes two calls and rests. Sallyport ends connections that
-rest for a minute, so keep --settle below.`,
+		Short: "Measure the memory of idle mTLS connections",
+		Long: `Measure the memory of idle mTLS connections: that of the gateway with them, less that without
+them, divided by their number. Each makes two calls and then rests. Sallyport closes connections
+that rest for a minute, so --settle must be shorter.`,
 		Args: noArgs,
 	}
 	f.add(cmd)
 	n := cmd.Flags().Int("connections", 10_000, "`N` connections")
-	settle := cmd.Flags().Duration("settle", 50*time.Second, "`TIME` that they rest")
-	names := cmd.Flags().StringSlice("peer", nil, "measure these `PEERS`, too")
+	settle := cmd.Flags().Duration("settle", 50*time.Second, "let them rest for `TIME`")
+	names := cmd.Flags().StringSlice("peer", nil, "also measure these `PEERS`")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		if *n < 1 || *n > 50_000 || *settle < 0 {
 			return usage(fmt.Errorf("--connections %d, --settle %v: 1 to 50000, and no negative time", *n, *settle))
@@ -41,9 +46,10 @@ rest for a minute, so keep --settle below.`,
 			return err
 		}
 		return f.inside(cmd, nil, func(b bench) error {
-			// Sallyport takes as many connections as leave room for as many to backends.
+			// Sallyport limits its connections to leave as many files for backends.
 			if files := process.Files(); files > 0 && files < uint64(2**n)+100 {
-				return usage(fmt.Errorf("--connections %d: the limit of %d open files (ulimit -n) allows %d", *n, files, (files-100)/2))
+				return usage(fmt.Errorf("--connections %d: the limit of %d open files (ulimit -n) allows %d",
+					*n, files, (files-100)/2))
 			}
 			for _, p := range append([]peer.Program{b.program}, others...) {
 				r, err := trial.Idle(cmd.Context(), b.setup(), p, *n, *settle)
@@ -51,7 +57,8 @@ rest for a minute, so keep --settle below.`,
 				if err != nil {
 					return err
 				}
-				fmt.Fprintf(cmd.OutOrStdout(), "%-10s %d idle mTLS connections: %.1f KiB each (%.1f MiB without, %.1f MiB with, %v after the last byte)\n",
+				fmt.Fprintf(cmd.OutOrStdout(), "%-10s %d idle mTLS connections: %.1f KiB each "+
+					"(%.1f MiB without, %.1f MiB with, %v after the last byte)\n",
 					p.Title, *n, r.Each()/1024, mib(r.Without), mib(r.With), *settle)
 			}
 			return nil
@@ -81,15 +88,15 @@ func reloadCommand() *cobra.Command {
 	var f gatewayFlags
 	cmd := &cobra.Command{
 		Use:   "reload",
-		Short: "Measure what reloads do to calls",
-		Long: `Measure what reloads do to calls: latency and failures under half of the load that Sallyport
-can bear, without reloads and with them. Each reload replaces listenerprofiles.xml by one with
-another server certificate.`,
+		Short: "Measure how reloads affect calls",
+		Long: `Measure how reloads affect calls: latency and failures at half of Sallyport's maximum load,
+without reloads and with them. Each reload replaces listenerprofiles.xml by one with another
+server certificate.`,
 		Args: noArgs,
 	}
 	f.add(cmd)
 	n := cmd.Flags().Int("reloads", 100, "`N` reloads")
-	interval := cmd.Flags().Duration("interval", time.Second, "`TIME` for each")
+	interval := cmd.Flags().Duration("interval", time.Second, "`TIME` between reloads")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		if *n < 1 || *interval < 10*time.Millisecond {
 			return usage(fmt.Errorf("--reloads %d, --interval %v: at least one, and 10ms", *n, *interval))
@@ -107,9 +114,11 @@ another server certificate.`,
 				*load.Result
 			}{{"without reloads", r.Without}, {fmt.Sprintf("with %d reloads", r.Reloads), r.With}} {
 				q := row.Latency.Quantiles(0.5, 0.99, 0.999, 1)
-				fmt.Fprintf(w, "%s\t%d\t%d\t%.2f\t%.2f\t%.2f\t%.2f\t\n", row.name, row.Calls, row.Errors.Total(), ms(q[0]), ms(q[1]), ms(q[2]), ms(q[3]))
+				fmt.Fprintf(w, "%s\t%d\t%d\t%.2f\t%.2f\t%.2f\t%.2f\t\n",
+					row.name, row.Calls, row.Errors.Total(), ms(q[0]), ms(q[1]), ms(q[2]), ms(q[3]))
 				if len(row.Errors) > 0 {
-					err = errors.Join(err, fmt.Errorf("%s, %d calls failed: %v", row.name, row.Errors.Total(), row.Errors))
+					err = errors.Join(err, fmt.Errorf("%s, %d calls failed: %v",
+						row.name, row.Errors.Total(), row.Errors))
 				}
 			}
 			if flushed := w.Flush(); flushed != nil {
@@ -129,7 +138,7 @@ func revokeCommand() *cobra.Command {
 		Use:   "revoke",
 		Short: "Measure how soon a removed certificate is refused",
 		Long: `Measure how soon a removed certificate is refused: from the return of sallyport cert remove
-to the first refusal on a connection that was open, with Sallyport's default periods.`,
+to the first refusal on a connection that was already open, with Sallyport's default periods.`,
 		Args: noArgs,
 	}
 	f.add(cmd)
@@ -147,8 +156,12 @@ to the first refusal on a connection that was open, with Sallyport's default per
 			for _, row := range []struct {
 				name  string
 				times []time.Duration
-			}{{"from cert add to the first call admitted", r.Admitted}, {"from cert remove to the first refused", r.Refused}} {
-				fmt.Fprintf(cmd.OutOrStdout(), "%-42s median %.1f ms, worst of %d: %.1f ms\n", row.name, ms(row.times[len(row.times)/2]), *n, ms(row.times[len(row.times)-1]))
+			}{
+				{"from cert add to the first call admitted", r.Admitted},
+				{"from cert remove to the first refused", r.Refused},
+			} {
+				fmt.Fprintf(cmd.OutOrStdout(), "%-42s median %.1f ms, worst of %d: %.1f ms\n",
+					row.name, ms(row.times[len(row.times)/2]), *n, ms(row.times[len(row.times)-1]))
 			}
 			return nil
 		})
@@ -161,25 +174,28 @@ func soakCommand() *cobra.Command {
 	var o trial.SoakOptions
 	cmd := &cobra.Command{
 		Use:   "soak",
-		Short: "Keep Sallyport busy for long while everything changes",
-		Long: `Keep Sallyport busy for long, with calls on kept and on new connections, while its profiles
-reload and certificates come and go, and print its memory, its goroutines and failures.`,
+		Short: "Load Sallyport for a long time while everything changes",
+		Long: `Load Sallyport for a long time, with calls on kept and on new connections, while its profiles
+reload and certificates are added and removed, and print memory, goroutines and failures.`,
 		Args: noArgs,
 	}
 	f.add(cmd)
 	cmd.Flags().DurationVar(&o.Duration, "duration", time.Hour, "`TIME`")
-	cmd.Flags().Float64Var(&o.Rate, "rate", 1000, "`R` calls a second; 0 for as many as there can be")
+	cmd.Flags().Float64Var(&o.Rate, "rate", 1000, "`R` calls a second; 0 for as many as possible")
 	cmd.Flags().DurationVar(&o.Every, "every", 10*time.Second, "`TIME` between changes")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		if o.Duration <= 0 || o.Every < 100*time.Millisecond || o.Rate < 0 {
-			return usage(fmt.Errorf("--duration %v, --every %v, --rate %g: some time, at least 100ms, and no negative rate", o.Duration, o.Every, o.Rate))
+			return usage(fmt.Errorf("--duration %v, --every %v, --rate %g: "+
+				"some time, at least 100ms, and no negative rate",
+				o.Duration, o.Every, o.Rate))
 		}
 		return f.inside(cmd, nil, func(b bench) error {
 			out := cmd.OutOrStdout()
 			fmt.Fprintf(out, "%10s  %10s  %10s  %12s  %8s\n", "after", "memory MiB", "goroutines", "calls", "failures")
 			o.Sample = func(s trial.Sample) {
 				b.progress.Clear()
-				fmt.Fprintf(out, "%10s  %10.1f  %10d  %12d  %8d\n", s.At.Round(time.Second), mib(s.Memory), s.Goroutines, s.Calls, s.Errors)
+				fmt.Fprintf(out, "%10s  %10.1f  %10d  %12d  %8d\n",
+					s.At.Round(time.Second), mib(s.Memory), s.Goroutines, s.Calls, s.Errors)
 			}
 			r, err := trial.Soak(cmd.Context(), b.setup(), b.program, o)
 			b.progress.Clear()

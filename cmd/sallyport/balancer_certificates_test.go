@@ -3,16 +3,12 @@ package main_test
 import (
 	"bytes"
 	"crypto"
-	"crypto/ecdsa"
-	"crypto/ed25519"
 	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/rsa"
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/asn1"
-	"encoding/pem"
 	"fmt"
 	"io"
 	"math/big"
@@ -22,82 +18,24 @@ import (
 	"testing"
 	"time"
 
-	jks "github.com/pavlo-v-chernykh/keystore-go/v4"
+	"sallyport/internal/testpki"
 )
 
-// A specimen is a client's certificate and what it has to be taken for, whichever door it comes in by.
+// A specimen is a client certificate and its expected outcome, which is the same in a handshake and in a header.
 type specimen struct {
-	name       string // also its alias, where it is registered
+	name       string // also its alias if it is registered
 	der        []byte
 	key        crypto.Signer
 	chain      []*x509.Certificate // sent along in a handshake
 	registered bool
 	good       bool
-	breaks     bool // whoever ends the TLS may refuse it there
-	proofless  bool // its key is another's: only a handshake can tell, so it is not tried in headers
-	haproxy    bool // HAProxy 2.6 ends the handshake, its "ignore-err all" notwithstanding
-	big        bool // a load balancer may not be able to write it into a header
+	breaks     bool // whatever terminates TLS may refuse the handshake
+	proofless  bool // the key is not the certificate's, which only a handshake can notice: not tried in headers
+	haproxy    bool // HAProxy 2.6 ends the handshake despite its "ignore-err all"
+	big        bool // perhaps too long for a load balancer to write into a header
 }
 
-// A maker makes certificates.
-type maker struct {
-	t    *testing.T
-	cert *x509.Certificate
-	key  crypto.Signer
-}
-
-func newP256(t *testing.T) crypto.Signer {
-	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return key
-}
-
-// make returns a certificate of cn for key, under m, or by itself if m.cert is nil. It need not be well formed.
-func (m maker) make(cn string, key crypto.Signer, change ...func(*x509.Certificate)) []byte {
-	m.t.Helper()
-	serial, err := rand.Int(rand.Reader, new(big.Int).Lsh(big.NewInt(1), 120))
-	if err != nil {
-		m.t.Fatal(err)
-	}
-	now := time.Now()
-	template := &x509.Certificate{
-		SerialNumber: serial.Add(serial, big.NewInt(1)), Subject: pkix.Name{CommonName: cn}, NotBefore: now.Add(-time.Hour), NotAfter: now.Add(24 * time.Hour),
-		BasicConstraintsValid: true, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
-	}
-	for _, f := range change {
-		f(template)
-	}
-	parent, signer := template, key
-	if m.cert != nil {
-		parent, signer = m.cert, m.key
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, parent, key.Public(), signer)
-	if err != nil {
-		m.t.Fatalf("%s: %v", cn, err)
-	}
-	return der
-}
-
-// under returns a maker whose certificate m has made.
-func (m maker) under(cn string, change ...func(*x509.Certificate)) maker {
-	m.t.Helper()
-	key := newP256(m.t)
-	der := m.make(cn, key, append([]func(*x509.Certificate){issuing}, change...)...)
-	cert, err := x509.ParseCertificate(der)
-	if err != nil {
-		m.t.Fatal(err)
-	}
-	return maker{m.t, cert, key}
-}
-
-func issuing(c *x509.Certificate) {
-	c.IsCA, c.KeyUsage, c.ExtKeyUsage = true, x509.KeyUsageCertSign, nil
-}
-
-// An oddKey has a public key for which nobody has the private one.
+// An oddKey has a public key without the private one.
 type oddKey struct{ public crypto.PublicKey }
 
 func (k oddKey) Public() crypto.PublicKey { return k.public }
@@ -106,21 +44,29 @@ func (k oddKey) Sign(io.Reader, []byte, crypto.SignerOpts) ([]byte, error) {
 	return make([]byte, 256), nil
 }
 
-// groupC is the certificates of the catalogue's group C, and the entries of the trust store that they are judged by.
+// groupC returns the certificates of group C of the security catalogue, and the entries of the trust store for them.
 func groupC(d *demoFolder) (list []specimen, entries []*x509.Certificate) {
 	t := d.t
-	nobody := maker{t: t}
-	root := nobody.under("C Root")
-	entry := root.under("C Issuer") // an entry itself, so that headers without a chain can do
-	stray := root.under("C Stray")  // not an entry
-	add := func(name string, by maker, registered, good bool, change ...func(*x509.Certificate)) *specimen {
-		key := newP256(t)
-		s := specimen{name: name, der: by.make(name, key, change...), key: key, registered: registered, good: good}
-		if by.cert != nil {
-			s.chain = []*x509.Certificate{by.cert}
-		}
-		list = append(list, s)
+	root := testpki.NewCA(t, "C Root")
+	entry := root.IssueCA("C Issuer") // an entry itself, so that headers without a chain can do
+	stray := root.IssueCA("C Stray")  // not an entry
+	named := func(name string, key crypto.Signer, change []func(*x509.Certificate)) testpki.Leaf {
+		return testpki.Leaf{CommonName: name, Key: key, Change: func(c *x509.Certificate) {
+			for _, f := range change {
+				f(c)
+			}
+		}}
+	}
+	add := func(name string, by *testpki.Identity, registered, good bool, change ...func(*x509.Certificate)) *specimen {
+		key := testpki.NewKey(t)
+		list = append(list, specimen{
+			name: name, der: by.IssueDER(named(name, key, change)), key: key, chain: []*x509.Certificate{by.Cert}, registered: registered, good: good,
+		})
 		return &list[len(list)-1]
+	}
+	alone := func(name string, registered bool, change ...func(*x509.Certificate)) {
+		s := testpki.SelfSigned(t, named(name, nil, change))
+		list = append(list, specimen{name: name, der: s.Cert.Raw, key: s.Key, registered: registered})
 	}
 	usage := func(u ...x509.ExtKeyUsage) func(*x509.Certificate) {
 		return func(c *x509.Certificate) { c.ExtKeyUsage = u }
@@ -130,26 +76,22 @@ func groupC(d *demoFolder) (list []specimen, entries []*x509.Certificate) {
 	add("good", root, true, true)
 	add("good-issuer", entry, true, true)
 
-	// 28 to 31: names, serial numbers and keys are no identity.
-	goldBlock, _ := pem.Decode([]byte(d.read("clients/gold.crt")))
-	gold, err := x509.ParseCertificate(goldBlock.Bytes)
-	if err != nil {
-		t.Fatal(err)
-	}
-	goldKey := d.pair("gold").PrivateKey.(crypto.Signer)
+	// 28 to 31: names, serial numbers and keys do not identify a client.
+	goldIdentity := testpki.Load(t, []byte(d.read("clients/gold.crt")), []byte(d.read("clients/gold.key")))
+	gold := goldIdentity.Cert
 	same := func(c *x509.Certificate) { c.RawSubject, c.SerialNumber = gold.RawSubject, gold.SerialNumber }
-	add("28-self-signed", nobody, false, false, same)
+	alone("28-self-signed", false, same)
 	add("28-trusted-root", root, false, false, same)
 	twin := add("29-key-and-serial", root, false, false)
-	twin.key, twin.der = goldKey, root.make("somebody", goldKey, func(c *x509.Certificate) {
+	twin.key, twin.der = goldIdentity.Key, root.IssueDER(testpki.Leaf{CommonName: "somebody", Key: goldIdentity.Key, Change: func(c *x509.Certificate) {
 		c.SerialNumber, c.AuthorityKeyId = gold.SerialNumber, gold.AuthorityKeyId
-	})
+	}})
 	add("30-sibling", root, false, false)
-	acme := root.under("Acme")
+	acme := root.IssueCA("Acme")
 	acmeItself := add("31-registered-issuer", root, true, true)
-	acmeItself.der, acmeItself.key = acme.cert.Raw, acme.key
+	acmeItself.der, acmeItself.key = acme.Cert.Raw, acme.Key
 	add("31-under-it", acme, false, false)
-	add("31-under-evil", root.under("Acme Evil"), false, false)
+	add("31-under-evil", root.IssueCA("Acme Evil"), false, false)
 
 	// 33, 34: usages and times.
 	add("33-server", root, true, false, usage(x509.ExtKeyUsageServerAuth))
@@ -162,34 +104,29 @@ func groupC(d *demoFolder) (list []specimen, entries []*x509.Certificate) {
 	add("34-not-yet", root, true, false, func(c *x509.Certificate) { c.NotBefore = time.Now().Add(time.Hour) })
 
 	// 35: chains.
-	leafKey := newP256(t)
-	leaf, err := x509.ParseCertificate(root.make("a leaf", leafKey))
-	if err != nil {
-		t.Fatal(err)
-	}
-	byLeaf := maker{t, leaf, leafKey}
-	add("35-by-a-leaf", byLeaf, true, false) // and the leaf is an entry
-	short := root.under("C Short", func(c *x509.Certificate) { c.MaxPathLenZero = true })
-	add("35-too-long", short.under("C Too Long"), true, false).chain = append(list[len(list)-1].chain, short.cert)
-	noSign := root.under("C May Not Sign", func(c *x509.Certificate) { c.KeyUsage = x509.KeyUsageDigitalSignature })
+	leaf := root.Issue(testpki.Leaf{CommonName: "a leaf"})
+	add("35-by-a-leaf", leaf, true, false) // and the leaf is an entry
+	short := root.IssueCA("C Short", func(c *x509.Certificate) { c.MaxPathLenZero = true })
+	add("35-too-long", short.IssueCA("C Too Long"), true, false).chain = append(list[len(list)-1].chain, short.Cert)
+	noSign := root.IssueCA("C May Not Sign", func(c *x509.Certificate) { c.KeyUsage = x509.KeyUsageDigitalSignature })
 	add("35-may-not-sign", noSign, true, false)
-	add("35-alone", nobody, true, false)
-	ended := root.under("C Ended", func(c *x509.Certificate) {
+	alone("35-alone", true)
+	ended := root.IssueCA("C Ended", func(c *x509.Certificate) {
 		c.NotBefore, c.NotAfter = time.Now().Add(-2*time.Hour), time.Now().Add(-time.Hour)
 	})
 	add("35-issuer-expired", ended, true, false)
-	namesake := maker{t: t}.under("C Root")
+	namesake := testpki.NewCA(t, "C Root")
 	add("35-root-of-that-name", namesake, true, false)
 
 	// 36: name constraints.
-	narrow := root.under("C Narrow", func(c *x509.Certificate) {
+	narrow := root.IssueCA("C Narrow", func(c *x509.Certificate) {
 		c.PermittedDNSDomainsCritical, c.PermittedDNSDomains = true, []string{"good.test"}
 	})
 	add("36-permitted", narrow, true, true, names("a.good.test"))
 	add("36-not-permitted", narrow, true, false, names("a.bad.test"))
 	add("36-not-permitted-case", narrow, true, false, names("A.BAD.test"))
 	add("36-permitted-and-not", narrow, true, false, names("a.good.test", "a.bad.test"))
-	without := root.under("C Without", func(c *x509.Certificate) {
+	without := root.IssueCA("C Without", func(c *x509.Certificate) {
 		c.PermittedDNSDomainsCritical, c.ExcludedDNSDomains = true, []string{"evil.test", "one.wild.test"}
 		c.ExcludedEmailAddresses, c.ExcludedURIDomains = []string{"evil.test"}, []string{"evil.test"}
 	})
@@ -202,7 +139,7 @@ func groupC(d *demoFolder) (list []specimen, entries []*x509.Certificate) {
 		c.EmailAddresses, c.URIs = []string{"a@fine.test"}, []*url.URL{{Scheme: "https", Host: "fine.test"}}
 	})
 
-	// 37: names that break lines, lists and comparisons. A stranger under such a name is nobody; a client is itself.
+	// 37: names that break lines, lists and comparisons. Under each there is a registered client and a stranger.
 	for i, cn := range []string{"gold\x00.evil", "gold,O=x", `go"ld`, "gold\r\nX-Sallyport-Client: gold", "go_ld", "\u202edlog", "gold; DROP TABLE", "%67old", strings.Repeat("n", 8<<10)} {
 		subject := func(c *x509.Certificate) { c.Subject = pkix.Name{CommonName: cn} }
 		add(fmt.Sprintf("37-odd-name-%d", i), root, true, true, subject).big = len(cn) > 1000
@@ -218,43 +155,33 @@ func groupC(d *demoFolder) (list []specimen, entries []*x509.Certificate) {
 	add("39-too-many-names", root, false, false, names(many...)).big = true
 	long := add("39-long-chain", stray, true, false)
 	for range 99 {
-		long.chain = append(long.chain, stray.cert)
+		long.chain = append(long.chain, stray.Cert)
 	}
 	long.breaks = true
 	odd := func(name string, key crypto.Signer, good bool, change ...func(*x509.Certificate)) *specimen {
-		list = append(list, specimen{name: name, der: root.make(name, key, change...), key: key, registered: true, good: good, breaks: !good})
+		list = append(list, specimen{name: name, der: root.IssueDER(named(name, key, change)), key: key, registered: true, good: good, breaks: !good})
 		return &list[len(list)-1]
 	}
-	_, ed, err := ed25519.GenerateKey(rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	odd("40-ed25519", ed, true)
-	rsa2048, err1 := rsa.GenerateKey(rand.Reader, 2048)
-	rsa1024, err2 := rsa.GenerateKey(rand.Reader, 1024)
-	p224, err3 := ecdsa.GenerateKey(elliptic.P224(), rand.Reader)
-	if err1 != nil || err2 != nil || err3 != nil {
-		t.Fatal(err1, err2, err3)
-	}
-	odd("40-rsa-2048", rsa2048, true)
-	odd("40-rsa-1024", rsa1024, false)
-	odd("40-p224", p224, false)
+	odd("40-ed25519", testpki.NewEd25519(t), true)
+	odd("40-rsa-2048", testpki.NewRSA(t, 2048), true)
+	odd("40-rsa-1024", testpki.NewRSA(t, 1024), false)
+	odd("40-p224", testpki.NewEC(t, elliptic.P224()), false)
 	huge := new(big.Int).Lsh(big.NewInt(1), 16383)
 	odd("40-rsa-16384", oddKey{&rsa.PublicKey{N: huge.Add(huge, big.NewInt(1)), E: 65537}}, false)
 	sha1 := add("40-sha1", root, true, false, func(c *x509.Certificate) { c.SignatureAlgorithm = x509.ECDSAWithSHA1 })
 	sha1.breaks = true
 
-	// 41: what is no certificate, or a broken one. None of them can be registered.
+	// 41: malformed certificates, none of which can be registered.
 	malformed := func(name string, der []byte) {
-		list = append(list, specimen{name: name, der: der, key: newP256(t), breaks: true, big: len(der) > 8<<10})
+		list = append(list, specimen{name: name, der: der, key: testpki.NewKey(t), breaks: true, big: len(der) > 8<<10})
 	}
-	sound := root.make("sound", newP256(t))
+	sound := root.Issue(testpki.Leaf{CommonName: "sound"}).Cert.Raw
 	malformed("41-nested", bytes.Repeat([]byte{0x30, 0x80}, 5000))
 	malformed("41-cut", sound[:len(sound)/2])
 	malformed("41-trailing", append(bytes.Clone(sound), 0))
 	malformed("41-empty-sequence", []byte{0x30, 0})
-	key := newP256(t)
-	negative := root.make("negative", key, func(c *x509.Certificate) { c.SerialNumber = big.NewInt(0x5a5a5a5a) })
+	key := testpki.NewKey(t)
+	negative := root.IssueDER(testpki.Leaf{CommonName: "negative", Key: key, Change: func(c *x509.Certificate) { c.SerialNumber = big.NewInt(0x5a5a5a5a) }})
 	list = append(list, specimen{name: "41-negative-serial", key: key, breaks: true, der: bytes.Replace(negative, []byte{2, 4, 0x5a, 0x5a, 0x5a, 0x5a}, []byte{2, 4, 0xda, 0x5a, 0x5a, 0x5a}, 1)})
 	add("41-extension-twice", root, false, false, func(c *x509.Certificate) {
 		e := pkix.Extension{Id: asn1.ObjectIdentifier{1, 2, 3, 4}, Value: []byte{5, 0}}
@@ -273,35 +200,21 @@ func groupC(d *demoFolder) (list []specimen, entries []*x509.Certificate) {
 	}
 
 	// 42: a certificate without its key.
-	list = append(list, specimen{name: "42-stolen", der: gold.Raw, key: newP256(t), breaks: true, proofless: true})
+	list = append(list, specimen{name: "42-stolen", der: gold.Raw, key: testpki.NewKey(t), breaks: true, proofless: true})
 
-	return list, []*x509.Certificate{root.cert, entry.cert, leaf, noSign.cert, ended.cert, narrow.cert, without.cert}
+	return list, []*x509.Certificate{root.Cert, entry.Cert, leaf.Cert, noSign.Cert, ended.Cert, narrow.Cert, without.Cert}
 }
 
-// writeTrustStore makes the demonstration trust these besides its own CA.
+// writeTrustStore makes the demonstration trust these entries besides its own CA.
 func (d *demoFolder) writeTrustStore(entries []*x509.Certificate) {
 	d.t.Helper()
-	block, _ := pem.Decode([]byte(d.read("ca.crt")))
-	store := jks.New()
-	put := func(alias string, der []byte) {
-		if err := store.SetTrustedCertificateEntry(alias, jks.TrustedCertificateEntry{CreationTime: time.Now(), Certificate: jks.Certificate{Type: "X.509", Content: der}}); err != nil {
-			d.t.Fatal(err)
-		}
-	}
-	put("ca", block.Bytes)
-	for i, e := range entries {
-		put(fmt.Sprintf("entry%d", i), e.Raw)
-	}
-	var out bytes.Buffer
-	if err := store.Store(&out, []byte(strings.TrimSpace(d.read("secrets/client-truststore.password")))); err != nil {
-		d.t.Fatal(err)
-	}
-	d.write("stores/client-truststore.jks", out.String())
+	trusted := append([]*x509.Certificate{d.certificate("ca.crt")}, entries...)
+	d.write("stores/client-truststore.jks", d.trustStoreFile("client-truststore", trusted...))
 }
 
-// TestBothDoorsDecideAlike sends each certificate of the catalogue's group C by the handshake, in a header, behind NGINX
-// and behind HAProxy: the decision is the same, and the backend's count agrees. Whoever ends the TLS may refuse there what
-// isn't good; nobody admits more. Held: security C 28–31, 33–42, D 59.
+// TestBothDoorsDecideAlike presents each certificate of group C in a handshake, in a header, through NGINX and through
+// HAProxy. The decision is the same, and the backend's count of calls agrees. What terminates TLS may refuse a bad
+// certificate earlier; nothing admits one. Held: security C 28–31, 33–42, D 59.
 func TestBothDoorsDecideAlike(t *testing.T) {
 	d := newDemo(t)
 	list, entries := groupC(d)
@@ -365,8 +278,8 @@ func TestBothDoorsDecideAlike(t *testing.T) {
 	p.stop()
 }
 
-// verdict is what becomes of a call: the alias of the certificate that it was admitted by, "token", the code of a refusal,
-// or "broken" if there was no answer.
+// verdict makes a call and returns its outcome: the alias of the certificate that admitted it, "token", the code of a
+// refusal, or "broken" if there was no answer.
 func (d door) verdict(t *testing.T, path string, headers ...string) string {
 	t.Helper()
 	r, err := d.call(path, headers...)

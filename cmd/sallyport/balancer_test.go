@@ -21,7 +21,7 @@ import (
 
 const examples = "../../examples/"
 
-// The ways in which load balancers write a certificate: the header's name, its format in sallyport.yaml, and the value.
+// The header formats of load balancers: the name, the format in sallyport.yaml, and the value for a certificate.
 var ways = []struct {
 	name, header, format string
 	write                func(der []byte) string
@@ -50,7 +50,7 @@ func escape(s string) string       { return strings.ReplaceAll(url.QueryEscape(s
 func escapeSome(s string) string   { return strings.NewReplacer(" ", "%20", "\n", "%0A").Replace(s) }
 func byteSequence(b []byte) string { return ":" + base64.StdEncoding.EncodeToString(b) + ":" }
 
-// A door is a listener behind load balancers, called as one of them.
+// A door is a listener for load balancers, called as a load balancer calls it.
 type door struct {
 	name string
 	call func(path string, headers ...string) (reply, error)
@@ -67,7 +67,7 @@ func (d door) get(t *testing.T, path string, headers ...string) reply {
 
 const configuredHeader = "  clientCertificateHeader: X-WSO2-CLIENT-CERTIFICATE    # the header that load balancers fill\n"
 
-// newDoorDemo is a demonstration with a plain listener for load balancers too, and that format of headers.
+// newDoorDemo returns a demonstration that also has a plain listener for load balancers, and reads that header format.
 func newDoorDemo(t *testing.T, format string, edits ...string) (d *demoFolder, plainPort int) {
 	t.Helper()
 	plainPort = freePort(t)
@@ -78,12 +78,12 @@ func newDoorDemo(t *testing.T, format string, edits ...string) (d *demoFolder, p
 	return newDemo(t, append(all, edits...)...), plainPort
 }
 
-// byCertificateDoor is port 8244, called with the load balancer's own certificate.
+// byCertificateDoor calls port 8244 with the load balancer's own certificate.
 func (d *demoFolder) byCertificateDoor(how dialect) door {
 	return door{"by certificate, " + how.String(), d.client("loadbalancer", how).onPort(d.Ports.LoadBalancer).call}
 }
 
-// plainDoor is a plain listener, called from a load balancer's address.
+// plainDoor calls a plain listener from a load balancer's address.
 func plainDoor(t *testing.T, port int) door {
 	c := &http.Client{Timeout: patience, Transport: &http.Transport{DisableCompression: true}}
 	t.Cleanup(c.CloseIdleConnections)
@@ -110,18 +110,14 @@ func callURL(c *http.Client, target string, headers ...string) (reply, error) {
 	return reply{res.StatusCode, res.Header, body.Bytes()}, err
 }
 
-// certificateOf is the DER of a client's certificate.
+// certificateOf returns a client's certificate as DER.
 func (d *demoFolder) certificateOf(name string) []byte {
 	d.t.Helper()
-	block, _ := pem.Decode([]byte(d.read("clients/" + name + ".crt")))
-	if block == nil {
-		d.t.Fatalf("clients/%s.crt holds no PEM", name)
-	}
-	return block.Bytes
+	return d.block("clients/" + name + ".crt")
 }
 
-// TestTruthTableBehindBalancers goes through truth with the certificates in a header, in every format, by the load
-// balancer's certificate and by its address: the outcomes are those of the handshake.
+// TestTruthTableBehindBalancers checks the truth table with the certificates in a header, in each format, from a load
+// balancer that is known by its certificate or by its address. The outcomes are those of the handshake.
 func TestTruthTableBehindBalancers(t *testing.T) {
 	for _, format := range []string{"auto", "rfc9440", "xfcc", "alb"} {
 		t.Run(format, func(t *testing.T) {
@@ -142,7 +138,7 @@ func TestTruthTableBehindBalancers(t *testing.T) {
 	}
 }
 
-// truthThrough holds a door to truth.
+// truthThrough checks the truth table through a door.
 func (d *demoFolder) truthThrough(t *testing.T, at door, way string, present func(certificate string) []string) {
 	t.Helper()
 	for _, row := range truth {
@@ -170,17 +166,17 @@ func (d *demoFolder) truthThrough(t *testing.T, at door, way string, present fun
 	}
 }
 
-// A balancer is a real load balancer in front of the demonstration, which runs the configuration of its example.
+// A balancer is a real load balancer in front of the demonstration, with the configuration of its example.
 type balancer struct {
 	name string
 	port int // for HTTPS
 }
 
-// tool finds a program that a test needs.
+// tool returns the path of a program that a test needs, and skips the test without it, or fails it if CI=true.
 func tool(t *testing.T, name string) string {
 	t.Helper()
 	path, err := exec.LookPath(name)
-	for _, dir := range []string{"/usr/sbin", "/usr/local/sbin"} { // where some systems keep them, out of the way
+	for _, dir := range []string{"/usr/sbin", "/usr/local/sbin"} { // which some systems leave out of PATH
 		if err == nil {
 			break
 		}
@@ -195,7 +191,7 @@ func tool(t *testing.T, name string) string {
 	return path
 }
 
-// etc makes the folder that the examples call /etc/sallyport.
+// etc makes the folder that stands for the examples' /etc/sallyport.
 func (d *demoFolder) etc() string {
 	d.t.Helper()
 	dir := d.path("etc")
@@ -203,7 +199,7 @@ func (d *demoFolder) etc() string {
 		d.t.Fatal(err)
 	}
 	lb, key := d.read("clients/loadbalancer.crt"), d.read("clients/loadbalancer.key")
-	// The load balancer shows clients a certificate of its own making; they don't ask who made it.
+	// The load balancer has a certificate of its own, which the test's clients do not verify.
 	for name, content := range map[string]string{
 		"server.crt": lb, "server.key": key, "server.pem": lb + key, "loadbalancer.crt": lb, "loadbalancer.key": key, "loadbalancer.pem": lb + key,
 		"ca.crt": d.read("ca.crt"), "client-ca.crt": d.read("ca.crt"),
@@ -213,7 +209,7 @@ func (d *demoFolder) etc() string {
 	return dir
 }
 
-// example writes an example's file, with the demonstration's ports and folder: old, new, old, new.
+// example writes an example's file with each old text replaced by the new one that follows it: ports and folders.
 func (d *demoFolder) example(name string, edits ...string) string {
 	d.t.Helper()
 	data, err := os.ReadFile(filepath.FromSlash(examples + name))
@@ -294,7 +290,7 @@ func (d *demoFolder) haproxy() balancer {
 	return balancer{"HAProxy", port}
 }
 
-// stunnel returns the port where it lends its certificate to an HTTP balancer, and the one where it ends clients' TLS.
+// stunnel returns the port where it adds its certificate to an HTTP balancer's calls, and the one where it terminates TLS.
 func (d *demoFolder) stunnel(plainPort int) (lends int, ends balancer) {
 	d.t.Helper()
 	stunnel, etc := tool(d.t, "stunnel4"), d.etc()
@@ -305,10 +301,10 @@ func (d *demoFolder) stunnel(plainPort int) (lends int, ends balancer) {
 	return lends, ends
 }
 
-// as calls the load balancer as a client with that certificate.
+// as returns a door that calls the load balancer as a client with that certificate.
 func (b balancer) as(t *testing.T, certificate *tls.Certificate, http2 bool) door {
 	t.Helper()
-	config := &tls.Config{InsecureSkipVerify: true, NextProtos: []string{"http/1.1"}} // of whose making its certificate is, is no part of the test
+	config := &tls.Config{InsecureSkipVerify: true, NextProtos: []string{"http/1.1"}} // the load balancer's certificate is not part of the test
 	if certificate != nil {
 		config.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return certificate, nil }
 	}
@@ -323,7 +319,7 @@ func (b balancer) as(t *testing.T, certificate *tls.Certificate, http2 bool) doo
 	}}
 }
 
-// pair is a client's certificate with its key; nil for no name.
+// pair returns a client's certificate with its key, or nil for an empty name.
 func (d *demoFolder) pair(name string) *tls.Certificate {
 	d.t.Helper()
 	if name == "" {
@@ -336,9 +332,9 @@ func (d *demoFolder) pair(name string) *tls.Certificate {
 	return &pair
 }
 
-// TestBehindRealBalancers runs NGINX and HAProxy with the configurations of their examples: the truth table holds through
-// them, whatever a client writes into headers; the backend is told where the call comes from by them alone; and a
-// certificate has one allowance, whichever way it comes in. Held: security D 57, I 117.
+// TestBehindRealBalancers runs NGINX and HAProxy with the configurations of their examples. The truth table holds through
+// them, whatever headers a client sends. Only they tell the backend where a call comes from. A certificate has one rate
+// limit, whichever way it comes in. Held: security D 57, I 117.
 func TestBehindRealBalancers(t *testing.T) {
 	for name, start := range map[string]func(*demoFolder) balancer{"NGINX": (*demoFolder).nginx, "HAProxy": (*demoFolder).haproxy} {
 		t.Run(name, func(t *testing.T) {
@@ -367,7 +363,7 @@ func TestBehindRealBalancers(t *testing.T) {
 				}
 			}
 
-			// What a client writes itself is not what the load balancer says.
+			// A header that the client sends does not count as the load balancer's.
 			gold := escape(d.read("clients/gold.crt"))
 			for _, header := range []string{
 				"X-WSO2-CLIENT-CERTIFICATE", "x-wso2-client-certificate", "X_WSO2_CLIENT_CERTIFICATE", "Client-Cert", "X-Forwarded-Client-Cert", "X-Amzn-Mtls-Clientcert",
@@ -419,8 +415,8 @@ func TestBehindRealBalancers(t *testing.T) {
 	}
 }
 
-// TestBehindStunnel runs stunnel with its example's configuration. An HTTP balancer that calls through it is believed, by
-// stunnel's certificate; a client whose TLS ends there is nobody, whatever it showed and whatever it writes.
+// TestBehindStunnel runs stunnel with the configuration of its example. An HTTP balancer that calls through it is trusted
+// by stunnel's certificate. A client whose TLS ends at stunnel is anonymous, whatever it presented and whatever it sends.
 func TestBehindStunnel(t *testing.T) {
 	d, plain := newDoorDemo(t, "auto")
 	p := d.quickstart()
@@ -453,7 +449,7 @@ func TestBehindStunnel(t *testing.T) {
 	p.stop()
 }
 
-// TestExamplesAreGood validates the sallyport.yaml of each example in a quickstart's folder.
+// TestExamplesAreGood validates the sallyport.yaml of each example in a quickstart folder.
 func TestExamplesAreGood(t *testing.T) {
 	files, err := filepath.Glob(filepath.FromSlash(examples + "behind-*/sallyport.yaml"))
 	if err != nil || len(files) != 5 {
@@ -473,7 +469,7 @@ func TestExamplesAreGood(t *testing.T) {
 	}
 }
 
-// TestDoorSettings: a door that would be open to the wrong ones is no good configuration. Held: security D 51, 60, 62.
+// TestDoorSettings refuses configurations that would trust headers from anybody. Held: security D 51, 60, 62.
 func TestDoorSettings(t *testing.T) {
 	d, plain := newDoorDemo(t, "auto")
 	good := d.read("sallyport.yaml")

@@ -4,7 +4,6 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/base64"
-	"encoding/pem"
 	"fmt"
 	"math/big"
 	"net/http"
@@ -13,22 +12,24 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"sallyport/internal/testpki"
 )
 
-// A watched file has two good contents that the test can tell apart from outside, and what is counted when it is broken.
+// A watched file has two good contents, which the test distinguishes by what the gateway does.
 type watched struct {
 	d       *demoFolder
 	p       *process
 	file    string
 	content [2]string
 	inForce func(version int) bool
-	serves  func() bool // what holds for either version
+	serves  func() bool // holds for either version
 	now     int         // the version in force
 }
 
-// TestChaosFiles changes every kind of file that the gateway is made of in every way in which files change. Each good
-// content is in force soon; while there is none the last good one serves, is called broken, and is counted; and
-// nothing but a good content is needed to recover. Held: security J 128, fault R4.
+// TestChaosFiles changes each kind of file that the gateway reads in each way in which files change. A good content comes
+// into force soon. A bad one is reported and counted while the last good one keeps serving, and the next good content is
+// all it takes to recover. Held: security J 128, fault R4.
 func TestChaosFiles(t *testing.T) {
 	kinds := []struct {
 		name string
@@ -46,7 +47,7 @@ func TestChaosFiles(t *testing.T) {
 		{"PEM trust store of mutualSSL", watchedHeaderTrustPEM},
 	}
 	for _, kind := range kinds {
-		// Made one after the other, so that no two choose the same ports, and then tried side by side: they mostly wait.
+		// Made one after the other, so that no two choose the same ports, then run in parallel: they mostly wait.
 		w := kind.make(t)
 		t.Run(kind.name, func(t *testing.T) {
 			t.Parallel()
@@ -81,22 +82,22 @@ func (w *watched) everyWay(t *testing.T) {
 	w.slowly(w.next())
 	w.is(w.now)
 
-	// Kubernetes: the file is a link into ..data, which is a link to a folder that is swapped. More than once: a second
-	// rotation is where watches die.
+	// Kubernetes: the file is a link into ..data, which is a link to a folder that is swapped. Twice, because a watch that
+	// follows the first rotation may be lost at the second.
 	w.kubernetes()
 	for range scaled(3, 6) {
 		w.next()
 		w.kubernetes()
 		w.is(w.now)
 	}
-	// A link of its own, swapped for another.
+	// A link that is replaced by another.
 	for i := range 2 {
 		target := fmt.Sprintf("%s.v%d", file, i)
 		d.write(target, w.next())
 		w.link(filepath.Base(target))
 		w.is(w.now)
 	}
-	// A file again, with a time from long ago.
+	// A regular file again, with an old modification time.
 	d.write(file+".old", w.next())
 	long := time.Unix(1_000_000_000, 0)
 	if err := os.Chtimes(d.path(file+".old"), long, long); err != nil {
@@ -121,7 +122,7 @@ func (w *watched) everyWay(t *testing.T) {
 	w.p.stopClean()
 }
 
-// is waits until a version is in force and nothing is called broken.
+// is waits until a version is in force and nothing is reported as broken.
 func (w *watched) is(version int) {
 	w.d.t.Helper()
 	w.now = version
@@ -138,7 +139,8 @@ func (w *watched) next() string {
 	return w.content[w.now]
 }
 
-// broken does harm and waits until it is counted, told in the log and in readiness; the last good version serves on.
+// broken does harm, waits until that is counted, logged and in the readiness report, and checks that the last good version
+// still serves.
 func (w *watched) broken(what string, harm func()) {
 	w.d.t.Helper()
 	failures := w.p.total("sallyport_reload_failures_total")
@@ -160,13 +162,13 @@ func (w *watched) must(err error) {
 
 func (w *watched) remove() { w.must(os.RemoveAll(w.d.path(w.file))) }
 
-// rename puts another file in the place.
+// rename replaces the file by renaming another over it.
 func (w *watched) rename(other string) {
 	w.d.t.Helper()
 	w.must(os.Rename(w.d.path(other), w.d.path(w.file)))
 }
 
-// link puts a symbolic link in the place, at once.
+// link replaces the file with a symbolic link, atomically.
 func (w *watched) link(target string) {
 	w.d.t.Helper()
 	name := w.d.path(w.file) + ".link"
@@ -174,7 +176,7 @@ func (w *watched) link(target string) {
 	w.must(os.Rename(name, w.d.path(w.file)))
 }
 
-// kubernetes publishes the present version as a mounted ConfigMap or Secret does.
+// kubernetes publishes the current version the way a mounted ConfigMap or Secret does.
 func (w *watched) kubernetes() {
 	w.d.t.Helper()
 	dir, base := filepath.Split(w.d.path(w.file))
@@ -238,7 +240,7 @@ func (d *demoFolder) watch(file string, content [2]string, inForce func(int) boo
 	return w
 }
 
-// answers tells whether a call has this status on a new connection.
+// answers reports whether a call on a new connection gets this status.
 func (d *demoFolder) answers(status int, certificate string, port int, path string, headers ...string) bool {
 	c := d.client(certificate, dialects[0]).onPort(port)
 	defer c.http.CloseIdleConnections()
@@ -255,7 +257,7 @@ func watchedProfiles(t *testing.T) *watched {
 	return d.watch("listenerprofiles.xml", d.profileVersions(), d.has)
 }
 
-// shows tells whether new connections are shown a certificate of that serial number.
+// shows reports whether the certificate on new connections has that serial number.
 func (d *demoFolder) shows(port int, serial *big.Int) bool {
 	c, err := tls.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", port), &tls.Config{InsecureSkipVerify: true})
 	if err != nil {
@@ -277,36 +279,36 @@ func watchedKeyStore(t *testing.T) *watched {
 	})
 }
 
-// newcomer makes the client "newcomer" of an authority that the demonstration does not know, and registers it.
+// newcomer makes and registers the client "newcomer", whose CA the demonstration does not know. It returns that CA.
 func (d *demoFolder) newcomer() *x509.Certificate {
 	d.t.Helper()
-	a := newAuthority(d.t, "Newcomers")
-	a.putClient(d, "newcomer")
+	ca := testpki.NewCA(d.t, "Newcomers")
+	d.putClient(ca, "newcomer")
 	d.mustRun("cert", "add", "--api", "payments:1.0.0", "--alias", "newcomer", "--tier", "Gold", "clients/newcomer.crt")
-	return a.certificate
+	return ca.Cert
 }
 
 func watchedListenerTrust(t *testing.T) *watched {
 	d := newDemo(t, fast...)
-	// The listener behind load balancers keeps the store, so that one file is one thing.
+	// The listener for load balancers keeps its own store, so that the file changes one listener alone.
 	other := d.newcomer()
 	content := [2]string{
-		trustStoreFile(t, d.password("client-truststore"), d.certificate("ca.crt")),
-		trustStoreFile(t, d.password("client-truststore"), d.certificate("ca.crt"), other),
+		d.trustStoreFile("client-truststore", d.certificate("ca.crt")),
+		d.trustStoreFile("client-truststore", d.certificate("ca.crt"), other),
 	}
 	return d.watch("stores/client-truststore.jks", content, func(v int) bool {
 		return d.answers(status(v), "newcomer", d.Ports.HTTPS, "/payments/1")
 	})
 }
 
-// headerTrust names the trust store for the header: a file of its own.
+// headerTrust configures a separate trust store for certificates in the header.
 func (d *demoFolder) headerTrust(reference string) {
 	d.t.Helper()
 	const old = "  trustStore: {location: stores/client-truststore.jks, type: JKS, password: \"${file:secrets/client-truststore.password}\"}\n  # How soon"
 	d.edit("sallyport.yaml", old, "  trustStore: "+reference+"\n  # How soon")
 }
 
-// vouched tells whether a call that a load balancer vouches for has this status.
+// vouched reports whether a call through a load balancer, with the client's certificate in the header, gets this status.
 func (d *demoFolder) vouched(status int, balancer, client string) bool {
 	return d.answers(status, balancer, d.Ports.LoadBalancer, "/payments/1", "X-WSO2-CLIENT-CERTIFICATE", base64.StdEncoding.EncodeToString(d.block("clients/"+client+".crt")))
 }
@@ -316,25 +318,25 @@ func watchedHeaderTrust(t *testing.T) *watched {
 	d.headerTrust("{location: stores/header.jks, type: JKS, password: \"${file:secrets/client-truststore.password}\"}")
 	other := d.newcomer()
 	content := [2]string{
-		trustStoreFile(t, d.password("client-truststore"), d.certificate("ca.crt")),
-		trustStoreFile(t, d.password("client-truststore"), d.certificate("ca.crt"), other),
+		d.trustStoreFile("client-truststore", d.certificate("ca.crt")),
+		d.trustStoreFile("client-truststore", d.certificate("ca.crt"), other),
 	}
 	w := d.watch("stores/header.jks", content, func(v int) bool { return d.vouched(status(v), "loadbalancer", "newcomer") })
 	w.serves = func() bool { return d.vouched(http.StatusOK, "loadbalancer", "gold") }
 	return w
 }
 
-// watchedHeaderTrustPEM has a format that is well-formed when it is cut between two certificates: so what serves in either version
-// stands last.
+// watchedHeaderTrustPEM watches a PEM trust store, which is well-formed when cut between two certificates. The certificate
+// that serves in both versions therefore stands last.
 func watchedHeaderTrustPEM(t *testing.T) *watched {
 	d := newDemo(t, fast...)
 	d.headerTrust("{location: stores/header.pem, type: PEM}")
 	other := d.newcomer()
 	strangers := ""
 	for i := range 4 {
-		strangers += pemText(newAuthority(t, fmt.Sprint("Stranger ", i)).certificate)
+		strangers += string(testpki.NewCA(t, fmt.Sprint("Stranger ", i)).CertPEM())
 	}
-	content := [2]string{strangers + d.read("ca.crt"), strangers + pemText(other) + d.read("ca.crt")}
+	content := [2]string{strangers + d.read("ca.crt"), strangers + string(testpki.PEM(other)) + d.read("ca.crt")}
 	w := d.watch("stores/header.pem", content, func(v int) bool { return d.vouched(status(v), "loadbalancer", "newcomer") })
 	w.serves = func() bool { return d.vouched(http.StatusOK, "loadbalancer", "gold") }
 	return w
@@ -342,18 +344,18 @@ func watchedHeaderTrustPEM(t *testing.T) *watched {
 
 func watchedBalancerTrust(t *testing.T) *watched {
 	d := newDemo(t, fast...)
-	other := newAuthority(t, "Balancers")
-	other.putClient(d, "newbalancer")
+	other := testpki.NewCA(t, "Balancers")
+	d.putClient(other, "newbalancer")
 	content := [2]string{
-		trustStoreFile(t, d.password("lb-truststore"), d.certificate("clients/loadbalancer.crt")),
-		trustStoreFile(t, d.password("lb-truststore"), d.certificate("clients/loadbalancer.crt"), other.certificate),
+		d.trustStoreFile("lb-truststore", d.certificate("clients/loadbalancer.crt")),
+		d.trustStoreFile("lb-truststore", d.certificate("clients/loadbalancer.crt"), other.Cert),
 	}
 	w := d.watch("stores/lb-truststore.jks", content, func(v int) bool { return d.vouched(status(v), "newbalancer", "gold") })
 	w.serves = func() bool { return d.vouched(http.StatusOK, "loadbalancer", "gold") }
 	return w
 }
 
-// extraAPI is an open API in a file, or in sallyport.yaml.
+// extraAPI is the configuration of an open API, for an API file or for sallyport.yaml.
 func (d *demoFolder) extraAPI(name string) string {
 	return fmt.Sprintf("  - {name: %s, version: 2.0.0, context: /%s, security: [none], upstream: {urls: [\"http://127.0.0.1:%d\"]}}\n", name, name, d.Ports.Backend)
 }
@@ -370,7 +372,7 @@ func watchedSettings(t *testing.T) *watched {
 	d := newDemo(t, fast...)
 	text := d.read("sallyport.yaml")
 	with := strings.Replace(text, "apis:\n", "apis:\n"+d.extraAPI("extra"), 1)
-	// Whatever is cut away leaves something that is not valid.
+	// Any part that is cut off leaves an invalid file.
 	closing := "\nrateLimit: {whenRedisFails: local}\n"
 	return d.watch("sallyport.yaml", [2]string{text + closing, with + closing}, func(v int) bool {
 		if v == 0 {
@@ -380,7 +382,7 @@ func watchedSettings(t *testing.T) *watched {
 	})
 }
 
-// apiFiles moves the demonstration's APIs to a folder.
+// apiFiles moves the demonstration's APIs to files in a folder.
 func (d *demoFolder) apiFiles() {
 	d.t.Helper()
 	text := d.read("sallyport.yaml")
@@ -400,8 +402,8 @@ func (d *demoFolder) must(err error) {
 func watchedAPI(t *testing.T) *watched {
 	d := newDemo(t, fast...)
 	d.apiFiles()
-	// The name of one API file among those of the pattern: without it the pattern has another match, so that a removed
-	// file is only an API that is gone. This one is named by itself.
+	// This file is named by itself. Were it only one match of a pattern, its removal would not be an error: the pattern has
+	// other matches, and an API would be gone.
 	d.edit("sallyport.yaml", "apis: [apis/*.yaml]", "apis: [apis/*.yaml, more/extra.yaml]")
 	d.must(os.Mkdir(d.path("more"), 0o755))
 	content := [2]string{"apis:\n" + d.extraAPI("one"), "apis:\n" + d.extraAPI("two")}
@@ -423,11 +425,11 @@ func watchedJWKS(t *testing.T) *watched {
 	return w
 }
 
-// watchedClient is a client certificate that an API's file names.
+// watchedClient watches a client certificate that an API's configuration names.
 func watchedClient(t *testing.T) *watched {
 	d := newDemo(t, fast...)
 	for _, name := range []string{"first", "second"} {
-		d.demoAuthority().putClient(d, name)
+		d.putClient(d.demoCA(), name)
 	}
 	d.edit("sallyport.yaml", "apis:\n", fmt.Sprintf("apis:\n  - {name: extra, version: 2.0.0, context: /extra, security: [mutualssl], upstream: {urls: [\"http://127.0.0.1:%d\"]}, clientCertificates: [{alias: partner, certificate: partners/partner.crt, tier: Gold}]}\n", d.Ports.Backend))
 	d.must(os.Mkdir(d.path("partners"), 0o755))
@@ -439,7 +441,7 @@ func watchedClient(t *testing.T) *watched {
 	})
 }
 
-// TestChaosGlobs adds, changes and removes files that the pattern of API files matches, folders among them, under load.
+// TestChaosGlobs adds, changes and removes files that match the pattern of API files while calls are made.
 func TestChaosGlobs(t *testing.T) {
 	d := newDemo(t, fast...)
 	d.apiFiles()
@@ -454,7 +456,7 @@ func TestChaosGlobs(t *testing.T) {
 		eventually(t, "a changed file is in force", func() bool { return d.offers(name+"b") && d.lacks(name) })
 		d.must(os.Remove(d.path("apis/renamed.yaml")))
 		eventually(t, "a removed file is out of force", func() bool { return d.lacks(name + "b") })
-		// An editor's lock and a backup are no API files; a broken one is told, and takes nothing away.
+		// An editor's lock and a backup are not API files. A broken API file is reported, and the other APIs remain.
 		d.write("apis/.#demo.yaml", "this is none")
 		d.write("apis/demo.yaml~", "this is none")
 		d.write("apis/broken.yaml", "apis: [")
@@ -466,8 +468,8 @@ func TestChaosGlobs(t *testing.T) {
 	p.stopClean()
 }
 
-// TestChaosKeyAndPassword replaces a key store and its password one after the other, either first, while calls are made
-// over new connections: what fits together is switched together, and no handshake fails in between. Held: security J 129.
+// TestChaosKeyAndPassword replaces a key store and its password one after the other, in either order, while calls are made
+// over new connections. The two come into force together, and no handshake fails in between. Held: security J 129.
 func TestChaosKeyAndPassword(t *testing.T) {
 	d := newDemo(t, fast...)
 	p := d.quickstart()
@@ -510,8 +512,4 @@ func TestChaosKeyAndPassword(t *testing.T) {
 	if p.stdout.contains("another-password") || p.stderr.contains("another-password") {
 		t.Error("a password was shown")
 	}
-}
-
-func pemText(c *x509.Certificate) string {
-	return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: c.Raw}))
 }

@@ -1,14 +1,7 @@
 package main_test
 
 import (
-	"bytes"
-	"crypto"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/rsa"
 	"crypto/x509"
-	"crypto/x509/pkix"
 	"encoding/base64"
 	"encoding/json"
 	"encoding/pem"
@@ -21,17 +14,17 @@ import (
 	"strconv"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/golang-jwt/jwt/v5"
-	"github.com/pavlo-v-chernykh/keystore-go/v4"
+
+	"sallyport/internal/testpki"
 )
 
-// thorough tells whether the fault tests run at full length, as `make chaos` does by setting SALLYPORT_CHAOS=full. Their
-// short forms take seconds and are part of all tests.
+// thorough reports whether the fault tests run at full length, for which `make chaos` sets SALLYPORT_CHAOS=full.
+// Otherwise they take seconds and run with all other tests.
 func thorough() bool { return os.Getenv("SALLYPORT_CHAOS") == "full" }
 
-// scaled is how often something is done: the first number in the short form of a test, the second in the full one.
+// scaled returns how often a test repeats something: short times, or full times if the test is thorough.
 func scaled(short, full int) int {
 	if thorough() {
 		return full
@@ -39,7 +32,7 @@ func scaled(short, full int) int {
 	return short
 }
 
-// serve runs the folder's gateway alone, before a backend of the test's own, until the test ends.
+// serve runs the gateway without the demonstration's other servers, with the test's own backend, until the test ends.
 func (d *demoFolder) serve(backend http.Handler) (*process, *httptest.Server) {
 	d.t.Helper()
 	server := d.serveBackend(backend)
@@ -54,7 +47,7 @@ func (d *demoFolder) serveBackend(backend http.Handler) *httptest.Server {
 	}
 	server := &httptest.Server{Listener: listener, Config: &http.Server{Handler: backend}}
 	server.Start()
-	// What is still under way when a test has failed would keep Close waiting.
+	// Calls still under way after a failed test would keep Close waiting.
 	d.t.Cleanup(func() { server.CloseClientConnections(); server.Close() })
 	return server
 }
@@ -78,7 +71,7 @@ func (p *process) becomesReady() {
 	})
 }
 
-// number is the value of a series; 0 if there is none, or nobody answers.
+// number returns the value of a series, or 0 if there is no such series or no answer.
 func (p *process) number(series string) float64 {
 	value, err := strconv.ParseFloat(p.metric(series), 64)
 	if err != nil {
@@ -87,14 +80,14 @@ func (p *process) number(series string) float64 {
 	return value
 }
 
-// total adds up all series of a metric whose labels hold each text.
+// total returns the sum of those series of a metric whose labels contain every text.
 func (p *process) total(name string, labels ...string) float64 {
 	_, body := p.status("/metrics")
 	sum := 0.0
 lines:
 	for line := range strings.Lines(body) {
 		line = strings.TrimSpace(line)
-		cut := strings.LastIndexByte(line, ' ') // labels may hold spaces, values don't
+		cut := strings.LastIndexByte(line, ' ') // labels may contain spaces, values do not
 		if cut < 0 {
 			continue
 		}
@@ -115,25 +108,25 @@ lines:
 	return sum
 }
 
-// holdings is what the process holds of the system: what grows when something leaks.
+// holdings counts what the process holds and a leak would add to.
 type holdings struct{ goroutines, descriptors, connections float64 }
 
 func (p *process) holdings() holdings {
 	return holdings{p.number("go_goroutines"), p.number("process_open_fds"), p.number("sallyport_connections")}
 }
 
-// settlesTo waits until the process holds no more than before, but for a few idle connections to backends and watches.
+// settlesTo waits until the process holds no more than before, plus slack for idle backend connections and watches.
 func (p *process) settlesTo(before holdings, slack float64) {
 	p.t.Helper()
 	var now holdings
 	defer func() { p.t.Logf("held before: %+v, after: %+v", before, now) }()
 	eventually(p.t, "goroutines, descriptors and connections are what they were", func() bool {
 		now = p.holdings()
-		return now.goroutines > 0 && now.goroutines <= before.goroutines+slack && now.descriptors <= before.descriptors+slack && now.connections <= before.connections+3 // a client may keep one that it has just used
+		return now.goroutines > 0 && now.goroutines <= before.goroutines+slack && now.descriptors <= before.descriptors+slack && now.connections <= before.connections+3 // a client may keep a connection that it has just used
 	})
 }
 
-// noCertificates holds a text to holding no whole certificate and no key in PEM: neither is for logs.
+// noCertificates fails the test if text contains a certificate or a key in PEM, which must not be logged.
 func noCertificates(t *testing.T, where, text string) {
 	t.Helper()
 	if i := strings.Index(text, "-----BEGIN "); i >= 0 {
@@ -141,11 +134,11 @@ func noCertificates(t *testing.T, where, text string) {
 	}
 }
 
-// stopClean ends the process, and looks through all that it wrote once more.
+// stopClean ends the process, and checks everything that it wrote for secrets, certificates and panics.
 func (p *process) stopClean() {
 	p.t.Helper()
 	for _, path := range []string{"/metrics", "/readyz", "/healthz"} {
-		_, body := p.status(path) // which looks for secrets by itself
+		_, body := p.status(path) // status checks for secrets itself
 		noCertificates(p.t, path, body)
 	}
 	p.stop()
@@ -155,34 +148,13 @@ func (p *process) stopClean() {
 	}
 }
 
-// An authority issues certificates that the demonstration does not know.
-type authority struct {
-	t           *testing.T
-	certificate *x509.Certificate
-	key         crypto.Signer
-}
-
-func newAuthority(t *testing.T, name string) *authority {
-	t.Helper()
-	key := newKey(t)
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: name}, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(24 * time.Hour),
-		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
-	}
-	return &authority{t, sign(t, template, template, key.Public(), key), key}
-}
-
-// demoAuthority is the demonstration's own.
-func (d *demoFolder) demoAuthority() *authority {
+// demoCA returns the demonstration's own CA.
+func (d *demoFolder) demoCA() *testpki.Identity {
 	d.t.Helper()
-	key, err := x509.ParsePKCS8PrivateKey(d.block("secrets/ca.key"))
-	if err != nil {
-		d.t.Fatal(err)
-	}
-	return &authority{d.t, d.certificate("ca.crt"), key.(crypto.Signer)}
+	return testpki.Load(d.t, []byte(d.read("ca.crt")), []byte(d.read("secrets/ca.key")))
 }
 
-// block is the content of a file with one PEM block.
+// block returns the content of a file's first PEM block.
 func (d *demoFolder) block(name string) []byte {
 	d.t.Helper()
 	block, _ := pem.Decode([]byte(d.read(name)))
@@ -201,90 +173,25 @@ func (d *demoFolder) certificate(name string) *x509.Certificate {
 	return certificate
 }
 
-func newKey(t *testing.T) crypto.Signer {
-	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return key
+// putClient issues a client certificate, and writes it and its key beside those of the demonstration's clients.
+func (d *demoFolder) putClient(ca *testpki.Identity, name string) {
+	d.t.Helper()
+	client := ca.Issue(testpki.Leaf{CommonName: name})
+	d.write("clients/"+name+".crt", string(client.CertPEM()))
+	d.write("clients/"+name+".key", string(client.KeyPEM()))
 }
 
-func sign(t *testing.T, template, issuer *x509.Certificate, public crypto.PublicKey, key crypto.Signer) *x509.Certificate {
-	t.Helper()
-	der, err := x509.CreateCertificate(rand.Reader, template, issuer, public, key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	certificate, err := x509.ParseCertificate(der)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return certificate
-}
-
-var serials = big.NewInt(time.Now().UnixNano())
-
-func (a *authority) issue(usage x509.ExtKeyUsage, name string) (*x509.Certificate, crypto.Signer) {
-	a.t.Helper()
-	key := newKey(a.t)
-	serials = new(big.Int).Add(serials, big.NewInt(1))
-	return sign(a.t, &x509.Certificate{
-		SerialNumber: serials, Subject: pkix.Name{CommonName: name}, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(24 * time.Hour),
-		DNSNames: []string{"localhost"}, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, ExtKeyUsage: []x509.ExtKeyUsage{usage},
-	}, a.certificate, key.Public(), a.key), key
-}
-
-// putClient makes a client of the authority, with its files beside those of the demonstration's clients.
-func (a *authority) putClient(d *demoFolder, name string) {
-	a.t.Helper()
-	certificate, key := a.issue(x509.ExtKeyUsageClientAuth, name)
-	der, err := x509.MarshalPKCS8PrivateKey(key)
-	if err != nil {
-		a.t.Fatal(err)
-	}
-	d.write("clients/"+name+".crt", string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: certificate.Raw})))
-	d.write("clients/"+name+".key", string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})))
-}
-
-// keyStoreFile is a JKS file with a new server certificate of the demonstration's authority.
+// keyStoreFile returns a JKS key store with a new server certificate of the demonstration's CA.
 func (d *demoFolder) keyStoreFile(password string) (content string, serial *big.Int) {
 	d.t.Helper()
-	certificate, key := d.demoAuthority().issue(x509.ExtKeyUsageServerAuth, "localhost")
-	der, err := x509.MarshalPKCS8PrivateKey(key)
-	if err != nil {
-		d.t.Fatal(err)
-	}
-	store := keystore.New()
-	if err := store.SetPrivateKeyEntry("gateway", keystore.PrivateKeyEntry{
-		CreationTime: time.Now(), PrivateKey: der, CertificateChain: []keystore.Certificate{{Type: "X.509", Content: certificate.Raw}},
-	}, []byte(password)); err != nil {
-		d.t.Fatal(err)
-	}
-	return storeText(d.t, store, password), certificate.SerialNumber
+	server := d.demoCA().IssueServer("localhost", "127.0.0.1")
+	return string(server.JKS(password)), server.Cert.SerialNumber
 }
 
-// trustStoreFile is a JKS file that trusts these.
-func trustStoreFile(t *testing.T, password string, certificates ...*x509.Certificate) string {
-	t.Helper()
-	store := keystore.New()
-	for i, c := range certificates {
-		if err := store.SetTrustedCertificateEntry(fmt.Sprint("trusted", i), keystore.TrustedCertificateEntry{
-			CreationTime: time.Now(), Certificate: keystore.Certificate{Type: "X.509", Content: c.Raw},
-		}); err != nil {
-			t.Fatal(err)
-		}
-	}
-	return storeText(t, store, password)
-}
-
-func storeText(t *testing.T, store keystore.KeyStore, password string) string {
-	t.Helper()
-	var out bytes.Buffer
-	if err := store.Store(&out, []byte(password)); err != nil {
-		t.Fatal(err)
-	}
-	return out.String()
+// trustStoreFile returns a JKS trust store of these certificates, with the password of the demonstration's store.
+func (d *demoFolder) trustStoreFile(store string, certificates ...*x509.Certificate) string {
+	d.t.Helper()
+	return string(testpki.TrustJKS(d.t, d.password(store), certificates...))
 }
 
 func (d *demoFolder) password(store string) string {
@@ -292,13 +199,10 @@ func (d *demoFolder) password(store string) string {
 	return strings.TrimSpace(d.read("secrets/" + store + ".password"))
 }
 
-// newIssuerKey adds a key to a JWKS, and returns it with a token of the demonstration's issuer that the key signed.
+// newIssuerKey returns a JWKS with one key more, and a token of the demonstration's issuer that this key signed.
 func newIssuerKey(t *testing.T, jwks, like string) (with, token string) {
 	t.Helper()
-	key, err := rsa.GenerateKey(rand.Reader, 2048)
-	if err != nil {
-		t.Fatal(err)
-	}
+	key := testpki.NewRSA(t, 2048)
 	var set struct {
 		Keys []map[string]any `json:"keys"`
 	}

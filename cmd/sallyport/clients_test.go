@@ -9,7 +9,6 @@ import (
 	"crypto/x509"
 	"encoding/base64"
 	"encoding/json"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
@@ -21,13 +20,15 @@ import (
 	"strings"
 	"sync"
 	"testing"
+
+	"sallyport/internal/testpki"
 )
 
-// Of the real clients only Chromium is large; each is a test of its own, and is skipped where it is missing.
+// Each real client has a test of its own, which is skipped where the client is not installed.
 
 const storePassword = "for the test"
 
-// pkcs12 makes a PKCS #12 store of a demonstration's client.
+// pkcs12 has openssl write a PKCS #12 store for a client of the demonstration.
 func (d *demoFolder) pkcs12(name string) string {
 	d.t.Helper()
 	path := filepath.Join(d.t.TempDir(), name+".p12")
@@ -36,7 +37,7 @@ func (d *demoFolder) pkcs12(name string) string {
 	return path
 }
 
-// output runs a command, which has to succeed within the test's patience, and returns what it printed.
+// output runs a command and returns what it printed. The command must succeed within twice the test's patience.
 func (d *demoFolder) output(cmd *exec.Cmd) string {
 	d.t.Helper()
 	ctx, cancel := context.WithTimeout(d.t.Context(), 2*patience)
@@ -55,7 +56,7 @@ func (d *demoFolder) url(path string) string {
 	return fmt.Sprintf("https://localhost:%d%s", d.Ports.HTTPS, path)
 }
 
-// seenBy holds that a line is the client's outcome: the words before the backend's JSON, and in that the caller.
+// seenBy checks a line that a client printed: some words, then the backend's JSON, which names the caller.
 func seenBy(t *testing.T, line, before, caller string) {
 	t.Helper()
 	rest, ok := strings.CutPrefix(strings.TrimSpace(line), before)
@@ -88,7 +89,7 @@ func TestCurl(t *testing.T) {
 	}
 }
 
-// TestOpenSSLClient calls with openssl s_client, and calls again in the session that it was given.
+// TestOpenSSLClient calls with openssl s_client, and again in a resumed session.
 func TestOpenSSLClient(t *testing.T) {
 	openssl := tool(t, "openssl")
 	d := newDemo(t)
@@ -118,7 +119,7 @@ func TestOpenSSLClient(t *testing.T) {
 // TestJavaClient calls with Java's HttpClient and a PKCS #12 store.
 func TestJavaClient(t *testing.T) {
 	java := tool(t, "java")
-	tool(t, "javac") // a runtime alone cannot start a source file
+	tool(t, "javac") // a runtime without the compiler cannot start a source file
 	d := newDemo(t)
 	d.quickstart()
 	out := d.output(exec.Command(java, "testdata/clients/Client.java", d.url("/orders/1"), d.path("ca.crt"), d.pkcs12("gold"), storePassword))
@@ -148,9 +149,9 @@ func TestNodeClient(t *testing.T) {
 	}
 }
 
-// TestChromium shows an API in headless Chromium, which has a client certificate of its own and opens a WebSocket.
-// Chromium takes the choice of the certificate from a folder of the system alone; the test gives it one in a mount
-// namespace of its own, for which it has to be root.
+// TestChromium opens a page of an API in headless Chromium, which has a client certificate and opens a WebSocket. Chromium
+// reads the policy that selects the certificate only from a system folder. The test provides that folder in a mount
+// namespace, for which it has to run as root.
 func TestChromium(t *testing.T) {
 	chromium, certutil, pk12util, unshare := tool(t, "chromium"), tool(t, "certutil"), tool(t, "pk12util"), tool(t, "unshare")
 	if os.Getuid() != 0 {
@@ -195,7 +196,7 @@ func TestChromium(t *testing.T) {
 	}
 }
 
-// toBackend gives an API another backend.
+// toBackend sends the calls of an API to another backend.
 func (d *demoFolder) toBackend(api, url string) {
 	d.t.Helper()
 	text := d.read("sallyport.yaml")
@@ -209,10 +210,10 @@ func (d *demoFolder) toBackend(api, url string) {
 	d.swap("sallyport.yaml", text[:begin]+`"`+url+`"`+text[end:])
 }
 
-// A webBackend serves a page that opens a WebSocket, and that WebSocket, which says who calls.
+// A webBackend serves a page that opens a WebSocket, and the WebSocket, which tells the page who calls.
 type webBackend struct {
 	*httptest.Server
-	shown chan struct{} // closed when the page has shown what came
+	shown chan struct{} // closed once the page has shown what it received
 }
 
 func newWebBackend(t *testing.T) *webBackend {
@@ -221,7 +222,7 @@ func newWebBackend(t *testing.T) *webBackend {
 	mux.HandleFunc("/echo", echoWebSocket)
 	mux.HandleFunc("/page", func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "text/html")
-		// The page has not loaded before the picture has, and that comes when the echo is on the page.
+		// The page counts as loaded only when the picture has, which is answered once the echo is on the page.
 		_, _ = io.WriteString(w, `<!DOCTYPE html><body><p id="got"></p><img src="wait"><script>
 			const socket = new WebSocket("wss://" + location.host + "/payments/echo");
 			socket.onopen = () => socket.send("from Chromium");
@@ -242,7 +243,7 @@ func newWebBackend(t *testing.T) *webBackend {
 	return b
 }
 
-// echoWebSocket speaks RFC 6455 as far as texts of less than 126 bytes need it.
+// echoWebSocket implements RFC 6455 for text messages of less than 126 bytes.
 func echoWebSocket(w http.ResponseWriter, r *http.Request) {
 	sum := sha1.Sum([]byte(r.Header.Get("Sec-WebSocket-Key") + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"))
 	w.Header().Set("Upgrade", "websocket")
@@ -285,8 +286,8 @@ func readText(r *bufio.Reader) (string, error) {
 	return string(text), nil
 }
 
-// TestUpstreamKeyStore: a backend that demands a certificate is shown the one of upstream.keyStore, and a new one after
-// the file has changed. Held: security K 143 for a running gateway.
+// TestUpstreamKeyStore has a backend demand a certificate: it gets the one of upstream.keyStore, and a new one once the
+// file has changed. Held: security K 143 for a running gateway.
 func TestUpstreamKeyStore(t *testing.T) {
 	d := newDemo(t)
 	roots := x509.NewCertPool()
@@ -305,7 +306,7 @@ func TestUpstreamKeyStore(t *testing.T) {
 	b.TLS = &tls.Config{ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: roots}
 	b.StartTLS()
 	t.Cleanup(b.Close)
-	d.write("backend-ca.pem", string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: b.Certificate().Raw})))
+	d.write("backend-ca.pem", string(testpki.PEM(b.Certificate())))
 	gold, first := pair("gold")
 	bronze, second := pair("bronze")
 	d.write("stores/own.pem", gold)

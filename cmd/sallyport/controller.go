@@ -16,6 +16,7 @@ import (
 	"sallyport/cmd/sallyport/internal/config"
 	"sallyport/cmd/sallyport/internal/filewatch"
 	"sallyport/gateway"
+	"sallyport/gateway/decision"
 	"sallyport/gateway/observe"
 	"sallyport/listenerprofiles"
 	"sallyport/policy/ratelimit"
@@ -40,7 +41,7 @@ type controller struct {
 
 	mu         sync.Mutex // of what follows; nothing is waited for under it
 	current    *assembly.Assembly
-	clients    *gateway.Clients
+	clients    *decision.Clients
 	newer      map[string]*listenerprofiles.Set // by listener: sets that its watcher has made since
 	generation int                              // of current: what an older one's watchers say is void
 	watchers   []*listenerprofiles.Watcher
@@ -67,7 +68,7 @@ func whatProfiles(listener string) string { return "profiles of listener " + lis
 func newController(cfg *config.Config, log *slog.Logger, metrics *observe.Metrics, access *accessLog) *controller {
 	c := &controller{
 		log: log, metrics: metrics, access: access, limits: ratelimit.NewLocal(nil),
-		newer: map[string]*listenerprofiles.Set{}, clients: new(gateway.Clients),
+		newer: map[string]*listenerprofiles.Set{}, clients: new(decision.Clients),
 		unwatch: func() {}, untoken: func() {}, unfollow: func() {},
 	}
 	c.parent, c.cancel = context.WithCancel(context.Background())
@@ -97,7 +98,7 @@ func drainTimeout(cfg *config.Config) time.Duration {
 	return cfg.DrainTimeout
 }
 
-func (c *controller) observe(x *gateway.Exchange) {
+func (c *controller) observe(x *decision.Exchange) {
 	took := x.Duration(time.Now())
 	c.metrics.Observe(x, took)
 	if c.access != nil {
@@ -371,7 +372,7 @@ func (c *controller) refuse(asked bool, err error) {
 func (c *controller) adopt(next *assembly.Assembly, report assembly.ClientReport) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if err := c.gateway.Set(next.Listeners(nil), next.Routes, report.Clients); err != nil {
+	if err := c.gateway.Set(gateway.Parts{Listeners: next.Listeners(nil), Routes: next.Routes, Clients: report.Clients}); err != nil {
 		return err
 	}
 	last := c.current
@@ -466,7 +467,7 @@ func (c *controller) swapProfiles(generation int, listener string, set *listener
 		return
 	}
 	c.newer[listener] = set
-	if err := c.gateway.SetListeners(c.current.Listeners(c.newer)); err != nil {
+	if err := c.gateway.Set(gateway.Parts{Listeners: c.current.Listeners(c.newer)}); err != nil {
 		c.metrics.ReloadFailed(whatProfiles(listener), err)
 		c.log.Error("listener profiles", "listener", listener, "error", err)
 		return
@@ -499,7 +500,7 @@ func (c *controller) reloadClients(ctx context.Context) error {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.gateway.SetClients(report.Clients)
+	_ = c.gateway.Set(gateway.Parts{Clients: report.Clients}) // no listener is opened
 	c.version = version
 	c.tell(report)
 	if err := errors.Join(report.Conflicts...); err != nil {

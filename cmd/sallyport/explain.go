@@ -18,6 +18,7 @@ import (
 	"sallyport/cmd/sallyport/internal/assembly"
 	"sallyport/cmd/sallyport/internal/config"
 	"sallyport/gateway"
+	"sallyport/gateway/decision"
 	"sallyport/policy"
 )
 
@@ -72,7 +73,7 @@ touched. That the caller holds the certificate's key is taken for granted.`,
 			question.Authorization = "Bearer " + strings.TrimSpace(string(data))
 		}
 		g := gateway.New(gateway.Config{})
-		g.SetRoutes(a.Routes, report.Clients)
+		_ = g.Set(gateway.Parts{Routes: a.Routes, Clients: report.Clients}) // no listener is opened
 		e := g.Explain(cmd.Context(), question)
 		if wantJSON {
 			return printExplanationJSON(cmd.OutOrStdout(), question, e)
@@ -84,8 +85,8 @@ touched. That the caller holds the certificate's key is taken for granted.`,
 }
 
 // ask makes the question for an API, at its root, as it comes in at the named listener or its first.
-func ask(cfg *config.Config, a *assembly.Assembly, name, listener string) (gateway.Question, error) {
-	var q gateway.Question
+func ask(cfg *config.Config, a *assembly.Assembly, name, listener string) (decision.Question, error) {
+	var q decision.Question
 	if name == "" {
 		return q, usage(errors.New("--api NAME:VERSION is needed"))
 	}
@@ -149,7 +150,7 @@ func readChain(file string) ([]*x509.Certificate, error) {
 	return chain, nil
 }
 
-func printExplanationJSON(out io.Writer, q gateway.Question, e gateway.Explanation) error {
+func printExplanationJSON(out io.Writer, q decision.Question, e decision.Explanation) error {
 	type step struct {
 		Stage   string `json:"stage"`
 		Finding string `json:"finding"`
@@ -173,14 +174,14 @@ func printExplanationJSON(out io.Writer, q gateway.Question, e gateway.Explanati
 }
 
 // by is whose identity an allowed call has.
-func by(e gateway.Explanation) string {
+func by(e decision.Explanation) string {
 	if !e.Allowed {
 		return ""
 	}
 	return e.By
 }
 
-func printExplanation(out io.Writer, q gateway.Question, e gateway.Explanation) {
+func printExplanation(out io.Writer, q decision.Question, e decision.Explanation) {
 	fmt.Fprintf(out, "%s %s\n\n", q.Method, q.Target)
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	for _, s := range e.Steps {

@@ -16,11 +16,11 @@ import (
 
 const module = "sallyport"
 
-// everything lets a program wire whatever it likes, other programs apart.
+// everything lets a program import any room but those of other programs.
 const everything = "everything but cmd"
 
-// rooms says which other rooms each room may import: from the story to the details, never back. A folder that isn't named
-// here belongs to the room above it. The folders of rooms that aren't built yet are here already.
+// rooms lists the rooms that each room may import: from the story to the details, never back. A folder that is not listed
+// belongs to the room above it. Rooms that are not built yet are listed already.
 var rooms = map[string][]string{
 	"cmd/sallyport":                     {everything, "cmd/sallyport/internal/config", "cmd/sallyport/internal/quickstart", "cmd/sallyport/internal/migrate"},
 	"cmd/sallyport/internal/config":     {everything},
@@ -29,21 +29,25 @@ var rooms = map[string][]string{
 	"cmd/sallybench":                    {everything},
 
 	"gateway/control": {
-		"gateway", "gateway/clientcert", "gateway/message", "policy", "policy/token", "policy/ratelimit", "policy/subscription",
+		"gateway", "gateway/decision", "gateway/backend", "gateway/clientcert", "gateway/message", "policy", "policy/token", "policy/ratelimit", "policy/subscription",
 		"certstore", "certstore/revocation", "listenerprofiles", "listenerprofiles/keystore", "listenerprofiles/acme",
 	},
 	"gateway/observe": {
-		"gateway", "gateway/clientcert", "gateway/message", "policy", "policy/token", "policy/ratelimit", "policy/subscription",
+		"gateway", "gateway/decision", "gateway/backend", "gateway/clientcert", "gateway/message", "policy", "policy/token", "policy/ratelimit", "policy/subscription",
 		"certstore", "certstore/revocation", "listenerprofiles",
 	},
-	"gateway": {
-		"gateway/http1", "gateway/clientcert", "gateway/message", "policy", "policy/token", "policy/ratelimit", "policy/subscription",
+	"gateway":        {"gateway/engine", "gateway/decision", "gateway/backend", "gateway/http1", "gateway/wire", "gateway/message", "listenerprofiles"},
+	"gateway/engine": {"gateway/decision", "gateway/backend", "gateway/http1", "gateway/wire", "gateway/message"},
+	"gateway/decision": {
+		"gateway/backend", "gateway/http1", "gateway/message", "gateway/clientcert", "policy", "policy/token", "policy/ratelimit", "policy/subscription",
 		"certstore", "certstore/revocation", "listenerprofiles",
 	},
+	"gateway/backend":    {"gateway/http1", "gateway/wire", "gateway/message"},
 	"gateway/http1":      {"gateway/message"},
-	"gateway/clientcert": {"gateway/message", "listenerprofiles/keystore"},
+	"gateway/clientcert": {"listenerprofiles/keystore"},
 	"listenerprofiles":   {"listenerprofiles/keystore", "listenerprofiles/acme"},
 
+	"gateway/wire":              nil,
 	"gateway/message":           nil,
 	"policy":                    nil,
 	"policy/token":              nil,
@@ -54,13 +58,19 @@ var rooms = map[string][]string{
 	"listenerprofiles/keystore": nil,
 	"listenerprofiles/acme":     nil,
 	"bench":                     nil,
+
+	"internal/testpki":        nil,
+	"certstore/certstoretest": {"certstore", "internal/testpki"},
 }
 
-// Two rules on what isn't ours.
+// testRooms may be imported only by tests and by each other, so that they are in no program.
+var testRooms = []string{"internal/testpki", "certstore/certstoretest"}
+
+// Two rules for packages of others.
 const (
-	standardLibraryOnly = "policy"                        // the decision is pure
-	yamlLibrary         = "github.com/goccy/go-yaml"      // known to
-	yamlRoom            = "cmd/sallyport/internal/config" // alone
+	standardLibraryOnly = "policy"                        // its decision is pure
+	yamlLibrary         = "github.com/goccy/go-yaml"      // is imported
+	yamlRoom            = "cmd/sallyport/internal/config" // by this room alone
 )
 
 func TestImportsRunFromTheStoryToTheDetails(t *testing.T) {
@@ -99,7 +109,7 @@ func TestBrokenImports(t *testing.T) {
 		name string
 		file string
 		code string
-		want string // part of the only complaint; empty: none
+		want string // part of the only complaint; empty: no complaint
 	}{
 		{"a leaf alone", "policy/policy.go", `import "crypto/x509"`, ""},
 		{"a leaf imports the story", "policy/policy.go", `import "sallyport/gateway"`, "policy/policy.go imports sallyport/gateway: policy may import nothing of ours"},
@@ -123,6 +133,10 @@ func TestBrokenImports(t *testing.T) {
 		{"a module whose name begins like ours", "bench/bench.go", `import "sallyports/gateway"`, ""},
 		{"a library in policy", "policy/policy.go", `import "golang.org/x/time/rate"`, "policy may import the standard library only"},
 		{"a library in policy's neighbour", "policy/token/jwt.go", `import "github.com/golang-jwt/jwt/v5"`, ""},
+		{"a test's room in a program", "cmd/sallyport/main.go", `import "sallyport/internal/testpki"`, "imports sallyport/internal/testpki: only tests may"},
+		{"a test's room in the room it tests", "certstore/store.go", `import "sallyport/certstore/certstoretest"`, "only tests may"},
+		{"a test's room in a test's room", "certstore/certstoretest/run.go", `import "sallyport/internal/testpki"`, ""},
+		{"a test's room in a test", "certstore/store_test.go", `import "sallyport/internal/testpki"`, ""},
 		{"YAML where it belongs", "cmd/sallyport/internal/config/parse.go", `import "github.com/goccy/go-yaml/ast"`, ""},
 		{"YAML elsewhere", "gateway/route.go", `import "github.com/goccy/go-yaml"`, "cmd/sallyport/internal/config alone knows YAML"},
 		{"a test", "policy/policy_test.go", `import "sallyport/gateway"`, ""},
@@ -145,7 +159,7 @@ func TestBrokenImports(t *testing.T) {
 	}
 }
 
-// brokenImports reads every Go file that is no test and returns a line for each import that breaks a rule.
+// brokenImports reads every Go file that is not a test, and returns a line for each import that breaks a rule.
 func brokenImports(tree fs.FS) (broken []string, err error) {
 	err = fs.WalkDir(tree, ".", func(file string, entry fs.DirEntry, err error) error {
 		if err != nil {
@@ -176,7 +190,7 @@ func brokenImports(tree fs.FS) (broken []string, err error) {
 	return broken, err
 }
 
-// ignored holds for folders that the go command ignores, too.
+// ignored reports whether the go command ignores a folder, too.
 func ignored(folder string) bool {
 	return folder != "." && strings.HasPrefix(folder, ".") || strings.HasPrefix(folder, "_") || folder == "testdata" || folder == "vendor"
 }
@@ -216,7 +230,7 @@ func roomOf(folder string) string {
 	return ""
 }
 
-// brokenRule returns the rule that an import breaks, to be read after its name, or "" if it breaks none.
+// brokenRule returns the rule that an import breaks, worded to follow the import's name, or "" if it breaks none.
 func brokenRule(room, imported string) string {
 	if imported != module && !strings.HasPrefix(imported, module+"/") {
 		first, _, _ := strings.Cut(imported, "/")
@@ -233,6 +247,8 @@ func brokenRule(room, imported string) string {
 	switch {
 	case to == "":
 		return ", which is no room: say in this test what it may import and who may import it"
+	case slices.Contains(testRooms, to) && !slices.Contains(testRooms, room):
+		return ": only tests may"
 	case to == room, slices.Contains(may, to):
 		return ""
 	case slices.Contains(may, everything) && !strings.HasPrefix(to, "cmd/"):

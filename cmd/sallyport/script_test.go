@@ -1,7 +1,7 @@
 package main_test
 
 import (
-	"bytes"
+	"crypto/x509"
 	"encoding/pem"
 	"errors"
 	"flag"
@@ -13,19 +13,20 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/pavlo-v-chernykh/keystore-go/v4"
 	"github.com/rogpeppe/go-internal/testscript"
+
+	"sallyport/internal/testpki"
 )
 
 var update = flag.Bool("update", false, "write what the program prints into the scripts that compare it")
 
-// TestScripts runs testdata/script, which is a manual by example, too. Each script begins in a quickstart's folder of its
-// own. Beside testscript's commands there are:
+// TestScripts runs testdata/script, which is also a manual by example. Each script starts in its own copy of a quickstart
+// folder. Besides testscript's commands there are:
 //
 //	exits CODE COMMAND ARG...      runs a command that ends with that code, and shows no secret of the folder
 //	edit FILE OLD NEW              replaces the first OLD; \n stands for a new line
 //	der FILE OUT                   turns a PEM certificate into DER
-//	truststore OUT PASSWORD FILE...  makes a JKS trust store of certificates, perhaps of none
+//	truststore OUT PASSWORD FILE...  makes a JKS trust store of any number of certificates
 func TestScripts(t *testing.T) {
 	from, err := template()
 	if err != nil {
@@ -112,13 +113,11 @@ func truststore(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) < 2 {
 		ts.Fatalf("usage: truststore OUT PASSWORD FILE...")
 	}
-	store := keystore.New()
+	var certificates []*x509.Certificate
 	for _, file := range args[2:] {
-		ts.Check(store.SetTrustedCertificateEntry(filepath.Base(file), keystore.TrustedCertificateEntry{
-			Certificate: keystore.Certificate{Type: "X.509", Content: certificateDER(ts, file)},
-		}))
+		certificate, err := x509.ParseCertificate(certificateDER(ts, file))
+		ts.Check(err)
+		certificates = append(certificates, certificate)
 	}
-	var out bytes.Buffer
-	ts.Check(store.Store(&out, []byte(args[1])))
-	ts.Check(os.WriteFile(ts.MkAbs(args[0]), out.Bytes(), 0o600))
+	ts.Check(os.WriteFile(ts.MkAbs(args[0]), testpki.TrustJKS(testpki.Panic, args[1], certificates...), 0o600))
 }

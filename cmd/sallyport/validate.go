@@ -12,7 +12,7 @@ import (
 
 	"sallyport/cmd/sallyport/internal/assembly"
 	"sallyport/cmd/sallyport/internal/config"
-	"sallyport/gateway"
+	"sallyport/gateway/decision"
 )
 
 func validateCommand() *cobra.Command {
@@ -122,7 +122,7 @@ func validate(cmd *cobra.Command, load func() (*config.Config, error)) (validati
 	return report, nil
 }
 
-func paths(r *gateway.Route) []string {
+func paths(r *decision.Route) []string {
 	list := []string{r.Context + "/" + r.API.Version}
 	if r.DefaultVersion {
 		list = append(list, r.Context)

@@ -5,13 +5,13 @@ package clientcert_test
 import (
 	"testing"
 
-	"sallyport/gateway/message"
+	"sallyport/gateway/clientcert"
 )
 
-// TestAllocDoorSeenBefore: a header that was read before takes no memory.
+// TestAllocDoorSeenBefore checks that reading a remembered header allocates nothing.
 func TestAllocDoorSeenBefore(t *testing.T) {
 	door, r, registered := seenBefore(t)
-	var request message.Request = r
+	var request clientcert.Headers = r
 	n := testing.AllocsPerRun(1000, func() {
 		if got, err := door.Read(request, registered, noon); err != nil || got.Check(noon) != nil {
 			t.Fatal(got, err)

@@ -45,7 +45,7 @@ func fromChain(chain []*x509.Certificate, trust *keystore.Trust, now time.Time) 
 }
 
 // Check returns nil if the certificate is trusted and within its validity, and that of its chain, at now.
-// The error is for logs: a caller is never told what is wrong with its certificate.
+// The error is for logs: a caller never learns what is wrong with its certificate.
 func (c *Certificate) Check(now time.Time) error {
 	switch {
 	case c.err != nil:

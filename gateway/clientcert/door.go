@@ -13,7 +13,6 @@ import (
 
 	"github.com/maypok86/otter/v2"
 
-	"sallyport/gateway/message"
 	"sallyport/listenerprofiles/keystore"
 )
 
@@ -25,6 +24,12 @@ type DoorConfig struct {
 	Balancers     []netip.Prefix  // the socket peers that are believed; none: nobody is
 	BalancerTrust *keystore.Trust // who vouches for the load balancers' own certificates; nil: nobody
 	CacheSize     int             // certificates remembered; 0 means 16,384
+}
+
+// Headers are those of a request.
+type Headers interface {
+	// Values are the values of the header lines of that name, in order. Name is in canonical form (Content-Type).
+	Values(name string) []string
 }
 
 // A Door reads client certificates from a header that load balancers write. That the client holds the key, nobody
@@ -51,7 +56,7 @@ func NewDoor(cfg DoorConfig) *Door {
 	return &Door{cfg: cfg, seed: maphash.MakeSeed(), cache: cache}
 }
 
-// Knows tells whether a socket peer is one of the load balancers' addresses. What a peer says of itself in headers is
+// Knows reports whether a socket peer is one of the load balancers' addresses. What a peer says of itself in headers is
 // of no account.
 func (d *Door) Knows(peer netip.Addr) bool {
 	peer = peer.Unmap()
@@ -81,9 +86,9 @@ var carriers = []string{
 }
 
 // Read returns the certificate that a load balancer vouches for, nil if it names none, or ErrAmbiguous. What cannot be
-// read is a certificate that is not good. Registered tells whether any API knows a fingerprint: what nobody knows is not
+// read is a certificate that is not good. registered reports whether any API knows a fingerprint: what none knows is not
 // looked into. A value that was good before costs a hash and no allocation.
-func (d *Door) Read(r message.Request, registered func([sha256.Size]byte) bool, now time.Time) (*Certificate, error) {
+func (d *Door) Read(r Headers, registered func([sha256.Size]byte) bool, now time.Time) (*Certificate, error) {
 	values := r.Values(d.cfg.Header)
 	lines := len(values)
 	for _, name := range carriers {

@@ -4,7 +4,6 @@ import (
 	"crypto/sha256"
 	"crypto/x509"
 	"encoding/base64"
-	"encoding/pem"
 	"errors"
 	"net/netip"
 	"net/url"
@@ -15,9 +14,10 @@ import (
 	"time"
 
 	"sallyport/gateway/clientcert"
+	"sallyport/internal/testpki"
 )
 
-// lines is a request that has nothing but headers.
+// lines is a request of which only the headers matter.
 type lines map[string][]string
 
 func (lines) Method() string                { return "GET" }
@@ -25,18 +25,17 @@ func (lines) Target() string                { return "/" }
 func (lines) Authority() string             { return "api.test" }
 func (l lines) Values(name string) []string { return l[name] }
 
-const wso2 = "X-Wso2-Client-Certificate" // as it stands in a request that was read
+const wso2 = "X-Wso2-Client-Certificate" // in the canonical form of a parsed request
 
-// nginx writes a certificate as $ssl_client_escaped_cert does.
-func nginx(i *issuer) string {
-	block := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: i.cert.Raw})
-	return strings.ReplaceAll(url.QueryEscape(string(block)), "+", "%20")
+// nginx encodes a certificate as $ssl_client_escaped_cert does.
+func nginx(i *testpki.Identity) string {
+	return strings.ReplaceAll(url.QueryEscape(string(i.CertPEM())), "+", "%20")
 }
 
-func only(list ...*issuer) func([sha256.Size]byte) bool {
+func only(list ...*testpki.Identity) func([sha256.Size]byte) bool {
 	return func(fingerprint [sha256.Size]byte) bool {
 		for _, i := range list {
-			if sha256.Sum256(i.cert.Raw) == fingerprint {
+			if sha256.Sum256(i.Cert.Raw) == fingerprint {
 				return true
 			}
 		}
@@ -44,22 +43,18 @@ func only(list ...*issuer) func([sha256.Size]byte) bool {
 	}
 }
 
-// TestRead: a certificate from the header is held to what one from a handshake is held to, and to being registered.
+// TestRead checks that a certificate from the header meets the same conditions as one from a handshake, and is registered.
 func TestRead(t *testing.T) {
-	var nobody *issuer
-	root := nobody.issue(t, noon.Add(-100*day), noon.Add(100*day), isCA)
-	leaf := root.issue(t, noon.Add(-2*day), noon.Add(2*day))
-	unregistered := root.issue(t, noon.Add(-2*day), noon.Add(2*day))
-	past := root.issue(t, noon.Add(-2*day), noon.Add(-day))
-	future := root.issue(t, noon.Add(day), noon.Add(2*day))
-	alone := nobody.issue(t, noon.Add(-2*day), noon.Add(2*day))
-	server := root.issue(t, noon.Add(-2*day), noon.Add(2*day), func(c *x509.Certificate) { c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth} })
+	root := testpki.NewCA(t, "Root")
+	leaf, unregistered := root.Issue(between(-2, 2)), root.Issue(between(-2, 2))
+	past, future := root.Issue(between(-2, -1)), root.Issue(between(1, 2))
+	alone, server := testpki.SelfSigned(t, between(-2, 2)), root.IssueServer("server.test")
 	registered := only(leaf, past, future, alone, server)
 	door := clientcert.NewDoor(clientcert.DoorConfig{Header: "X-WSO2-CLIENT-CERTIFICATE", Trust: trusting(t, root)})
 
 	for _, c := range []struct {
 		name string
-		who  *issuer
+		who  *testpki.Identity
 		good bool
 	}{
 		{"good", leaf, true},
@@ -69,13 +64,13 @@ func TestRead(t *testing.T) {
 		{"another root", alone, false},
 		{"for servers", server, false},
 	} {
-		for range 2 { // the second time it may be remembered
+		for range 2 { // the second time from memory
 			got, err := door.Read(lines{wso2: {nginx(c.who)}}, registered, noon)
 			if err != nil || got == nil {
 				t.Fatalf("%s: %v, %v", c.name, got, err)
 			}
-			if got.Fingerprint != sha256.Sum256(c.who.cert.Raw) {
-				t.Errorf("%s: it is another certificate", c.name)
+			if got.Fingerprint != sha256.Sum256(c.who.Cert.Raw) {
+				t.Errorf("%s: got another certificate", c.name)
 			}
 			if err := got.Check(noon); (err == nil) != c.good {
 				t.Errorf("%s: %v", c.name, err)
@@ -83,7 +78,7 @@ func TestRead(t *testing.T) {
 		}
 	}
 
-	// What nobody knows is not looked into: an unregistered value need not even be a certificate.
+	// An unregistered value is not parsed: it need not even be a certificate.
 	junk, err := door.Read(lines{wso2: {base64.StdEncoding.EncodeToString([]byte("no certificate"))}}, registered, noon)
 	if err != nil || junk.Leaf != nil || junk.Check(noon) == nil {
 		t.Errorf("junk: %+v, %v", junk, err)
@@ -93,7 +88,7 @@ func TestRead(t *testing.T) {
 		t.Errorf("junk that is registered: %+v, %v", junk, err)
 	}
 
-	// Nothing is good without a trust store, and none is asked for where there is no header.
+	// Without a trust store no certificate is good. Without the header there is no certificate and no error.
 	untrusting := clientcert.NewDoor(clientcert.DoorConfig{Header: wso2})
 	if got, err := untrusting.Read(lines{wso2: {nginx(leaf)}}, registered, noon); err != nil || got.Check(noon) == nil {
 		t.Errorf("without a trust store: %v", err)
@@ -105,10 +100,9 @@ func TestRead(t *testing.T) {
 	}
 }
 
-// TestReadRemembers: a good certificate is read once; what it is worth is asked each time.
+// TestReadRemembers checks that a good certificate is parsed once, and its validity checked on each call.
 func TestReadRemembers(t *testing.T) {
-	var nobody *issuer
-	leaf := nobody.issue(t, noon.Add(-day), noon.Add(day))
+	leaf := testpki.SelfSigned(t, between(-1, 1))
 	door := clientcert.NewDoor(clientcert.DoorConfig{Header: wso2, Trust: trusting(t, leaf)})
 	asked := 0
 	registered := func([sha256.Size]byte) bool { asked++; return true }
@@ -124,15 +118,15 @@ func TestReadRemembers(t *testing.T) {
 		t.Errorf("asked %d times", asked)
 	}
 	if late := read(noon.Add(2 * day)); late.Check(noon.Add(2*day)) == nil {
-		t.Error("it is good after its end")
+		t.Error("it is good after it has expired")
 	}
 	if again := read(noon); again.Check(noon) != nil {
-		t.Error("it is not good with the clock set right again")
+		t.Error("it is not good once the clock is right again")
 	}
 
-	// What is not good is not remembered: it may be registered in a moment.
+	// A refused certificate is not remembered: it may be registered a moment later.
 	known := false
-	other := nobody.issue(t, noon.Add(-day), noon.Add(day))
+	other := testpki.SelfSigned(t, between(-1, 1))
 	door = clientcert.NewDoor(clientcert.DoorConfig{Header: wso2, Trust: trusting(t, other)})
 	for _, known = range []bool{false, true} {
 		got, err := door.Read(lines{wso2: {nginx(other)}}, func([sha256.Size]byte) bool { return known }, noon)
@@ -142,10 +136,10 @@ func TestReadRemembers(t *testing.T) {
 	}
 }
 
-// TestReadIsNeverAmbiguous: two values, or two headers of the kind, are nobody's, whichever of them is good.
+// TestReadIsNeverAmbiguous refuses two values and two headers of the kind, even if each is good by itself: the load balancer
+// may have set one and the client the other.
 func TestReadIsNeverAmbiguous(t *testing.T) {
-	var nobody *issuer
-	leaf := nobody.issue(t, noon.Add(-day), noon.Add(day))
+	leaf := testpki.SelfSigned(t, between(-1, 1))
 	good := nginx(leaf)
 	door := clientcert.NewDoor(clientcert.DoorConfig{Header: "x-wso2-client-certificate", Trust: trusting(t, leaf)})
 	for name, r := range map[string]lines{
@@ -170,7 +164,8 @@ func TestReadIsNeverAmbiguous(t *testing.T) {
 	}
 }
 
-// TestReadChain: the rest of the chain helps to build the path, and is remembered with the leaf, not apart from it.
+// TestReadChain checks that the other certificates of the chain help to build the path, and that what is remembered is
+// the leaf together with that chain.
 func TestReadChain(t *testing.T) {
 	read := func(name string) string {
 		data, err := os.ReadFile(filepath.Join("testdata", name))
@@ -190,8 +185,8 @@ func TestReadChain(t *testing.T) {
 		t.Fatal(err)
 	}
 	all := func([sha256.Size]byte) bool { return true }
-	at := time.Date(2020, 6, 1, 0, 0, 0, 0, time.UTC) // the example's certificates have long ended
-	door := clientcert.NewDoor(clientcert.DoorConfig{Header: "Client-Cert", Format: clientcert.RFC9440, Trust: trusting(t, &issuer{cert: root})})
+	at := time.Date(2020, 6, 1, 0, 0, 0, 0, time.UTC) // the example's certificates expired long ago
+	door := clientcert.NewDoor(clientcert.DoorConfig{Header: "Client-Cert", Format: clientcert.RFC9440, Trust: trusting(t, &testpki.Identity{Cert: root})})
 	for _, c := range []struct {
 		name  string
 		chain []string
@@ -217,7 +212,7 @@ func TestReadChain(t *testing.T) {
 		}
 	}
 	for name, format := range map[string]clientcert.Format{"envoy-chain.txt": clientcert.XFCC, "alb-passthrough.txt": clientcert.ALB} {
-		door := clientcert.NewDoor(clientcert.DoorConfig{Header: "Any", Format: format, Trust: trusting(t, &issuer{cert: root})})
+		door := clientcert.NewDoor(clientcert.DoorConfig{Header: "Any", Format: format, Trust: trusting(t, &testpki.Identity{Cert: root})})
 		got, err := door.Read(lines{"Any": {read(name)}}, all, at)
 		if err != nil || got.Check(at) != nil {
 			t.Errorf("%s: %v, %v", name, got.Check(at), err)
@@ -225,7 +220,7 @@ func TestReadChain(t *testing.T) {
 	}
 }
 
-// TestKnows: a load balancer is known by the address of its socket, in whichever form it is given.
+// TestKnows recognises load balancers by their socket's address, IPv4-mapped IPv6 included.
 func TestKnows(t *testing.T) {
 	var prefixes []netip.Prefix
 	for _, p := range []string{"127.0.0.0/8", "10.1.2.3/32", "2001:db8::/32"} {
@@ -242,33 +237,31 @@ func TestKnows(t *testing.T) {
 		}
 	}
 	if door.Knows(netip.Addr{}) || clientcert.NewDoor(clientcert.DoorConfig{}).Knows(netip.MustParseAddr("127.0.0.1")) {
-		t.Error("who is not named is known")
+		t.Error("an address that is in no prefix is known")
 	}
 }
 
-// TestBalancer: only a certificate that the load balancers' own store vouches for is a load balancer's, and not for ever.
+// TestBalancer accepts as a load balancer's only a certificate under the load balancers' own trust store, while it is valid.
 func TestBalancer(t *testing.T) {
-	var nobody *issuer
-	own := nobody.issue(t, noon.Add(-day), noon.Add(day))
-	other := nobody.issue(t, noon.Add(-day), noon.Add(day))
+	own := testpki.SelfSigned(t, between(-1, 1))
+	other := testpki.SelfSigned(t, between(-1, 1))
 	door := clientcert.NewDoor(clientcert.DoorConfig{BalancerTrust: trusting(t, own)})
-	got := door.Balancer([]*x509.Certificate{own.cert}, noon)
+	got := door.Balancer([]*x509.Certificate{own.Cert}, noon)
 	if got == nil || got.Check(noon) != nil || got.Check(noon.Add(2*day)) == nil {
-		t.Errorf("its own: %v", got)
+		t.Errorf("a certificate of the store: %v", got)
 	}
-	if door.Balancer([]*x509.Certificate{other.cert}, noon) != nil || door.Balancer(nil, noon) != nil || door.Balancer([]*x509.Certificate{own.cert}, noon.Add(2*day)) != nil {
-		t.Error("another's is a load balancer's")
+	if door.Balancer([]*x509.Certificate{other.Cert}, noon) != nil || door.Balancer(nil, noon) != nil || door.Balancer([]*x509.Certificate{own.Cert}, noon.Add(2*day)) != nil {
+		t.Error("a certificate outside the store, or an expired one, is a load balancer's")
 	}
-	if clientcert.NewDoor(clientcert.DoorConfig{}).Balancer([]*x509.Certificate{own.cert}, noon) != nil {
+	if clientcert.NewDoor(clientcert.DoorConfig{}).Balancer([]*x509.Certificate{own.Cert}, noon) != nil {
 		t.Error("a load balancer without a trust store")
 	}
 }
 
-// seenBefore is a door and a call with a certificate that it has read before.
+// seenBefore returns a door, a call whose certificate the door remembers, and a lookup that knows no certificate.
 func seenBefore(t testing.TB) (*clientcert.Door, lines, func([sha256.Size]byte) bool) {
 	t.Helper()
-	var nobody *issuer
-	leaf := nobody.issue(t, noon.Add(-day), noon.Add(day))
+	leaf := testpki.SelfSigned(t, between(-1, 1))
 	door := clientcert.NewDoor(clientcert.DoorConfig{Header: wso2, Trust: trusting(t, leaf)})
 	r := lines{wso2: {nginx(leaf)}}
 	if got, err := door.Read(r, only(leaf), noon); err != nil || got.Check(noon) != nil {
@@ -277,7 +270,7 @@ func seenBefore(t testing.TB) (*clientcert.Door, lines, func([sha256.Size]byte) 
 	return door, r, only()
 }
 
-// BenchmarkDoorSeenBefore is the header door's part of a call whose certificate is remembered.
+// BenchmarkDoorSeenBefore measures the header door's part of a call whose certificate it remembers.
 func BenchmarkDoorSeenBefore(b *testing.B) {
 	door, r, registered := seenBefore(b)
 	b.ReportAllocs()

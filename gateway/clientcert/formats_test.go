@@ -2,44 +2,29 @@ package clientcert
 
 import (
 	"bytes"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/sha256"
 	"crypto/x509"
-	"crypto/x509/pkix"
 	"encoding/base64"
 	"encoding/hex"
 	"encoding/pem"
-	"math/big"
 	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
-	"time"
+
+	"sallyport/internal/testpki"
 )
 
-// certificates are two real ones. The first one's base64 has a "+" and a "/", which formats write differently.
+// certificates are two valid certificates whose base64 has "+", "/" and padding: what the formats encode differently.
 var certificates = sync.OnceValue(func() [2][]byte {
 	return [2][]byte{certificate("a client"), certificate("another client")}
 })
 
 func certificate(cn string) []byte {
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		panic(err)
-	}
-	for serial := int64(1); ; serial++ {
-		template := &x509.Certificate{
-			SerialNumber: big.NewInt(serial), Subject: pkix.Name{CommonName: cn},
-			NotBefore: time.Unix(1e9, 0), NotAfter: time.Unix(4e9, 0), BasicConstraintsValid: true,
-		}
-		der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
-		if err != nil {
-			panic(err)
-		}
+	for {
+		der := testpki.SelfSigned(testpki.Panic, testpki.Leaf{CommonName: cn}).Cert.Raw
 		if text := base64.StdEncoding.EncodeToString(der); strings.Contains(text, "+") && strings.Contains(text, "/") && len(der)%3 != 0 {
 			return der
 		}
@@ -54,23 +39,22 @@ func pemOf(list ...[]byte) string {
 	return b.String()
 }
 
-// The ways in which load balancers write.
+// The encodings of load balancers.
 var (
-	// escaped is $ssl_client_escaped_cert of NGINX: everything but unreserved characters is escaped.
+	// escaped is NGINX's $ssl_client_escaped_cert: everything but unreserved characters is percent-encoded.
 	escaped = func(s string) string { return strings.ReplaceAll(url.QueryEscape(s), "+", "%20") }
-	// envoyEscaped is Envoy's: what PEM is made of, as far as it is special in URLs.
+	// envoyEscaped is Envoy's: of the characters in PEM, those with a meaning in URLs are percent-encoded.
 	envoyEscaped = strings.NewReplacer(" ", "%20", "\n", "%0A", "+", "%2B", "/", "%2F", "=", "%3D").Replace
-	// albEscaped is AWS ALB's, to which "+", "=" and "/" are safe.
+	// albEscaped is AWS ALB's, which leaves "+", "=" and "/" as they are.
 	albEscaped = strings.NewReplacer(" ", "%20", "\n", "%0A").Replace
-	// spaced is $ssl_client_cert of NGINX, once its line ends are gone.
+	// spaced is NGINX's $ssl_client_cert after its line ends have become spaces.
 	spaced = strings.NewReplacer("\n", " ").Replace
 	base   = base64.StdEncoding.EncodeToString
 )
 
 func sequence(der []byte) string { return ":" + base(der) + ":" }
 
-// TestParse: each way of writing is read as the certificate it was made from, and whatever is not exactly one of them is
-// an error.
+// TestParse decodes each encoding to the certificate it was made from, and refuses everything else.
 func TestParse(t *testing.T) {
 	a, b := certificates()[0], certificates()[1]
 	text := pemOf(a)
@@ -140,7 +124,7 @@ func TestParse(t *testing.T) {
 		{"a byte sequence without padding", Auto, ":" + strings.TrimRight(base(a), "=") + ":", nil},
 		{"both alphabets", Auto, strings.Replace(base(a), "+", "-", 1), nil},
 		{"base64 with spaces", Auto, base(a)[:8] + " " + base(a)[8:], nil},
-		{"base64 of base64", Auto, base([]byte(base(a))), [][]byte{[]byte(base(a))}}, // no certificate, as x509 will say
+		{"base64 of base64", Auto, base([]byte(base(a))), [][]byte{[]byte(base(a))}}, // not a certificate, which x509 notices
 		{"random text", Auto, "random text, and no certificate", nil},
 		{"only a colon", Auto, ":", nil},
 		{"only padding", Auto, "====", nil},
@@ -208,17 +192,17 @@ func TestParse(t *testing.T) {
 			}
 			for i := range got {
 				if !bytes.Equal(got[i], c.want[i]) {
-					t.Errorf("certificate %d is another", i)
+					t.Errorf("certificate %d differs", i)
 				}
 			}
 			if err != nil && strings.ContainsAny(err.Error(), "\r\n%") {
-				t.Errorf("the error holds what a stranger sent: %q", err)
+				t.Errorf("the error quotes what the client sent: %q", err)
 			}
 		})
 	}
 }
 
-// everyByte escapes each byte.
+// everyByte percent-encodes every byte.
 func everyByte(text string) string {
 	var b strings.Builder
 	for i := range len(text) {
@@ -237,8 +221,8 @@ func testFile(t testing.TB, name string) string {
 	return strings.TrimSuffix(string(data), "\n")
 }
 
-// TestRFC9440Example reads the example of RFC 9440 appendix A, and the same certificates in the forms that Envoy's and
-// AWS's documents describe: they are the same certificates. The elements without a certificate are those documents' own.
+// TestRFC9440Example reads the example of RFC 9440 appendix A, and the same certificates in the forms that the
+// documentation of Envoy and AWS describes. The elements without a certificate come from that documentation.
 func TestRFC9440Example(t *testing.T) {
 	list, err := RFC9440.parse(testFile(t, "rfc9440-client-cert.txt"))
 	if err != nil {
@@ -274,13 +258,13 @@ func TestRFC9440Example(t *testing.T) {
 		}
 		for i := range got {
 			if !bytes.Equal(got[i], list[i]) {
-				t.Errorf("%s: certificate %d is another", name, i)
+				t.Errorf("%s: certificate %d differs", name, i)
 			}
 		}
 	}
 }
 
-// TestParseFormat: a format has one spelling.
+// TestParseFormat accepts exactly one spelling of each format.
 func TestParseFormat(t *testing.T) {
 	for word, want := range map[string]Format{"auto": Auto, "rfc9440": RFC9440, "xfcc": XFCC, "alb": ALB} {
 		if got, err := ParseFormat(word); got != want || err != nil {

@@ -13,8 +13,8 @@ import (
 	"sallyport/listenerprofiles/keystore"
 )
 
-// FuzzParseAuto, and the others by format: no value makes a panic, what is read is bounded, and what is read can be
-// written in that format and read again as the same.
+// FuzzParseAuto and the fuzz targets of the other formats check that no value panics, that the result is bounded, and that
+// it survives being encoded in that format and parsed again.
 func FuzzParseAuto(f *testing.F) {
 	a, b := certificates()[0], certificates()[1]
 	for _, seed := range []string{
@@ -64,7 +64,7 @@ func FuzzParseXFCC(f *testing.F) {
 		}
 		sum := sha256.Sum256(list[0])
 		readAgain(t, XFCC, `Hash=`+hex.EncodeToString(sum[:])+`;Cert="`+envoyEscaped(pemOf(list[0]))+`"`, list[0])
-		// A second element is never overlooked, whatever stands in the first.
+		// A second element is never overlooked, whatever the first contains.
 		for _, other := range []string{value + ",By=a", "By=a," + value} {
 			if _, err := XFCC.parse(other); err == nil {
 				t.Errorf("two elements are taken for one: %q", other)
@@ -86,8 +86,7 @@ func FuzzParseALB(f *testing.F) {
 	})
 }
 
-// FuzzRead: whatever the headers hold, the only certificate that ever comes out as good is the one that is registered and
-// trusted.
+// FuzzRead checks that, whatever the headers contain, only the registered and trusted certificate is ever good.
 func FuzzRead(f *testing.F) {
 	a, b := certificates()[0], certificates()[1]
 	cert, err := x509.ParseCertificate(a)
@@ -124,7 +123,7 @@ func FuzzRead(f *testing.F) {
 		}
 		if err := c.Check(now); err != nil {
 			if strings.ContainsAny(err.Error(), "\r\n") {
-				t.Errorf("more than a line: %q", err)
+				t.Errorf("the error has more than one line: %q", err)
 			}
 			return
 		}
@@ -134,7 +133,7 @@ func FuzzRead(f *testing.F) {
 	})
 }
 
-// lines is a request that has nothing but headers.
+// lines is a request of which only the headers matter.
 type lines map[string][]string
 
 func (lines) Method() string                { return "GET" }
@@ -142,7 +141,7 @@ func (lines) Target() string                { return "/" }
 func (lines) Authority() string             { return "api.test" }
 func (l lines) Values(name string) []string { return l[name] }
 
-// parsed is what the value holds, nil if it is refused.
+// parsed returns the certificates in the value, or nil if the value is refused.
 func parsed(t *testing.T, format Format, value string, most int) [][]byte {
 	t.Helper()
 	list, err := format.parse(value)
@@ -176,7 +175,7 @@ func readAgain(t *testing.T, format Format, value string, want ...[]byte) {
 	}
 }
 
-// sameAsStandard holds unescape to net/url.
+// sameAsStandard compares unescape with net/url.
 func sameAsStandard(t *testing.T, value string) {
 	t.Helper()
 	got, err := unescape(value)

@@ -3,11 +3,7 @@
 package http1_test
 
 import (
-	"bufio"
-	"io"
-	"net"
 	"testing"
-	"time"
 
 	"sallyport/gateway/http1"
 )
@@ -62,37 +58,5 @@ func TestAlloc(t *testing.T) {
 		if n != 0 {
 			t.Errorf("%s: %v allocations, want 0", step.name, n)
 		}
-	}
-}
-
-// TestAllocExchange: a call without a body on a connection that was used before takes the memory of its answer's head.
-func TestAllocExchange(t *testing.T) {
-	answer := []byte(fine)
-	_, up := newSpeaker(t, func(_ int64, c net.Conn, _ *bufio.Reader) {
-		for request := make([]byte, 1<<10); ; {
-			if _, err := c.Read(request); err != nil {
-				return
-			}
-			if _, err := c.Write(answer); err != nil {
-				return
-			}
-		}
-	})
-	x := &http1.Exchange{Head: func(b []byte, _ *http1.Upstream) []byte {
-		return append(b, "GET / HTTP/1.1\r\nHost: backend.test\r\n"...)
-	}}
-	ctx, list := t.Context(), []*http1.Upstream{up}
-	n := testing.AllocsPerRun(200, func() {
-		x.Context, x.Method, x.Length, x.Timeout = ctx, "GET", http1.Unstated, time.Minute
-		if err := x.Send(list, 0); err != nil {
-			t.Fatal(err)
-		}
-		if part, err := x.Next(); string(part) != "fine" || err != io.EOF {
-			t.Fatalf("%q, %v", part, err)
-		}
-		x.Close()
-	})
-	if n > 1 {
-		t.Errorf("%v allocations, want 1", n)
 	}
 }

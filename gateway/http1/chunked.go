@@ -250,7 +250,7 @@ func AppendChunk(b, data []byte) []byte {
 func AppendLast(b []byte, trailer []Field) []byte {
 	b = append(b, "0\r\n"...)
 	for _, f := range trailer {
-		if !f.valid() {
+		if !valid(f) {
 			continue
 		}
 		b = append(b, f.Name...)
@@ -261,8 +261,8 @@ func AppendLast(b []byte, trailer []Field) []byte {
 	return append(b, "\r\n"...)
 }
 
-// valid tells whether the name is a token and the value is on one line.
-func (f Field) valid() bool {
+// valid reports whether the name is a token and the value is on one line.
+func valid(f Field) bool {
 	for i := range len(f.Value) {
 		if control(f.Value[i]) {
 			return false

@@ -3,15 +3,18 @@ package http1
 import (
 	"math"
 	"strings"
+
+	"sallyport/gateway/message"
 )
 
-// A Field is a header or trailer line as it stood on the wire, but for the spaces and tabs around the value.
-type Field struct{ Name, Value string }
+// A Field is a header or trailer line.
+type Field = message.Field
 
 // Length of a body that isn't a number of bytes.
 const (
 	InChunks   = -1 // Transfer-Encoding: chunked
 	UntilClose = -2 // a response that ends with its connection
+	Unstated   = -3 // a request without a body, and without a Content-Length that says so
 )
 
 var (
@@ -27,7 +30,7 @@ var (
 	errOldCoding     = bad("Transfer-Encoding in HTTP/1.0")
 	errBoth          = bad("both Content-Length and Transfer-Encoding")
 	errTrailerFrames = bad("Trailer announces a field that frames the message")
-	errCoding        = &Error{Status: 501, text: "Transfer-Encoding is not chunked"}
+	errCoding        = &Error{Status: 501, Text: "Transfer-Encoding is not chunked"}
 )
 
 // fields are the header lines of a message and what they say of its framing.
@@ -38,8 +41,8 @@ type fields struct {
 	arena   []string // what Values has handed out
 }
 
-// Values are the values of all lines of that name, in any case, in order; nil if there is none. They stay valid until the
-// next Parse; the caller does not change them.
+// Values returns the values of all lines of that name, in any case, in order; nil if there is none. They stay valid until
+// the next Parse; the caller does not change them.
 func (f *fields) Values(name string) []string {
 	start := len(f.arena)
 	for i := range f.Fields {
@@ -66,7 +69,7 @@ func (f *fields) First(name string) (value string, n int) {
 	return value, n
 }
 
-// Named tells whether a Connection field names this field, which then is for the next hop only (RFC 9110 section 7.6.1).
+// Named reports whether a Connection field names this field, which then is for the next hop only (RFC 9110 section 7.6.1).
 func (f *fields) Named(name string) bool {
 	for _, option := range f.options {
 		if equalFold(option, name) {
@@ -153,24 +156,22 @@ func nameError(line, name string) *Error {
 	return errFieldName
 }
 
-// A summary is what the fields that the engine itself acts on say.
+// A summary is what the fields say that frame the message or end its connection.
 type summary struct {
 	hosts   int
 	host    string
-	length  int64 // of Content-Length, InChunks, or unstated
+	length  int64 // of Content-Length, InChunks, or Unstated
 	expects int
 	expect  string
 	upgrade bool // an Upgrade field, and the option in Connection
 	close   bool // RFC 9112 section 9.3
 }
 
-const unstated = -3
-
 // summarize looks at each line once. A length that two readers could take for different ones is refused (RFC 9112
 // section 6.3, and its section 11.2: request smuggling): what is right in only some eyes is wrong here.
 func (f *fields) summarize(minor int) (s summary, err error) {
 	lengths, codings, upgrades := 0, 0, false
-	s.length = unstated
+	s.length = Unstated
 	for i := range f.Fields {
 		name, value := f.Fields[i].Name, f.Fields[i].Value
 		line := i + 2
@@ -261,7 +262,7 @@ func appendList(list []string, value string) []string {
 	return list
 }
 
-// announcesFraming tells whether a Trailer field names what must not stand in a trailer section (RFC 9110 section 6.5.1)
+// announcesFraming reports whether a Trailer field names what must not stand in a trailer section (RFC 9110 section 6.5.1)
 // and would change what the message is.
 func announcesFraming(value string) bool {
 	for more := true; more; {
@@ -273,4 +274,12 @@ func announcesFraming(value string) bool {
 		}
 	}
 	return false
+}
+
+// AppendField appends a header line to b.
+func AppendField(b []byte, name, value string) []byte {
+	b = append(b, name...)
+	b = append(b, ": "...)
+	b = append(b, value...)
+	return append(b, "\r\n"...)
 }

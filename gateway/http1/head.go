@@ -12,14 +12,14 @@ import (
 type Error struct {
 	Status int // what a client is answered for its request: 400, 417, 501 or 505. For a response it means nothing
 	Line   int // of the head or the trailer section, counted from 1; 0 if it is about the whole, or the chunks
-	text   string
+	Text   string
 }
 
 func (e *Error) Error() string {
 	if e.Line == 0 {
-		return e.text
+		return e.Text
 	}
-	return "line " + strconv.Itoa(e.Line) + ": " + e.text
+	return "line " + strconv.Itoa(e.Line) + ": " + e.Text
 }
 
 // at is the error with its place.
@@ -29,7 +29,7 @@ func (e *Error) at(line int) error {
 	return &placed
 }
 
-func bad(text string) *Error { return &Error{Status: 400, text: text} }
+func bad(text string) *Error { return &Error{Status: 400, Text: text} }
 
 // What can be wrong with the lines of any head.
 var (
@@ -43,7 +43,7 @@ var (
 
 // HeadEnd looks for the end of a head in b, of which the first seen bytes were looked at before. It returns the length
 // of the head with its empty line, or 0 if it has not ended. The error is for bytes that no head may hold, so that a
-// broken one is refused before it is whole: control characters but for a tab, CR and LF each without the other, and an
+// broken one is refused before it is whole: control characters except a tab, CR and LF each without the other, and an
 // empty line at its start (RFC 9112 section 2.2 would let a server skip it).
 func HeadEnd(b []byte, seen int) (n int, err error) {
 	if len(b) > 0 && (b[0] == '\r' || b[0] == '\n') {
@@ -139,7 +139,7 @@ var lower = func() (t [256]byte) {
 	return t
 }()
 
-// equalFold tells whether two names are the same but for the case of ASCII letters.
+// equalFold reports whether two names differ at most by the case of ASCII letters.
 func equalFold(a, b string) bool {
 	if len(a) != len(b) {
 		return false

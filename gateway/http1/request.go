@@ -15,8 +15,8 @@ var (
 	errNoHost      = bad("no Host")
 	errTwoHosts    = bad("more than one Host")
 	errHost        = bad("Host is malformed")
-	errOtherHTTP   = &Error{Status: 505, text: "the version is not HTTP/1.0 or HTTP/1.1"}
-	errExpect      = &Error{Status: 417, text: "an expectation other than 100-continue"}
+	errOtherHTTP   = &Error{Status: 505, Text: "the version is not HTTP/1.0 or HTTP/1.1"}
+	errExpect      = &Error{Status: 417, Text: "an expectation other than 100-continue"}
 )
 
 // A Request is the head of a request. It is reused from one call of a connection to the next.
@@ -26,10 +26,12 @@ type Request struct {
 	Minor  int    // of the version: 0 or 1
 	Host   string // of the Host field, even if Target has another; "" if none was sent (HTTP/1.0) or it was sent empty
 	fields
-	Length  int64 // of the body in bytes, or InChunks
-	Close   bool  // the connection ends with this call
-	Expect  bool  // 100-continue, in HTTP/1.1, whether or not there is a body to wait for
-	Upgrade bool  // asks for another protocol, in HTTP/1.1
+	Hosts     int   // how many Host fields there are
+	Length    int64 // of the body in bytes, or InChunks
+	HasLength bool  // a Content-Length states it
+	Close     bool  // the connection ends with this call
+	Expect    bool  // 100-continue, in HTTP/1.1, whether or not there is a body to wait for
+	Upgrade   bool  // asks for another protocol, in HTTP/1.1
 }
 
 // Parse reads a head with its empty line. All strings are parts of head. It refuses with an *Error whatever two readers
@@ -54,8 +56,9 @@ func (r *Request) Parse(head string) error {
 	if err != nil {
 		return err
 	}
-	r.Host, r.Length, r.Close, r.Upgrade = s.host, s.length, s.close, s.upgrade
-	if s.length == unstated {
+	r.Host, r.Hosts, r.Length, r.HasLength = s.host, s.hosts, s.length, s.length >= 0
+	r.Close, r.Upgrade = s.close, s.upgrade
+	if s.length == Unstated {
 		r.Length = 0 // RFC 9112 section 6.3
 	}
 	switch {
@@ -128,7 +131,7 @@ func parseVersion(s string) (minor int, err *Error) {
 
 func digit(c byte) bool { return '0' <= c && c <= '9' }
 
-// validTarget tells whether a target is in one of the forms of RFC 9112 section 3.2 that the method can have: visible
+// validTarget reports whether a target is in one of the forms of RFC 9112 section 3.2 that the method can have: visible
 // ASCII, and each % in the path begins an escape. Which paths are good is message.ParseTarget's matter.
 func validTarget(method, target string) bool {
 	if method == "CONNECT" {

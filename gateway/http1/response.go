@@ -44,14 +44,14 @@ func (r *Response) Parse(head, method string) error {
 	r.Close, r.Upgrade = s.close, r.Status == 101
 	switch { // RFC 9112 section 6.3
 	case r.Status < 200:
-		if s.length != unstated && s.length != 0 {
+		if s.length != Unstated && s.length != 0 {
 			return errInterimBody // RFC 9110 sections 8.6 and 6.1 forbid it, and its body could be taken for the answer
 		}
 	case r.Status == 204:
 		// The same, but it is seen with backends that are otherwise in order. If something follows, nobody waits for it.
-		r.Close = r.Close || s.length != unstated && s.length != 0
+		r.Close = r.Close || s.length != Unstated && s.length != 0
 	case r.Status == 304 || method == "HEAD":
-	case s.length == unstated:
+	case s.length == Unstated:
 		r.Length, r.Close = UntilClose, true
 	default:
 		r.Length = s.length

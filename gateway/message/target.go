@@ -30,7 +30,7 @@ var (
 
 // ParseTarget splits a request target in origin-form or absolute-form (RFC 9112 section 3.2) into its raw path and raw
 // query (hasQuery tells "/a?" from "/a"), and refuses every path that two readers could take for different ones: dot
-// segments, also behind a path parameter ("..;"), empty segments but for a trailing slash, escaped slashes,
+// segments, also behind a path parameter ("..;"), empty segments except a trailing slash, escaped slashes,
 // backslashes and control characters, escapes of characters that need none (RFC 3986 section 2.3), escapes of escapes
 // of delimiters, bytes that are not UTF-8. So the path that is checked can be sent on byte for byte.
 func ParseTarget(target string) (path, query string, hasQuery bool, err error) {
@@ -174,7 +174,7 @@ func unescapedIsUTF8(path string) bool {
 	return true
 }
 
-// ValidMethod tells whether a method is a token, RFC 9110 section 5.6.2.
+// ValidMethod reports whether a method is a token, RFC 9110 section 5.6.2.
 func ValidMethod(method string) bool {
 	for i := range len(method) {
 		if !tokenCharacter(method[i]) {
@@ -192,7 +192,7 @@ func tokenCharacter(c byte) bool {
 	return unreserved(c)
 }
 
-// ValidAuthority tells whether a Host or :authority is a name or an address with perhaps a port, and nothing else: no
+// ValidAuthority reports whether a Host or :authority is a name or an address with perhaps a port, and nothing else: no
 // user, no list, no zone, nothing escaped (RFC 9110 section 7.2, RFC 3986 section 3.2).
 func ValidAuthority(authority string) bool {
 	host, port := authority, ""

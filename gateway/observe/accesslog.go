@@ -14,7 +14,7 @@ import (
 	"time"
 	"unicode/utf8"
 
-	"sallyport/gateway"
+	"sallyport/gateway/decision"
 	"sallyport/policy"
 )
 
@@ -28,7 +28,7 @@ const (
 
 // An AccessLog writes a line a call. A call waits for memory only, never for the destination.
 type AccessLog struct {
-	Log *slog.Logger // told when the destination fails; nil: nobody is
+	Log *slog.Logger // gets a line when the destination fails; nil: none
 
 	text bool
 	lost func(lines int)
@@ -52,7 +52,7 @@ func (l *AccessLog) Run(ctx context.Context) error {
 	go func() { // a destination can hang for good, a pipe that nobody reads; then this is left behind
 		var spare bytes.Buffer
 		for range work {
-			_ = l.flush(&spare) // it was told
+			_ = l.flush(&spare) // it was logged
 		}
 		done <- l.flush(&spare)
 	}()
@@ -153,7 +153,7 @@ func (l *AccessLog) add(line []byte) {
 }
 
 // Observe writes the line of a finished call.
-func (l *AccessLog) Observe(x *gateway.Exchange, took time.Duration) {
+func (l *AccessLog) Observe(x *decision.Exchange, took time.Duration) {
 	w := lines.Get().(*line)
 	defer lines.Put(w)
 	w.begin(l.text, x.Started.Add(took))
@@ -170,7 +170,7 @@ func (l *AccessLog) Observe(x *gateway.Exchange, took time.Duration) {
 	if x.Resource != nil {
 		w.str("resource", x.Resource.Path)
 	}
-	w.str("decision", decision(x))
+	w.str("decision", outcome(x))
 	w.str("reason", reason(x))
 	if x.Client != nil {
 		w.str("alias", x.Client.Alias)
@@ -203,18 +203,18 @@ func (l *AccessLog) Observe(x *gateway.Exchange, took time.Duration) {
 
 // problem is what the line's other words don't tell of an error: of a credential, the problem has a word of its own.
 func problem(err error) string {
-	var refusal *gateway.Refusal
+	var refusal *decision.Refusal
 	switch {
 	case !errors.As(err, &refusal):
 		return err.Error()
-	case refusal.Cause != nil && refusal.Reason != gateway.InvalidCredentials && refusal.Reason != gateway.MissingCredentials && refusal.Reason != gateway.TokenExpired:
+	case refusal.Cause != nil && refusal.Reason != decision.InvalidCredentials && refusal.Reason != decision.MissingCredentials && refusal.Reason != decision.TokenExpired:
 		return refusal.Cause.Error()
 	}
 	return ""
 }
 
-// decision is caller, with its own word for a resource that needs no credential.
-func decision(x *gateway.Exchange) string {
+// outcome is caller, with its own word for a resource that needs no credential.
+func outcome(x *decision.Exchange) string {
 	if x.Access.Allowed && x.Access.By == policy.Nothing {
 		return "open"
 	}
@@ -222,7 +222,7 @@ func decision(x *gateway.Exchange) string {
 }
 
 // path is the raw path without the query, which may carry secrets; of a target that is no path, as much as is safe.
-func path(x *gateway.Exchange) string {
+func path(x *decision.Exchange) string {
 	if x.Path != "" {
 		return x.Path
 	}

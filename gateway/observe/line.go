@@ -142,7 +142,7 @@ func appendUnit(b []byte, unit rune) []byte {
 	return append(b, '\\', 'u', digits[unit>>12&15], digits[unit>>8&15], digits[unit>>4&15], digits[unit&15])
 }
 
-// plainWord tells whether a value stands without quotes in a line of text.
+// plainWord reports whether a value stands without quotes in a line of text.
 func plainWord(s string) bool {
 	for _, r := range s {
 		if r == ' ' || r == '=' || r == '"' || r == utf8.RuneError || !unicode.IsPrint(r) {

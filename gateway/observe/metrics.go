@@ -15,7 +15,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"sallyport/certstore"
-	"sallyport/gateway"
+	"sallyport/gateway/decision"
 )
 
 // Metrics are the gateway's figures for Prometheus. The labels are words of the configuration or of this program, so
@@ -85,7 +85,7 @@ func (m *Metrics) Handler() http.Handler {
 }
 
 // Observe counts a finished call.
-func (m *Metrics) Observe(x *gateway.Exchange, took time.Duration) {
+func (m *Metrics) Observe(x *decision.Exchange, took time.Duration) {
 	s := m.seriesOf(x)
 	s.calls.Inc()
 	s.duration.Observe(took.Seconds())
@@ -120,7 +120,7 @@ type seriesKey struct {
 	class    int // of the status
 }
 
-func (m *Metrics) seriesOf(x *gateway.Exchange) *series {
+func (m *Metrics) seriesOf(x *decision.Exchange) *series {
 	key := seriesKey{listener: x.Listener.Name, by: caller(x), class: x.Status / 100}
 	if x.Route != nil {
 		key.api = x.Route.API
@@ -189,7 +189,7 @@ func (m *Metrics) WatchConnections(open func() int) {
 // Clients records how many client certificates are registered.
 func (m *Metrics) Clients(n int) { m.clients.Set(float64(n)) }
 
-func apiName(x *gateway.Exchange) string {
+func apiName(x *decision.Exchange) string {
 	if x.Route == nil {
 		return ""
 	}
@@ -197,18 +197,18 @@ func apiName(x *gateway.Exchange) string {
 }
 
 // caller is whose identity the call had: certificate, token, nothing for an open resource, refused.
-func caller(x *gateway.Exchange) string {
+func caller(x *decision.Exchange) string {
 	if !x.Access.Allowed {
 		return "refused"
 	}
 	return x.Access.By.String()
 }
 
-func reason(x *gateway.Exchange) string {
+func reason(x *decision.Exchange) string {
 	if x.Err == nil {
 		return ""
 	}
-	var r *gateway.Refusal
+	var r *decision.Refusal
 	if errors.As(x.Err, &r) {
 		return r.Reason.String()
 	}

@@ -22,7 +22,10 @@ import (
 
 	"sallyport/certstore"
 	"sallyport/gateway"
+	"sallyport/gateway/backend"
 	"sallyport/gateway/clientcert"
+	"sallyport/gateway/decision"
+	"sallyport/gateway/message"
 	"sallyport/gateway/observe"
 	"sallyport/policy"
 	"sallyport/policy/ratelimit"
@@ -32,7 +35,10 @@ import (
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // A request is one that came over no wire.
-type request struct{ method, target, authority string }
+type request struct {
+	message.Request
+	method, target, authority string
+}
 
 func (r request) Method() string         { return r.method }
 func (r request) Target() string         { return r.target }
@@ -42,11 +48,11 @@ func (r request) Values(string) []string { return []string{"Bearer canary-token"
 var orders = certstore.API{Name: "orders", Version: "1.0.0"}
 
 // exchange is an allowed mTLS call.
-func exchange() *gateway.Exchange {
-	return &gateway.Exchange{
-		Request: request{"GET", "/orders/1.0.0/items/7?secret=canary-query", "api.test"}, ID: "id-1", Peer: netip.MustParseAddrPort("192.0.2.7:4711"),
-		Listener: &gateway.Listener{Name: "https"}, Path: "/orders/1.0.0/items/7", Query: "secret=canary-query",
-		Route: &gateway.Route{API: orders}, Resource: &gateway.Resource{Path: "/items/{id}"},
+func exchange() *decision.Exchange {
+	return &decision.Exchange{
+		Request: request{method: "GET", target: "/orders/1.0.0/items/7?secret=canary-query", authority: "api.test"}, ID: "id-1", Peer: netip.MustParseAddrPort("192.0.2.7:4711"),
+		Listener: &decision.Listener{Name: "https"}, Path: "/orders/1.0.0/items/7", Query: "secret=canary-query",
+		Route: &decision.Route{API: orders}, Resource: &decision.Resource{Path: "/items/{id}"},
 		Certificate: &clientcert.Certificate{Leaf: &x509.Certificate{Raw: []byte("canary-certificate")}, Fingerprint: [32]byte{0xab, 31: 0xcd}},
 		Client:      &certstore.Client{API: orders, Alias: "acme", Tier: "Gold"},
 		Access:      policy.Decision{Allowed: true, By: policy.Certificate},
@@ -73,15 +79,15 @@ func TestMetrics(t *testing.T) {
 	m.Observe(exchange(), 30*time.Millisecond)
 
 	refused := exchange()
-	refused.Client, refused.Access, refused.Status, refused.Err = nil, policy.Decision{}, 401, &gateway.Refusal{Reason: gateway.InvalidCredentials}
+	refused.Client, refused.Access, refused.Status, refused.Err = nil, policy.Decision{}, 401, &decision.Refusal{Reason: decision.InvalidCredentials}
 	m.Observe(refused, time.Millisecond)
 
 	throttled := exchange()
-	throttled.Status, throttled.Err = 429, &gateway.Refusal{Reason: gateway.CertificateThrottled}
+	throttled.Status, throttled.Err = 429, &decision.Refusal{Reason: decision.CertificateThrottled}
 	throttled.Allowance = ratelimit.Verdict{Level: ratelimit.LevelClient, Tier: "Gold"}
 	m.Observe(throttled, time.Millisecond)
 
-	nowhere := &gateway.Exchange{Request: request{"GET", "/x", "h"}, Listener: &gateway.Listener{Name: "https"}, Status: 404, Err: &gateway.Refusal{Reason: gateway.NoSuchAPI}}
+	nowhere := &decision.Exchange{Request: request{method: "GET", target: "/x", authority: "h"}, Listener: &decision.Listener{Name: "https"}, Status: 404, Err: &decision.Refusal{Reason: decision.NoSuchAPI}}
 	m.Observe(nowhere, time.Millisecond)
 
 	broken := exchange()
@@ -115,11 +121,11 @@ func TestMetrics(t *testing.T) {
 // TestHostileLabels: whatever strangers send, they make no new series. Held: security K 144 for metrics.
 func TestHostileLabels(t *testing.T) {
 	m := observe.NewMetrics()
-	one := func(i int) *gateway.Exchange {
+	one := func(i int) *decision.Exchange {
 		word := fmt.Sprintf("hostile-%d", i)
-		return &gateway.Exchange{
-			Request: request{word, "/" + word, word + ".test"}, Path: "/" + word, ID: word, Listener: &gateway.Listener{Name: "https"},
-			Status: i % 1200, Err: &gateway.Refusal{Reason: gateway.Reason(i % 256), Cause: errors.New(word)},
+		return &decision.Exchange{
+			Request: request{method: word, target: "/" + word, authority: word + ".test"}, Path: "/" + word, ID: word, Listener: &decision.Listener{Name: "https"},
+			Status: i % 1200, Err: &decision.Refusal{Reason: decision.Reason(i % 256), Cause: errors.New(word)},
 			Claims: &token.Claims{Subject: word}, Upstream: word,
 		}
 	}
@@ -194,7 +200,7 @@ func TestReloads(t *testing.T) {
 }
 
 // logged is what a log makes of exchanges.
-func logged(t testing.TB, text bool, list ...*gateway.Exchange) string {
+func logged(t testing.TB, text bool, list ...*decision.Exchange) string {
 	t.Helper()
 	var out bytes.Buffer
 	l := observe.NewAccessLog(&out, text, observe.NewMetrics())
@@ -231,7 +237,7 @@ func TestAccessLog(t *testing.T) {
 	}
 	refused := exchange()
 	refused.Access, refused.Status = policy.Decision{}, 400
-	refused.Err = &gateway.Refusal{Reason: gateway.BadRequest, Cause: errors.New("path has a dot segment")}
+	refused.Err = &decision.Refusal{Reason: decision.BadRequest, Cause: errors.New("path has a dot segment")}
 	refused.Claims = &token.Claims{Subject: "alice", KeyManager: "resident"}
 	text = logged(t, true, refused)
 	for _, word := range []string{"decision=refused", "reason=bad_request", `problem="path has a dot segment"`, "subject=alice", "key_manager=resident", "status=400"} {
@@ -246,13 +252,13 @@ func TestAccessLog(t *testing.T) {
 func TestAccessLogIsSafe(t *testing.T) {
 	hostile := "\r\n{\"level\":\"ERROR\"}\x1b[31m\"}\x00\xff\u202e" + strings.Repeat("é", 1<<19)
 	x := exchange()
-	x.Request = request{"GET" + hostile, "/" + hostile, hostile}
+	x.Request = request{method: "GET" + hostile, target: "/" + hostile, authority: hostile}
 	x.Path, x.ID, x.Upstream = "/"+hostile, hostile, hostile
 	x.Client = &certstore.Client{Alias: hostile, Tier: hostile}
 	x.Claims = &token.Claims{Subject: hostile, KeyManager: hostile}
-	x.Err = &gateway.Refusal{Reason: gateway.Forbidden, Cause: errors.New(hostile)}
+	x.Err = &decision.Refusal{Reason: decision.Forbidden, Cause: errors.New(hostile)}
 	noPath := exchange()
-	noPath.Path, noPath.Request = "", request{"GET", "*?secret=canary-query", "h"}
+	noPath.Path, noPath.Request = "", request{method: "GET", target: "*?secret=canary-query", authority: "h"}
 
 	for _, text := range []bool{false, true} {
 		out := logged(t, text, x, noPath, exchange())
@@ -361,31 +367,30 @@ func TestSetOutput(t *testing.T) {
 
 // TestRealCalls: calls through a gateway come out in metrics and log as they were, and the token and the query do not.
 func TestRealCalls(t *testing.T) {
-	backend := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	origin := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		_, _ = io.Copy(io.Discard, r.Body)
 		_, _ = io.WriteString(w, "hello")
 	}))
-	defer backend.Close()
-	u, err := url.Parse(backend.URL)
+	defer origin.Close()
+	u, err := url.Parse(origin.URL)
 	if err != nil {
 		t.Fatal(err)
 	}
 	m := observe.NewMetrics()
 	var out bytes.Buffer
 	l := observe.NewAccessLog(&out, false, m)
-	g := gateway.New(gateway.Config{Observe: func(x *gateway.Exchange) {
+	g := gateway.New(gateway.Config{Observe: func(x *decision.Exchange) {
 		m.Observe(x, x.Duration(time.Now()))
 		l.Observe(x, x.Duration(time.Now()))
 	}})
-	table, err := gateway.NewTable(gateway.Settings{Tokens: noTokens{}}, []gateway.Route{
-		{API: orders, Context: "/orders", Security: policy.Security{Open: true}, Upstream: gateway.Upstream{URLs: []*url.URL{u}}},
-		{API: certstore.API{Name: "tok", Version: "1"}, Context: "/tok", Security: policy.Security{Token: policy.Optional}, Upstream: gateway.Upstream{URLs: []*url.URL{u}}},
+	table, err := decision.NewTable(decision.Settings{Tokens: noTokens{}}, []decision.Route{
+		{API: orders, Context: "/orders", Security: policy.Security{Open: true}, Upstream: backend.Upstream{URLs: []*url.URL{u}}},
+		{API: certstore.API{Name: "tok", Version: "1"}, Context: "/tok", Security: policy.Security{Token: policy.Optional}, Upstream: backend.Upstream{URLs: []*url.URL{u}}},
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	g.SetRoutes(table, new(gateway.Clients))
-	if err := g.SetListeners([]gateway.Listener{{Name: "plain", Address: "127.0.0.1:0"}}); err != nil {
+	if err := g.Set(gateway.Parts{Listeners: []decision.Listener{{Name: "plain", Address: "127.0.0.1:0"}}, Routes: table, Clients: new(decision.Clients)}); err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())

@@ -174,7 +174,7 @@ func openTrust(data []byte, ref keystore.Ref) (*keystore.Trust, error) {
 	return store.Trust()
 }
 
-// A store without trusted certificates must not become "trust everybody", nor the system's roots.
+// A store without trusted certificates must mean neither "trust everybody" nor the system's roots.
 func TestEmptyTrustStoreIsAnError(t *testing.T) {
 	for _, file := range []string{"empty.jks", "empty.p12", "single.p12", "server-pkcs8.pem"} {
 		trust, err := openTrust(read(t, file), keystore.Ref{Password: "changeit"})
@@ -192,7 +192,7 @@ func TestEmptyTrustStoreIsAnError(t *testing.T) {
 	}
 }
 
-// A file that is being written must not lose entries unseen.
+// A half-written file must be an error, not a store with fewer entries.
 func TestPEMCutShortIsAnError(t *testing.T) {
 	data := read(t, "trust.pem")
 	for n := bytes.LastIndex(data, []byte("-----BEGIN")) + 11; n < len(data)-2; n += 7 {
@@ -208,7 +208,7 @@ func TestPEMCutShortIsAnError(t *testing.T) {
 	}
 }
 
-// Lengths in the file are lies until held against the file: neither time nor memory follows them.
+// Lengths in the file are checked against the file before anything is allocated or read for them.
 func TestHostileLengths(t *testing.T) {
 	for _, file := range []string{"keys.jks", "trust.jks", "mixed.jks", "openssl.p12", "trust.p12", "two.p12"} {
 		data := read(t, file)
@@ -248,7 +248,7 @@ func TestHostileLengths(t *testing.T) {
 	}
 }
 
-// Another implementation's store, with a password and aliases that keytool would not take.
+// A store by another implementation, with aliases that keytool would not accept.
 func TestJKSByAnotherWriter(t *testing.T) {
 	block, _ := pem.Decode(read(t, "rsa.pem"))
 	other := keystorego.New()

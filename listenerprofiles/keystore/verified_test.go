@@ -3,32 +3,30 @@ package keystore_test
 import (
 	"bytes"
 	"crypto/x509"
-	"crypto/x509/pkix"
 	"testing"
 
+	"sallyport/internal/testpki"
 	"sallyport/listenerprofiles/keystore"
 )
 
-// verified is a trust in a root, and a chain of leaf and intermediate that it has verified.
+// verified returns a trust store with one root, and a chain of leaf and intermediate that it has verified.
 func verified(t testing.TB) (*keystore.Trust, []*x509.Certificate) {
 	t.Helper()
-	ca := x509.Certificate{IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign, Subject: pkix.Name{CommonName: "root"}}
-	root := issue(t, ca, newKey(t), nil)
-	ca.Subject.CommonName, ca.NotAfter = "intermediate", now.AddDate(0, 1, 0)
-	between := issue(t, ca, newKey(t), root)
-	leaf := issue(t, x509.Certificate{Subject: pkix.Name{CommonName: "leaf"}, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}}, newKey(t), between)
-	trust, err := keystore.NewTrust([]*x509.Certificate{root.cert})
+	root := testpki.NewCA(t, "root")
+	leaf := root.IssueCA("intermediate", func(c *x509.Certificate) { c.NotAfter = now.AddDate(0, 1, 0) }).Issue(testpki.Leaf{})
+	trust, err := keystore.NewTrust([]*x509.Certificate{root.Cert})
 	if err != nil {
 		t.Fatal(err)
 	}
-	chain := []*x509.Certificate{leaf.cert, between.cert}
+	chain := leaf.Chain()
 	if _, err := trust.Verify(chain, now); err != nil {
 		t.Fatal(err)
 	}
 	return trust, chain
 }
 
-// TestVerifiedChains: that a chain was good once is good for exactly that chain, and while all of it is valid.
+// TestVerifiedChains checks that a remembered verification counts for exactly that chain, and while every certificate of
+// it is valid.
 func TestVerifiedChains(t *testing.T) {
 	trust, chain := verified(t)
 	first, _ := trust.Verify(chain, now)
@@ -50,7 +48,7 @@ func TestVerifiedChains(t *testing.T) {
 	if _, err := trust.Verify([]*x509.Certificate{cert, chain[1]}, now); err == nil {
 		t.Error("good with another signature")
 	}
-	other, err := keystore.NewTrust([]*x509.Certificate{issue(t, x509.Certificate{IsCA: true, BasicConstraintsValid: true}, newKey(t), nil).cert})
+	other, err := keystore.NewTrust([]*x509.Certificate{testpki.NewCA(t, "other").Cert})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -59,7 +57,7 @@ func TestVerifiedChains(t *testing.T) {
 	}
 }
 
-// BenchmarkVerify is a chain that was verified before.
+// BenchmarkVerify measures a chain that was verified before.
 func BenchmarkVerify(b *testing.B) {
 	trust, chain := verified(b)
 	b.ReportAllocs()

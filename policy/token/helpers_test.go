@@ -7,7 +7,6 @@ import (
 	"crypto/ecdsa"
 	"crypto/ed25519"
 	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/rsa"
 	"crypto/x509"
 	"encoding/base64"
@@ -27,47 +26,24 @@ import (
 	"github.com/golang-jwt/jwt/v5"
 	"github.com/lestrrat-go/jwx/v3/jwk"
 
+	"sallyport/internal/testpki"
 	"sallyport/policy/token"
 )
 
 const issuerURL = "https://issuer.test/oauth2/token"
 
-// Keys are made once: RSA ones take a while.
+// Keys are made once, since RSA keys take a while.
 var (
-	rsaKey   = sync.OnceValue(func() *rsa.PrivateKey { return newRSA(2048) })
-	rsaKey2  = sync.OnceValue(func() *rsa.PrivateKey { return newRSA(2048) })
-	shortRSA = sync.OnceValue(func() *rsa.PrivateKey { return newRSA(1024) })
-	p256Key  = sync.OnceValue(func() *ecdsa.PrivateKey { return newEC(elliptic.P256()) })
-	p384Key  = sync.OnceValue(func() *ecdsa.PrivateKey { return newEC(elliptic.P384()) })
-	edKey    = sync.OnceValue(func() ed25519.PrivateKey { return newEd() })
-	edKey2   = sync.OnceValue(func() ed25519.PrivateKey { return newEd() })
+	rsaKey   = sync.OnceValue(func() *rsa.PrivateKey { return testpki.NewRSA(testpki.Panic, 2048) })
+	rsaKey2  = sync.OnceValue(func() *rsa.PrivateKey { return testpki.NewRSA(testpki.Panic, 2048) })
+	shortRSA = sync.OnceValue(func() *rsa.PrivateKey { return testpki.NewRSA(testpki.Panic, 1024) })
+	p256Key  = sync.OnceValue(func() *ecdsa.PrivateKey { return testpki.NewKey(testpki.Panic) })
+	p384Key  = sync.OnceValue(func() *ecdsa.PrivateKey { return testpki.NewEC(testpki.Panic, elliptic.P384()) })
+	edKey    = sync.OnceValue(func() ed25519.PrivateKey { return testpki.NewEd25519(testpki.Panic) })
+	edKey2   = sync.OnceValue(func() ed25519.PrivateKey { return testpki.NewEd25519(testpki.Panic) })
 )
 
-func newRSA(bits int) *rsa.PrivateKey {
-	k, err := rsa.GenerateKey(rand.Reader, bits)
-	if err != nil {
-		panic(err)
-	}
-	return k
-}
-
-func newEC(c elliptic.Curve) *ecdsa.PrivateKey {
-	k, err := ecdsa.GenerateKey(c, rand.Reader)
-	if err != nil {
-		panic(err)
-	}
-	return k
-}
-
-func newEd() ed25519.PrivateKey {
-	_, k, err := ed25519.GenerateKey(rand.Reader)
-	if err != nil {
-		panic(err)
-	}
-	return k
-}
-
-// jwkOf is the JWK of a raw key with further members; a nil member is left out.
+// jwkOf returns the JWK of a key with further members.
 func jwkOf(t testing.TB, raw any, members map[string]any) map[string]any {
 	t.Helper()
 	if s, ok := raw.(crypto.Signer); ok && members["d"] == nil {
@@ -75,7 +51,7 @@ func jwkOf(t testing.TB, raw any, members map[string]any) map[string]any {
 	}
 	m := map[string]any{}
 	if r, ok := raw.(*rsa.PublicKey); ok {
-		// By hand, for the library refuses short ones.
+		// By hand, since the library refuses short keys.
 		m["kty"], m["n"], m["e"] = "RSA", b64(string(r.N.Bytes())), "AQAB"
 	} else {
 		k, err := jwk.Import(raw)
@@ -130,7 +106,7 @@ func publicPEM(t testing.TB, public any) []byte {
 	return pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der})
 }
 
-// goodClaims is a token's payload that is fine for an hour from now.
+// goodClaims is the payload of a token that is valid for an hour from now.
 func goodClaims(now time.Time) jwt.MapClaims {
 	return jwt.MapClaims{"iss": issuerURL, "sub": "alice", "exp": now.Add(time.Hour).Unix(), "iat": now.Unix()}
 }
@@ -147,7 +123,7 @@ func with(base map[string]any, more map[string]any) map[string]any {
 	return m
 }
 
-// sign makes a token; alg is the method's unless header says otherwise.
+// sign makes a token. Its alg is the method's unless header has another.
 func sign(t testing.TB, method jwt.SigningMethod, key any, header map[string]any, claims map[string]any) string {
 	t.Helper()
 	tok := jwt.NewWithClaims(method, jwt.MapClaims(claims))
@@ -162,7 +138,7 @@ func sign(t testing.TB, method jwt.SigningMethod, key any, header map[string]any
 	return raw
 }
 
-// signText makes a token of a header and payload that need not be JSON.
+// signText makes a token from a header and a payload that need not be JSON.
 func signText(t testing.TB, method jwt.SigningMethod, key any, header, payload string) string {
 	t.Helper()
 	text := b64(header) + "." + b64(payload)
@@ -187,7 +163,7 @@ func newClock() *clock {
 func (c *clock) Now() time.Time          { return time.Unix(0, c.nano.Load()) }
 func (c *clock) Advance(d time.Duration) { c.nano.Add(int64(d)) }
 
-// An issuerServer serves a JWKS that can be changed, or anything else, and counts the requests.
+// An issuerServer serves a JWKS, or whatever else answer sets, and counts the requests.
 type issuerServer struct {
 	*httptest.Server
 	requests atomic.Int64
@@ -257,7 +233,7 @@ func eventually(t testing.TB, what string, ok func() bool) {
 	}
 }
 
-// A logBook is a slog.Logger's output for a look.
+// A logBook collects the output of a slog.Logger for the test to read.
 type logBook struct {
 	mu   sync.Mutex
 	text bytes.Buffer

@@ -2,17 +2,16 @@ package token_test
 
 import (
 	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/x509"
 	"encoding/pem"
 	"errors"
-	"math/big"
 	"testing"
 	"time"
 
 	"github.com/golang-jwt/jwt/v5"
 	"github.com/google/go-cmp/cmp"
 
+	"sallyport/internal/testpki"
 	"sallyport/policy/token"
 )
 
@@ -232,7 +231,7 @@ func TestCertificateFile(t *testing.T) {
 	}
 }
 
-// edVerifier knows one Ed25519 key from a file.
+// edVerifier returns a verifier with one Ed25519 key from a file.
 func edVerifier(t testing.TB, now *clock) *token.Verifier {
 	t.Helper()
 	return newVerifier(t, token.Config{
@@ -248,12 +247,8 @@ func edToken(t testing.TB, header, claims map[string]any) string {
 
 func TestCertificateFileKinds(t *testing.T) {
 	now := newClock()
-	p521 := newEC(elliptic.P521())
-	template := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: now.Now()}
-	certificate, err := x509.CreateCertificate(rand.Reader, template, template, p521.Public(), p521)
-	if err != nil {
-		t.Fatal(err)
-	}
+	p521 := testpki.NewEC(t, elliptic.P521())
+	certificate := testpki.SelfSigned(t, testpki.Leaf{Key: p521, NotAfter: now.Now()}).Cert.Raw
 	for name, c := range map[string]struct {
 		block  pem.Block
 		method jwt.SigningMethod

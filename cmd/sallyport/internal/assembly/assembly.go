@@ -19,8 +19,9 @@ import (
 
 	"sallyport/certstore"
 	"sallyport/cmd/sallyport/internal/config"
-	"sallyport/gateway"
+	"sallyport/gateway/backend"
 	"sallyport/gateway/clientcert"
+	"sallyport/gateway/decision"
 	"sallyport/listenerprofiles"
 	"sallyport/listenerprofiles/keystore"
 	"sallyport/policy"
@@ -46,7 +47,7 @@ type Options struct {
 type Assembly struct {
 	Config   *config.Config
 	Profiles []listenerprofiles.Config // of the TLS listeners, in the order of Config.Listeners
-	Routes   *gateway.Table
+	Routes   *decision.Table
 	Tokens   *token.Verifier  // nil: no key manager is configured
 	Store    *certstore.Store // nil: read only, and there is none yet
 
@@ -88,14 +89,14 @@ func Load(ctx context.Context, cfg *config.Config, opts Options) (*Assembly, err
 }
 
 // Listeners are the gateway's listeners, with these sets of profiles where they are newer than the Assembly's own.
-func (a *Assembly) Listeners(newer map[string]*listenerprofiles.Set) []gateway.Listener {
-	var list []gateway.Listener
+func (a *Assembly) Listeners(newer map[string]*listenerprofiles.Set) []decision.Listener {
+	var list []decision.Listener
 	for _, l := range a.Config.Listeners {
 		set := a.sets[l.Name]
 		if newer[l.Name] != nil {
 			set = newer[l.Name]
 		}
-		one := gateway.Listener{Name: l.Name, Address: l.Address, Profiles: set}
+		one := decision.Listener{Name: l.Name, Address: l.Address, Profiles: set}
 		switch l.ClientCertificateHeader {
 		case "address":
 			one.Door = a.door
@@ -112,7 +113,7 @@ func (a *Assembly) Set(listener string) *listenerprofiles.Set { return a.sets[li
 
 // A ClientReport is what the store and the files say of registered certificates.
 type ClientReport struct {
-	Clients   *gateway.Clients
+	Clients   *decision.Clients
 	Warnings  []error // registrations that are not admitted, and why; the others are
 	Conflicts []error // registrations that stand in two places, and are not admitted
 }
@@ -138,7 +139,7 @@ func (a *Assembly) Clients(ctx context.Context) (ClientReport, error) {
 	if err != nil {
 		return report, err
 	}
-	clients, unknown := gateway.NewClients(index, a.tiers, a.limits)
+	clients, unknown := decision.NewClients(index, a.tiers, a.limits)
 	report.Clients, report.Warnings = clients, append(report.Warnings, unknown...)
 	return report, nil
 }
@@ -410,14 +411,14 @@ func fileClient(api config.API, c config.ClientCertificate) (certstore.Client, e
 }
 
 func (a *Assembly) loadRoutes(problems *problems) {
-	settings := gateway.Settings{
+	settings := decision.Settings{
 		CertificateHeader:  a.Config.MutualSSL.ClientCertificateHeader,
 		ForwardCertificate: a.Config.MutualSSL.ForwardClientCertificateHeader,
 	}
 	if a.Tokens != nil {
 		settings.Tokens = a.Tokens
 	}
-	var routes []gateway.Route
+	var routes []decision.Route
 	for _, api := range a.Config.APIs {
 		route, err := a.route(api)
 		problems.add(api.Pos, err)
@@ -427,25 +428,25 @@ func (a *Assembly) loadRoutes(problems *problems) {
 		return
 	}
 	var err error
-	a.Routes, err = gateway.NewTable(settings, routes)
+	a.Routes, err = decision.NewTable(settings, routes)
 	problems.add(config.Pos{File: a.Config.File}, err)
 }
 
-func (a *Assembly) route(api config.API) (gateway.Route, error) {
+func (a *Assembly) route(api config.API) (decision.Route, error) {
 	security, err := Security(api.Security, api.Precedence)
 	if err != nil {
-		return gateway.Route{}, err
+		return decision.Route{}, err
 	}
 	id := certstore.API{Name: api.Name, Version: api.Version}
 	limit, err := a.bucket(ratelimit.Key{API: id.String(), Level: ratelimit.LevelAPI}, api.Policy)
 	if err != nil {
-		return gateway.Route{}, err
+		return decision.Route{}, err
 	}
 	upstream, err := a.upstream(api.Upstream)
 	if err != nil {
-		return gateway.Route{}, err
+		return decision.Route{}, err
 	}
-	r := gateway.Route{
+	r := decision.Route{
 		MaxBody: api.MaxBodySize,
 		API:     id, Context: api.Context, DefaultVersion: api.DefaultVersion, Hosts: api.Hosts, Listeners: api.Listeners,
 		Security: security, Audiences: api.Audiences, ForwardAuthorization: api.ForwardAuthorization, Limit: limit, Upstream: upstream,
@@ -454,7 +455,7 @@ func (a *Assembly) route(api config.API) (gateway.Route, error) {
 		r.KeyManagers = api.KeyManagers
 	}
 	for _, res := range api.Resources {
-		one := gateway.Resource{Path: res.Path, Methods: res.Methods, Scopes: res.Scopes, Security: security}
+		one := decision.Resource{Path: res.Path, Methods: res.Methods, Scopes: res.Scopes, Security: security}
 		if res.Security != nil {
 			if one.Security, err = Security(res.Security, api.Precedence); err != nil {
 				return r, err
@@ -541,16 +542,16 @@ func Security(words []string, precedence string) (policy.Security, error) {
 	return s, nil
 }
 
-func (a *Assembly) upstream(u config.Upstream) (gateway.Upstream, error) {
-	out := gateway.Upstream{
+func (a *Assembly) upstream(u config.Upstream) (backend.Upstream, error) {
+	out := backend.Upstream{
 		URLs: u.URLs, SandboxURLs: u.SandboxURLs, PreserveHost: u.PreserveHost, Timeout: u.Timeout, MaxCalls: u.MaxCalls,
 	}
 	switch u.Protocol {
 	case "http1":
 	case "h2":
-		out.Protocol = gateway.HTTP2
+		out.Protocol = backend.HTTP2
 	case "h2c":
-		out.Protocol = gateway.H2C
+		out.Protocol = backend.H2C
 	default:
 		return out, fmt.Errorf("unknown upstream protocol %q", u.Protocol)
 	}

@@ -1,0 +1,80 @@
+// Package certstoretest is the conformance test of certstore: what a Store promises, whichever database it is in.
+//
+// Each kind of database is a row: a test that calls Run. The other exported names are the vocabulary of these tests, for
+// those that a database needs beside them.
+package certstoretest
+
+import (
+	"testing"
+	"time"
+
+	"sallyport/certstore"
+)
+
+// A Database is a kind of database to be tested.
+type Database struct {
+	// New returns the URL of a new and empty database, which lasts until t ends.
+	New func(t testing.TB) (url string)
+
+	// Private says that each Store opened at a URL has a database of its own, which ends with it. Nothing is tested then
+	// that takes two Stores at one database, or one after the other.
+	Private bool
+
+	// Check looks for damage in a database whose writer was killed, after it was opened again; nil: there is nothing to
+	// look at.
+	Check func(t testing.TB, url string)
+}
+
+// Run tests a kind of database. One of the tests kills writers: for that it starts the test binary again, which runs the
+// same test by its name, in another process.
+func Run(t *testing.T, db Database) {
+	for name, test := range map[string]func(*testing.T, *certstore.Store){
+		"a new store is empty":                      testEmpty,
+		"add, get, list":                            testAdd,
+		"what Add refuses":                          testAddRefuses,
+		"an alias belongs to an API and a key type": testAliasScope,
+		"texts are verbatim":                        testVerbatim,
+		"update":                                    testUpdate,
+		"what Update refuses":                       testUpdateRefuses,
+		"remove":                                    testRemove,
+		"the key type may be left out":              testWithoutKeyType,
+		"50 lives of one alias":                     testTombstones,
+		"list is sorted":                            testSorted,
+		"a cancelled call changes nothing":          testCancelled,
+		"many goroutines":                           testGoroutines,
+		"closed":                                    testClosed,
+		"version":                                   testVersion,
+		"watch sees own writes":                     testWatchOwn,
+		"watch twice, own writes":                   testWatchTwiceOwn,
+		"watch calls again after an error":          testWatchCallsAgainOwn,
+		"watch refuses no period":                   testWatchRefusesNoPeriod,
+	} {
+		t.Run(name, func(t *testing.T) { test(t, Open(t, db.New(t), certstore.Options{})) })
+	}
+	t.Run("the clock decides what has expired", func(t *testing.T) { testClock(t, db) })
+	if db.Private {
+		return
+	}
+	for name, test := range map[string]func(*testing.T, Database){
+		"reopen":                            testReopen,
+		"read-only":                         testReadOnly,
+		"tenants":                           testTenants,
+		"many open one new database":        testManyOpenOne,
+		"two stores write":                  testTwoStores,
+		"watch sees another store's writes": testWatchOther,
+		"watch twice, another's writes":     testWatchTwiceOther,
+		"watch calls again for another's":   testWatchCallsAgainOther,
+		"killed writers":                    testKilledWriters,
+	} {
+		t.Run(name, func(t *testing.T) { test(t, db) })
+	}
+}
+
+func testClock(t *testing.T, db Database) {
+	past := time.Now().Add(-time.Hour)
+	s := Open(t, db.New(t), certstore.Options{Now: func() time.Time { return past.Add(-time.Minute) }})
+	client := NewClient(t, "expired")
+	client.Certificate = endingAt(t, past)
+	Add(t, s, client)
+	ExpectList(t, s, client)
+}

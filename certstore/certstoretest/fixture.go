@@ -1,0 +1,136 @@
+package certstoretest
+
+import (
+	"context"
+	"crypto/x509"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+
+	"sallyport/certstore"
+	"sallyport/internal/testpki"
+)
+
+// Orders is the API that NewClient registers for.
+var Orders = certstore.API{Name: "orders", Version: "1.0.0"}
+
+// OddAliases are valid aliases that a careless store confuses with each other, with SQL or with another type.
+var OddAliases = []string{
+	"acme", "Acme", "ACME", "acmé", "acme\u0301", "a", "...", "it's", `say "hi"`, "$1", "$$", "?", "%", "_", "a%b", ":p", "--", ";",
+	"'; DROP TABLE AM_API; --", "🚪", "👩‍👩‍👧", "NULL", "0", "-1", "1e3", "true", "two words",
+	strings.Repeat("a", 45), strings.Repeat("🚪", 45),
+}
+
+// endingAt makes a certificate that is valid until a moment.
+func endingAt(t testing.TB, end time.Time) *x509.Certificate {
+	t.Helper()
+	return testpki.SelfSigned(t, testpki.Leaf{CommonName: "client", NotAfter: end}).Cert
+}
+
+func newCertificate(t testing.TB) *x509.Certificate {
+	t.Helper()
+	return testpki.SelfSigned(t, testpki.Leaf{CommonName: "client"}).Cert
+}
+
+// NewClient returns a complete registration for Orders, with a certificate of its own.
+func NewClient(t testing.TB, alias string) certstore.Client {
+	t.Helper()
+	return certstore.Client{
+		API:         Orders,
+		Alias:       alias,
+		KeyType:     certstore.Production,
+		Tier:        "Gold",
+		Certificate: newCertificate(t),
+		Source:      "store",
+	}
+}
+
+// Open opens a Store until the test ends.
+func Open(t testing.TB, url string, opts certstore.Options) *certstore.Store {
+	t.Helper()
+	s, err := certstore.Open(t.Context(), url, opts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := s.Close(); err != nil {
+			t.Errorf("close: %v", err)
+		}
+	})
+	return s
+}
+
+// Add registers clients, which must succeed.
+func Add(t testing.TB, s *certstore.Store, clients ...certstore.Client) {
+	t.Helper()
+	for _, c := range clients {
+		if err := s.Add(t.Context(), c); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// List returns the clients of the store, in which there must be no problems.
+func List(t testing.TB, s *certstore.Store) []certstore.Client {
+	t.Helper()
+	clients, problems, err := s.List(t.Context())
+	if err != nil || len(problems) > 0 {
+		t.Fatalf("list: %v, %v", problems, err)
+	}
+	return clients
+}
+
+// ExpectList expects the store to list exactly the clients wanted, in that order, as they were given to Add.
+func ExpectList(t testing.TB, s *certstore.Store, want ...certstore.Client) {
+	t.Helper()
+	ExpectSame(t, List(t, s), want)
+}
+
+// ExpectSame compares clients that a store returned with clients as they were given to Add.
+func ExpectSame(t testing.TB, got, want []certstore.Client) {
+	t.Helper()
+	want = slices.Clone(want)
+	for i := range want {
+		want[i].Fingerprint = certstore.Fingerprint(want[i].Certificate)
+		want[i].Source = "store"
+	}
+	if diff := cmp.Diff(want, got, cmpopts.EquateEmpty(), cmp.Comparer(func(a, b *x509.Certificate) bool { return a.Equal(b) })); diff != "" {
+		t.Errorf("the store differs (-want +got):\n%s", diff)
+	}
+}
+
+// StartWatch runs s.Watch until the test ends, or until end is called, which waits for Watch to return.
+func StartWatch(t *testing.T, s *certstore.Store, period time.Duration, changed func() error) (end func()) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- s.Watch(ctx, period, changed) }()
+	end = sync.OnceFunc(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Errorf("watch: %v", err)
+		}
+	})
+	t.Cleanup(end)
+	return end
+}
+
+// Eventually polls until condition holds. Its deadline keeps a failing test from hanging; it measures nothing.
+func Eventually(t testing.TB, what string, condition func() bool) {
+	t.Helper()
+	deadline := time.After(2 * time.Minute)
+	tick := time.NewTicker(2 * time.Millisecond)
+	defer tick.Stop()
+	for !condition() {
+		select {
+		case <-deadline:
+			t.Fatalf("waited in vain: %s", what)
+		case <-tick.C:
+		}
+	}
+}

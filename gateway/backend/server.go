@@ -1,0 +1,209 @@
+package backend
+
+import (
+	"cmp"
+	"context"
+	"crypto/tls"
+	"net"
+	"net/http"
+	"net/url"
+	"strings"
+	"sync"
+	"time"
+
+	"sallyport/gateway/wire"
+)
+
+// Bounds of the connections to servers, whatever is spoken on them.
+const (
+	dialTimeout      = 2 * time.Second
+	dialKeepAlive    = 30 * time.Second
+	handshakeTimeout = 5 * time.Second
+	idleTimeout      = 55 * time.Second
+	sweepInterval    = 5 * time.Second
+	MaxIdle          = 2048 // connections kept to one server, by each loop and besides
+)
+
+// A Server is one address of a backend, with the connections to it that carry no call now.
+type Server struct {
+	Name      string // scheme://authority, for logs
+	Authority string // as in its URL: the Host of calls
+	Path      string // what goes before each path
+
+	address string          // host:port to dial
+	tls     *tls.Config     // with its ServerName; nil: plain
+	h2      *http.Transport // nil: it speaks HTTP/1.1
+
+	mu     sync.Mutex
+	idle   []*Conn     // the one used last is at the end
+	sweep  *time.Timer // runs while there are idle ones
+	closed bool
+}
+
+// newServer returns the Server at a URL. It connects to nobody.
+func newServer(u Upstream, at *url.URL) *Server {
+	s := &Server{Name: at.Scheme + "://" + at.Host, Authority: at.Host, Path: strings.TrimSuffix(at.EscapedPath(), "/")}
+	port := at.Port()
+	if at.Scheme == "https" {
+		s.tls = &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: u.Roots, Certificates: u.Certificates, ServerName: at.Hostname()}
+		port = cmp.Or(port, "443")
+	}
+	s.address = net.JoinHostPort(at.Hostname(), cmp.Or(port, "80"))
+	if u.Protocol != HTTP1 {
+		s.h2 = newTransport(s, u.Protocol)
+	}
+	return s
+}
+
+// A Conn is a connection to a server. It carries one call at a time.
+type Conn struct {
+	*wire.Conn
+	Keeper Keeper // gets it back after each call: its Server, unless a loop keeps it
+
+	server   *Server
+	used     bool      // it has carried a call before
+	since    time.Time // it is idle
+	deadline time.Time // of reads, as it was set last
+}
+
+// A Keeper takes connections back after a call: a Server for goroutines, and a loop.
+type Keeper interface {
+	// Keep takes a connection back, for other calls if it is reusable, else to close it.
+	Keep(c *Conn, reusable bool)
+}
+
+// Take returns the idle connection used last, or nil. Bytes from an idle server are unsolicited, so a connection that has
+// any is closed here, before a call could mistake them for its answer.
+func (s *Server) Take() *Conn {
+	for {
+		s.mu.Lock()
+		n := len(s.idle)
+		if n == 0 {
+			s.mu.Unlock()
+			return nil
+		}
+		c := s.idle[n-1]
+		s.idle[n-1] = nil
+		s.idle = s.idle[:n-1]
+		s.mu.Unlock()
+		if !c.Stale(time.Now()) && c.Quiet() {
+			return c
+		}
+		c.Conn.Close()
+	}
+}
+
+// Keep implements Keeper.
+func (s *Server) Keep(c *Conn, reusable bool) {
+	c.In.Close()
+	if !reusable {
+		c.Conn.Close()
+		return
+	}
+	c.Rest(time.Now())
+	s.Return(c)
+}
+
+// Return takes a connection back as it is, used or not.
+func (s *Server) Return(c *Conn) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed || len(s.idle) >= MaxIdle {
+		c.Conn.Close()
+		return
+	}
+	s.idle = append(s.idle, c)
+	if s.sweep == nil {
+		s.sweep = time.AfterFunc(sweepInterval, s.sweepIdle)
+	}
+}
+
+// Rest marks a connection as idle from now on.
+func (c *Conn) Rest(now time.Time) { c.used, c.since = true, now }
+
+// Stale reports whether a connection has been idle for too long.
+func (c *Conn) Stale(now time.Time) bool { return now.Sub(c.since) >= idleTimeout }
+
+// Server is the server that the connection leads to.
+func (c *Conn) Server() *Server { return c.server }
+
+// Detach is wire.Conn's; Go's poller forgets the deadline.
+func (c *Conn) Detach() (fd int, err error) {
+	c.deadline = time.Time{}
+	return c.Conn.Detach()
+}
+
+// sweepIdle closes the connections that have been idle for too long or that the server has closed.
+func (s *Server) sweepIdle() {
+	s.mu.Lock()
+	idle := s.idle
+	s.idle = nil
+	s.mu.Unlock()
+	kept := idle[:0]
+	for _, c := range idle {
+		if !c.Stale(time.Now()) && c.Quiet() {
+			kept = append(kept, c)
+		} else {
+			c.Conn.Close()
+		}
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		for _, c := range kept {
+			c.Conn.Close()
+		}
+		kept = nil
+	}
+	clear(idle[len(kept):])
+	s.idle = append(kept, s.idle...)
+	if s.sweep = nil; len(s.idle) > 0 {
+		s.sweep = time.AfterFunc(sweepInterval, s.sweepIdle)
+	}
+}
+
+// Close closes the idle connections. Those that carry a call close after it.
+func (s *Server) Close() {
+	if s.h2 != nil {
+		s.h2.CloseIdleConnections()
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.closed = true
+	for _, c := range s.idle {
+		c.Conn.Close()
+	}
+	s.idle = nil
+	if s.sweep != nil {
+		s.sweep.Stop()
+	}
+}
+
+// Closed reports whether the server's connections are not kept any more.
+func (s *Server) Closed() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.closed
+}
+
+var dialer = net.Dialer{Timeout: dialTimeout, KeepAlive: dialKeepAlive}
+
+// dial makes a new connection. What goes wrong before the handshake is an errUnreached: nothing was sent.
+func (s *Server) dial() (*Conn, error) {
+	c, err := dialer.Dial("tcp", s.address)
+	if err != nil {
+		return nil, &errUnreached{err}
+	}
+	c = wire.NewSocket(c)
+	if s.tls != nil {
+		overTLS := tls.Client(wire.NewWire(c), s.tls)
+		ctx, cancel := context.WithTimeout(context.Background(), handshakeTimeout)
+		defer cancel()
+		if err := overTLS.HandshakeContext(ctx); err != nil {
+			c.Close()
+			return nil, err
+		}
+		c = overTLS
+	}
+	return &Conn{Conn: wire.NewConn(c), server: s, Keeper: s}, nil
+}

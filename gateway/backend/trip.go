@@ -1,0 +1,560 @@
+package backend
+
+import (
+	"errors"
+	"io"
+	"os"
+	"runtime"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"sallyport/gateway/http1"
+	"sallyport/gateway/wire"
+)
+
+// A Request is the call that a Trip carries, as its server sees it.
+type Request interface {
+	// Method is the request method.
+	Method() string
+	// AppendHead appends the head for a server, without the fields that frame the message and without the empty line.
+	AppendHead(b []byte, s *Server) []byte
+	// Trailer are the trailer fields that the request announces, as lists.
+	Trailer() []string
+	// MayTrail reports whether the server may get a trailer field.
+	MayTrail(name string) bool
+	// Streams is called once when a body continues beyond what came at once: the request's, of no stated length, with nil,
+	// or the answer's. The call may be broken off from then on.
+	Streams(answer *http1.Response)
+}
+
+// A Body is where the body of a request comes from.
+type Body interface {
+	// Next returns the next part, which is valid until the next call. io.EOF ends the body, perhaps together with the last
+	// part. Unless it may wait, it returns nothing rather than wait.
+	Next(wait bool) ([]byte, error)
+	// Trailers are the trailer fields of a body that has ended.
+	Trailers() []http1.Field
+	// Stop makes a Next that waits return, and every Next after it fail. Anyone may call it.
+	Stop()
+}
+
+// A Trip is one call's way to a server of its Group and back. What is exported is set before Send, or Begin, and Server is
+// read afterwards; after Close the Trip can be used again. Its methods are for one goroutine at a time, except Break.
+type Trip struct {
+	Request Request
+	Body    Body  // nil: the request has none
+	Length  int64 // of the body in bytes, http1.InChunks, or http1.Unstated; without a body 0 is stated to the server
+	MaxBody int64 // bytes of the body; 0: any number
+	Group   *Group
+	Upgrade string                      // the protocol that the call asks for; "": none
+	Lasting bool                        // strings of the answer's head outlive the call
+	Interim func(*http1.Response) error // passes on an interim answer; nil: nobody wants them
+	Gone    func() error                // why nobody waits for the answer any more; asked ten times a second; nil: never
+
+	Server *Server // that was asked last
+	Reader         // of its answer
+
+	first    int         // index of the server whose turn it is
+	conn     *Conn       // that carries the call now
+	stream   *stream     // the same over HTTP/2
+	held     wire.Window // what the last Next returned is in it, if the connection is somebody else's by now
+	sender   *sender     // nil: no body is sent beside the call
+	taken    atomic.Int64
+	unsent   int64 // bytes of a body of stated length
+	sending  bool  // the body has not ended; the sender's, if there is one
+	streams  bool  // Request.Streams was called for the answer
+	spoiled  bool  // the server did not take all that was sent at once
+	finished error // what Next returns from now on
+
+	mu       sync.Mutex
+	broken   bool
+	waiting  bool      // for the head of the answer
+	due      time.Time // when it has to be there; zero: any time
+	badInput error     // why the request's body cannot be had whole
+}
+
+// slice is how long a read waits before it asks whether somebody still waits for the answer.
+const slice = 100 * time.Millisecond
+
+// longHead is what a server that does not read may not take at once.
+const longHead = 4 << 10
+
+// Begin chooses the server whose turn it is. Send, or a loop's Use, follows.
+func (t *Trip) Begin() {
+	t.first = t.Group.next()
+	t.sending = t.Body != nil
+	t.unsent = max(t.Length, 0)
+	t.Reader.Begin(t.Request.Method(), t.Upgrade, t.Lasting)
+}
+
+// Send asks the servers in turn, the next one only if the last could not be reached, and returns when the head of the
+// answer has come, perhaps before the request's body has ended: a goroutine sends that beside the call, and ends as soon as
+// nobody wants more of it and the body's Next has returned.
+func (t *Trip) Send() (err error) {
+	servers := t.Group.servers
+	for i := range servers {
+		t.Server = servers[(t.first+i)%len(servers)]
+		if err = t.ask(); err == nil || !errors.As(err, new(*errUnreached)) {
+			return err
+		}
+	}
+	return err
+}
+
+func (t *Trip) ask() error {
+	if t.Server.h2 != nil {
+		return t.askHTTP2()
+	}
+	if c := t.take(); c != nil {
+		return t.carry(c)
+	}
+	return t.askAnew()
+}
+
+// take returns an idle connection. A call that asks for another protocol gets a new one, and gives none back: after an
+// answer that two readers may read differently, the next call must not meet a tunnel (CVE-2026-71324).
+func (t *Trip) take() *Conn {
+	if t.Upgrade != "" {
+		return nil
+	}
+	return t.Server.Take()
+}
+
+// replayable reports whether the call may be sent again if the connection turns out to have been closed while it was
+// idle: it has no body, and its method is one of a subset of RFC 9110 section 9.2.2.
+func (t *Trip) replayable() bool {
+	if t.Body != nil {
+		return false
+	}
+	switch t.Request.Method() {
+	case "GET", "HEAD", "OPTIONS", "TRACE":
+		return true
+	}
+	return false
+}
+
+func (t *Trip) askAnew() error {
+	c, err := t.Server.dial()
+	if err != nil {
+		return err
+	}
+	return t.carry(c)
+}
+
+// carry makes the call on that connection, up to the head of the answer.
+func (t *Trip) carry(c *Conn) error {
+	if !t.Use(c) {
+		c.Conn.Close()
+		return ErrBroken
+	}
+	out := wire.Small.Get()
+	defer wire.Small.Put(out)
+	var err error
+	if *out, err = t.AppendRequest((*out)[:0]); err != nil {
+		return t.Fail(err)
+	}
+	if len(*out) <= longHead {
+		return t.await(c, c.Send(*out))
+	}
+	_ = c.SetWriteDeadline(time.Now().Add(t.Group.Timeout))
+	err = c.Send(*out)
+	_ = c.SetWriteDeadline(time.Time{})
+	return t.await(c, err)
+}
+
+// Use makes c the connection that carries the call; false if the call was broken off.
+func (t *Trip) Use(c *Conn) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.broken {
+		return false
+	}
+	t.conn, t.waiting, t.due = c, true, time.Time{}
+	t.Reader.Begin(t.Request.Method(), t.Upgrade, t.Lasting)
+	return true
+}
+
+// Turn is, for a loop, the server whose turn it is.
+func (t *Trip) Turn() *Server {
+	t.Server = t.Group.servers[t.first]
+	return t.Server
+}
+
+// AppendRequest appends the head for the Server, and what there is of the body.
+func (t *Trip) AppendRequest(b []byte) ([]byte, error) {
+	b = t.Request.AppendHead(b, t.Server)
+	if t.Length == http1.InChunks {
+		b = append(b, "Transfer-Encoding: chunked\r\n"...)
+		for _, name := range announced(t.Request.Trailer(), t.Request.MayTrail) {
+			b = http1.AppendField(b, "Trailer", name)
+		}
+	} else {
+		b = appendLength(b, t.Request.Method(), t.Length)
+	}
+	if t.Upgrade != "" {
+		b = http1.AppendField(b, "Connection", "Upgrade")
+		b = http1.AppendField(b, "Upgrade", t.Upgrade)
+	}
+	b = append(b, "\r\n"...)
+	return t.appendBody(b)
+}
+
+// appendLength states the length of a request's body, unless there is none and the method does not expect one.
+func appendLength(b []byte, method string, n int64) []byte {
+	if n == http1.Unstated && method != "POST" && method != "PUT" && method != "PATCH" {
+		return b
+	}
+	b = append(b, "Content-Length: "...)
+	b = strconv.AppendInt(b, max(n, 0), 10)
+	return append(b, "\r\n"...)
+}
+
+// appendBody appends what there is of the body, framed, without waiting.
+func (t *Trip) appendBody(b []byte) ([]byte, error) {
+	for t.sending {
+		data, err := t.next(false)
+		if err != nil || len(data) == 0 && t.sending {
+			return b, err
+		}
+		b = t.frame(b, data)
+	}
+	return b, nil
+}
+
+// next takes the next part of the body.
+func (t *Trip) next(wait bool) ([]byte, error) {
+	data, err := t.Body.Next(wait)
+	total := t.taken.Add(int64(len(data)))
+	switch {
+	case err != nil && err != io.EOF:
+		return nil, err
+	case t.MaxBody > 0 && total > t.MaxBody:
+		return nil, ErrTooLarge
+	case t.Length == http1.InChunks:
+		t.sending = err == nil
+		return data, nil
+	}
+	t.unsent -= int64(len(data))
+	if t.unsent < 0 || err == io.EOF && t.unsent > 0 {
+		return nil, errBodyLength
+	}
+	t.sending = t.unsent > 0
+	return data, nil
+}
+
+// frame appends a part of the body as it goes to the server.
+func (t *Trip) frame(b, data []byte) []byte {
+	if t.Length != http1.InChunks {
+		return append(b, data...)
+	}
+	b = http1.AppendChunk(b, data)
+	if !t.sending {
+		b = http1.AppendLast(b, mayTrail(t.Body.Trailers(), t.Request.MayTrail))
+	}
+	return b
+}
+
+// Resume continues, by waiting, with a call that a loop has begun: the loop sent the request except for a rest, or got err.
+func (t *Trip) Resume(rest []byte, err error) error {
+	if err == nil && len(rest) > 0 {
+		err = t.conn.SendSealed(rest)
+	}
+	return t.await(t.conn, err)
+}
+
+// await waits for the head of the answer, once the request, or its beginning, was sent with that error. The call is sent
+// again, once, if the connection turns out to have been closed while it was idle.
+func (t *Trip) await(c *Conn, sent error) error {
+	again := c.used && t.replayable()
+	if sent != nil && again {
+		t.end(false)
+		return t.askAnew()
+	}
+	t.spoiled = sent != nil // and yet the server may have answered
+	runtime.Gosched()       // once others have had their turn the answer may be there, and nobody has to wait for it
+	if t.sending && !t.spoiled {
+		t.startSending()
+	} else {
+		t.Sent(time.Now())
+	}
+	err := t.receive()
+	if err != nil {
+		err = t.Fail(err)
+	}
+	if again && errors.Is(err, errNoAnswer) {
+		return t.askAnew()
+	}
+	return err
+}
+
+// Sent bounds the wait for the answer from now on, if it has not come.
+func (t *Trip) Sent(now time.Time) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.waiting && t.due.IsZero() {
+		t.due = now.Add(t.Group.Timeout)
+		if t.sender != nil && t.conn != nil {
+			t.bound(t.due) // somebody may be reading
+		}
+	}
+}
+
+// receive reads the head of the answer, and passes interim ones on.
+func (t *Trip) receive() error {
+	for {
+		found, _, used, err := t.Reader.Next(t.conn.In.Bytes())
+		t.conn.In.Skip(used)
+		switch {
+		case err != nil:
+			return err
+		case found == Head:
+			t.answered()
+			return nil
+		case found == Interim && t.Interim != nil:
+			if err := t.Interim(&t.Response); err != nil {
+				return err
+			}
+		case found == More:
+			if err := t.fill(); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+// answered ends the wait for the head of the answer.
+func (t *Trip) answered() {
+	t.mu.Lock()
+	t.waiting, t.due = false, time.Time{}
+	t.mu.Unlock()
+}
+
+// over ends the use of the server, for the reason that Next returns from now on.
+func (t *Trip) over(whole bool, err error) {
+	t.end(whole)
+	t.finished = err
+}
+
+// Ready reports whether Next returns without waiting for the server.
+func (t *Trip) Ready() bool {
+	return t.finished != nil || t.conn != nil && len(t.conn.In.Bytes()) > 0
+}
+
+// Next returns the next part of the answer's body, which is valid until the next call. io.EOF ends it, perhaps together
+// with the last part; any other error means that it came to no end.
+func (t *Trip) Next() ([]byte, error) {
+	if t.stream != nil {
+		return t.nextHTTP2()
+	}
+	for t.finished == nil {
+		if t.Over() {
+			t.over(true, io.EOF)
+			break
+		}
+		if len(t.conn.In.Bytes()) == 0 {
+			t.streamsOn()
+			if t.Reader.left < 0 || t.Reader.left > wire.SmallSize {
+				t.conn.In.Enlarge()
+			}
+			if err := t.fill(); err == io.EOF {
+				continue
+			} else if err != nil {
+				t.finished = t.Fail(err)
+				break
+			}
+		}
+		_, data, used, err := t.Reader.Next(t.conn.In.Bytes())
+		t.conn.In.Skip(used)
+		switch {
+		case err != nil:
+			t.finished = t.Fail(err)
+		case t.Over():
+			t.over(true, io.EOF)
+		}
+		if len(data) > 0 {
+			return data, t.finished
+		}
+	}
+	return nil, t.finished
+}
+
+// streamsOn reports once that the answer continues beyond what came at once.
+func (t *Trip) streamsOn() {
+	if !t.streams {
+		t.streams = true
+		t.Request.Streams(&t.Response)
+	}
+}
+
+// end lets go of the connection, for other calls if both messages have come to their end on it.
+func (t *Trip) end(whole bool) {
+	c := t.conn
+	if c == nil {
+		return
+	}
+	whole = whole && !t.spoiled && t.Upgrade == "" && t.sender.sentWhole()
+	t.mu.Lock()
+	t.conn, t.waiting = nil, false
+	whole = whole && !t.broken
+	t.mu.Unlock()
+	if !whole {
+		c.Sever()
+	}
+	whole = whole && !t.Response.Close && len(c.In.Bytes()) == 0
+	t.held.Close()
+	t.held, c.In = c.In, wire.Window{}
+	c.Keeper.Keep(c, whole)
+}
+
+// Forget leaves what Next has returned to the collector: somebody may read it still.
+func (t *Trip) Forget() {
+	t.held = wire.Window{}
+	if t.conn != nil {
+		t.conn.In = wire.Window{}
+	}
+	if t.stream != nil {
+		t.stream.memory = nil
+	}
+}
+
+// BodySent reports whether the whole body of the request has been sent.
+func (t *Trip) BodySent() bool {
+	switch {
+	case t.Body == nil:
+		return true
+	case t.stream != nil:
+		return t.stream.body.ended.Load()
+	case t.sender != nil:
+		return t.sender.whole.Load()
+	}
+	return !t.sending
+}
+
+// Tunnel is the connection of a call that has switched to another protocol.
+func (t *Trip) Tunnel() *wire.Conn { return t.conn.Conn }
+
+// Break breaks the call off at the server. Anyone may call it until Close is called.
+func (t *Trip) Break() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.broken = true
+	if t.conn != nil {
+		t.conn.Sever()
+	}
+	if t.stream != nil {
+		t.stream.cancel(ErrBroken)
+	}
+}
+
+// Broken reports whether Break was called.
+func (t *Trip) Broken() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.broken
+}
+
+// Fail ends the use of the server, and returns why: an error of the connection may be the effect and not the cause.
+func (t *Trip) Fail(err error) error {
+	t.end(false)
+	t.mu.Lock()
+	bad, broken := t.badInput, t.broken
+	t.mu.Unlock()
+	t.stopSending()
+	switch {
+	case bad != nil:
+		if p, ok := bad.(bodyPanic); ok {
+			panic(string(p)) // where it ends this call, and not the process
+		}
+		return bad
+	case broken:
+		return ErrBroken
+	case err == io.EOF:
+		return io.ErrUnexpectedEOF
+	}
+	return err
+}
+
+// Close ends the call, and its connection unless the answer has come whole. It stops a body that is still being sent, and
+// returns how many bytes of it were taken.
+func (t *Trip) Close() (bytesIn int64) {
+	t.end(false)
+	t.endHTTP2()
+	t.stopSending()
+	t.Reader.Reset()
+	t.held.Close()
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.Request, t.Body, t.Length, t.MaxBody, t.Group, t.Upgrade, t.Server = nil, nil, 0, 0, nil, "", nil
+	t.unsent, t.sending, t.streams, t.spoiled, t.finished = 0, false, false, false, nil
+	t.broken, t.waiting, t.due, t.badInput = false, false, time.Time{}, nil
+	return t.taken.Swap(0)
+}
+
+// bound sets the time that the connection's reader waits until.
+func (t *Trip) bound(until time.Time) {
+	if c := t.conn; !c.deadline.Equal(until) {
+		c.deadline = until
+		_ = c.SetReadDeadline(until)
+	}
+}
+
+// beginRead bounds the next read to a slice, or to when the answer is due. To set a deadline costs more than a look at the
+// clock, so one that is a little early is left as it is.
+func (t *Trip) beginRead() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.conn == nil {
+		return
+	}
+	now := time.Now()
+	if left := t.conn.deadline.Sub(now); left < slice/2 || left > slice || !t.due.IsZero() && t.conn.deadline.After(t.due) {
+		until := now.Add(slice)
+		if !t.due.IsZero() && t.due.Before(until) {
+			until = t.due
+		}
+		t.bound(until)
+	}
+}
+
+// late reports whether the time for the head of the answer is over.
+func (t *Trip) late() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return !t.due.IsZero() && !time.Now().Before(t.due)
+}
+
+// fill waits for more from the server.
+func (t *Trip) fill() error {
+	room := t.conn.In.Room()
+	if len(room) == 0 {
+		t.conn.In.Enlarge()
+		room = t.conn.In.Room()
+	}
+	for {
+		t.beginRead()
+		n, err := t.conn.Read(room)
+		t.conn.In.Filled(n)
+		switch {
+		case n > 0:
+			return nil
+		case err == nil:
+		case !errors.Is(err, os.ErrDeadlineExceeded):
+			return t.Closed(err)
+		case t.late():
+			return ErrLate
+		default:
+			if err := t.gone(); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+func (t *Trip) gone() error {
+	if t.Gone == nil {
+		return nil
+	}
+	return t.Gone()
+}

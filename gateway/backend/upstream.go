@@ -1,0 +1,162 @@
+package backend
+
+import (
+	"crypto/sha256"
+	"crypto/tls"
+	"crypto/x509"
+	"net/url"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// An Upstream says which servers an API's calls go to, and how.
+type Upstream struct {
+	URLs         []*url.URL    // taken in turn
+	SandboxURLs  []*url.URL    // for SANDBOX certificates
+	PreserveHost bool          // send the client's Host instead of the server's
+	Timeout      time.Duration // for the head of the answer, counted from the end of the request; 0: 60 s
+	MaxCalls     int           // under way at once, in each environment of the API; 0: 2,048
+	Protocol     Protocol
+	Roots        *x509.CertPool    // who may certify an https server; nil: the system's
+	Certificates []tls.Certificate // the gateway's own, for an https server; none: it shows none
+	TLSDigest    [sha256.Size]byte // tells one Roots and Certificates from another; zero if there are neither
+}
+
+func (u Upstream) withDefaults() Upstream {
+	if u.Timeout == 0 {
+		u.Timeout = time.Minute
+	}
+	if u.MaxCalls == 0 {
+		u.MaxCalls = 2048
+	}
+	return u
+}
+
+// A Protocol is what the gateway speaks to a server. Its zero value is HTTP/1.1, plain or over TLS.
+type Protocol uint8
+
+const (
+	HTTP1 Protocol = iota
+	HTTP2          // over TLS
+	H2C            // HTTP/2 in the clear, with prior knowledge
+)
+
+// Environments of an API, each with servers and counts of its own.
+const (
+	Production = "production"
+	Sandbox    = "sandbox"
+)
+
+// A Group is the servers of one environment of an API. It never changes, except for its counts, which it shares with the
+// Groups that the Registry made for the same environment before.
+type Group struct {
+	Upstream
+	servers []*Server
+	counts  *counts
+}
+
+// counts are what is known of an environment whatever its servers are.
+type counts struct {
+	turn     atomic.Uint32 // whose turn it is
+	underWay atomic.Int64  // calls
+}
+
+// Begin counts a call as under way until End; false if there are as many as MaxCalls allows.
+func (g *Group) Begin() bool {
+	if g.counts.underWay.Add(1) > int64(g.MaxCalls) {
+		g.counts.underWay.Add(-1)
+		return false
+	}
+	return true
+}
+
+// End ends Begin.
+func (g *Group) End() { g.counts.underWay.Add(-1) }
+
+// Servers are all servers of the group. The caller does not change them.
+func (g *Group) Servers() []*Server { return g.servers }
+
+// HTTP1 reports whether the servers speak HTTP/1.1.
+func (g *Group) HTTP1() bool { return g.Protocol == HTTP1 }
+
+// next returns whose turn it is.
+func (g *Group) next() int {
+	if len(g.servers) == 1 {
+		return 0
+	}
+	return int(g.counts.turn.Add(1)-1) % len(g.servers)
+}
+
+// A Registry keeps what outlives a reload: servers with their connections, and the counts of each environment. Its zero
+// value is empty.
+type Registry struct {
+	mu      sync.Mutex
+	servers map[serverKey]*Server
+	counts  map[countsKey]*counts
+}
+
+type serverKey struct {
+	url      string
+	protocol Protocol
+	tls      [sha256.Size]byte
+}
+
+type countsKey struct{ api, environment string }
+
+// Group returns the group of an environment; nil if it has no servers.
+func (r *Registry) Group(api, environment string, u Upstream) *Group {
+	urls := u.URLs
+	if environment == Sandbox {
+		urls = u.SandboxURLs
+	}
+	if len(urls) == 0 {
+		return nil
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.servers == nil {
+		r.servers, r.counts = map[serverKey]*Server{}, map[countsKey]*counts{}
+	}
+	key := countsKey{api, environment}
+	if r.counts[key] == nil {
+		r.counts[key] = new(counts)
+	}
+	g := &Group{Upstream: u.withDefaults(), counts: r.counts[key]}
+	for _, at := range urls {
+		key := serverKey{at.String(), u.Protocol, u.TLSDigest}
+		if r.servers[key] == nil {
+			r.servers[key] = newServer(u, at)
+		}
+		g.servers = append(g.servers, r.servers[key])
+	}
+	return g
+}
+
+// Retain lets go of the servers that none of the groups has: their idle connections are closed, calls under way on them
+// finish. Counts of an environment that none of the groups is of are kept while calls are under way.
+func (r *Registry) Retain(groups []*Group) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	servers, used := map[*Server]bool{}, map[*counts]bool{}
+	for _, g := range groups {
+		used[g.counts] = true
+		for _, s := range g.servers {
+			servers[s] = true
+		}
+	}
+	for key, s := range r.servers {
+		if !servers[s] {
+			delete(r.servers, key)
+			s.Close()
+		}
+	}
+	for key, c := range r.counts {
+		if !used[c] && c.underWay.Load() == 0 {
+			delete(r.counts, key)
+		}
+	}
+}
+
+// Close lets go of all servers.
+func (r *Registry) Close() { r.Retain(nil) }

@@ -1,0 +1,71 @@
+package decision
+
+import (
+	"strings"
+
+	"sallyport/gateway/http1"
+	"sallyport/gateway/message"
+	"sallyport/policy/ratelimit"
+)
+
+// AnswerFields calls yield for each field of a server's answer that the client gets, and reports whether Date is one.
+// AppendOwnFields has what the gateway adds to a final answer.
+func (x *Exchange) AnswerFields(res *http1.Response, yield func(name, value string)) (dated bool) {
+	for i := range res.Fields {
+		name := res.Fields[i].Name
+		if message.HopByHop(name) || res.Named(name) || res.Status >= 200 && x.isOwnField(name) {
+			continue
+		}
+		dated = dated || len(name) == len("Date") && strings.EqualFold(name, "Date")
+		yield(name, res.Fields[i].Value)
+	}
+	return dated
+}
+
+// isOwnField reports whether AppendOwnFields appends a field of that name.
+func (x *Exchange) isOwnField(name string) bool {
+	switch len(name) {
+	case len("X-Request-Id"):
+		return strings.EqualFold(name, "X-Request-Id")
+	case len("RateLimit"):
+		return x.Allowance.Window != 0 && strings.EqualFold(name, "RateLimit")
+	case len("RateLimit-Policy"):
+		return x.Allowance.Window != 0 && strings.EqualFold(name, "RateLimit-Policy")
+	}
+	return false
+}
+
+// AppendOwnFields appends the header lines that the gateway adds to every final answer: the call's ID, and the allowance
+// that is nearest to its end.
+func (x *Exchange) AppendOwnFields(b []byte) []byte {
+	b = http1.AppendField(b, "X-Request-Id", x.ID)
+	if x.Allowance.Window == 0 {
+		return b
+	}
+	b = append(b, "RateLimit-Policy: "...)
+	b = ratelimit.AppendPolicy(b, x.Allowance)
+	b = append(b, "\r\nRateLimit: "...)
+	b = ratelimit.AppendLimit(b, x.Allowance)
+	return append(b, "\r\n"...)
+}
+
+// AppendRefusalFields appends the header lines of a refusal, and returns its body, which an answer to HEAD leaves out.
+func (x *Exchange) AppendRefusalFields(b []byte) (fields []byte, body string) {
+	r := x.Refusal()
+	body = r.body()
+	b = http1.AppendField(b, "Content-Type", "application/json; charset=UTF-8")
+	b = http1.AppendField(b, "Cache-Control", "no-store")
+	switch status := r.Status(); {
+	case status == 401:
+		b = appendChallenges(b, x.Route, r.Reason)
+	case status == 429:
+		b = appendNumber(b, "Retry-After", ratelimit.RetryAfterSeconds(r.RetryAfter))
+	case status == 503:
+		b = appendNumber(b, "Retry-After", ratelimit.RetryAfterSeconds(retryAfter))
+	}
+	b = appendNumber(b, "Content-Length", len(body))
+	if r.Status() == 429 {
+		return x.AppendOwnFields(b), body
+	}
+	return http1.AppendField(b, "X-Request-Id", x.ID), body
+}

@@ -1,0 +1,143 @@
+package decision
+
+import (
+	"context"
+	"errors"
+	"slices"
+
+	"sallyport/certstore"
+	"sallyport/policy"
+	"sallyport/policy/token"
+)
+
+// authorize fetches the proofs that policy.Decide asks for, one after the other, until it has decided.
+func authorize(x *Exchange) error {
+	for {
+		d := policy.Decide(x.Resource.Security, x.evidence)
+		switch d.Need {
+		case policy.Certificate:
+			x.evidence.Certificate = examineCertificate(x)
+		case policy.Token:
+			proof, err := examineToken(x)
+			if err != nil {
+				return err
+			}
+			x.evidence.Token = proof
+		default:
+			return admit(x, d)
+		}
+	}
+}
+
+// examineCertificate reports whether the caller's certificate is good for the API: registered for it, byte for byte,
+// with a tier that is known, trusted, and within its validity.
+func examineCertificate(x *Exchange) policy.Proof {
+	if x.Certificate == nil {
+		return policy.Absent
+	}
+	client := x.Snapshot.Clients.Find(x.Route.API, x.Certificate.Fingerprint)
+	switch {
+	case client == nil:
+		x.certificateErr = errUnregistered
+	case !x.Snapshot.Clients.tierKnown(client):
+		x.certificateErr = errUnknownTier
+	default:
+		x.certificateErr = x.Certificate.Check(x.at())
+	}
+	if x.certificateErr != nil {
+		return policy.Bad
+	}
+	x.registration = client
+	return policy.Good
+}
+
+var (
+	errUnregistered = errors.New("certificate is not registered for this API")
+	errUnknownTier  = errors.New("certificate is registered with a tier that does not exist")
+	errKeyManager   = errors.New("the token's key manager is not among the API's")
+	errAudience     = errors.New("the token is meant for another audience")
+	errNoTokens     = errors.New("no key manager is configured")
+	errNoClaims     = errors.New("the token was verified without an outcome")
+)
+
+// examineToken reports whether the caller's token is good for the API. It returns ErrWait when the token is not in the
+// cache: verifying it takes time, and perhaps a key.
+func examineToken(x *Exchange) (policy.Proof, error) {
+	if x.Claims == nil && x.tokenErr == nil {
+		raw, err := token.Bearer(x.Request.Values("Authorization")...)
+		switch tokens := x.Snapshot.Routes.settings.Tokens; {
+		case err != nil:
+			x.tokenErr = err
+		case raw == "":
+			return policy.Absent, nil
+		case tokens == nil:
+			x.tokenErr = errNoTokens
+		default:
+			claims, ok := tokens.Cached(raw)
+			if !ok {
+				x.wait = func(ctx context.Context) {
+					x.Claims, x.tokenErr = tokens.Verify(ctx, raw)
+					if x.Claims == nil && x.tokenErr == nil {
+						x.tokenErr = errNoClaims // or it would be asked for again and again
+					}
+				}
+				return policy.Unexamined, ErrWait
+			}
+			x.Claims = claims
+		}
+	}
+	return judgeToken(x), nil
+}
+
+func judgeToken(x *Exchange) policy.Proof {
+	if x.tokenErr == nil {
+		switch {
+		case x.Route.KeyManagers != nil && !slices.Contains(x.Route.KeyManagers, x.Claims.KeyManager):
+			x.tokenErr = errKeyManager
+		case x.Route.Audiences != nil && !overlap(x.Route.Audiences, x.Claims.Audience):
+			x.tokenErr = errAudience
+			x.Claims = nil
+			return policy.WrongAudience
+		default:
+			return policy.Good
+		}
+	}
+	x.Claims = nil
+	switch {
+	case errors.Is(x.tokenErr, token.ErrExpired):
+		return policy.Expired
+	case errors.Is(x.tokenErr, token.ErrUnavailable):
+		return policy.Unavailable
+	}
+	return policy.Bad
+}
+
+// admit acts on the decision: it settles whose call it is, and holds that caller's scopes and key type.
+func admit(x *Exchange, d policy.Decision) error {
+	x.Access = d
+	if !d.Allowed {
+		x.Claims = nil
+		return refuse(reasonOf(d.Reason), errors.Join(x.certificateErr, x.tokenErr))
+	}
+	var scopes []string
+	switch d.By {
+	case policy.Certificate:
+		x.Client = x.registration
+		scopes = x.Client.Scopes
+		if x.Client.KeyType == certstore.Sandbox && len(x.Route.Upstream.SandboxURLs) == 0 {
+			return refuse(Forbidden, errors.New("a SANDBOX certificate, and the API has no sandboxUrls"))
+		}
+	case policy.Token:
+		scopes = x.Claims.Scopes
+	}
+	if !x.Resource.Security.Open && len(x.Resource.Scopes) > 0 && !overlap(x.Resource.Scopes, scopes) &&
+		!(d.By == policy.Certificate && slices.Contains(scopes, "*")) {
+		x.Access = policy.Decision{}
+		return refuse(ScopeMissing, nil)
+	}
+	return nil
+}
+
+func overlap(a, b []string) bool {
+	return slices.ContainsFunc(a, func(s string) bool { return slices.Contains(b, s) })
+}

@@ -1,0 +1,237 @@
+package decision
+
+import (
+	"bytes"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/binary"
+	"encoding/pem"
+	"errors"
+	"math/big"
+	"net/netip"
+	"net/url"
+	"os"
+	"path/filepath"
+	"runtime"
+	"testing"
+	"time"
+
+	"sallyport/certstore"
+	"sallyport/gateway/backend"
+	"sallyport/gateway/clientcert"
+	"sallyport/gateway/message"
+	"sallyport/listenerprofiles"
+	"sallyport/listenerprofiles/keystore"
+	"sallyport/policy"
+	"sallyport/policy/ratelimit"
+)
+
+// A request is a message.Request that came over no wire.
+type request struct {
+	method, target, authority string
+	headers                   map[string][]string
+}
+
+func (r *request) Version() string             { return "1.1" }
+func (r *request) Lines() int                  { return len(r.headers) }
+func (r *request) Length() int64               { return 0 }
+func (r *request) Problem() error              { return nil }
+func (r *request) Fields() []message.Field     { return nil }
+func (r *request) Named(string) bool           { return false }
+func (r *request) Method() string              { return r.method }
+func (r *request) Target() string              { return r.target }
+func (r *request) Authority() string           { return r.authority }
+func (r *request) Values(name string) []string { return r.headers[name] }
+
+// A table is a Decider without sockets, and an Exchange of an mTLS call that it allows.
+type table struct {
+	decider  *Decider
+	limits   *ratelimit.Local
+	listener *Listener
+	exchange *Exchange
+	leaf     *x509.Certificate
+}
+
+// newTable has one API at /orders, for certificates, with limits on the API, the resource and the client.
+func newTable(t testing.TB) *table {
+	t.Helper()
+	dir := t.TempDir()
+	now := time.Date(2031, 2, 3, 4, 5, 6, 0, time.UTC)
+	leaf, text := selfSigned(t)
+	for _, name := range []string{"key.pem", "trust.pem"} {
+		if err := os.WriteFile(filepath.Join(dir, name), text[name], 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	set, err := listenerprofiles.Load(listenerprofiles.Config{Listener: "tls", Own: listenerprofiles.Settings{
+		Name:       "listener tls",
+		KeyStore:   keystore.Ref{Location: filepath.Join(dir, "key.pem"), Type: "PEM"},
+		TrustStore: keystore.Ref{Location: filepath.Join(dir, "trust.pem"), Type: "PEM"},
+	}}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	limits := ratelimit.NewLocal(func() time.Time { return now })
+	many := ratelimit.Tier{Name: "Many", RequestCount: ratelimit.MaxCount, UnitTime: 1, TimeUnit: ratelimit.Second}
+	tiers, err := ratelimit.NewTiers([]ratelimit.Tier{many})
+	if err != nil {
+		t.Fatal(err)
+	}
+	api := certstore.API{Name: "orders", Version: "1.0.0"}
+	security := policy.Security{Certificate: policy.Optional, Token: policy.Optional}
+	routes, err := NewTable(Settings{}, []Route{{
+		API: api, Context: "/orders", DefaultVersion: true, Security: security,
+		Limit: limits.Bucket(ratelimit.Key{API: "orders:1.0.0", Level: ratelimit.LevelAPI}, many),
+		Resources: []Resource{{
+			Path: "/items/{id}", Methods: []string{"GET"}, Security: security, Scopes: []string{"orders:read"},
+			Limit: limits.Bucket(ratelimit.Key{API: "orders:1.0.0", Level: ratelimit.LevelResource, Name: "/items/{id}"}, many),
+		}},
+		Upstream: backend.Upstream{URLs: []*url.URL{{Scheme: "http", Host: "backend.test"}}},
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	index, err := certstore.NewIndex([]certstore.Client{{
+		API: api, Alias: "acme", KeyType: certstore.Production, Tier: "Many", Scopes: []string{"orders:read"}, Certificate: leaf, Source: "test",
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	clients, unknown := NewClients(index, tiers, limits)
+	if unknown != nil {
+		t.Fatal(unknown)
+	}
+	routes.Attach(new(backend.Registry))
+	d := New(Options{Now: func() time.Time { return now }})
+	d.Set(Snapshot{Routes: routes, Clients: clients})
+	l := &Listener{Name: "tls", Address: "127.0.0.1:8243", Profiles: set}
+	return &table{decider: d, limits: limits, listener: l, leaf: leaf, exchange: &Exchange{
+		Request:  &request{method: "GET", target: "/orders/1.0.0/items/7?expand=all", authority: "api.test"},
+		Listener: l, Snapshot: d.Snapshot(), Started: now, ID: newID(), decider: d,
+		connection: &Connection{Local: netip.MustParseAddr("127.0.0.1"), serverName: "api.test", chain: []*x509.Certificate{leaf}},
+	}}
+}
+
+// again makes the Exchange as it was before Decide.
+func (t *table) again(fresh *Exchange) *Exchange {
+	*t.exchange = *fresh
+	return t.exchange
+}
+
+// decide decides the Exchange as it was before, and gives back what it took.
+func (t *table) decide(fresh *Exchange) error {
+	x := t.again(fresh)
+	err := Decide(x)
+	if x.Group != nil {
+		x.Group.End()
+	}
+	return err
+}
+
+func selfSigned(t testing.TB) (*x509.Certificate, map[string][]byte) {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "acme"},
+		NotBefore: time.Date(1999, 1, 1, 0, 0, 0, 0, time.UTC), NotAfter: time.Date(2200, 1, 1, 0, 0, 0, 0, time.UTC),
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	leaf, err := x509.ParseCertificate(der)
+	if err != nil {
+		t.Fatal(err)
+	}
+	keyDER, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	certificate := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
+	return leaf, map[string][]byte{
+		"trust.pem": certificate, "key.pem": bytes.Join([][]byte{certificate, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: keyDER})}, nil),
+	}
+}
+
+// TestMillionStrangers: a million certificates that nobody registered, each with a good leaf, leave nothing behind: no
+// bucket, no memory. Held: security I 119.
+func TestMillionStrangers(t *testing.T) {
+	tab := newTable(t)
+	fresh := *tab.exchange
+	if err := tab.decide(&fresh); err != nil {
+		t.Fatalf("the registered one is refused: %v", err)
+	}
+	profile := tab.listener.Profiles.Find(fresh.connection.Local, fresh.connection.serverName)
+	buckets, heap := tab.limits.Len(), liveHeap()
+	for i := range uint64(1_000_000) {
+		stranger := *clientcert.FromHandshake([]*x509.Certificate{tab.leaf}, profile.Trust, fresh.Started)
+		binary.BigEndian.PutUint64(stranger.Fingerprint[:], i)
+		x := tab.again(&fresh)
+		x.connection = &Connection{Local: fresh.connection.Local, serverName: fresh.connection.serverName}
+		x.connection.identity.Store(&identity{listener: tab.listener, profile: profile, certificate: &stranger})
+		var r *Refusal
+		if err := Decide(x); !errors.As(err, &r) || r.Reason != InvalidCredentials {
+			t.Fatalf("stranger %d: %v", i, err)
+		}
+	}
+	if n := tab.limits.Len(); n != buckets {
+		t.Errorf("%d buckets, %d before", n, buckets)
+	}
+	if grown := liveHeap() - heap; grown > 32<<20 {
+		t.Errorf("the heap grew by %d MiB", grown>>20)
+	}
+	runtime.KeepAlive(tab)
+}
+
+func liveHeap() int64 {
+	runtime.GC()
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return int64(m.HeapAlloc)
+}
+
+// TestDecideStopsWhereItRefuses: the stage that refuses is the last, and nobody is let in by it.
+func TestDecideStopsWhereItRefuses(t *testing.T) {
+	tab := newTable(t)
+	fresh := *tab.exchange
+	for _, c := range []struct {
+		name   string
+		change func(*Exchange)
+		stage  stage
+		reason Reason
+	}{
+		{"no certificate", func(x *Exchange) { x.connection = &Connection{Local: x.connection.Local, serverName: "api.test"} }, stageAuthorize, MissingCredentials},
+		{"bad path", func(x *Exchange) { x.Request = &request{method: "GET", target: "/orders/../x", authority: "api.test"} }, stageMatch, BadRequest},
+		{"another method", func(x *Exchange) {
+			x.Request = &request{method: "get", target: "/orders/items/7", authority: "api.test"}
+		}, stageMatch, NoSuchResource},
+		{"no routes", func(x *Exchange) { x.Snapshot = &Snapshot{Routes: &Table{}, Clients: &Clients{}} }, stageMatch, NoSuchAPI},
+		{"no clients", func(x *Exchange) { x.Snapshot = &Snapshot{Routes: x.Snapshot.Routes, Clients: &Clients{}} }, stageAuthorize, InvalidCredentials},
+		{"zero security", func(x *Exchange) {
+			routes, err := NewTable(Settings{}, []Route{{
+				API: certstore.API{Name: "o", Version: "1"}, Context: "/orders", DefaultVersion: true, Listeners: []string{"tls"},
+				Upstream: x.Snapshot.Routes.routes[0].Upstream,
+			}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			x.Snapshot = &Snapshot{Routes: routes, Clients: x.Snapshot.Clients}
+		}, stageAuthorize, InvalidCredentials},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			x := tab.again(&fresh)
+			c.change(x)
+			err := Decide(x)
+			var r *Refusal
+			if !errors.As(err, &r) || r.Reason != c.reason || x.stage != c.stage || x.Access.Allowed || x.Client != nil || x.Claims != nil {
+				t.Errorf("got %v at stage %d, access %+v", err, x.stage, x.Access)
+			}
+		})
+	}
+}

@@ -1,0 +1,200 @@
+package decision
+
+import (
+	"cmp"
+	"context"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"runtime/debug"
+	"sync/atomic"
+	"time"
+
+	"sallyport/gateway/message"
+)
+
+// Options are what a Decider works with. Their zero value is usable.
+type Options struct {
+	Log         *slog.Logger     // nil: nothing is logged
+	Now         func() time.Time // nil: time.Now; decides validity, tiers and durations
+	Observe     func(*Exchange)  // called once for each call, after its last byte; it may not keep the Exchange
+	HeaderLines int              // of a request, without Host; 0: 200
+	Drain       time.Duration    // how long a stream of unknown length outlives its caller's right; 0 means 30 s
+	Recheck     time.Duration    // how often the right of an open stream is judged though no snapshot was swapped; 0: 10 s
+}
+
+// A Decider decides calls by the snapshot in force, and counts them.
+type Decider struct {
+	cfg      Options
+	timed    bool // the clock is cfg's and not the system's
+	via      string
+	snapshot atomic.Pointer[Snapshot]
+	underWay atomic.Int64
+	short    atomic.Bool
+}
+
+// A Snapshot is what a call is decided by: one state of the configuration and of the store. It never changes.
+type Snapshot struct {
+	Routes    *Table
+	Clients   *Clients
+	Listeners map[string]*Listener // by address
+
+	replaced chan struct{} // closed when another one is in force
+}
+
+// listener returns the settings of an endpoint; of one that drains, its last.
+func (s *Snapshot) listener(e *Endpoint) *Listener {
+	if l := s.Listeners[e.Address]; l != nil {
+		return l
+	}
+	return e.settings.Load()
+}
+
+// New returns a Decider that admits nobody: its snapshot has no routes and no clients.
+func New(cfg Options) *Decider {
+	d := &Decider{cfg: cfg, timed: cfg.Now != nil, via: "sallyport-" + newID()[:8]}
+	if cfg.Log == nil {
+		d.cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	if cfg.Now == nil {
+		d.cfg.Now = time.Now
+	}
+	d.cfg.HeaderLines = cmp.Or(cfg.HeaderLines, 200)
+	d.cfg.Drain = cmp.Or(cfg.Drain, 30*time.Second)
+	d.cfg.Recheck = cmp.Or(cfg.Recheck, 10*time.Second)
+	d.snapshot.Store(&Snapshot{Routes: &Table{}, Clients: &Clients{}, replaced: make(chan struct{})})
+	return d
+}
+
+// Snapshot returns the snapshot in force.
+func (d *Decider) Snapshot() *Snapshot { return d.snapshot.Load() }
+
+// Set puts a snapshot into force. Calls under way finish on the one they began with.
+func (d *Decider) Set(s Snapshot) {
+	s.replaced = make(chan struct{})
+	close(d.snapshot.Swap(&s).replaced)
+}
+
+// SetShort says whether the process is short of memory: then calls are refused.
+func (d *Decider) SetShort(short bool) { d.short.Store(short) }
+
+// Short reports what SetShort said.
+func (d *Decider) Short() bool { return d.short.Load() }
+
+// UnderWay is how many calls have begun and not finished.
+func (d *Decider) UnderWay() int64 { return d.underWay.Load() }
+
+// Log is where faults of calls are logged.
+func (d *Decider) Log() *slog.Logger { return d.cfg.Log }
+
+// Now is the time by the Decider's clock. seen is the system's, if it is known already.
+func (d *Decider) Now(seen time.Time) time.Time {
+	if d.timed || seen.IsZero() {
+		return d.cfg.Now()
+	}
+	return seen
+}
+
+// Begin begins a call whose head was seen at that time by the system's clock, or could not be read: see Request.Problem.
+// Finish ends it.
+func (d *Decider) Begin(x *Exchange, r message.Request, id string, c *Connection, seen time.Time) {
+	d.underWay.Add(1)
+	now := d.Now(seen)
+	s := d.snapshot.Load()
+	breakOff := x.BreakOff
+	*x = Exchange{
+		Request: r, ID: id, Peer: c.Peer, Started: now, Listener: s.listener(c.Endpoint), Snapshot: s,
+		BreakOff: breakOff, decider: d, connection: c, now: now,
+	}
+}
+
+// Finish ends a call, after its last byte and after Over: what it had taken is given back, and it is observed.
+func (d *Decider) Finish(x *Exchange) {
+	defer d.underWay.Add(-1)
+	if x.Group != nil {
+		x.Group.End()
+	}
+	if d.cfg.Observe == nil {
+		return
+	}
+	defer func() {
+		if fault := recover(); fault != nil { // of the observer, not of the call
+			d.cfg.Log.Error("observing a call panicked", "id", x.ID, "panic", fmt.Sprint(fault), "stack", string(debug.Stack()))
+		}
+	}()
+	d.cfg.Observe(x)
+}
+
+// ErrWait is Decide's answer when a stage needs something that is not in memory: call Wait, off any event loop, and
+// then Decide again.
+var ErrWait = errors.New("the decision has to wait")
+
+// Decide carries x through the stages and returns nil to forward it to x.Group, a *Refusal, or ErrWait; after Wait it
+// continues where it stopped. It is pure work on snapshots: it reads no file, no database and no socket, and takes no lock
+// that a reload holds.
+func Decide(x *Exchange) error {
+	for ; x.stage < stageForward; x.stage++ {
+		if err := stages[x.stage].run(x); err != nil {
+			if err != ErrWait {
+				x.Err = err
+			}
+			return err
+		}
+	}
+	return nil
+}
+
+// A stage is a step of Decide.
+type stage uint8
+
+const (
+	stageScreen stage = iota
+	stageIdentify
+	stageMatch
+	stageAuthorize
+	stageLimit
+	stageDispatch
+	stageForward
+)
+
+// stages are all of them in their order, which is a security property.
+var stages = [stageForward]struct {
+	name string
+	run  func(*Exchange) error
+}{
+	{"screen", screen}, {"identify", identify}, {"match", match}, {"authorize", authorize}, {"limit", limit}, {"dispatch", dispatch},
+}
+
+// Wait does what Decide stopped for. It ends with ctx at the latest; the proof that it waited for is then missing.
+func (x *Exchange) Wait(ctx context.Context) {
+	if x.wait != nil {
+		x.wait(ctx)
+		x.wait, x.now = nil, time.Time{}
+	}
+}
+
+// at is the time by which the call is judged: the clock is read once, and again after a wait.
+func (x *Exchange) at() time.Time {
+	if x.now.IsZero() {
+		x.now = x.decider.cfg.Now()
+	}
+	return x.now
+}
+
+// newID is 128 random bits as 32 hexadecimal digits. It tells calls apart; it is no secret.
+func newID() string {
+	var space [32]byte
+	return string(AppendID(space[:0]))
+}
+
+// AppendID appends a new call's ID.
+func AppendID(b []byte) []byte {
+	var id [16]byte
+	hi, lo := rand.Uint64(), rand.Uint64()|1 // never all zeros (W3C Trace Context section 3.2.2.3)
+	for i := range 8 {
+		id[i], id[8+i] = byte(hi>>(8*i)), byte(lo>>(8*i))
+	}
+	return hex.AppendEncode(b, id[:])
+}

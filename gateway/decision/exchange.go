@@ -1,0 +1,83 @@
+package decision
+
+import (
+	"context"
+	"net/netip"
+	"time"
+
+	"sallyport/certstore"
+	"sallyport/gateway/backend"
+	"sallyport/gateway/clientcert"
+	"sallyport/gateway/message"
+	"sallyport/policy"
+	"sallyport/policy/ratelimit"
+	"sallyport/policy/token"
+)
+
+// An Exchange is one call and all that the gateway has learned about it. Each stage fills its own part and reads only
+// the parts above it. It is owned by whoever carries the call, and reused after Finish: nobody keeps it.
+type Exchange struct {
+	// BreakOff breaks both sides of the call off, whoever calls it. The carrier sets it once; Begin leaves it.
+	BreakOff func()
+
+	// accept
+	Request  message.Request // as received; no stage changes it
+	ID       string          // of this call, ours; goes to the backend, the log and the client
+	Peer     netip.AddrPort  // the socket's other end
+	Started  time.Time
+	Listener *Listener
+	Snapshot *Snapshot // what Decide reads
+
+	// identify
+	Certificate *clientcert.Certificate // nil if none was presented; proof and validity, no API yet
+	Balancer    bool                    // the call comes from a load balancer that is believed about its client
+
+	// match
+	Path         string // raw, as it was received and is judged
+	Query        string // raw
+	HasQuery     bool   // there was a "?", even if nothing followed
+	Route        *Route
+	Resource     *Resource
+	ResourcePath string // Path without context and version: what is matched, and appended to the upstream
+
+	// authorize
+	Client *certstore.Client // the registration that let the call in, or nil
+	Claims *token.Claims     // of the token that was verified, or nil
+	Access policy.Decision
+
+	// limit
+	Allowance ratelimit.Verdict
+
+	// dispatch
+	Group *backend.Group // whose server gets the call; it counts there until Finish
+
+	// forward
+	Upstream          string // scheme and authority of the server that was asked
+	Status            int    // whoever answered; 0 if nobody did
+	BytesIn, BytesOut int64  // of the bodies
+	Err               error  // why the call was refused or broken off, or nil
+
+	decider        *Decider
+	connection     *Connection
+	stage          stage
+	evidence       policy.Evidence
+	registration   *certstore.Client // the certificate's for this API, whoever settles the call
+	certificateErr error             // what is wrong with the certificate; for logs
+	tokenErr       error
+	now            time.Time // see at
+	wait           func(context.Context)
+	watch          *watch // nil: the call finishes whatever becomes of its caller's right
+}
+
+// Evidence is what was found out about the caller's proofs, as far as they had to be looked at.
+func (x *Exchange) Evidence() policy.Evidence { return x.evidence }
+
+// CertificateProblem is what is wrong with the certificate that was presented, or nil. It is for the operator; the
+// caller never learns it.
+func (x *Exchange) CertificateProblem() error { return x.certificateErr }
+
+// TokenProblem is what is wrong with the token that was looked at, or nil. It is for the operator.
+func (x *Exchange) TokenProblem() error { return x.tokenErr }
+
+// Duration is how long the call has taken by now.
+func (x *Exchange) Duration(now time.Time) time.Duration { return now.Sub(x.Started) }

@@ -1,0 +1,188 @@
+package decision
+
+import (
+	"context"
+	"crypto/x509"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"net/netip"
+	"strings"
+	"time"
+
+	"sallyport/gateway/message"
+	"sallyport/listenerprofiles"
+	"sallyport/policy"
+)
+
+// A Question is a call that nobody makes: what would the gateway decide about it?
+type Question struct {
+	Listener      *Listener
+	Local         netip.Addr          // the address it would come in at
+	Host          string              // of the call, and the TLS server name
+	Method        string              //
+	Target        string              // path and query
+	Chain         []*x509.Certificate // of the handshake, leaf first; none: no certificate
+	Authorization string              // the header; "": none
+}
+
+// An Explanation is a decision with the steps that led to it.
+type Explanation struct {
+	Allowed bool
+	Status  int    // of the refusal; 0 if Allowed
+	Code    string // WSO2's, of the refusal
+	Reason  string
+	By      string // whose identity the call has
+	Steps   []Step
+}
+
+// A Step is what one stage found.
+type Step struct {
+	Stage, Finding string
+}
+
+// Explain takes the question through the very stages that calls go through, on the snapshot in force. It takes from the
+// allowances that this process counts, and forwards nothing.
+func (d *Decider) Explain(ctx context.Context, q Question) Explanation {
+	x := new(Exchange)
+	c := NewConnection(new(Endpoint), netip.AddrPort{}, q.Local)
+	c.Endpoint.SetSettings(q.Listener)
+	if q.Listener.Profiles != nil {
+		c.Learn(q.Host, q.Chain)
+	}
+	d.Begin(x, &question{q}, newID(), c, time.Time{})
+	x.Listener = q.Listener
+	defer d.underWay.Add(-1) // it is no call: nobody observes it
+	err := Decide(x)
+	for err == ErrWait {
+		x.Wait(ctx)
+		err = Decide(x)
+	}
+	if x.Group != nil {
+		x.Group.End()
+	}
+	e := Explanation{Allowed: err == nil, By: x.Access.By.String(), Steps: x.steps(q)}
+	var r *Refusal
+	if errors.As(err, &r) {
+		e.Status, e.Code, e.Reason = r.Status(), r.Code(), r.Reason.String()
+	}
+	return e
+}
+
+// steps tells the story of an Exchange that decide is through with.
+func (x *Exchange) steps(q Question) []Step {
+	var steps []Step
+	say := func(stage, format string, args ...any) {
+		steps = append(steps, Step{stage, fmt.Sprintf(format, args...)})
+	}
+	last := func(s stage) bool {
+		if x.stage == s {
+			say(stages[s].name, "refused: %v", x.Err)
+		}
+		return x.stage == s
+	}
+
+	if last(stageScreen) {
+		return steps
+	}
+
+	if set := q.Listener.Profiles; set != nil {
+		p := set.Find(q.Local, listenerprofiles.NormalizeName(q.Host))
+		say("identify", "listener %s, %s, sslVerifyClient %s", q.Listener.Name, p.Name, p.VerifyClient)
+	} else {
+		say("identify", "listener %s, plain HTTP", q.Listener.Name)
+	}
+	if c := x.Certificate; c != nil {
+		say("identify", "certificate %q, SHA-256 %s", c.Leaf.Subject.String(), hex.EncodeToString(c.Fingerprint[:]))
+	} else {
+		say("identify", "no certificate")
+	}
+	if last(stageIdentify) {
+		return steps
+	}
+
+	if last(stageMatch) {
+		return steps
+	}
+	say("match", "API %s, resource %s, as %s to the backend", x.Route.API, x.Resource.Path, x.ResourcePath)
+
+	s := x.Resource.Security
+	if s.Open {
+		say("authorize", "the resource needs no credential")
+	} else {
+		say("authorize", "certificate %s, token %s, the %s first", s.Certificate, s.Token, s.Precedence)
+	}
+	x.explainProof(say, "certificate", x.evidence.Certificate, x.certificateErr)
+	if x.registration != nil {
+		c := x.registration
+		say("authorize", "it is registered as %s, tier %s, %s (%s)", c.Alias, c.Tier, c.KeyType, c.Source)
+	}
+	x.explainProof(say, "token", x.evidence.Token, x.tokenErr)
+	if x.Claims != nil {
+		say("authorize", "it is %s's, of key manager %s, scopes [%s]", x.Claims.Subject, x.Claims.KeyManager, strings.Join(x.Claims.Scopes, " "))
+	}
+	if last(stageAuthorize) {
+		return steps
+	}
+	if x.Access.By != policy.Nothing {
+		say("authorize", "admitted as the %s", x.Access.By)
+	}
+
+	if last(stageLimit) {
+		return steps
+	}
+	switch v := x.Allowance; {
+	case v.Window == 0:
+		say("limit", "no limit applies")
+	default:
+		say("limit", "the %s's tier %s allows %d calls in %s; what the running gateway has counted is not known here", v.Level, v.Tier, v.Limit, v.Window)
+	}
+	if !last(stageDispatch) {
+		u := &x.Route.Upstream
+		urls := u.URLs
+		if x.sandboxed() {
+			urls = u.SandboxURLs
+		}
+		say("dispatch", "at most %d calls may be under way there", x.Group.MaxCalls)
+		say("forward", "to %s", urls[0])
+	}
+	return steps
+}
+
+func (x *Exchange) explainProof(say func(stage, format string, args ...any), kind string, p policy.Proof, problem error) {
+	switch {
+	case p == policy.Unexamined:
+		say("authorize", "the %s is not looked at", kind)
+	case problem != nil:
+		say("authorize", "the %s is %s: %v", kind, p, problem)
+	default:
+		say("authorize", "the %s is %s", kind, p)
+	}
+}
+
+// A question is a Question as the stages see it.
+type question struct{ q Question }
+
+func (q *question) Version() string   { return "1.1" }
+func (q *question) Lines() int        { return 0 }
+func (q *question) Length() int64     { return 0 }
+func (q *question) Problem() error    { return nil }
+func (q *question) Method() string    { return q.q.Method }
+func (q *question) Target() string    { return q.q.Target }
+func (q *question) Authority() string { return q.q.Host }
+
+func (q *question) Values(name string) []string {
+	if name == "Authorization" && q.q.Authorization != "" {
+		return []string{q.q.Authorization}
+	}
+	return nil
+}
+
+func (q *question) Fields() (list []message.Field) {
+	for _, v := range q.Values("Authorization") {
+		list = append(list, message.Field{Name: "Authorization", Value: v})
+	}
+	return list
+}
+
+func (q *question) Named(string) bool { return false }

@@ -1,0 +1,44 @@
+package decision
+
+import (
+	"errors"
+	"net/http"
+
+	"sallyport/gateway/message"
+	"sallyport/listenerprofiles"
+)
+
+var (
+	errMethod    = errors.New("the method is no token")
+	errAuthority = errors.New("the host is malformed")
+	errConnect   = errors.New("CONNECT is never forwarded") // a backend that agreed would turn a pooled connection into a tunnel
+)
+
+// match finds the API and the resource that a call is for, by the raw path that the backend will get.
+// A call for what does not exist is refused before any credential is looked at.
+func match(x *Exchange) error {
+	var err error
+	x.Path, x.Query, x.HasQuery, err = message.ParseTarget(x.Request.Target())
+	if err != nil {
+		return refuse(BadRequest, err)
+	}
+	if x.Request.Method() == http.MethodConnect {
+		return refuse(BadRequest, errConnect)
+	}
+	if !message.ValidMethod(x.Request.Method()) {
+		return refuse(BadRequest, errMethod)
+	}
+	if !message.ValidAuthority(x.Request.Authority()) {
+		return refuse(BadRequest, errAuthority)
+	}
+	host := listenerprofiles.NormalizeName(x.Request.Authority())
+	x.Route, x.ResourcePath = x.Snapshot.Routes.find(x.Listener, host, x.Path)
+	if x.Route == nil {
+		return refuse(NoSuchAPI, nil)
+	}
+	x.Resource = x.Route.resources.find(x.ResourcePath, x.Request.Method())
+	if x.Resource == nil {
+		return refuse(NoSuchResource, nil)
+	}
+	return nil
+}

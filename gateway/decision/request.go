@@ -1,0 +1,265 @@
+package decision
+
+import (
+	"encoding/hex"
+	"encoding/pem"
+	"math/rand/v2"
+	"net/url"
+	"strings"
+
+	"sallyport/gateway/backend"
+	"sallyport/gateway/http1"
+	"sallyport/gateway/message"
+	"sallyport/policy"
+	"sallyport/policy/token"
+)
+
+// What of a request goes on to the server, whoever carries it and whatever the server speaks. *Exchange is a
+// backend.Request.
+var _ backend.Request = (*Exchange)(nil)
+
+// Method implements backend.Request.
+func (x *Exchange) Method() string { return x.Request.Method() }
+
+// AppendHead implements backend.Request.
+func (x *Exchange) AppendHead(b []byte, s *backend.Server) []byte {
+	b = x.appendStart(b, s)
+	keepsBearer := x.keepsBearer()
+	fields := x.Request.Fields()
+	for i := range fields {
+		if name := fields[i].Name; x.goesOn(name, keepsBearer) && !x.Request.Named(name) {
+			b = http1.AppendField(b, name, fields[i].Value)
+		}
+	}
+	return x.appendOwn(b)
+}
+
+// Trailer implements backend.Request.
+func (x *Exchange) Trailer() []string { return x.Request.Values("Trailer") }
+
+// MayTrail implements backend.Request: no managed header comes in as a trailer.
+func (x *Exchange) MayTrail(name string) bool {
+	return message.MayTrail(name) && !isManaged(name, x.Snapshot.Routes.certificateHeader)
+}
+
+// Upgrade is the protocol that the call asks to switch to, if its server may be asked: a WebSocket (RFC 6455 section 4.1).
+// Any other protocol would be a tunnel that nobody looks into.
+func (x *Exchange) Upgrade(asked []string) string {
+	if len(asked) != 1 || !strings.EqualFold(asked[0], "websocket") || x.Request.Method() != "GET" || x.Request.Length() != 0 || !x.Group.HTTP1() {
+		return ""
+	}
+	return "websocket"
+}
+
+// appendStart appends the request line and the host.
+func (x *Exchange) appendStart(b []byte, s *backend.Server) []byte {
+	// The path that was judged is the path that is sent.
+	b = append(b, x.Request.Method()...)
+	b = append(b, ' ')
+	b = append(b, s.Path...)
+	b = append(b, x.ResourcePath...)
+	if x.HasQuery {
+		b = append(b, '?')
+		b = append(b, x.Query...)
+	}
+	b = append(b, " HTTP/1.1\r\n"...)
+	host := s.Authority
+	if x.Route.Upstream.PreserveHost {
+		host = x.Request.Authority()
+	}
+	return http1.AppendField(b, "Host", host)
+}
+
+// keepsBearer reports whether the server may see the Authorization fields. A bearer token meant for the gateway stays here.
+func (x *Exchange) keepsBearer() bool {
+	return x.Route.Security.Token == policy.Off || x.Route.ForwardAuthorization ||
+		x.Claims == nil && !carriesBearer(x.Request) // with claims it is known that it does
+}
+
+// goesOn reports whether a field of the client's goes on to the server.
+func (x *Exchange) goesOn(name string, keepsBearer bool) bool {
+	if len(name) == len("Host") && strings.EqualFold(name, "Host") || message.HopByHop(name) || isManaged(name, x.Snapshot.Routes.certificateHeader) {
+		return false
+	}
+	return keepsBearer || len(name) != len("Authorization") || !strings.EqualFold(name, "Authorization")
+}
+
+// appendOwn appends what the gateway says itself. The client's Connection field cannot take it away: it names fields of the
+// client's only.
+func (x *Exchange) appendOwn(b []byte) []byte {
+	for _, v := range x.Request.Values("Te") {
+		if hasToken(v, "trailers") {
+			b = http1.AppendField(b, "Te", "trailers")
+			break
+		}
+	}
+	b = x.appendOrigin(b)
+	b = http1.AppendField(b, "X-Request-Id", x.ID)
+	b = append(b, "Via: "...)
+	b = append(b, x.Request.Version()...)
+	b = append(b, ' ')
+	b = append(b, x.decider.via...)
+	b = append(b, "\r\n"...)
+	if x.Client != nil {
+		b = http1.AppendField(b, "X-Sallyport-Client", headerText(x.Client.Alias))
+		b = append(b, "X-Client-Cert-Hash: "...)
+		b = hex.AppendEncode(b, x.Client.Fingerprint[:])
+		b = append(b, "\r\n"...)
+		if settings := &x.Snapshot.Routes.settings; settings.ForwardCertificate {
+			b = http1.AppendField(b, settings.CertificateHeader, x.certificateText())
+		}
+	}
+	if x.Claims != nil {
+		b = http1.AppendField(b, "X-Sallyport-Subject", headerText(x.Claims.Subject))
+	}
+	return b
+}
+
+// origin is where the call comes from: the addresses before the peer's, each followed by a comma, host and scheme as the
+// client has them, and the trace that the call is part of, if any. Only a load balancer is believed about these.
+func (x *Exchange) origin() (before, host, proto, trace string) {
+	r := x.Request
+	host, proto = r.Authority(), "http"
+	if x.Listener.Profiles != nil {
+		proto = "https"
+	}
+	if !x.Balancer {
+		return before, host, proto, trace
+	}
+	if v := strings.Join(r.Values("X-Forwarded-For"), ", "); strings.Trim(v, ", \t") != "" {
+		before = v + ", "
+	}
+	if v := r.Values("X-Forwarded-Host"); len(v) == 1 {
+		host = v[0]
+	}
+	if v := r.Values("X-Forwarded-Proto"); len(v) == 1 && (v[0] == "http" || v[0] == "https") {
+		proto = v[0]
+	}
+	if v := r.Values("Traceparent"); len(v) == 1 && traceparent(v[0]) {
+		trace = v[0]
+	}
+	return before, host, proto, trace
+}
+
+// appendOrigin tells the backend where the call comes from.
+func (x *Exchange) appendOrigin(b []byte) []byte {
+	before, host, proto, trace := x.origin()
+	b = append(b, "X-Forwarded-For: "...)
+	b = append(b, before...)
+	b = x.Peer.Addr().AppendTo(b)
+	b = append(b, "\r\n"...)
+	b = http1.AppendField(b, "X-Forwarded-Host", host)
+	b = http1.AppendField(b, "X-Forwarded-Proto", proto)
+	if trace != "" {
+		for _, v := range x.Request.Values("Tracestate") {
+			b = http1.AppendField(b, "Tracestate", v)
+		}
+		return http1.AppendField(b, "Traceparent", trace)
+	}
+	b = append(b, "Traceparent: 00-"...)
+	b = append(b, x.ID...)
+	b = append(b, '-')
+	var span [8]byte
+	for i, v := 0, rand.Uint64()|1; i < 8; i++ {
+		span[i] = byte(v >> (8 * i))
+	}
+	b = hex.AppendEncode(b, span[:])
+	return append(b, "-00\r\n"...)
+}
+
+// certificateText is the caller's certificate as backends get it. Spaces and pluses are escaped, so that readers who take a
+// plus for a space see the same as those who do not.
+func (x *Exchange) certificateText() string {
+	block := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: x.Certificate.Leaf.Raw})
+	return strings.ReplaceAll(url.QueryEscape(string(block)), "+", "%20")
+}
+
+// traceparent reports whether v is a version 00 traceparent, W3C Trace Context section 3.2.
+func traceparent(v string) bool {
+	if len(v) != 55 || v[:3] != "00-" || v[35] != '-' || v[52] != '-' {
+		return false
+	}
+	for i := 3; i < len(v); i++ {
+		if c := v[i]; c != '-' && !('0' <= c && c <= '9') && !('a' <= c && c <= 'f') {
+			return false
+		}
+	}
+	return strings.Count(v, "-") == 3 && strings.Trim(v[3:35], "0") != "" && strings.Trim(v[36:52], "0") != ""
+}
+
+// carriesBearer reports whether the Authorization header has a bearer credential, readable or not: one that was meant for
+// the gateway stays here.
+func carriesBearer(r message.Request) bool {
+	raw, err := token.Bearer(r.Values("Authorization")...)
+	return raw != "" || err != nil
+}
+
+// hasToken reports whether a list of tokens, perhaps with parameters, has that one.
+func hasToken(list, token string) bool {
+	for one := range strings.SplitSeq(list, ",") {
+		one, _, _ = strings.Cut(one, ";")
+		if strings.EqualFold(strings.Trim(one, " \t"), token) {
+			return true
+		}
+	}
+	return false
+}
+
+// managed are the request headers that only the gateway, or nobody, may set towards a backend, in lower case and with
+// "-" for "_": many backends read the two alike. A "*" at the end stands for any rest.
+var managed = []string{
+	"x-wso2-client-certificate", "client-cert*", "x-forwarded-client-cert", "x-amzn-mtls-*", "x-ssl-*", "ssl-client-*",
+	"x-client-cert*", "x-sallyport-*", "x-jwt-assertion", // who calls
+	"x-forwarded-*", "forwarded", "x-real-ip", "x-request-id", "traceparent", "tracestate", // from where, and which call
+	"proxy-*", "x-original-uri", "x-original-url", "x-rewrite-url", // what other proxies believe
+}
+
+// isManaged reports whether a header is managed, in any spelling, or is the configured certificate header, believed or not.
+// That one is given as message.Plain.
+func isManaged(name, certificateHeader string) bool {
+	var space [64]byte
+	plain := space[:0]
+	underscore := false
+	for i := range len(name) {
+		c := name[i]
+		switch {
+		case c == '_':
+			c, underscore = '-', true
+		case 'A' <= c && c <= 'Z':
+			c += 'a' - 'A'
+		}
+		plain = append(plain, c)
+	}
+	if underscore && message.Framing(string(plain)) || string(plain) == certificateHeader {
+		return true
+	}
+	if len(plain) == 0 {
+		return false
+	}
+	for _, m := range managedByLetter[plain[0]] {
+		prefix, wild := strings.CutSuffix(m, "*")
+		if wild && strings.HasPrefix(string(plain), prefix) || string(plain) == m {
+			return true
+		}
+	}
+	return false
+}
+
+// managedByLetter are the names of managed by their first letter: no header is compared with all of them.
+var managedByLetter = func() (list [256][]string) {
+	for _, m := range managed {
+		list[m[0]] = append(list[m[0]], m)
+	}
+	return list
+}()
+
+// headerText is a name from outside as a header value: as it is if it is plain visible ASCII, else percent-encoded
+// (RFC 3986 section 2.1), so that it can neither break the line nor be taken for another name.
+func headerText(s string) string {
+	for i := range len(s) {
+		if c := s[i]; c <= ' ' || c >= 0x7f || c == '%' || c == ',' || c == '"' {
+			return url.PathEscape(s)
+		}
+	}
+	return s
+}

@@ -1,0 +1,328 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime/debug"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"sallyport/gateway/backend"
+	"sallyport/gateway/decision"
+	"sallyport/gateway/http1"
+	"sallyport/gateway/message"
+	"sallyport/gateway/wire"
+)
+
+// A call is one Exchange of a client. It is used again for other calls.
+type call struct {
+	decision.Exchange
+	client  *client
+	seen    time.Time // when its head came, and then its answer's, as far as anybody has looked at the clock
+	request request
+	size    int // of the request's head
+	body    body
+	trip    backend.Trip
+	answer  answer
+	interim func(*http1.Response) error // passInterim
+	id      []byte                      // memory for the ID
+	last    bool                        // the answer ends the connection
+	begun   bool                        // a part of the server's answer was sent
+	broken  atomic.Bool                 // it was broken off
+}
+
+// A request is what was read of a call's head, as the stages see it.
+type request struct {
+	http1.Request
+	problem error
+}
+
+// Method, Target, Version, Lines, Length, Problem and Fields implement message.Request, as do the methods of http1.Request.
+func (r *request) Method() string { return r.Request.Method }
+
+func (r *request) Target() string { return r.Request.Target }
+
+func (r *request) Version() string { return versions[r.Minor] }
+
+func (r *request) Lines() int { return len(r.Request.Fields) - r.Hosts }
+
+func (r *request) Length() int64 { return max(r.Request.Length, -1) }
+
+func (r *request) Problem() error { return r.problem }
+
+func (r *request) Fields() []message.Field { return r.Request.Fields }
+
+// versions are those of HTTP/1, as RFC 9110 section 7.6.3 writes them.
+var versions = [...]string{"1.0", "1.1"}
+
+func newCall() *call {
+	c := new(call)
+	c.body.call = c
+	c.BreakOff = c.breakOff
+	c.interim, c.trip.Gone = c.passInterim, c.gone
+	return c
+}
+
+// next carries one call, and reports whether there may be another.
+func (c *client) next() (again bool) {
+	size, err := c.readHead()
+	if err != nil && !errors.As(err, new(*http1.Error)) {
+		c.Conn.Close()
+		return false
+	}
+	call := c.begin(size, err, time.Now())
+	return call.guard(func() bool { return call.proceed(decision.Decide(&call.Exchange)) })
+}
+
+// begin begins a call with a head of that size in the window, unless it is known why it is none.
+func (c *client) begin(size int, problem error, now time.Time) *call {
+	call := c.engine.calls.Get().(*call)
+	call.client, call.seen, call.size = c, now, size
+	c.calls++
+	head := call.identify(c.In.Bytes()[:size])
+	if problem == nil {
+		problem = call.request.Parse(head)
+	}
+	call.request.problem, call.last = problem, problem != nil
+	c.engine.decider.Begin(&call.Exchange, &call.request, call.ID, c.known, now)
+	return call
+}
+
+// identify gives the call its ID, and returns the head as a string. Both are parts of one object.
+func (c *call) identify(head []byte) string {
+	c.id = decision.AppendID(c.id[:0])
+	n := len(c.id)
+	var b strings.Builder
+	b.Grow(n + len(head))
+	b.Write(c.id)
+	b.Write(head)
+	text := b.String()
+	c.ID = text[:n]
+	return text[n:]
+}
+
+// guard runs the last part of a call, and ends it whatever happens.
+func (c *call) guard(part func() (again bool)) (again bool) {
+	client := c.client
+	defer func() {
+		if fault := recover(); fault != nil {
+			again = false
+			c.panicked(fault, debug.Stack())
+		}
+		if again = c.end() && again; !again {
+			client.In.Close()
+		}
+	}()
+	return part()
+}
+
+// proceed does what follows from the decision, however long it takes.
+func (c *call) proceed(decided error) (again bool) {
+	for decided == decision.ErrWait {
+		c.Wait(context.Background())
+		decided = decision.Decide(&c.Exchange)
+	}
+	c.accept()
+	if decided != nil {
+		return c.refuse()
+	}
+	return c.finish(c.forward())
+}
+
+// accept takes the head off the window.
+func (c *call) accept() {
+	r := &c.request.Request
+	c.client.In.Skip(c.size)
+	c.last = c.last || r.Close || r.Minor == 0 || c.client.engine.draining.Load()
+	c.body.begin(r)
+}
+
+// forward carries the call to a server and the answer back. Without an error all went well.
+func (c *call) forward() error {
+	c.prepare()
+	return c.sendAndDeliver()
+}
+
+func (c *call) sendAndDeliver() error {
+	if err := c.trip.Send(); err != nil {
+		return err
+	}
+	if c.trip.Response.Status == 101 {
+		return c.tunnel()
+	}
+	return c.deliver()
+}
+
+// prepare makes the Trip ready to be sent.
+func (c *call) prepare() {
+	r, t := &c.request.Request, &c.trip
+	t.Request, t.Group, t.MaxBody, t.Length = &c.Exchange, c.Group, c.Route.MaxBody, r.Length
+	switch {
+	case r.Length != 0:
+		t.Body = &c.body
+	case !r.HasLength:
+		t.Length = http1.Unstated
+	}
+	if r.Upgrade {
+		t.Upgrade = c.Upgrade(r.Values("Upgrade"))
+	}
+	t.Interim = nil
+	if r.Minor > 0 { // HTTP/1.0 knows no such thing (RFC 9110 section 15.2)
+		t.Interim = c.interim
+	}
+	t.Begin()
+}
+
+// gone reports that the client does not wait for an answer any more.
+func (c *call) gone() error {
+	if c.client.Gone() {
+		return backend.ErrClientGone
+	}
+	return nil
+}
+
+// lastWrite is how long a client may take for what it is still sent when its call is broken off.
+const lastWrite = time.Second
+
+// breakOff is the Exchange's BreakOff.
+func (c *call) breakOff() {
+	c.broken.Store(true)
+	c.trip.Break()
+	_ = c.client.SetWriteDeadline(time.Now().Add(lastWrite))
+}
+
+// settle lets go of the server, and of the request's body.
+func (c *call) settle() {
+	if c.trip.Request == nil {
+		return // it was never sent, or is settled already
+	}
+	c.Over()
+	if c.trip.Server != nil {
+		c.Upstream = c.trip.Server.Name
+	}
+	c.BytesIn += c.trip.Close()
+}
+
+// abandon is settle for a call in which something has panicked.
+func (c *call) abandon() {
+	if c.trip.Request != nil {
+		c.trip.Break()
+	}
+	c.settle()
+}
+
+// finish ends a call that was to be forwarded, however that went.
+func (c *call) finish(cause error) (again bool) {
+	c.settle()
+	client := c.client
+	switch {
+	case cause == nil && !c.last:
+		return true
+	case cause == nil:
+		client.end(!c.body.done)
+		return false
+	case c.Fail(cause, c.begun):
+		return c.refuse()
+	}
+	client.breakOff()
+	return false
+}
+
+// refuse answers a call that is not, or no more, to be forwarded.
+func (c *call) refuse() (again bool) {
+	client := c.client
+	whole := c.skipBody()
+	if r := &c.request.Request; !whole && (r.Length < 0 || r.Length > restOfBytes || r.Expect) {
+		c.last = true
+	}
+	out := wire.Small.Get()
+	defer wire.Small.Put(out)
+	*out = c.appendRefusal((*out)[:0])
+	_ = client.SetWriteDeadline(time.Now().Add(client.engine.terms.HeadTimeout))
+	if client.Send(*out) != nil {
+		client.Conn.Close()
+		return false
+	}
+	if c.last {
+		client.end(!whole || c.request.problem != nil)
+		return false
+	}
+	_ = client.SetDeadline(time.Now().Add(restOfBody))
+	for !whole {
+		n, err := client.Read(client.In.Room())
+		client.In.Filled(n)
+		if n == 0 && err != nil {
+			client.Conn.Close()
+			return false
+		}
+		whole = c.skipBody()
+	}
+	_ = client.SetDeadline(time.Time{})
+	return true
+}
+
+// skipBody passes over what has come of the request's body; true if that was all of it.
+func (c *call) skipBody() bool {
+	if c.request.problem != nil {
+		return false
+	}
+	for !c.body.done {
+		data, err := c.body.take()
+		if err != nil {
+			c.last = true
+			return false
+		}
+		if len(data) == 0 && !c.body.done {
+			return false
+		}
+	}
+	return true
+}
+
+// end gives the call back, whatever has happened; false if something panicked in it, which has ended the connection.
+func (c *call) end() (well bool) {
+	client := c.client
+	defer func() {
+		if fault := recover(); fault != nil {
+			// The call is left to the collector: nobody knows what holds it.
+			client.engine.tell(c.ID, fault, debug.Stack())
+			client.Sever()
+			well = false
+		}
+	}()
+	c.settle()
+	client.engine.decider.Finish(&c.Exchange)
+	if c.broken.Swap(false) { // perhaps when all had gone well
+		_ = client.SetWriteDeadline(time.Time{})
+	}
+	c.reset()
+	client.engine.calls.Put(c)
+	return true
+}
+
+// reset lets go of all that the call held.
+func (c *call) reset() {
+	c.Exchange = decision.Exchange{BreakOff: c.BreakOff}
+	c.request.Reset()
+	c.request.problem, c.client, c.last, c.begun = nil, nil, false, false
+	c.body.reset()
+}
+
+// panicked answers for a fault of ours, if nothing was answered yet, and ends the connection.
+func (c *call) panicked(fault any, stack []byte) {
+	client := c.client
+	defer client.Conn.Close()
+	client.engine.tell(c.ID, fault, stack)
+	defer func() {
+		if again := recover(); again != nil { // in what answers for it
+			client.engine.tell(c.ID, again, debug.Stack())
+		}
+	}()
+	c.abandon()
+	c.last = true
+	if c.Fail(fmt.Errorf("%w: a panic: %v", decision.ErrInternal, fault), c.begun) {
+		_ = client.Send(c.appendRefusal(nil))
+	}
+}

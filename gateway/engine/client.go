@@ -1,0 +1,135 @@
+package engine
+
+import (
+	"errors"
+	"sync/atomic"
+	"time"
+
+	"sallyport/gateway/decision"
+	"sallyport/gateway/http1"
+	"sallyport/gateway/wire"
+)
+
+// A client is a client's connection.
+type client struct {
+	*wire.Conn
+	engine  *Engine
+	known   *decision.Connection
+	seen    int         // bytes of the window that were searched for the end of a head
+	calls   int         // that it has carried
+	resting atomic.Bool // it waits for the first byte of a call
+}
+
+// errOver is a connection that has ended between two calls, or may end.
+var errOver = errors.New("the connection is over")
+
+// errHeadTooLong is answered with 431.
+var errHeadTooLong = &http1.Error{Status: 431, Text: "the head is too long"}
+
+// readHead waits for the next head, and returns its length. It is still in the window. An *http1.Error is for the client;
+// any other error ends the connection.
+func (c *client) readHead() (int, error) {
+	bounded := false
+	for {
+		size, err := c.headSize()
+		if size > 0 || err != nil {
+			return size, err
+		}
+		b, room := c.In.Bytes(), c.In.Room()
+		if len(room) == 0 {
+			c.In.Enlarge()
+			room = c.In.Room()
+		}
+		switch {
+		case len(b) == 0:
+			if !c.rest() {
+				return 0, errOver
+			}
+		case !bounded:
+			bounded = true
+			_ = c.SetReadDeadline(time.Now().Add(c.engine.terms.HeadTimeout))
+		}
+		n, err := c.Read(room)
+		c.resting.Store(false)
+		c.In.Filled(n)
+		if n == 0 && err != nil {
+			return 0, errOver // a head that is cut off, or that does not come, has nobody to be answered
+		}
+	}
+}
+
+// headSize is the length of the head that the window begins with; 0 if not all of it is there.
+func (c *client) headSize() (int, error) {
+	b, most := c.In.Bytes(), c.engine.terms.MaxHead
+	if len(b) <= c.seen { // nothing new
+		c.seen = min(c.seen, len(b))
+		if len(b) == 0 {
+			return 0, nil
+		}
+	}
+	n, err := http1.HeadEnd(b, c.seen)
+	if n > 0 || err != nil {
+		c.seen = 0
+	} else {
+		c.seen = len(b)
+	}
+	if n > most || n == 0 && err == nil && len(b) >= min(most, wire.LargeSize) {
+		return 0, errHeadTooLong
+	}
+	return n, err
+}
+
+// rest prepares for waiting for the next call; false if there is to be none.
+func (c *client) rest() bool {
+	timeout := c.engine.terms.IdleTimeout
+	// Clients keep connections that they have made and not needed yet: closed soon, one would meet the first call on its
+	// way. A handshake shows that somebody means it.
+	if c.calls == 0 && !c.TLS() {
+		timeout = c.engine.terms.HeadTimeout
+	}
+	_ = c.SetReadDeadline(time.Now().Add(timeout))
+	c.resting.Store(true)
+	return !c.engine.draining.Load() // wake looks at resting after draining was set
+}
+
+// wake ends the wait for a call.
+func (c *client) wake() {
+	if c.resting.Load() {
+		_ = c.SetReadDeadline(time.Now().Add(-time.Second))
+	}
+}
+
+// restOfBody and restOfBytes are for how long, and how much, a client may go on sending what nobody wants any more.
+const (
+	restOfBody  = time.Second
+	restOfBytes = 256 << 10
+)
+
+// end closes a connection after its last answer.
+func (c *client) end(more bool) {
+	if more || len(c.In.Bytes()) > 0 {
+		c.linger()
+		return
+	}
+	c.Conn.Close()
+}
+
+// linger ends a connection whose client may still be sending: closed at once, it would lose what it was answered.
+func (c *client) linger() {
+	_ = c.CloseWrite()
+	_ = c.SetReadDeadline(time.Now().Add(restOfBody))
+	c.In.Skip(len(c.In.Bytes()))
+	for left := restOfBytes; left > 0; {
+		n, err := c.Read(c.In.Room())
+		if left -= n; err != nil {
+			break
+		}
+	}
+	c.Conn.Close()
+}
+
+// breakOff closes a connection in a way that no client takes for the end of an answer.
+func (c *client) breakOff() {
+	c.Sever()
+	c.Conn.Close()
+}

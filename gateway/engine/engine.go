@@ -1,0 +1,173 @@
+package engine
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"runtime/debug"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"sallyport/gateway/decision"
+	"sallyport/gateway/wire"
+)
+
+// Terms are what clients have to keep to. No field has a default.
+type Terms struct {
+	HeadTimeout time.Duration // for a head, from its first byte on, and for the first byte of a connection without TLS
+	IdleTimeout time.Duration // for the first byte of any other head
+	BodyRate    int           // bytes a second of a body that a client has to send or take on average; 0: any
+	BodyGrace   time.Duration // before that counts
+	MaxHead     int           // bytes of a head, up to 64 KiB
+}
+
+// An Engine carries the calls of HTTP/1.1 connections.
+type Engine struct {
+	decider  *decision.Decider
+	terms    Terms
+	calls    sync.Pool
+	date     atomic.Pointer[dateLine]
+	draining atomic.Bool
+	closed   atomic.Bool
+
+	loops []*loop
+	next  atomic.Uint32  // the loop whose turn it is
+	tasks sync.WaitGroup // goroutines that continue what a loop could not
+
+	mu      sync.Mutex
+	clients map[*client]struct{}
+}
+
+// New returns an Engine without connections. loops is how many loops carry calls without a goroutine for each connection,
+// where the system has what they need; 0: each connection has its goroutine. If loops cannot be had, the Engine has none,
+// and the error says why.
+func New(d *decision.Decider, terms Terms, loops int) (*Engine, error) {
+	e := &Engine{decider: d, terms: terms, clients: map[*client]struct{}{}}
+	e.calls.New = func() any { return newCall() }
+	if loops == 0 {
+		return e, nil
+	}
+	err := wire.TLSCanWait()
+	for range loops {
+		var l *loop
+		if err == nil {
+			l, err = newLoop(e)
+		}
+		if err != nil {
+			e.closeLoops()
+			e.Wait()
+			e.loops = nil
+			return e, err
+		}
+		e.loops = append(e.loops, l)
+	}
+	return e, nil
+}
+
+func (e *Engine) closeLoops() {
+	for _, l := range e.loops {
+		l.close()
+	}
+}
+
+// Wait waits until the Engine has no goroutine any more. It is called after Shutdown, and after Close if that failed.
+func (e *Engine) Wait() {
+	for _, l := range e.loops {
+		<-l.ended
+	}
+	e.tasks.Wait()
+}
+
+// Serve carries the calls of a connection, one after the other, until it ends or a loop has it. The connection may be a TLS
+// connection over a wire.Wire. A loop can have it only if below there is a wire.Socket.
+func (e *Engine) Serve(conn net.Conn, known *decision.Connection) {
+	c := &client{Conn: wire.NewConn(conn), engine: e, known: known}
+	e.mu.Lock()
+	e.clients[c] = struct{}{}
+	e.mu.Unlock()
+	e.run(c)
+}
+
+// run carries calls on this goroutine until a loop takes the connection.
+func (e *Engine) run(c *client) {
+	defer func() {
+		if fault := recover(); fault != nil { // between two calls
+			e.tell("", fault, debug.Stack())
+			c.Sever()
+			e.forget(c)
+		}
+	}()
+	for c.next() {
+		if e.park(c) {
+			return
+		}
+	}
+	c.In.Close()
+	e.forget(c)
+}
+
+// tell logs a panic.
+func (e *Engine) tell(id string, fault any, stack []byte) {
+	defer func() { _ = recover() }() // the log itself has panicked
+	e.decider.Log().Error("a call panicked", "id", id, "panic", fmt.Sprint(fault), "stack", string(stack))
+}
+
+// resume continues with a connection that was with a loop before.
+func (e *Engine) resume(c *client) {
+	if !e.park(c) {
+		e.run(c)
+	}
+}
+
+// park gives a connection to a loop, if there is one.
+func (e *Engine) park(c *client) bool {
+	if len(e.loops) == 0 || !c.Detachable() || e.draining.Load() {
+		return false
+	}
+	return e.loops[int(e.next.Add(1))%len(e.loops)].put(c)
+}
+
+// forget is for a connection that is closed.
+func (e *Engine) forget(c *client) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	delete(e.clients, c)
+}
+
+// Shutdown lets the calls under way finish, and closes each connection when it has none. If ctx ends before all are
+// closed, the error is that of ctx; those that are left go on.
+func (e *Engine) Shutdown(ctx context.Context) error {
+	e.draining.Store(true)
+	e.closeLoops()
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		e.mu.Lock()
+		left := len(e.clients)
+		for c := range e.clients {
+			c.wake()
+		}
+		e.mu.Unlock()
+		if left == 0 {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-tick.C:
+		}
+	}
+}
+
+// Close closes all connections, whatever they carry.
+func (e *Engine) Close() {
+	e.draining.Store(true)
+	e.closed.Store(true)
+	e.closeLoops()
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for c := range e.clients {
+		c.Sever()
+	}
+}

@@ -1,0 +1,358 @@
+package engine
+
+import (
+	"io"
+	"runtime/debug"
+	"time"
+
+	"sallyport/gateway/backend"
+	"sallyport/gateway/decision"
+	"sallyport/gateway/wire"
+)
+
+// read reads what a client without a call has sent, and carries the calls that it finds.
+func (l *loop) read(c *loopClient) {
+	c.more = true
+	l.serve(c)
+}
+
+// serve carries the call that is there, if it is there whole.
+func (l *loop) serve(c *loopClient) {
+	conn := c.conn
+	defer l.contain(c)
+	for {
+		size, err := conn.headSize()
+		if size > 0 || err != nil {
+			l.carry(c, size, err)
+			return
+		}
+		if !c.more {
+			break
+		}
+		if len(conn.In.Room()) == 0 {
+			conn.In.Enlarge() // headSize says when that is too much
+		}
+		var some bool
+		if some, c.more, err = conn.Fill(l.raw, c.gone); err != nil {
+			l.drop(c) // a head that is cut off has nobody to be answered
+			return
+		}
+		c.more = c.more || c.gone && some // its end is there, and is not reported again
+	}
+	if len(conn.In.Bytes()) == 0 {
+		conn.In.Close()
+		if c.begun {
+			l.begin(c)
+		}
+	} else if !c.begun {
+		c.begun = true
+		l.bound(c, l.engine.terms.HeadTimeout)
+	}
+}
+
+// contain ends a call, or a client without one, for which something has panicked.
+func (l *loop) contain(c *loopClient) {
+	fault := recover()
+	if fault == nil {
+		return
+	}
+	call, conn, stack := c.call, c.conn, debug.Stack()
+	if call == nil {
+		l.engine.tell("", fault, stack)
+		if c.here {
+			l.leave(c)
+		}
+		conn.In.Close()
+		conn.Sever()
+		l.engine.forget(conn)
+		return
+	}
+	c.call = nil
+	if b := c.backend; b != nil {
+		b.conn.In.Own()
+		l.leaveBackend(b)
+	}
+	if c.here {
+		l.leave(c)
+	}
+	l.engine.tasks.Go(func() { // since it answers
+		call.panicked(fault, stack)
+		call.end()
+		conn.In.Close()
+		l.engine.forget(conn)
+	})
+}
+
+// carry begins a call whose head, or problem, is there.
+func (l *loop) carry(c *loopClient, size int, problem error) {
+	call := c.conn.begin(size, problem, l.now)
+	c.call = call
+	switch err := decision.Decide(&call.Exchange); err {
+	case decision.ErrWait:
+		l.goOn(c, func() bool { return call.proceed(err) })
+		return
+	case nil:
+		call.accept()
+		l.forward(c)
+		return
+	}
+	call.accept()
+	if whole := call.skipBody(); !whole || call.last || call.Refusal().EndsConnection() {
+		l.goOn(c, call.refuse)
+		return
+	}
+	l.post(c, c.conn.Conn, call.appendRefusal(l.scratch(c.conn.Conn)), false)
+}
+
+// posted is a message that has been rendered but not written. Rendering a batch before writing it is cheaper than
+// alternating: a peer woken by the first write is still running when the next arrives.
+type posted struct {
+	client  *loopClient
+	request bool // to the server that carries the client's call; else the answer, to the client
+	bytes   []byte
+	err     error // TLS would not take it
+}
+
+// scratch is where a message is rendered: where it stays, if it is to go as it is.
+func (l *loop) scratch(conn *wire.Conn) []byte {
+	if conn.TLS() {
+		return l.out[:0]
+	}
+	return l.room()
+}
+
+// room is memory of no length for what stays until it is written.
+func (l *loop) room() []byte { return l.arena[len(l.arena):] }
+
+// post has a message written with the next flush. Nothing is done for the client before that.
+func (l *loop) post(c *loopClient, conn *wire.Conn, p []byte, request bool) {
+	m := posted{client: c, request: request}
+	m.bytes, m.err = conn.Seal(l.room(), p)
+	if room := l.room(); len(m.bytes) > 0 && cap(room) > 0 && &m.bytes[0] == &room[:1][0] {
+		l.arena = l.arena[:len(l.arena)+len(m.bytes)]
+	}
+	c.pending = true
+	if l.outgoing = append(l.outgoing, m); cap(l.arena)-len(l.arena) < 2*wire.LargeSize {
+		l.flush()
+	}
+}
+
+// flush writes what is outgoing.
+func (l *loop) flush() {
+	for i := range l.outgoing {
+		l.send(&l.outgoing[i])
+	}
+	clear(l.outgoing)
+	l.outgoing, l.arena = l.outgoing[:0], l.arena[:0]
+}
+
+// send writes a message as far as that can be done at once, and continues with the call.
+func (l *loop) send(m *posted) {
+	c := m.client
+	c.pending = false
+	defer l.contain(c)
+	conn := c.conn.Conn
+	if m.request {
+		conn = c.backend.conn.Conn
+	}
+	n, err := 0, m.err
+	if err == nil {
+		n, err = conn.WriteNow(m.bytes)
+	}
+	rest := append([]byte(nil), m.bytes[n:]...)
+	if m.request {
+		l.requested(c, rest, err)
+	} else {
+		l.answered(c, rest, err)
+	}
+}
+
+// answered ends a call whose answer was written, except for a rest.
+func (l *loop) answered(c *loopClient, rest []byte, err error) {
+	call, conn := c.call, c.conn
+	if err != nil || len(rest) > 0 || call.last {
+		l.sendRest(c, rest, err)
+		return
+	}
+	if !call.end() {
+		l.lose(c)
+		return
+	}
+	c.call = nil
+	l.begin(c)
+	if c.more || len(conn.In.Bytes()) > 0 {
+		l.queue(c)
+	} else {
+		conn.In.Close()
+	}
+}
+
+// lose lets go of a client whose connection has been closed.
+func (l *loop) lose(c *loopClient) {
+	c.call = nil
+	l.leave(c)
+	c.conn.In.Close()
+	l.engine.forget(c.conn)
+}
+
+// sendRest ends a call whose answer could not be written at once, or is the last.
+func (l *loop) sendRest(c *loopClient, rest []byte, err error) {
+	call, conn := c.call, c.conn
+	l.goOn(c, func() bool {
+		if err == nil && len(rest) > 0 {
+			if due := call.answer.pace.Due(time.Now()); !due.IsZero() {
+				_ = conn.SetWriteDeadline(due)
+			}
+			err = conn.SendSealed(rest)
+		}
+		if err != nil {
+			err = backend.ErrClientGone
+		}
+		return call.finish(err)
+	})
+}
+
+// forward sends the call to its server, if all of it is there and there is a connection.
+func (l *loop) forward(c *loopClient) {
+	call := c.call
+	if !call.fits() {
+		l.goOn(c, func() bool { return call.finish(call.forward()) })
+		return
+	}
+	call.prepare()
+	b := l.takeBackend(call.trip.Turn())
+	if b == nil {
+		l.goOn(c, func() bool { return call.finish(call.sendAndDeliver()) })
+		return
+	}
+	b.client, c.backend = c, b
+	if !call.trip.Use(b.conn) {
+		l.giveUp(c, backend.ErrBroken)
+		return
+	}
+	request, err := call.trip.AppendRequest(l.scratch(b.conn.Conn))
+	if err != nil {
+		l.giveUp(c, err)
+		return
+	}
+	l.post(c, b.conn.Conn, request, true)
+}
+
+// fits reports whether a loop can carry the call: all of it is there, and nothing but an answer of HTTP/1.1 follows.
+func (c *call) fits() bool {
+	r := &c.request.Request
+	return (c.body.done || r.Length > 0 && r.Length <= int64(len(c.client.In.Bytes()))) && c.Group.HTTP1() && !r.Upgrade
+}
+
+// requested continues with a call that was sent to its server, except for a rest.
+func (l *loop) requested(c *loopClient, rest []byte, err error) {
+	call := c.call
+	if err != nil || len(rest) > 0 {
+		l.await(c, rest, err)
+		return
+	}
+	call.trip.Sent(l.now)
+	if len(c.conn.In.Bytes()) == 0 {
+		c.conn.In.Close()
+	}
+	timeout := call.trip.Group.Timeout
+	if c.gone {
+		timeout = min(lateGoner, timeout)
+	}
+	l.bound(c, timeout)
+}
+
+// lateGoner is how long a client that has gone may yet be answered: it may take an answer that comes at once.
+const lateGoner = 100 * time.Millisecond
+
+// await has a goroutine send the rest of a request, wait for the answer and send it on.
+func (l *loop) await(c *loopClient, rest []byte, err error) {
+	call := c.call
+	l.goOn(c, func() bool {
+		err := call.trip.Resume(rest, err)
+		if err == nil {
+			err = call.deliver()
+		}
+		return call.finish(err)
+	})
+}
+
+// takeBackend returns an idle connection to a server; nil if there is none.
+func (l *loop) takeBackend(server *backend.Server) *loopBackend {
+	if r := l.backends[server]; r != nil {
+		for b := r.take(); b != nil; b = r.take() {
+			if b.conn.Dry() {
+				return b
+			}
+			l.dropBackend(b)
+		}
+	}
+	conn := server.Take()
+	if conn == nil {
+		return nil
+	}
+	b := &loopBackend{loop: l, conn: conn}
+	if !conn.Detachable() || !l.join(conn.Detach, conn.Attach, member{backend: b}, &b.fd, &b.slot) {
+		server.Return(conn) // for a goroutine, which needs no other descriptor
+		return nil
+	}
+	conn.Keeper = b
+	return b
+}
+
+// Keep implements backend.Keeper.
+func (b *loopBackend) Keep(_ *backend.Conn, reusable bool) {
+	l := b.loop
+	if b.client != nil {
+		b.client.backend, b.client = nil, nil
+	}
+	b.conn.Rest(l.now)
+	r := l.backends[b.conn.Server()]
+	if r == nil {
+		r = new(ring)
+		l.backends[b.conn.Server()] = r
+	}
+	if !reusable || r.len() >= backend.MaxIdle || b.gone {
+		l.dropBackend(b)
+		return
+	}
+	r.give(b)
+}
+
+// answer reads the server's answer, and sends it on if all of it is there.
+func (l *loop) answer(b *loopBackend) {
+	c, conn := b.client, b.conn
+	call := c.call
+	defer l.contain(c)
+	conn.In = wire.Lend(&l.plain) // for as long as this takes
+	some, more, err := conn.Fill(l.raw, b.gone)
+	if err == nil && !some && !more {
+		conn.In = wire.Window{}
+		return
+	}
+	whole, head := false, 0
+	if err == nil && !more {
+		head, whole = call.trip.Whole(conn.In.Bytes())
+	}
+	if !whole {
+		conn.In.Own()
+		l.await(c, nil, nil)
+		return
+	}
+	conn.In.Skip(head)
+	call.seen = l.now
+	out := call.appendHead(l.scratch(c.conn.Conn))
+	for err == nil {
+		var data []byte
+		if data, err = call.trip.Next(); err == nil || err == io.EOF {
+			out = call.appendBody(out, data, err == io.EOF)
+		}
+	}
+	if err != io.EOF {
+		l.giveUp(c, err)
+		return
+	}
+	call.begun = true
+	call.settle()
+	l.post(c, c.conn.Conn, out, false)
+}
