@@ -6,12 +6,11 @@ import (
 	"encoding/asn1"
 	"encoding/base64"
 	"encoding/pem"
-	"fmt"
 	"strings"
 )
 
-// maxCertificate bounds a certificate, as DER and as a file, in bytes.
-const maxCertificate = 64 << 10
+// MaxCertificate bounds a certificate, as DER and as a file, in bytes.
+const MaxCertificate = 64 << 10
 
 // ParseCertificate reads exactly one X.509 certificate, PEM (RFC 7468, with or without explanatory text before it) or
 // DER, of at most 64 KiB. None, two, a private key or anything behind the certificate is an error matching ErrInvalid.
@@ -22,7 +21,7 @@ func ParseCertificate(data []byte) (*x509.Certificate, error) {
 	}
 	cert, err := x509.ParseCertificate(der)
 	if err != nil {
-		return nil, fmt.Errorf("certificate is not well formed (%v): %w", err, ErrInvalid)
+		return nil, invalid("certificate is not well formed (%v)", err)
 	}
 	return cert, nil
 }
@@ -33,59 +32,59 @@ var pemBegin = []byte("-----BEGIN ")
 func decode(data []byte) ([]byte, error) {
 	switch {
 	case len(data) == 0:
-		return nil, fmt.Errorf("certificate is empty: %w", ErrInvalid)
-	case len(data) > maxCertificate:
-		return nil, fmt.Errorf("certificate has more than %d KiB: %w", maxCertificate>>10, ErrInvalid)
-	case isDER(data): // first, for a certificate's own bytes may spell a line of PEM
+		return nil, invalid("certificate is empty")
+	case len(data) > MaxCertificate:
+		return nil, invalid("certificate has more than %d KiB", MaxCertificate>>10)
+	case isDER(data): // first: a certificate's own bytes may spell a line of PEM
 		return data, nil
 	case bytes.Contains(data, pemBegin):
 		return decodePEM(data)
 	}
-	return nil, fmt.Errorf("certificate is neither PEM nor DER: %w", ErrInvalid)
+	return nil, invalid("certificate is neither PEM nor DER")
 }
 
-// isDER says whether data is one ASN.1 sequence and nothing else.
+// isDER reports whether data is one ASN.1 sequence and nothing else.
 func isDER(data []byte) bool {
 	var raw asn1.RawValue
 	rest, err := asn1.Unmarshal(data, &raw)
 	return err == nil && len(rest) == 0 && raw.Class == asn1.ClassUniversal && raw.Tag == asn1.TagSequence
 }
 
-// decodePEM returns the content of the one CERTIFICATE block in data. It does not lean on pem.Decode alone, which
-// skips what it cannot read: a damaged key before the certificate must not be overlooked.
+// decodePEM returns the content of the one CERTIFICATE block in data. It counts the blocks itself, because pem.Decode
+// skips what it cannot parse and would overlook a damaged key before the certificate.
 func decodePEM(data []byte) ([]byte, error) {
 	if bytes.Contains(data, []byte("PRIVATE KEY-----")) {
-		return nil, fmt.Errorf("certificate comes with a private key: %w", ErrInvalid)
+		return nil, invalid("certificate comes with a private key")
 	}
 	if n := bytes.Count(data, pemBegin); n != 1 {
-		return nil, fmt.Errorf("expected one PEM block and found %d: %w", n, ErrInvalid)
+		return nil, invalid("expected one PEM block and found %d", n)
 	}
 	block, rest := pem.Decode(data[bytes.Index(data, pemBegin):])
 	switch {
 	case block == nil:
-		return nil, fmt.Errorf("PEM block is not well formed: %w", ErrInvalid)
+		return nil, invalid("PEM block is not well formed")
 	case block.Type != "CERTIFICATE":
-		return nil, fmt.Errorf("PEM block holds %s and not CERTIFICATE: %w", quote(block.Type), ErrInvalid)
+		return nil, invalid("PEM block holds %s and not CERTIFICATE", quote(block.Type))
 	case len(block.Headers) > 0:
-		return nil, fmt.Errorf("PEM block has headers: %w", ErrInvalid)
+		return nil, invalid("PEM block has headers")
 	case len(bytes.TrimSpace(rest)) > 0:
-		return nil, fmt.Errorf("something follows the certificate: %w", ErrInvalid)
+		return nil, invalid("something follows the certificate")
 	}
 	return block.Bytes, nil
 }
 
-// checkCertificate holds a certificate to what can be stored and read back.
+// checkCertificate reports whether a certificate can be stored and read back.
 func checkCertificate(cert *x509.Certificate) error {
 	switch {
 	case cert == nil || len(cert.Raw) == 0:
-		return fmt.Errorf("no certificate given: %w", ErrInvalid)
-	case len(encodeStored(cert)) > maxCertificate:
-		return fmt.Errorf("certificate has more than %d KiB: %w", maxCertificate>>10, ErrInvalid)
+		return invalid("no certificate given")
+	case len(encodeStored(cert)) > MaxCertificate:
+		return invalid("certificate has more than %d KiB", MaxCertificate>>10)
 	}
 	return nil
 }
 
-// encodeStored is the form in which the CERTIFICATE column is written.
+// encodeStored returns the form in which the CERTIFICATE column is written.
 func encodeStored(cert *x509.Certificate) []byte {
 	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert.Raw})
 }
@@ -94,13 +93,13 @@ func encodeStored(cert *x509.Certificate) []byte {
 // uploaded, some versions twice over.
 func parseStored(data []byte) (*x509.Certificate, error) { return ParseCertificate(unwrap(data)) }
 
-// storedDER is parseStored without looking into the certificate.
+// storedDER is parseStored without parsing the certificate.
 func storedDER(data []byte) ([]byte, error) { return decode(unwrap(data)) }
 
 func unwrap(data []byte) []byte {
 	for range 2 {
 		if isDER(data) || bytes.Contains(data, pemBegin) {
-			break // PEM has the letters of base64 and, in two lengths of three, would be undone as such
+			break // two of three PEM texts are valid base64 as well, and would be decoded again
 		}
 		inner, ok := decodeBase64(data)
 		if !ok {
@@ -111,9 +110,9 @@ func unwrap(data []byte) []byte {
 	return data
 }
 
-// decodeBase64 undoes base64 in either alphabet, padded or not, broken into lines or not.
+// decodeBase64 decodes base64 in either alphabet, padded or not, broken into lines or not.
 func decodeBase64(data []byte) ([]byte, bool) {
-	if len(data) == 0 || len(data) > 4*maxCertificate {
+	if len(data) == 0 || len(data) > 4*MaxCertificate {
 		return nil, false
 	}
 	text := strings.Map(func(r rune) rune {

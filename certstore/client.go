@@ -1,8 +1,8 @@
 // Package certstore keeps the client certificates that are registered for APIs.
 //
-// What is registered lives in SQL, in the shape of WSO2's AM_API_CLIENT_CERTIFICATE, behind a [Store]; what requests
-// are judged by is an [Index], built from the Store's rows and never changed. Whoever owns both builds a new Index
-// when [Store.Watch] says that the rows changed:
+// Registrations live in SQL, in the shape of WSO2's AM_API_CLIENT_CERTIFICATE, behind a [Store]. Requests are checked
+// against an [Index], which is built from the Store's rows and never changes. The owner of both builds a new Index when
+// [Store.Watch] reports that the rows changed:
 //
 //	clients, problems, err := store.List(ctx)
 //	index, err := certstore.NewIndex(clients)
@@ -20,19 +20,27 @@ import (
 )
 
 var (
-	// ErrInvalid says that what was to be stored or looked up is not well formed.
+	// ErrInvalid reports that a value to store or look up is malformed.
 	ErrInvalid = errors.New("invalid")
-	// ErrExpired says that a certificate's validity has ended.
+	// ErrExpired reports that a certificate has expired.
 	ErrExpired = errors.New("the certificate has expired")
-	// ErrAliasTaken says that the alias is in use for that API and key type.
+	// ErrAliasTaken reports that the alias is in use for that API and key type.
 	ErrAliasTaken = errors.New("the alias is taken")
-	// ErrRegistered says that this very certificate is registered for that API already.
+	// ErrRegistered reports that this certificate is already registered for that API.
 	ErrRegistered = errors.New("the certificate is already registered")
-	// ErrNotFound says that no such certificate is registered.
+	// ErrNotFound reports that no such certificate is registered.
 	ErrNotFound = errors.New("no such certificate is registered")
-	// ErrReadOnly says that the Store was opened for reading only.
+	// ErrReadOnly reports that the Store was opened for reading only.
 	ErrReadOnly = errors.New("the store was opened for reading only")
 )
+
+// invalid returns an error that matches ErrInvalid.
+func invalid(format string, args ...any) error { return invalidError(fmt.Sprintf(format, args...)) }
+
+type invalidError string
+
+func (e invalidError) Error() string      { return string(e) }
+func (invalidError) Is(target error) bool { return target == ErrInvalid }
 
 // An API is named by its name and version, as in WSO2. Both are compared byte for byte.
 type API struct {
@@ -44,10 +52,10 @@ type API struct {
 func ParseAPI(s string) (API, error) {
 	i := strings.LastIndexByte(s, ':')
 	if i < 0 {
-		return API{}, fmt.Errorf("API %s is not NAME:VERSION: %w", quote(s), ErrInvalid)
+		return API{}, invalid("API %s is not NAME:VERSION", quote(s))
 	}
 	api := API{Name: s[:i], Version: s[i+1:]}
-	if err := api.check(); err != nil {
+	if err := api.Check(); err != nil {
 		return API{}, err
 	}
 	return api, nil
@@ -56,7 +64,8 @@ func ParseAPI(s string) (API, error) {
 // String is NAME:VERSION.
 func (a API) String() string { return a.Name + ":" + a.Version }
 
-func (a API) check() error {
+// Check returns what is wrong with the name or the version, or nil.
+func (a API) Check() error {
 	if err := checkText("API name", a.Name, 200); err != nil {
 		return err
 	}
@@ -64,12 +73,12 @@ func (a API) check() error {
 		return err
 	}
 	if strings.Contains(a.Version, ":") {
-		return fmt.Errorf("API version %s contains a colon: %w", quote(a.Version), ErrInvalid)
+		return invalid("API version %s contains a colon", quote(a.Version))
 	}
 	return nil
 }
 
-// A KeyType says which backends a certificate reaches, the production or the sandbox ones. Its zero value is none.
+// A KeyType selects the backends that a certificate reaches: production or sandbox. Its zero value is neither.
 type KeyType string
 
 // The key types, spelt as WSO2's KEY_TYPE column has them.
@@ -86,12 +95,12 @@ func ParseKeyType(s string) (KeyType, error) {
 			return k, nil
 		}
 	}
-	return "", fmt.Errorf("key type %s is neither PRODUCTION nor SANDBOX: %w", quote(s), ErrInvalid)
+	return "", invalid("key type %s is neither PRODUCTION nor SANDBOX", quote(s))
 }
 
 func (k KeyType) check() error {
 	if k != Production && k != Sandbox {
-		return fmt.Errorf("key type %s is neither PRODUCTION nor SANDBOX: %w", quote(string(k)), ErrInvalid)
+		return invalid("key type %s is neither PRODUCTION nor SANDBOX", quote(string(k)))
 	}
 	return nil
 }
@@ -102,20 +111,21 @@ type Client struct {
 	API         API
 	Alias       string            // see CheckAlias
 	KeyType     KeyType           // Production or Sandbox, never empty
-	Tier        string            // the tier's name, 1 to 512 characters; whether it exists is for the caller to know
+	Tier        string            // the tier's name, 1 to 512 characters; the caller checks that it exists
 	Scopes      []string          // OAuth2 scopes (RFC 6749, section 3.3) or "*"; empty: none
 	Certificate *x509.Certificate // never nil
-	Fingerprint [32]byte          // SHA-256 of the certificate's DER; zero in what is handed to Add or NewIndex: computed
-	Source      string            // where it is written, for messages: "store", or a file and line
+	Fingerprint [32]byte          // SHA-256 of the certificate's DER; Add and NewIndex compute it if zero
+	Source      string            // where it is registered, for messages: "store", or a file and line
 }
 
 // Fingerprint is a certificate's identity: the SHA-256 of its DER. Serial numbers and names can be copied.
 func Fingerprint(cert *x509.Certificate) [32]byte { return sha256.Sum256(cert.Raw) }
 
-// complete returns c with its fingerprint, or says what is wrong with it.
+// complete returns c with its fingerprint, or an error if a field is malformed.
 func (c Client) complete() (Client, error) {
 	for _, err := range []error{
-		c.API.check(), CheckAlias(c.Alias), c.KeyType.check(), checkTier(c.Tier), checkScopes(c.Scopes), checkCertificate(c.Certificate),
+		c.API.Check(), CheckAlias(c.Alias), c.KeyType.check(), checkTier(c.Tier), checkScopes(c.Scopes),
+		checkCertificate(c.Certificate),
 	} {
 		if err != nil {
 			return Client{}, err
@@ -123,7 +133,7 @@ func (c Client) complete() (Client, error) {
 	}
 	fingerprint := Fingerprint(c.Certificate)
 	if c.Fingerprint != [32]byte{} && c.Fingerprint != fingerprint {
-		return Client{}, fmt.Errorf("fingerprint is another certificate's: %w", ErrInvalid)
+		return Client{}, invalid("fingerprint is another certificate's")
 	}
 	c.Fingerprint = fingerprint
 	return c, nil
@@ -132,34 +142,35 @@ func (c Client) complete() (Client, error) {
 // maxAlias is the width of WSO2's ALIAS column, in characters.
 const maxAlias = 45
 
-// CheckAlias says what is wrong with an alias, or nil. An alias has 1 to 45 characters of valid UTF-8, none of them a
-// control character, '/' or '\'; it is neither "." nor ".."; and no space begins or ends it. All else is kept verbatim.
+// CheckAlias returns what is wrong with an alias, or nil. An alias has 1 to 45 characters of valid UTF-8, none of them
+// a control character, '/' or '\'; it is neither "." nor ".."; and no space begins or ends it. Everything else is kept
+// verbatim.
 func CheckAlias(alias string) error {
 	if err := checkText("alias", alias, maxAlias); err != nil {
 		return err
 	}
 	if strings.ContainsAny(alias, `/\`) || alias == "." || alias == ".." {
-		return fmt.Errorf("alias %s looks like a path: %w", quote(alias), ErrInvalid)
+		return invalid("alias %s looks like a path", quote(alias))
 	}
 	return nil
 }
 
 func checkTier(tier string) error { return checkText("tier", tier, 512) }
 
-// checkText holds text to what fits its column and can be read back: nothing that a terminal, a log or another
-// database would take for something else.
+// checkText requires text that fits its column and reads back unchanged, without anything that a terminal, a log or
+// another database would interpret.
 func checkText(what, s string, limit int) error {
 	switch {
 	case s == "":
-		return fmt.Errorf("%s is empty: %w", what, ErrInvalid)
+		return invalid("%s is empty", what)
 	case !utf8.ValidString(s):
-		return fmt.Errorf("%s is not UTF-8: %w", what, ErrInvalid)
+		return invalid("%s is not UTF-8", what)
 	case utf8.RuneCountInString(s) > limit:
-		return fmt.Errorf("%s has more than %d characters: %w", what, limit, ErrInvalid)
+		return invalid("%s has more than %d characters", what, limit)
 	case strings.ContainsFunc(s, unicode.IsControl):
-		return fmt.Errorf("%s contains a control character: %w", what, ErrInvalid)
+		return invalid("%s contains a control character", what)
 	case strings.TrimSpace(s) != s:
-		return fmt.Errorf("%s begins or ends with a space: %w", what, ErrInvalid)
+		return invalid("%s begins or ends with a space", what)
 	}
 	return nil
 }
@@ -167,28 +178,35 @@ func checkText(what, s string, limit int) error {
 // maxScopes is the width of the SCOPES column, in bytes.
 const maxScopes = 4096
 
-// checkScopes holds each scope to scope-token of RFC 6749, section 3.3, which has no space: in the column, as in a
-// token, a space parts them.
-func checkScopes(scopes []string) error {
-	total := 0
-	for _, scope := range scopes {
-		if scope == "" {
-			return fmt.Errorf("scope is empty: %w", ErrInvalid)
-		}
-		for i := range len(scope) {
-			if c := scope[i]; c < '!' || c > '~' || c == '"' || c == '\\' {
-				return fmt.Errorf("scope %s contains a character that RFC 6749 does not allow: %w", quote(scope), ErrInvalid)
-			}
-		}
-		total += len(scope) + 1
+// CheckScope returns what is wrong with a scope, or nil. A scope is a scope-token of RFC 6749, section 3.3: it has no
+// space, since spaces separate scopes in the column, as in a token.
+func CheckScope(scope string) error {
+	if scope == "" {
+		return invalid("scope is empty")
 	}
-	if total > maxScopes {
-		return fmt.Errorf("scopes have more than %d characters: %w", maxScopes, ErrInvalid)
+	for i := range len(scope) {
+		if c := scope[i]; c < '!' || c > '~' || c == '"' || c == '\\' {
+			return invalid("scope %s contains a character that RFC 6749 does not allow", quote(scope))
+		}
 	}
 	return nil
 }
 
-// quote makes foreign text fit for a message: escaped, on one line, and cut.
+func checkScopes(scopes []string) error {
+	total := 0
+	for _, scope := range scopes {
+		if err := CheckScope(scope); err != nil {
+			return err
+		}
+		total += len(scope) + 1
+	}
+	if total > maxScopes {
+		return invalid("scopes have more than %d characters", maxScopes)
+	}
+	return nil
+}
+
+// quote makes foreign text safe for a message: escaped, on one line, and truncated.
 func quote(s string) string {
 	const most = 64
 	if len(s) > most {

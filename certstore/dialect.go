@@ -7,22 +7,23 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"path/filepath"
 	"slices"
 	"strings"
 )
 
-// A dialect is one kind of database. Statements are the same for all; a dialect brings the way to connect and, in a
-// folder of its own, the migrations.
+// A dialect is one kind of database. All share the statements; each has its own way to connect and, in a folder of its
+// own, its migrations.
 type dialect struct {
 	prefixes []string // of the URLs
 	form     string   // of the URLs, for messages
 	folder   string   // of the migrations
-	tables   string   // a query for the names of the tables that are there
-	// connect opens the database at what follows the prefix, and makes it if create is set; nil: not built yet.
+	tables   string   // a query for the names of the existing tables
+	// connect opens the database at what follows the prefix of the URL; nil: not built yet.
 	connect func(ctx context.Context, rest string, how how) (*connection, error)
 }
 
-var dialects = []dialect{
+var dialects = []*dialect{
 	{
 		prefixes: []string{"sqlite:"},
 		form:     "sqlite:PATH or sqlite::memory:",
@@ -37,89 +38,128 @@ var dialects = []dialect{
 //go:embed sqlite/*.sql
 var migrationFiles embed.FS
 
-// how says what may be done to a database that is opened.
+// how limits what may be done to a database.
 type how int
 
 const (
-	justRead how = iota // leave it as it is
-	keep                // write, but let it be there and have tables already
-	create              // make it, and its tables
+	justRead how = iota // do not change it
+	keep                // write; it must exist and have its tables
+	create              // write; create it and its tables if they are missing
 )
 
-// readable is the oldest version of the tables that holds all that is read; writing needs the newest.
+// readable is the oldest version of the tables that can be read; writing needs the newest.
 const readable = 1
 
 // A connection is one opened database.
 type connection struct {
 	db *sql.DB
-	// prepare makes the database, known to be ours or empty, ready to be written; nil: nothing to do.
+	// prepare readies a database that is ours or empty for writing; nil: nothing to do.
 	prepare func(context.Context) error
-	// changes is a number that differs from an earlier one of the same connection if anybody changed the database since.
-	// It is not called by two goroutines at once.
+	// changes returns a number that differs from an earlier one of the same connection if the database has changed
+	// since. It is not called concurrently.
 	changes func(context.Context) (uint64, error)
-	// replaced says whether another database is at the place where this one was opened; an error, that none is.
+	// replaced reports whether another database has taken this one's place; it is an error if none is there.
 	replaced func() (bool, error)
 	close    func() error
 }
 
-// A place is where a Store's database is.
-type place struct {
-	dialect dialect
+// memory is what follows "sqlite:" for a database in memory.
+const memory = ":memory:"
+
+// A URL locates a Store's database, in one of the forms that Open takes. The zero URL locates none.
+type URL struct {
+	dialect *dialect // one of dialects
 	rest    string
 }
 
-// parseURL reads the url of Open. Its errors don't quote it: it may hold a password.
-func parseURL(url string) (place, error) {
+// ParseURL reads a URL. Its errors don't quote it: it may hold a password.
+func ParseURL(url string) (URL, error) {
 	var forms []string
 	for _, d := range dialects {
 		for _, prefix := range d.prefixes {
 			if rest, ok := strings.CutPrefix(url, prefix); ok {
 				if d.connect == nil {
-					return place{}, fmt.Errorf("a store at %s… is not built yet", prefix)
+					return URL{}, fmt.Errorf("a store at %s… is not built yet", prefix)
 				}
-				return place{d, rest}, nil
+				switch {
+				case rest == memory:
+				case rest == "", strings.HasPrefix(rest, ":"), strings.HasPrefix(rest, "//"), strings.ContainsRune(rest, 0):
+					return URL{}, invalid("expected %s", d.form)
+				}
+				return URL{d, rest}, nil
 			}
 		}
 		if d.connect != nil {
 			forms = append(forms, d.form)
 		}
 	}
-	return place{}, fmt.Errorf("store is not of the form %s: %w", strings.Join(forms, " or "), ErrInvalid)
+	return URL{}, invalid("expected %s", strings.Join(forms, " or "))
 }
 
-// String is for messages. The only dialect that is built has no passwords in its URLs.
-func (p place) String() string { return fmt.Sprintf("%q", p.dialect.prefixes[0]+p.rest) }
-
-func (p place) open(ctx context.Context, readOnly bool) (*connection, error) {
-	if readOnly {
-		return p.connect(ctx, justRead)
+// String is the URL as ParseURL reads it. The only dialect that is built has no passwords in its URLs.
+func (u URL) String() string {
+	if u.dialect == nil {
+		return ""
 	}
-	return p.connect(ctx, create)
+	return u.dialect.prefixes[0] + u.rest
 }
 
-// reopen is open for a database that was there before. It makes none: in the place of one that is half copied, an
-// empty one would turn everybody away.
-func (p place) reopen(ctx context.Context, readOnly bool) (*connection, error) {
-	if readOnly {
-		return p.connect(ctx, justRead)
+// InMemory reports whether the database ends with its Store.
+func (u URL) InMemory() bool { return u.rest == memory }
+
+// File returns the path of the database's file, "" if it has none. A change of the database changes this file or one
+// whose name has "-wal" added.
+func (u URL) File() string {
+	if u.InMemory() {
+		return ""
 	}
-	return p.connect(ctx, keep)
+	return u.rest
 }
 
-func (p place) connect(ctx context.Context, how how) (*connection, error) {
-	conn, err := p.dialect.connect(ctx, p.rest, how)
+// From returns the URL with its file's path counted from folder, unless it is absolute.
+func (u URL) From(folder string) URL {
+	switch path := u.File(); {
+	case path == "":
+		return u
+	case filepath.IsAbs(path):
+		u.rest = filepath.Clean(path)
+	default:
+		u.rest = filepath.Join(folder, path)
+	}
+	return u
+}
+
+// open opens the database. One in memory is always created, also for reading only.
+func (u URL) open(ctx context.Context, readOnly bool) (*connection, error) {
+	if readOnly && !u.InMemory() {
+		return u.connect(ctx, justRead)
+	}
+	return u.connect(ctx, create)
+}
+
+// reopen is open for a database that existed before. It creates none: an empty one in the place of a half-copied one
+// would refuse every caller.
+func (u URL) reopen(ctx context.Context, readOnly bool) (*connection, error) {
+	if readOnly {
+		return u.connect(ctx, justRead)
+	}
+	return u.connect(ctx, keep)
+}
+
+func (u URL) connect(ctx context.Context, how how) (*connection, error) {
+	conn, err := u.dialect.connect(ctx, u.rest, how)
 	if err != nil {
 		return nil, err
 	}
-	if err := p.dialect.migrate(ctx, conn, how); err != nil {
+	if err := u.dialect.migrate(ctx, conn, how); err != nil {
 		return nil, errors.Join(err, conn.close())
 	}
 	return conn, nil
 }
 
-// migrate brings the tables to this program's version. Programs of older and newer versions may be at work on the same
-// database; see the migrations.
-func (d dialect) migrate(ctx context.Context, conn *connection, how how) error {
+// migrate brings the tables to this program's version. Older and newer programs may use the same database;
+// see the migrations.
+func (d *dialect) migrate(ctx context.Context, conn *connection, how how) error {
 	migrations, err := d.migrations()
 	if err != nil {
 		return err
@@ -129,7 +169,8 @@ func (d dialect) migrate(ctx context.Context, conn *connection, how how) error {
 	case err != nil:
 		return err
 	case version < readable && how == justRead:
-		return fmt.Errorf("its tables are of version %d and this program needs %d: let it be opened for writing first", version, readable)
+		return fmt.Errorf("its tables are of version %d and this program needs %d: let it be opened for writing first",
+			version, readable)
 	case version == 0 && how == keep:
 		return errors.New("it has no tables")
 	}
@@ -142,7 +183,7 @@ func (d dialect) migrate(ctx context.Context, conn *connection, how how) error {
 		return nil
 	}
 	return inTransaction(ctx, conn.db, func(tx *sql.Tx) error {
-		// Another process may have been faster.
+		// Another process may have migrated in the meantime.
 		version, err := d.version(ctx, tx, len(migrations))
 		if err != nil {
 			return err
@@ -156,8 +197,8 @@ func (d dialect) migrate(ctx context.Context, conn *connection, how how) error {
 	})
 }
 
-// migrations returns the SQL that leads from version 0 to 1, from 1 to 2 and so on.
-func (d dialect) migrations() ([]string, error) {
+// migrations returns the SQL that leads from version 0 to 1, from 1 to 2, and so on.
+func (d *dialect) migrations() ([]string, error) {
 	files, err := fs.Glob(migrationFiles, d.folder+"/*.sql")
 	if err != nil {
 		return nil, err
@@ -179,7 +220,7 @@ func (d dialect) migrations() ([]string, error) {
 
 // version returns the version of the tables, 0 for an empty database. It refuses another program's database, and one
 // that a program which knows only versions up to known must not use.
-func (d dialect) version(ctx context.Context, q querier, known int) (int, error) {
+func (d *dialect) version(ctx context.Context, q querier, known int) (int, error) {
 	tables, err := columns[string](ctx, q, d.tables)
 	switch {
 	case err != nil:
@@ -187,7 +228,8 @@ func (d dialect) version(ctx context.Context, q querier, known int) (int, error)
 	case len(tables) == 0:
 		return 0, nil
 	case !slices.Contains(tables, "SALLYPORT_SCHEMA"):
-		return 0, fmt.Errorf("it is another program's database: it has a table %s and none named SALLYPORT_SCHEMA", quote(tables[0]))
+		return 0, fmt.Errorf("it is another program's database: it has a table %s and none named SALLYPORT_SCHEMA",
+			quote(tables[0]))
 	}
 	versions, err := columns[int](ctx, q, `SELECT VERSION FROM SALLYPORT_SCHEMA ORDER BY VERSION`)
 	if err != nil {
@@ -201,7 +243,8 @@ func (d dialect) version(ctx context.Context, q querier, known int) (int, error)
 		return 0, errors.New("its table SALLYPORT_SCHEMA is empty")
 	}
 	if least := needs[len(needs)-1]; least > known {
-		return 0, fmt.Errorf("its tables need a newer program: one that knows version %d, and this one knows %d", least, known)
+		return 0, fmt.Errorf("its tables need a newer program: one that knows version %d, and this one knows %d",
+			least, known)
 	}
 	return versions[len(versions)-1], nil
 }

@@ -5,14 +5,14 @@ import (
 	"fmt"
 )
 
-// An Index finds a registration by API and certificate. It never changes: a change is a new Index in its place.
+// An Index finds a registration by API and certificate. It never changes; it is replaced.
 // A nil Index finds nothing.
 type Index struct {
 	clients []*Client
 	byProof map[proof]*Client
 }
 
-// proof is what a caller shows: a certificate, for an API.
+// proof is what a caller presents: a certificate, for an API.
 type proof struct {
 	api         API
 	fingerprint [32]byte
@@ -41,7 +41,8 @@ func NewIndex(clients []Client) (*Index, error) {
 			continue
 		}
 		if other := x.byProof[client.proof()]; other != nil {
-			errs = append(errs, fmt.Errorf("one certificate is registered twice for API %s: as %s (%s) in %s and as %s (%s) in %s",
+			errs = append(errs, fmt.Errorf("one certificate is registered twice for API %s: as %s (%s) in %s and as "+
+				"%s (%s) in %s",
 				quote(c.API.String()), quote(other.Alias), other.KeyType, other.Source, quote(c.Alias), c.KeyType, c.Source))
 			continue
 		}
@@ -55,8 +56,8 @@ func NewIndex(clients []Client) (*Index, error) {
 	return x, nil
 }
 
-// Find returns the registration of a certificate, given by the SHA-256 of its DER, for api, or nil. It allocates
-// nothing. The Client is the Index's own: nobody changes it.
+// Find returns the registration of a certificate, given by the SHA-256 of its DER, for api, or nil. It does not
+// allocate. The Client belongs to the Index and must not be changed.
 func (x *Index) Find(api API, fingerprint [32]byte) *Client {
 	if x == nil {
 		return nil
@@ -64,7 +65,8 @@ func (x *Index) Find(api API, fingerprint [32]byte) *Client {
 	return x.byProof[proof{api, fingerprint}]
 }
 
-// Clients returns all registrations in the order in which NewIndex received them. Nobody changes them or the slice.
+// Clients returns all registrations in the order in which NewIndex received them. Neither they nor the slice may be
+// changed.
 func (x *Index) Clients() []*Client {
 	if x == nil {
 		return nil
@@ -75,7 +77,7 @@ func (x *Index) Clients() []*Client {
 // Len is the number of registrations.
 func (x *Index) Len() int { return len(x.Clients()) }
 
-// name is what a registration is called by: unique among live ones.
+// name identifies a registration among the live ones.
 type name struct {
 	api     API
 	keyType KeyType

@@ -16,11 +16,11 @@ import (
 const (
 	// currentAPI is REVISION_UUID of the API as it is edited; WSO2 keeps copies for its deployed revisions.
 	currentAPI = "Current API"
-	// provider is API_PROVIDER of the APIs that are first heard of here.
+	// provider is API_PROVIDER of the APIs that are created here.
 	provider = "sallyport"
 )
 
-// A row is a row of AM_API_CLIENT_CERTIFICATE with its API's name: not yet believed.
+// A row is a row of AM_API_CLIENT_CERTIFICATE with its API's name, not yet validated.
 type row struct {
 	apiID        int64
 	name         sql.NullString
@@ -31,7 +31,7 @@ type row struct {
 	certificate  []byte
 }
 
-// rows reads the tenant's live rows to which the condition applies, which is SQL with a place for each of args.
+// rows reads the tenant's live rows that match the condition, which is SQL with a placeholder for each of args.
 func (s *Store) rows(ctx context.Context, q querier, condition string, args ...any) ([]row, error) {
 	const query = `SELECT C.API_ID, A.API_NAME, A.API_VERSION, C.ALIAS, C.KEY_TYPE, C.TIER_NAME, C.SCOPES, C.CERTIFICATE
 		FROM AM_API_CLIENT_CERTIFICATE C LEFT JOIN AM_API A ON A.API_ID = C.API_ID
@@ -52,7 +52,7 @@ func (s *Store) rows(ctx context.Context, q querier, condition string, args ...a
 	return rows, found.Err()
 }
 
-// find returns the one live row of an alias. An empty keyType stands for the only one that there is.
+// find returns the one live row of an alias. An empty keyType means the only one there is.
 func (s *Store) find(ctx context.Context, q querier, api API, keyType KeyType, alias string) (row, error) {
 	apiID, err := s.apiRow(ctx, q, api)
 	if err != nil {
@@ -73,11 +73,11 @@ func (s *Store) find(ctx context.Context, q querier, api API, keyType KeyType, a
 	for i, r := range found {
 		words[i] = r.keyType
 	}
-	return row{}, fmt.Errorf("registered as %s, so the key type must be given: %w", strings.Join(words, " and as "), ErrInvalid)
+	return row{}, invalid("registered as %s, so the key type must be given", strings.Join(words, " and as "))
 }
 
-// apiRow returns API_ID of an API, or ErrNotFound. In a database that others fill, two providers may have an API of
-// the same name and version: then none is meant.
+// apiRow returns API_ID of an API, or ErrNotFound. In a database that other programs fill, two providers may
+// have an API of the same name and version: that is ambiguous, an error.
 func (s *Store) apiRow(ctx context.Context, q querier, api API) (int64, error) {
 	found, err := q.QueryContext(ctx, `SELECT API_ID FROM AM_API WHERE API_NAME = ? AND API_VERSION = ?`, api.Name, api.Version)
 	if err != nil {
@@ -103,7 +103,7 @@ func (s *Store) apiRow(ctx context.Context, q querier, api API) (int64, error) {
 	return ids[0], nil
 }
 
-var errSeveralAPIs = fmt.Errorf("several APIs have that name and version: %w", ErrInvalid)
+var errSeveralAPIs = invalid("several APIs have that name and version")
 
 func (s *Store) addAPI(ctx context.Context, tx *sql.Tx, api API) (int64, error) {
 	_, err := tx.ExecContext(ctx, `INSERT INTO AM_API (API_UUID, API_PROVIDER, API_NAME, API_VERSION) VALUES (?, ?, ?, ?)`,
@@ -144,14 +144,15 @@ func (s *Store) identify(ctx context.Context, tx *sql.Tx, r row) error {
 	return err
 }
 
-// whichRow is the row whose key is given.
+// whichRow selects the row with the given key.
 const whichRow = ` WHERE TENANT_ID = ? AND API_ID = ? AND ALIAS = ? AND KEY_TYPE = ? AND REVISION_UUID = ? AND REMOVED = ?`
 
 func (s *Store) key(r row, removed bool) []any {
 	return []any{s.opts.TenantID, r.apiID, r.alias, r.keyType, currentAPI, removed}
 }
 
-// bury turns a live row into the tombstone of its alias. The primary key has room for one: an earlier one goes.
+// bury turns a live row into the tombstone of its alias. The primary key has room for one only, so an
+// earlier tombstone is deleted.
 func (s *Store) bury(ctx context.Context, tx *sql.Tx, r row) error {
 	if _, err := tx.ExecContext(ctx, `DELETE FROM AM_API_CLIENT_CERTIFICATE`+whichRow, s.key(r, true)...); err != nil {
 		return err
@@ -172,7 +173,7 @@ func (s *Store) bury(ctx context.Context, tx *sql.Tx, r row) error {
 
 func (r row) api() API { return API{r.name.String, r.version.String} }
 
-// client believes the row or says why not.
+// client returns the row as a Client, or why it is not valid.
 func (r row) client() (Client, error) {
 	cert, err := parseStored(r.certificate)
 	if err != nil {
@@ -196,7 +197,7 @@ func (r row) with(cert *x509.Certificate) (Client, error) {
 	}.complete()
 }
 
-// splitScopes undoes the joining of insert. Whether the parts are scopes is for complete to say.
+// splitScopes splits what insert joined. It does not check the scopes; complete does.
 func splitScopes(s string) []string {
 	if s == "" {
 		return nil
@@ -204,7 +205,7 @@ func splitScopes(s string) []string {
 	return strings.Split(s, " ")
 }
 
-// fingerprint is that of the row's certificate, whatever form it has. Whether that is well formed is not looked at.
+// fingerprint returns that of the row's certificate, in whatever form it is stored. The certificate is not parsed.
 func (r row) fingerprint() ([32]byte, error) {
 	der, err := storedDER(r.certificate)
 	if err != nil {
@@ -213,8 +214,8 @@ func (r row) fingerprint() ([32]byte, error) {
 	return sha256.Sum256(der), nil
 }
 
-// admit parts rows that can be believed from those that cannot. Rows that contradict each other are none of them
-// believed: whichever was chosen, it might be the one that nobody meant.
+// admit separates valid rows from invalid ones. Of rows that contradict each other none is admitted: whichever was
+// chosen could be the wrong one.
 func admit(rows []row) ([]Client, []Problem) {
 	var problems []Problem
 	report := func(r row, err error) {

@@ -9,30 +9,26 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
-	"strings"
 	"time"
 
 	"modernc.org/sqlite"
 	sqlite3 "modernc.org/sqlite/lib"
 )
 
-// sqliteConnections is how many connections a Store keeps to a file: one sees changes, one writes, two read.
+// sqliteConnections is the size of a Store's pool for a file: one connection sees changes, one writes, two read.
 const sqliteConnections = 4
 
-// sqliteBusy is how long a statement waits for another process to let go of the database.
+// sqliteBusy is how long a statement waits for another process to release the database.
 const sqliteBusy = 5 * time.Second
 
 func connectSQLite(ctx context.Context, path string, how how) (*connection, error) {
-	switch {
-	case path == ":memory:":
+	if path == memory {
 		return connectSQLiteMemory()
-	case path == "", strings.HasPrefix(path, ":"), strings.HasPrefix(path, "//"), strings.ContainsRune(path, 0):
-		return nil, fmt.Errorf("expected sqlite:PATH or sqlite::memory: %w", ErrInvalid)
 	}
 	return connectSQLiteFile(ctx, path, how)
 }
 
-// connectSQLiteMemory keeps to one connection, for the connection is the database.
+// connectSQLiteMemory uses a single connection, because the connection is the database.
 func connectSQLiteMemory() (*connection, error) {
 	db, err := openSQLite("file::memory:", nil)
 	if err != nil {
@@ -62,9 +58,15 @@ func connectSQLiteFile(ctx context.Context, path string, how how) (*connection, 
 	if err != nil {
 		return nil, err
 	}
-	// POSIX takes a process' locks on a file away when it closes any descriptor of that file, so that a goroutine which
-	// reads the database file as a file would leave it open to corruption. Linux has locks that don't; elsewhere, and in
-	// a process that has opened SQLite files before, nothing can be done and nothing is lost.
+	for _, suffix := range []string{"-journal", "-wal", "-shm"} {
+		// SQLite opens these itself, and opening a pipe blocks.
+		if _, err := statSQLite(path + suffix); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return nil, err
+		}
+	}
+	// POSIX drops all of a process's locks on a file when it closes any descriptor of it: a goroutine that reads the
+	// database as a plain file would expose it to corruption. Linux has open file description locks, which are kept.
+	// Where they cannot be turned on, or SQLite files were opened before, SQLite's usual locks stay.
 	_, _ = sqlite.OFDLocking(true)
 
 	mode := "rw"
@@ -100,12 +102,12 @@ func statSQLite(path string) (fs.FileInfo, error) {
 	case err != nil:
 		return nil, err
 	case !file.Mode().IsRegular():
-		return nil, fmt.Errorf("%s is not a file", path)
+		return nil, fmt.Errorf("%s is not a regular file", path)
 	}
 	return file, nil
 }
 
-// createSQLite makes the file, for SQLite would make it readable by all; its -wal and -shm files take after it.
+// createSQLite creates the file, since SQLite would make it readable by everyone; -wal and -shm inherit its mode.
 func createSQLite(path string) (fs.FileInfo, error) {
 	folder, err := os.Open(filepath.Dir(path))
 	if err != nil {
@@ -114,12 +116,12 @@ func createSQLite(path string) (fs.FileInfo, error) {
 	defer folder.Close()
 	file, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
 	if errors.Is(err, fs.ErrExist) {
-		return statSQLite(path) // another process was faster
+		return statSQLite(path) // another process created it first
 	}
 	if err != nil {
 		return nil, err
 	}
-	// The name must last, or a power cut takes the file with all that was acknowledged.
+	// Without a sync of the folder, a power cut could lose the file and all acknowledged changes.
 	if err := errors.Join(file.Close(), folder.Sync()); err != nil {
 		return nil, err
 	}

@@ -21,8 +21,8 @@ type Options struct {
 	Now func() time.Time
 	// TenantID is the tenant whose rows are seen and written; 0 means -1234, WSO2's super tenant.
 	TenantID int
-	// OnError hears of each look at the database that failed within Watch, and nil when a look succeeds again.
-	// It is called from Watch's own goroutine; nil means that nobody wants to know.
+	// OnError, if not nil, is called by Watch with each failed look at the database, and with nil when a look succeeds
+	// again.
 	OnError func(error)
 }
 
@@ -35,8 +35,8 @@ const superTenant = -1234
 // it is an error. Reading does not wait for writers.
 type Store struct {
 	opts    Options
-	where   place
-	writing chan struct{} // holds a token while this process writes: SQLite's own queue is a lottery
+	url     URL
+	writing chan struct{} // holds a token while this process writes: SQLite's own waiting is not fair
 
 	mu     sync.RWMutex // read-locked while conn is used, locked while it is replaced
 	conn   *connection
@@ -45,7 +45,7 @@ type Store struct {
 	look    sync.Mutex  // guards what Version remembers:
 	seen    *connection // where it last looked,
 	count   uint64      // what it saw there,
-	version uint64      // and what it made of it
+	version uint64      // and the version it derived
 	opened  uint64      // the version at Open
 
 	wakeMu sync.Mutex
@@ -67,24 +67,24 @@ func Open(ctx context.Context, url string, opts Options) (*Store, error) {
 	if opts.TenantID == 0 {
 		opts.TenantID = superTenant
 	}
-	where, err := parseURL(url)
+	at, err := ParseURL(url)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("open store: %w", err)
 	}
-	conn, err := where.open(ctx, opts.ReadOnly)
+	conn, err := at.open(ctx, opts.ReadOnly)
 	if err != nil {
-		return nil, fmt.Errorf("open store %s: %w", where, err)
+		return nil, fmt.Errorf("open store %q: %w", at, err)
 	}
 	s := &Store{
 		opts:    opts,
-		where:   where,
+		url:     at,
 		conn:    conn,
 		writing: make(chan struct{}, 1),
 		closed:  make(chan struct{}),
 		wake:    make(chan struct{}),
 	}
 	if s.opened, err = s.Version(ctx); err != nil {
-		return nil, errors.Join(fmt.Errorf("open store %s: %w", where, err), s.Close())
+		return nil, errors.Join(fmt.Errorf("open store %q: %w", at, err), s.Close())
 	}
 	return s, nil
 }
@@ -100,7 +100,7 @@ func (s *Store) Close() error {
 	conn := s.conn
 	s.conn = nil
 	if err := conn.close(); err != nil {
-		return fmt.Errorf("close store %s: %w", s.where, err)
+		return fmt.Errorf("close store %q: %w", s.url, err)
 	}
 	return nil
 }
@@ -159,7 +159,7 @@ func (s *Store) Update(ctx context.Context, api API, keyType KeyType, alias stri
 
 func (s *Store) update(ctx context.Context, api API, keyType KeyType, alias string, cert *x509.Certificate, tier string, scopes *[]string) error {
 	if cert == nil && tier == "" && scopes == nil {
-		return fmt.Errorf("nothing to change: %w", ErrInvalid)
+		return invalid("nothing to change")
 	}
 	if cert != nil {
 		if err := checkCertificate(cert); err != nil {
@@ -250,7 +250,8 @@ type Problem struct {
 
 // String says which row it is and what is wrong with it, on one line.
 func (p Problem) String() string {
-	return fmt.Sprintf("client %s (%s) of API %s in the store: %v", quote(p.Alias), quote(string(p.KeyType)), quote(p.API.String()), p.Err)
+	return fmt.Sprintf("client %s (%s) of API %s in the store: %v",
+		quote(p.Alias), quote(string(p.KeyType)), quote(p.API.String()), p.Err)
 }
 
 // List returns all live registrations, by API, alias and key type, as they were at one moment. Rows that cannot be
@@ -297,7 +298,7 @@ func (s *Store) checkUnregistered(ctx context.Context, tx *sql.Tx, apiID int64, 
 		return err
 	}
 	for _, r := range slices.Concat(known, unknown) {
-		// The column finds the row; what it holds is for its certificate to say.
+		// The column only finds the row: the certificate in it decides.
 		if found, err := r.fingerprint(); err == nil && found == fingerprint {
 			return fmt.Errorf("%w as %s (%s)", ErrRegistered, quote(r.alias), r.keyType)
 		}
@@ -387,9 +388,9 @@ func (s *Store) reopen(ctx context.Context, old *connection) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.conn != old {
-		return nil // closed, or another goroutine was faster
+		return nil // closed, or another goroutine reopened it
 	}
-	conn, err := s.where.reopen(ctx, s.opts.ReadOnly)
+	conn, err := s.url.reopen(ctx, s.opts.ReadOnly)
 	if err != nil {
 		return err
 	}

@@ -30,7 +30,7 @@ func (s *Store) Version(ctx context.Context) (uint64, error) {
 // then it returns nil. What counts is what has changed since the Store was opened, so nothing is missed between Open
 // and Watch; a call too many is possible. changed is called by this goroutine, one call after the other.
 //
-// A change counts as seen when changed returned nil. After an error, of which Watch tells nobody, changed is called
+// A change counts as seen when changed returned nil. After an error, which Watch does not report, changed is called
 // again after each period, and at each change, until it returns nil: what could not be read at that moment, such as a
 // removal, must not stay unknown until the next change.
 //
@@ -40,7 +40,7 @@ func (s *Store) Version(ctx context.Context) (uint64, error) {
 // A closed Store is an error.
 func (s *Store) Watch(ctx context.Context, period time.Duration, changed func() error) error {
 	if period <= 0 {
-		return fmt.Errorf("watch the store: period %v is not positive: %w", period, ErrInvalid)
+		return invalid("watch the store: period %v is not positive", period)
 	}
 	timer := time.NewTicker(period)
 	defer timer.Stop()

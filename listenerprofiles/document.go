@@ -69,8 +69,8 @@ func (e *element) problem(file, format string, args ...any) *ParseError {
 	return &ParseError{File: file, Line: e.line, Column: e.column, Element: e.name, Message: fmt.Sprintf(format, args...)}
 }
 
-// readDocument reads XML 1.0 in UTF-8 or ISO-8859-1, and of it only what a configuration needs: no DOCTYPE, so no entities, no
-// processing instructions, no depth.
+// readDocument reads XML 1.0 in UTF-8 or ISO-8859-1, and of it only what a configuration needs: no DOCTYPE, so no
+// entities, no processing instructions, no depth.
 func readDocument(file string, data []byte) (*element, error) {
 	if len(data) > maxFile {
 		return nil, &ParseError{File: file, Message: fmt.Sprintf("larger than %d bytes", maxFile)}

@@ -1,20 +1,18 @@
 package listenerprofiles
 
 import (
-	"bytes"
 	"crypto/sha256"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"hash"
-	"io"
 	"log/slog"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"time"
 
+	"sallyport/internal/regularfile"
 	"sallyport/listenerprofiles/keystore"
 )
 
@@ -56,13 +54,13 @@ func (c Config) withDefaults() Config {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
 	if c.ReadFile == nil {
-		c.ReadFile = readFile
+		c.ReadFile = func(path string) ([]byte, error) { return regularfile.Read(path, keystore.MaxSize) }
 	}
 	return c
 }
 
-// Load reads the file and every store that it and the listener name, each once, checks all of it, and builds the Set. Any problem
-// refuses the whole; as many as can be found at once are in the error, those of the file as *ParseError.
+// Load reads the file and every store that it and the listener name, each once, checks all of it, and builds the Set.
+// Any problem refuses the whole; as many as can be found at once are in the error, those of the file as *ParseError.
 //
 // A profile whose settings and stores are those of one in last, which may be nil, is that one: its session tickets stay
 // good. When nothing at all has changed Load returns last.
@@ -92,9 +90,6 @@ func (l *loader) read(path string) ([]byte, error) {
 	c, ok := l.files[path]
 	if !ok {
 		c.data, c.err = l.cfg.ReadFile(path)
-		if c.err == nil && len(c.data) > keystore.MaxSize {
-			c = content{err: fmt.Errorf("%s: larger than %d bytes", path, keystore.MaxSize)}
-		}
 		l.files[path] = c
 	}
 	writeField(l.all, []byte(path))
@@ -111,7 +106,7 @@ func (l *loader) load() (*Set, error) {
 	if l.cfg.FilePath != "" {
 		var err error
 		if file, err = l.read(l.cfg.FilePath); err != nil {
-			return nil, fmt.Errorf("profiles of listener %s: %w", l.cfg.Listener, err)
+			return nil, fmt.Errorf("profiles of listener %s: %s: %w", l.cfg.Listener, l.cfg.FilePath, err)
 		}
 		if settings, err = Parse(l.cfg.FilePath, file); err != nil {
 			return nil, err
@@ -258,8 +253,8 @@ func contentOf(s *Set) (sum [32]byte) {
 	return sum
 }
 
-// profileKey is a digest of s, but its place in the file, of the stores' contents, and of whose certificates are asked for
-// beside them. With secrets it must not be shown.
+// profileKey is a digest of s, but its place in the file, of the stores' contents, and of whose certificates are asked
+// for beside them. With secrets it must not be shown.
 func profileKey(s Settings, contents [][]byte, also *keystore.Trust, secrets bool) (sum [32]byte) {
 	h := sha256.New()
 	for _, text := range []string{s.Name, s.BindAddress.String(), s.ServerName, s.VerifyClient.String()} {
@@ -302,28 +297,4 @@ func writeField(h hash.Hash, data []byte) {
 	binary.BigEndian.PutUint64(length[:], uint64(len(data)))
 	h.Write(length[:])
 	h.Write(data)
-}
-
-// readFile reads a regular file and no more than a keystore may have: a pipe would never end.
-func readFile(path string) ([]byte, error) {
-	f, err := os.OpenFile(path, os.O_RDONLY|openFlags, 0)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	info, err := f.Stat()
-	if err != nil {
-		return nil, err
-	}
-	if !info.Mode().IsRegular() {
-		return nil, fmt.Errorf("%s: not a regular file", path)
-	}
-	var b bytes.Buffer
-	if _, err := io.Copy(&b, io.LimitReader(f, keystore.MaxSize+1)); err != nil {
-		return nil, err
-	}
-	if b.Len() > keystore.MaxSize {
-		return nil, fmt.Errorf("%s: larger than %d bytes", path, keystore.MaxSize)
-	}
-	return b.Bytes(), nil
 }

@@ -116,7 +116,7 @@ func TestUnusableStoreIsAnError(t *testing.T) {
 		{"key store expired", pemStore("KeyStore", "expired"), goodTrust, keystore.ErrExpired, "expired on 2020-01-01T00:00:00Z"},
 		{"secret not set", secretStore("KeyStore", "server.pem", "${env:SALLYPORT_TEST_UNSET}"), goodTrust, nil, "SALLYPORT_TEST_UNSET is not set"},
 		{"secret file missing", goodKey, secretStore("TrustStore", "jks", "${file:nowhere}"), fs.ErrNotExist, "nowhere"},
-		{"secret file empty", goodKey, secretStore("TrustStore", "jks", "${file:blank}"), nil, "blank is empty"},
+		{"secret file empty", goodKey, secretStore("TrustStore", "jks", "${file:blank}"), nil, `"blank" is empty`},
 	}
 	for _, tt := range tests {
 		for _, verify := range []string{"optional", "require"} {
@@ -163,7 +163,7 @@ func TestLoadOwn(t *testing.T) {
 		{"no suite of TLS 1.2", change(func(s *Settings) { s.Ciphers = []uint16{} }), "names no suite of TLS 1.2, while TLSv1.2 is enabled"},
 		{"no suite of TLS 1.2, and none needed", change(func(s *Settings) { s.Ciphers, s.Protocols = []uint16{}, []uint16{tls.VersionTLS13} }), ""},
 		{"no suite for the key", change(func(s *Settings) { s.Ciphers = []uint16{tls.TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256} }), "goes with the server's key"},
-		{"no file", func(c *Config) { c.FilePath = f.path("missing.xml") }, "profiles of listener https: open "},
+		{"no file", func(c *Config) { c.FilePath = f.path("missing.xml") }, "profiles of listener https: " + f.path("missing.xml") + ": no such file"},
 		{"no profiles wanted", func(c *Config) { c.FilePath = "" }, ""},
 	}
 	f.xml(t)

@@ -6,8 +6,9 @@ import (
 	"strings"
 )
 
-// NormalizeName makes a TLS server name, or the authority of a request, comparable: lower case in ASCII, without port, without
-// brackets around an IPv6 address, and without one trailing dot. It does not allocate when host is normal already.
+// NormalizeName makes a TLS server name, or the authority of a request, comparable: lower case in ASCII, without port,
+// without brackets around an IPv6 address, and without one trailing dot. It does not allocate when host is normal
+// already.
 func NormalizeName(host string) string {
 	if rest, ok := strings.CutPrefix(host, "["); ok {
 		if address, after, ok := strings.Cut(rest, "]"); ok && (after == "" || after[0] == ':') {
@@ -21,7 +22,7 @@ func NormalizeName(host string) string {
 	return lower(strings.TrimSuffix(host, "."))
 }
 
-// lower is ASCII only: a letter like the Kelvin sign must not become the k of somebody's name.
+// lower is ASCII only: a letter like the Kelvin sign must not become a k.
 func lower(s string) string {
 	for i := range len(s) {
 		if 'A' <= s[i] && s[i] <= 'Z' {
@@ -65,7 +66,7 @@ func parseServerName(text string) (string, error) {
 	return name, nil
 }
 
-// parseBindAddress reads a bindAddress element: an IP address. An IPv4 address in IPv6 clothes is the IPv4 address.
+// parseBindAddress reads a bindAddress element: an IP address. An IPv4-mapped IPv6 address becomes the IPv4 address.
 func parseBindAddress(text string) (netip.Addr, error) {
 	addr, err := netip.ParseAddr(text)
 	if err != nil {

@@ -12,10 +12,11 @@ import (
 	"sallyport/listenerprofiles/keystore"
 )
 
-// Parse reads listenerprofiles.xml in WSO2's form, with our addition ServerName. It is strict: an unknown, repeated or misplaced
-// element, attribute or word is an error. The error joins *ParseErrors, as many as are found at once; file is only their name.
+// Parse reads listenerprofiles.xml in WSO2's form, with our addition ServerName. It is strict: an unknown, repeated or
+// misplaced element, attribute or word is an error. The error joins *ParseErrors, as many as are found at once; file is
+// used in messages only.
 //
-// Nothing is looked up: paths stay relative, and a password may still be a ${env:NAME} or ${file:PATH}.
+// Nothing is resolved: paths stay relative, and passwords keep their ${env:NAME} and ${file:PATH}.
 func Parse(file string, data []byte) ([]Settings, error) {
 	root, err := readDocument(file, data)
 	if err != nil {
@@ -36,7 +37,7 @@ func Parse(file string, data []byte) ([]Settings, error) {
 	return settings, nil
 }
 
-// A parser collects problems while it reads on.
+// A parser collects problems and continues.
 type parser struct {
 	file     string
 	problems []*ParseError
@@ -84,7 +85,8 @@ func (p *parser) profiles(root *element) []Settings {
 
 func (p *parser) profile(e *element) Settings {
 	s := Settings{Line: e.line}
-	parts := p.parts(e, "bindAddress", "ServerName", "KeyStore", "TrustStore", "SSLVerifyClient", "HttpsProtocols", "PreferredCiphers", "CertificateRevocationVerifier")
+	parts := p.parts(e, "bindAddress", "ServerName", "KeyStore", "TrustStore", "SSLVerifyClient", "HttpsProtocols", "PreferredCiphers",
+		"CertificateRevocationVerifier")
 	if part := p.needed(e, parts, "bindAddress"); part != nil {
 		word(p, part, parseBindAddress, &s.BindAddress)
 	}
@@ -101,7 +103,9 @@ func (p *parser) profile(e *element) Settings {
 		word(p, part, ParseVerifyClient, &s.VerifyClient)
 	}
 	if s.VerifyClient != None && parts["TrustStore"] == nil {
-		p.fail(e, "<TrustStore> is missing: client certificates are asked for (%s), and there is nothing to judge them by", s.VerifyClient)
+		p.fail(e,
+			"<TrustStore> is missing: client certificates are asked for (%s), and there is nothing to judge them by",
+			s.VerifyClient)
 	}
 	if part := parts["HttpsProtocols"]; part != nil {
 		words(p, part, ParseProtocols, &s.Protocols)
@@ -123,7 +127,7 @@ func (p *parser) store(e *element, allowed ...string) keystore.Ref {
 		word(p, part, func(text string) (string, error) { return text, checkLocation(text) }, &ref.Location)
 	}
 	if part := parts["Type"]; part != nil {
-		word(p, part, parseType, &ref.Type)
+		word(p, part, keystore.ParseType, &ref.Type)
 	}
 	if part := parts["ServerCertificateAlias"]; part != nil {
 		word(p, part, func(text string) (string, error) { return text, nil }, &ref.Alias)
@@ -136,30 +140,20 @@ func (p *parser) store(e *element, allowed ...string) keystore.Ref {
 	return ref
 }
 
-func parseType(text string) (string, error) {
-	switch kind := strings.ToUpper(text); kind {
-	case "JKS", "PKCS12", "PEM":
-		return kind, nil
-	case "ACME":
-		return "", errors.New("type ACME is not built yet")
-	}
-	return "", fmt.Errorf("unknown type %s, it is one of JKS, PKCS12, PEM", quote(text))
-}
-
-// password takes the text as it stands, as Java does. Messages don't show it.
+// password reads the text verbatim, as Java does. Messages don't show it.
 func (p *parser) password(e *element) string {
 	if e == nil {
 		return ""
 	}
 	p.noChildren(e)
 	text := e.text.String()
-	if _, _, err := parseReference(text); err != nil {
+	if err := checkSecret(text); err != nil {
 		p.fail(e, "%s", err)
 	}
 	return text
 }
 
-// revocation checks what is there, and that it is switched off.
+// revocation checks the element, and that revocation is switched off.
 func (p *parser) revocation(e *element) {
 	parts := p.parts(e, "Enable", "CacheSize", "CacheDelay", "FullChainValidation", "ExpiryValidation")
 	var enabled, ignored bool
@@ -238,7 +232,7 @@ func (p *parser) noAttributes(e *element) {
 		}
 		p.fail(e, "%s", message)
 	}
-	e.attributes = nil // told once
+	e.attributes = nil // reported once
 }
 
 func (p *parser) noText(e *element) {

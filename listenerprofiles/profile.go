@@ -1,7 +1,7 @@
 // Package listenerprofiles turns listenerprofiles.xml into the TLS profiles of a listener.
 //
-// The way is file -> Settings (Parse) -> Profile -> Set (Load). A Set never changes; the Watcher makes a new one when the file or a store that
-// it names has changed, and keeps the last good one when the new content is broken.
+// The way is file -> Settings (Parse) -> Profile -> Set (Load). A Set never changes; the Watcher makes a new one when
+// the file or a store that it names has changed, and keeps the last good one when the new content is broken.
 package listenerprofiles
 
 import (
@@ -14,7 +14,7 @@ import (
 	"sallyport/listenerprofiles/keystore"
 )
 
-// A VerifyClient says what a listener does about client certificates (WSO2's SSLVerifyClient). Its zero value asks for one.
+// A VerifyClient is how a listener handles client certificates (WSO2's SSLVerifyClient). Its zero value requests one.
 type VerifyClient int
 
 // The three words of SSLVerifyClient.
@@ -61,8 +61,8 @@ type Settings struct {
 	Line         int      // where the profile begins in the file
 }
 
-// A Profile is Settings made ready to serve. It never changes, but for the keys of its session tickets, which the Watcher
-// rotates.
+// A Profile is Settings made ready to serve. It never changes, but for the keys of its session tickets, which the
+// Watcher rotates.
 type Profile struct {
 	Settings
 	TLS   *tls.Config         // to be returned by GetConfigForClient; has ticket keys of its own

@@ -43,8 +43,9 @@ func (g *group) find(serverName string) *Profile {
 // Find returns the profile that serves a connection to the local address for a server name, which NormalizeName has
 // made; "" means that the client named none. It never returns nil, and does not allocate.
 //
-// The profiles of the address itself come first, then those of 0.0.0.0 and :: (for IPv6: :: and 0.0.0.0), then the listener's own
-// settings; among those of one address the exact name, then the wildcard, which stands for one label, then the nameless one.
+// The profiles of the address itself come first, then those of 0.0.0.0 and :: (for IPv6: :: and 0.0.0.0), then the
+// listener's own settings; among those of one address the exact name, then the wildcard, which stands for one label,
+// then the nameless one.
 func (s *Set) Find(local netip.Addr, serverName string) *Profile {
 	for _, g := range s.groups(local) {
 		if p := g.find(serverName); p != nil {
@@ -68,9 +69,10 @@ func (s *Set) groups(local netip.Addr) []*group {
 // Profiles returns the profiles of the file in its order, then the listener's own.
 func (s *Set) Profiles() []*Profile { return slices.Clone(s.profiles) }
 
-// Files returns the absolute paths of all files that the set was made of, sorted and each once: the profiles' file, key and
-// trust stores, and files of passwords. Links are not followed. It is what a watcher of file events watches, with the
-// folders around; a file that a broken change names first is not among them, so looks at intervals are needed beside it.
+// Files returns the absolute paths of all files that the set was made of, sorted and each once: the profiles' file, key
+// and trust stores, and files of passwords. Links are not followed. It is what a watcher of file events watches, with
+// the folders around; a file that a broken change names first is not among them, so looks at intervals are needed
+// beside it.
 func (s *Set) Files() []string { return slices.Clone(s.files) }
 
 // Digest tells sets apart by what they serve: settings without passwords, and the contents of the stores.
@@ -129,8 +131,8 @@ func present(groups ...*group) []*group {
 	return slices.DeleteFunc(groups, func(g *group) bool { return g == nil })
 }
 
-// checkStrictness makes sure that on every socket a client that names nobody's name, or none, meets no weaker demand than
-// the strictest profile there by name: else it would choose its own policy by the name that it gives.
+// checkStrictness requires that on every socket the profile for unknown and missing server names is as strict as the
+// strictest named one: otherwise a client could choose a weaker policy by the name that it sends.
 func (s *Set) checkStrictness(file string) error {
 	sockets := [][]*group{s.any4, s.any6}
 	for _, groups := range s.byAddr {
@@ -148,7 +150,8 @@ func (s *Set) checkStrictness(file string) error {
 		if unknown := weak[p]; unknown != nil {
 			problems = append(problems, &ParseError{
 				File: file, Line: p.Line, Element: "SSLVerifyClient",
-				Message: fmt.Sprintf("%s says %s, but unknown server names on its socket are served by %s, which says %s and must be as strict",
+				Message: fmt.Sprintf("%s says %s, but unknown server names on its socket are served by %s, which "+
+					"says %s and must be as strict",
 					p.Name, p.VerifyClient, unknown.Name, unknown.VerifyClient),
 			})
 		}
@@ -156,7 +159,8 @@ func (s *Set) checkStrictness(file string) error {
 	return join(problems)
 }
 
-// demands returns the strictest profile by name that a connection may meet in groups, and the profile for unknown names.
+// demands returns the strictest profile by name that a connection may meet in groups, and the profile for unknown
+// names.
 func (s *Set) demands(groups []*group) (strictest, unknown *Profile) {
 	for _, g := range groups {
 		for _, named := range []map[string]*Profile{g.exact, g.wild} {

@@ -40,7 +40,8 @@ func newProfile(s Settings, keys, trusted []byte, also *keystore.Trust, now func
 			problems = append(problems, elementError{"TrustStore", err})
 		}
 	} else if s.VerifyClient != None {
-		problems = append(problems, elementError{"TrustStore", fmt.Errorf("client certificates are asked for (%s), and there is no trust store to judge them", s.VerifyClient)})
+		problems = append(problems, elementError{"TrustStore", fmt.Errorf("client certificates are asked for (%s), "+
+			"and there is no trust store to judge them", s.VerifyClient)})
 	}
 	if err := checkWords(s, pairs); err != nil {
 		problems = append(problems, err)
@@ -69,7 +70,7 @@ func openTrust(ref keystore.Ref, data []byte) (*keystore.Trust, error) {
 	return store.Trust()
 }
 
-// checkWords holds protocols, ciphers and keys against each other, so that no profile is loaded that nobody can use.
+// checkWords checks that protocols, ciphers and keys fit together, so that no profile is loaded that no client can use.
 func checkWords(s Settings, pairs []tls.Certificate) error {
 	switch s.VerifyClient {
 	case None, Optional, Require:
@@ -90,7 +91,8 @@ func checkWords(s Settings, pairs []tls.Certificate) error {
 		return nil
 	}
 	if len(s.Ciphers) == 0 {
-		return elementError{"PreferredCiphers", errors.New("names no suite of TLS 1.2, while TLSv1.2 is enabled; leave TLSv1.2 out of HttpsProtocols if that is meant")}
+		return elementError{"PreferredCiphers", errors.New("names no suite of TLS 1.2, while TLSv1.2 is enabled; " +
+			"leave TLSv1.2 out of HttpsProtocols if that is meant")}
 	}
 	for _, pair := range pairs {
 		if slices.ContainsFunc(s.Ciphers, func(c uint16) bool { return fits(c, pair.PrivateKey) }) {
@@ -117,8 +119,8 @@ func fits(suite uint16, key crypto.PrivateKey) bool {
 	return false
 }
 
-// tlsConfig never leaves ClientCAs nil when certificates are asked for: nil would mean the system's roots. With these kinds
-// of ClientAuth it is a list of names and no more: crypto/tls verifies nothing by it.
+// tlsConfig never leaves ClientCAs nil when certificates are asked for: nil would mean the system's roots. With these
+// kinds of ClientAuth it is only the list of names to send: crypto/tls does not verify by it.
 func tlsConfig(s Settings, pairs []tls.Certificate, trust, also *keystore.Trust, now func() time.Time) *tls.Config {
 	c := &tls.Config{
 		Certificates: pairs,
@@ -148,13 +150,13 @@ func tlsConfig(s Settings, pairs []tls.Certificate, trust, also *keystore.Trust,
 	return c
 }
 
-// maxAskedFor is how many bytes of names a CertificateRequest may hold. The message ends at 64 KiB, and Java's clients take
-// 32 KiB of it.
+// maxAskedFor is how many bytes of names a CertificateRequest may hold. The message is limited to 64 KiB, and
+// Java's clients accept 32 KiB.
 const maxAskedFor = 30 << 10
 
-// askedFor is a pool with each subject of the stores once, for CertificateRequest. When they are too many it is empty,
-// which asks for a certificate of whomever (RFC 8446 section 4.2.4, RFC 5246 section 7.4.4): with a part of the names,
-// clients of the others would keep their certificates to themselves.
+// askedFor returns a pool with each subject of the stores once, for CertificateRequest. If there are too many it is
+// empty, which asks for a certificate of any issuer (RFC 8446 section 4.2.4, RFC 5246 section 7.4.4): with some of the
+// names only, clients of the others would not send theirs.
 func askedFor(stores ...*keystore.Trust) *x509.CertPool {
 	pool, size := x509.NewCertPool(), 0
 	named := make(map[string]bool)

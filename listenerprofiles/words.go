@@ -8,8 +8,8 @@ import (
 	"strings"
 )
 
-// ParseVerifyClient reads none, optional or require, without case. "" is Optional; anything else is an error, where WSO2
-// silently asks for no certificate.
+// ParseVerifyClient reads none, optional or require, without case. "" is Optional; anything else is an error, where
+// WSO2 silently asks for no certificate.
 func ParseVerifyClient(word string) (VerifyClient, error) {
 	switch strings.ToLower(word) {
 	case "", "optional":
@@ -22,8 +22,8 @@ func ParseVerifyClient(word string) (VerifyClient, error) {
 	return Require, fmt.Errorf("unknown word %s, it is one of none, optional, require", quote(word))
 }
 
-// ParseProtocols reads the words of HttpsProtocols, without case: TLSv1.2 and TLSv1.3. Older versions, unknown and repeated words are
-// errors. No words give nil, which means both.
+// ParseProtocols reads the words of HttpsProtocols, without case: TLSv1.2 and TLSv1.3. Older versions, unknown and
+// repeated words are errors. No words give nil, which means both.
 func ParseProtocols(words []string) ([]uint16, error) {
 	var versions []uint16
 	var problems []error
@@ -64,10 +64,10 @@ var defaultCiphers = []uint16{
 	tls.TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256,
 }
 
-// ParseCiphers reads the names of PreferredCiphers, as IANA and Java write them, without case. The list is an allow-list for
-// TLS 1.2. Names of TLS 1.3 suites, and the renegotiation signal that Java lists, are accepted without effect, since Go fixes
-// the former: a list of such names alone gives an empty list that isn't nil. CBC, RSA key exchange, 3DES, RC4, unknown and
-// repeated names are errors. No names give nil, the default.
+// ParseCiphers reads the names of PreferredCiphers, as IANA and Java write them, without case. The list is an
+// allow-list for TLS 1.2. Names of TLS 1.3 suites, and the renegotiation signal that Java lists, are accepted without
+// effect, since Go fixes the former: a list of such names alone gives an empty list that isn't nil. CBC, RSA key
+// exchange, 3DES, RC4, unknown and repeated names are errors. No names give nil, the default.
 func ParseCiphers(names []string) ([]uint16, error) {
 	if len(names) == 0 {
 		return nil, nil
@@ -95,7 +95,7 @@ func ParseCiphers(names []string) ([]uint16, error) {
 	return ciphers, nil
 }
 
-// cipher returns the id of a TLS 1.2 suite, or 0 for a name that is fine and has no effect.
+// cipher returns the id of a TLS 1.2 suite, or 0 for a name that is accepted without effect.
 func cipher(name string) (uint16, error) {
 	if name == "TLS_EMPTY_RENEGOTIATION_INFO_SCSV" {
 		return 0, nil
@@ -114,7 +114,8 @@ func cipher(name string) (uint16, error) {
 	if strings.HasPrefix(name, "TLS_") || strings.HasPrefix(name, "SSL_") {
 		return 0, fmt.Errorf("%s is refused: only ECDHE with AES-GCM or ChaCha20 is served", quote(name))
 	}
-	return 0, fmt.Errorf("unknown cipher suite %s, names are those of IANA and Java, like TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256", quote(name))
+	return 0, fmt.Errorf("unknown cipher suite %s, names are those of IANA and Java, like "+
+		"TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256", quote(name))
 }
 
 // joinLine joins problems into one line.
@@ -129,7 +130,7 @@ func joinLine(problems []error) error {
 	return errors.New(b.String())
 }
 
-// quote shows a word from outside, bounded and escaped.
+// quote returns a word from outside escaped and truncated.
 func quote(word string) string {
 	const shown = 64
 	if len(word) > shown {

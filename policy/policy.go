@@ -1,21 +1,22 @@
-// Package policy says whether a caller may make a call, from the proofs it showed and those the API demands.
+// Package policy decides whether a caller may make a call, from the proofs that it presented and those that the API
+// demands.
 package policy
 
-// A Want is how much an API or a resource cares for one kind of proof.
+// A Want is what an API or a resource demands of one kind of proof.
 // Its zero value is Off: that kind of proof opens nothing.
 type Want uint8
 
 const (
 	Off       Want = iota // not a way in
 	Optional              // a way in; another may serve instead
-	Mandatory             // without it nobody comes in, whatever else they show
+	Mandatory             // without it every call is refused, whatever else is presented
 )
 
-// A Precedence says whose identity a call has when both proofs are good.
+// A Precedence decides whose identity a call has when both proofs are good.
 type Precedence uint8
 
 const (
-	// CertificateFirst lets a good certificate settle the call: the token is not looked at. WSO2 2.6.0's rule.
+	// CertificateFirst decides by a good certificate alone: the token is not examined. It is the rule of WSO2 2.6.0.
 	CertificateFirst Precedence = iota
 	// TokenFirst lets a good token's identity replace the certificate's.
 	TokenFirst
@@ -29,7 +30,7 @@ type Security struct {
 	Precedence  Precedence
 }
 
-// A Proof is the state of one kind of evidence. Its zero value is Unexamined: nobody has looked yet.
+// A Proof is the state of one kind of evidence. Its zero value is Unexamined.
 type Proof uint8
 
 const (
@@ -37,9 +38,9 @@ const (
 	Absent              // nothing of the kind was presented
 	Good                // presented, and good for this API
 	Bad                 // presented and not good, whatever is wrong with it
-	Expired             // a token that was good but for its end
-	WrongAudience       // a good token that is meant for somebody else
-	Unavailable         // a token whose key cannot be had now, so that nobody can say
+	Expired             // a token that has expired and is good otherwise
+	WrongAudience       // a good token for another audience
+	Unavailable         // a token that cannot be verified now, because its key is unavailable
 )
 
 // Evidence is what is known of a caller so far. Its zero value knows nothing.
@@ -57,7 +58,7 @@ const (
 	Token                     // the OAuth2 access token
 )
 
-// A Reason says why a call is refused. Its zero value is None.
+// A Reason is why a call is refused. Its zero value is None.
 type Reason uint8
 
 const (
@@ -66,21 +67,21 @@ const (
 	InvalidCredentials         // 900901: what was presented is not good
 	TokenExpired               // 900903
 	AudienceMismatch           // 900914
-	KeyUnavailable             // 503: the key that would tell cannot be had
-	NoSecurityDeclared         // the zero Security: a fault of ours, refused as InvalidCredentials
-	MissingEvidenceKind        // evidence of a state that does not belong to its kind: a fault of ours
+	KeyUnavailable             // 503: the key that would verify the token is unavailable
+	NoSecurityDeclared         // the zero Security: our own fault, refused as InvalidCredentials
+	MissingEvidenceKind        // evidence in a state that its kind cannot have: our own fault
 )
 
 // A Decision is the outcome for one call. Its zero value refuses.
 type Decision struct {
 	Allowed bool
-	By      Method // whose identity the call has; Nothing if it is open or refused
-	Need    Method // Certificate or Token: fetch that proof and ask again; the decision is not taken yet
+	By      Method // whose identity the call has; Nothing if open or refused
+	Need    Method // Certificate or Token: no decision yet: fetch that proof and ask again
 	Reason  Reason // why it is refused; None if Allowed or while Need is set
 }
 
-// Decide weighs have against want. It looks at no more than it has to: a proof that could change nothing is never
-// needed, and Decision.Need names the next one to fetch, the certificate first.
+// Decide weighs have against want. It never asks for a proof that could not change the outcome; Decision.Need names the
+// next one to fetch, the certificate first.
 // The zero Security and the zero Decision refuse.
 func Decide(want Security, have Evidence) Decision {
 	if want.Open {
@@ -119,7 +120,7 @@ func Decide(want Security, have Evidence) Decision {
 	case d.Allowed || want.Token == Mandatory:
 		return d
 	case have.Token == Unavailable:
-		return d // the token might have replaced the certificate's identity, so nobody can say who calls
+		return d // the token might have replaced the certificate's identity, so the caller is unknown
 	}
 	return byCertificate(have)
 }
@@ -154,8 +155,8 @@ func byToken(have Evidence) Decision {
 	}
 }
 
-// byTokenInstead lets the token decide after the certificate did not. With no token either, a certificate that was
-// presented and is not good is the reason, since then something was presented.
+// byTokenInstead lets the token decide when the certificate is not good. If there is no token either, a bad certificate
+// is the reason, because something was presented.
 func byTokenInstead(have Evidence) Decision {
 	d := byToken(have)
 	if d.Reason == MissingCredentials && have.Certificate == Bad {

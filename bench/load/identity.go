@@ -5,11 +5,15 @@ import (
 	"encoding/pem"
 	"fmt"
 	"net/url"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+
+	"sallyport/internal/regularfile"
 )
+
+// maxTokens bounds a file of tokens, in bytes.
+const maxTokens = 256 << 20
 
 // Identities reads the certificates NAME.crt and keys NAME.key of a folder, sorted by name, or only those of the given
 // names.
@@ -51,9 +55,9 @@ func CertificateHeaders(name string, identities []tls.Certificate) []Header {
 
 // Tokens reads bearer tokens, one a line, and returns the headers that carry them.
 func Tokens(file string) ([]Header, error) {
-	data, err := os.ReadFile(file)
+	data, err := regularfile.ReadArgument(file, maxTokens)
 	if err != nil {
-		return nil, fmt.Errorf("tokens: %w", err)
+		return nil, fmt.Errorf("tokens: %s: %w", file, err)
 	}
 	var list []Header
 	for line := range strings.Lines(string(data)) {

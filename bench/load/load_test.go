@@ -217,8 +217,7 @@ func TestEveryFramingIsRead(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			s := httptest.NewServer(answer)
 			defer s.Close()
-			want := Want{Body: []byte("hello")}
-			r := runUntil(t, Config{URL: s.URL, Connections: 2, Duration: 100 * time.Millisecond, Want: want}, something)
+			r := runUntil(t, Config{URL: s.URL, Connections: 2, Duration: 100 * time.Millisecond, Want: Want{Body: []byte("hello")}}, something)
 			if r.Calls == 0 || r.Errors.Total() > 0 {
 				t.Errorf("%d calls, errors %v", r.Calls, r.Errors)
 			}
@@ -257,15 +256,8 @@ func TestWhatNeverStartsIsAnError(t *testing.T) {
 	s := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { <-release }))
 	defer s.Close()
 	defer close(release)
-	r := mustRun(t, Config{
-		URL:         s.URL,
-		Connections: 1,
-		Rate:        100,
-		Duration:    300 * time.Millisecond,
-		Timeout:     time.Second,
-	})
-	never, late := r.Errors[neverStarted].Count, r.Errors[timeout].Count
-	if never+late != 30 || never == 0 || late == 0 {
+	r := mustRun(t, Config{URL: s.URL, Connections: 1, Rate: 100, Duration: 300 * time.Millisecond, Timeout: time.Second})
+	if r.Errors[neverStarted].Count+r.Errors[timeout].Count != 30 || r.Errors[neverStarted].Count == 0 || r.Errors[timeout].Count == 0 {
 		t.Errorf("errors %v; want 30 in all", r.Errors)
 	}
 }
@@ -301,8 +293,8 @@ func TestUnresumedIsAnError(t *testing.T) {
 	s.TLS = &tls.Config{SessionTicketsDisabled: true}
 	s.StartTLS()
 	defer s.Close()
-	config := s.Client().Transport.(*http.Transport).TLSClientConfig
-	r := runUntil(t, Config{URL: s.URL, Workload: Resumed, Duration: 50 * time.Millisecond, TLS: config}, something)
+	c := Config{URL: s.URL, Workload: Resumed, Duration: 50 * time.Millisecond, TLS: s.Client().Transport.(*http.Transport).TLSClientConfig}
+	r := runUntil(t, c, something)
 	if r.Errors[notResumed].Count == 0 || r.Calls > 0 {
 		t.Errorf("%d calls, errors %v", r.Calls, r.Errors)
 	}

@@ -203,7 +203,7 @@ func (g *Gateway) said() []byte {
 // startWait is how long a gateway may take to listen. One that ends is not waited for.
 const startWait = 2 * time.Minute
 
-// await waits until something listens at address, for startWait at most.
+// await returns when something listens at address, or after startWait with an error.
 func (g *Gateway) await(ctx context.Context, address string) error {
 	ctx, cancel := context.WithTimeout(ctx, startWait)
 	defer cancel()
@@ -223,7 +223,7 @@ func (g *Gateway) await(ctx context.Context, address string) error {
 	}
 }
 
-// Addresses returns n free addresses on loopback. They are kept for gateways, which start later, until this process ends.
+// Addresses are n free ones on loopback. They are kept for gateways, which start later, until this process ends.
 func Addresses(n int) ([]string, error) {
 	var list []string
 	for range n {

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -14,6 +13,7 @@ import (
 	"sallyport/bench/load"
 	"sallyport/bench/process"
 	"sallyport/bench/progress"
+	"sallyport/internal/regularfile"
 )
 
 // loadFlags are the flags of load.
@@ -122,9 +122,9 @@ func (f *loadFlags) complete() error {
 	}
 	f.TLS = &tls.Config{InsecureSkipVerify: f.insecure}
 	if f.ca != "" {
-		text, err := os.ReadFile(f.ca)
+		text, err := regularfile.ReadArgument(f.ca, 1<<20)
 		if err != nil {
-			return fmt.Errorf("--ca: %w", err)
+			return fmt.Errorf("--ca: %s: %w", f.ca, err)
 		}
 		f.TLS.RootCAs = x509.NewCertPool()
 		if !f.TLS.RootCAs.AppendCertsFromPEM(text) {

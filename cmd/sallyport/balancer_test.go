@@ -78,7 +78,7 @@ func newDoorDemo(t *testing.T, format string, edits ...string) (d *demoFolder, p
 	return newDemo(t, append(all, edits...)...), plainPort
 }
 
-// byCertificateDoor calls port 8244 with the load balancer's own certificate.
+// byCertificateDoor is port 8244, called with the load balancer's own certificate.
 func (d *demoFolder) byCertificateDoor(how dialect) door {
 	return door{"by certificate, " + how.String(), d.client("loadbalancer", how).onPort(d.Ports.LoadBalancer).call}
 }

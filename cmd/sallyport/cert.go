@@ -20,6 +20,7 @@ import (
 	"sallyport/certstore"
 	"sallyport/cmd/sallyport/internal/assembly"
 	"sallyport/cmd/sallyport/internal/config"
+	"sallyport/internal/regularfile"
 )
 
 func certCommand() *cobra.Command {
@@ -75,7 +76,7 @@ func (f *certFlags) read() (*config.Config, certstore.API, certstore.KeyType, er
 
 // openStore opens the configuration's store for changes that last.
 func openStore(ctx context.Context, cfg *config.Config) (*certstore.Store, error) {
-	if cfg.Store == "sqlite::memory:" {
+	if url, err := certstore.ParseURL(cfg.Store); err == nil && url.InMemory() {
 		return nil, badStore(cfg, errors.New("it is in memory and would forget the change: name a file, as in sqlite:sallyport.db, or register the certificate in an API file"))
 	}
 	store, err := certstore.Open(ctx, cfg.Store, certstore.Options{})
@@ -85,12 +86,12 @@ func openStore(ctx context.Context, cfg *config.Config) (*certstore.Store, error
 	return store, nil
 }
 
-// badStore says of a store that does not open where it is configured.
+// badStore returns the error for a store that does not open, with the place where it is configured.
 func badStore(cfg *config.Config, err error) error {
 	return config.Errors{{Pos: cfg.StorePos, Message: "store: " + err.Error()}}
 }
 
-// storeError tells what the user can mend by asking for something else from a store that does not work.
+// storeError marks the errors that a different request would avoid as wrong usage; the others are the store's.
 func storeError(err error) error {
 	for _, mendable := range []error{certstore.ErrInvalid, certstore.ErrExpired, certstore.ErrAliasTaken, certstore.ErrRegistered, certstore.ErrNotFound} {
 		if errors.Is(err, mendable) {
@@ -150,7 +151,7 @@ func certAdd() *cobra.Command {
 	return cmd
 }
 
-// checkClient holds a registration against the configuration: its API and tier exist, and no API file registers it.
+// checkClient checks a registration against the configuration: its API and tier exist, and no API file registers it.
 func checkClient(cfg *config.Config, client certstore.Client) error {
 	if err := checkAPI(cfg, client.API.String()); err != nil {
 		return err
@@ -204,16 +205,31 @@ func checkTier(cfg *config.Config, tier string) error {
 		return usage(err)
 	}
 	if _, ok := tiers.Find(tier); !ok {
-		return usage(fmt.Errorf("no tier %q: use Unlimited, Gold, Silver, Bronze, Unauthenticated or one that %s defines under tiers", tier, cfg.File))
+		return usage(fmt.Errorf("no tier %q: use one of %s, or define it in %s under tiers", tier, strings.Join(tiers.Names(), ", "), cfg.File))
 	}
 	return nil
 }
 
-func readCertificate(file string) (*x509.Certificate, error) {
-	data, err := os.ReadFile(file)
+// maxArgument bounds a file that is named on the command line, in bytes.
+const maxArgument = 1 << 20
+
+func readArgument(file string) ([]byte, error) {
+	data, err := regularfile.ReadArgument(file, maxArgument)
 	if err != nil {
-		return nil, usage(err)
+		return nil, usage(fmt.Errorf("%s: %w", file, err))
 	}
+	return data, nil
+}
+
+func readCertificate(file string) (*x509.Certificate, error) {
+	data, err := readArgument(file)
+	if err != nil {
+		return nil, err
+	}
+	return parseCertificate(file, data)
+}
+
+func parseCertificate(file string, data []byte) (*x509.Certificate, error) {
 	certificate, err := certstore.ParseCertificate(data)
 	if err != nil {
 		return nil, usage(fmt.Errorf("%s: %w", file, err))
@@ -349,7 +365,7 @@ func registered(ctx context.Context, cfg *config.Config) ([]certstore.Client, []
 	if err != nil {
 		return nil, nil, usage(err)
 	}
-	store, err := certstore.Open(ctx, cfg.Store, certstore.Options{ReadOnly: cfg.Store != "sqlite::memory:"})
+	store, err := certstore.Open(ctx, cfg.Store, certstore.Options{ReadOnly: true})
 	if errors.Is(err, os.ErrNotExist) {
 		return clients, nil, nil
 	}
@@ -443,7 +459,7 @@ func printClients(out io.Writer, clients []certstore.Client, now time.Time) {
 	w.Flush()
 }
 
-// expiry says in days how far away the end is.
+// expiry returns in days how far away the end is.
 func expiry(end, now time.Time) string {
 	left := end.Sub(now)
 	switch days := int(left.Hours() / 24); {

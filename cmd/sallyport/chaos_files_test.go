@@ -373,7 +373,7 @@ func watchedSettings(t *testing.T) *watched {
 	text := d.read("sallyport.yaml")
 	with := strings.Replace(text, "apis:\n", "apis:\n"+d.extraAPI("extra"), 1)
 	// Any part that is cut off leaves an invalid file.
-	closing := "\nrateLimit: {whenRedisFails: local}\n"
+	closing := "\nlimits: {headerCount: 200}\n"
 	return d.watch("sallyport.yaml", [2]string{text + closing, with + closing}, func(v int) bool {
 		if v == 0 {
 			return d.lacks("extra")

@@ -12,6 +12,7 @@ import (
 	"sync"
 	"time"
 
+	"sallyport/certstore"
 	"sallyport/cmd/sallyport/internal/assembly"
 	"sallyport/cmd/sallyport/internal/config"
 	"sallyport/cmd/sallyport/internal/filewatch"
@@ -162,8 +163,8 @@ func (c *controller) interest() filewatch.Interest {
 	for _, p := range c.current.Profiles {
 		files = append(files, c.set(p.Listener).Files()...)
 	}
-	if path, ok := strings.CutPrefix(cfg.Store, "sqlite:"); ok && path != ":memory:" {
-		files = append(files, path, path+"-wal")
+	if url, err := certstore.ParseURL(cfg.Store); err == nil && url.File() != "" {
+		files = append(files, url.File(), url.File()+"-wal")
 	}
 	return filewatch.Interest{Files: files, Globs: cfg.Globs}
 }

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io"
 	"net/netip"
-	"os"
 	"strings"
 	"text/tabwriter"
 
@@ -66,9 +65,9 @@ touched. That the caller holds the certificate's key is taken for granted.`,
 			}
 		}
 		if tokenFile != "" {
-			data, err := os.ReadFile(tokenFile)
+			data, err := readArgument(tokenFile)
 			if err != nil {
-				return usage(err)
+				return err
 			}
 			question.Authorization = "Bearer " + strings.TrimSpace(string(data))
 		}
@@ -84,7 +83,7 @@ touched. That the caller holds the certificate's key is taken for granted.`,
 	return cmd
 }
 
-// ask makes the question for an API, at its root, as it comes in at the named listener or its first.
+// ask returns the question for an API's root, received on the named listener or the API's first.
 func ask(cfg *config.Config, a *assembly.Assembly, name, listener string) (decision.Question, error) {
 	var q decision.Question
 	if name == "" {
@@ -122,11 +121,11 @@ func ask(cfg *config.Config, a *assembly.Assembly, name, listener string) (decis
 	return q, usage(fmt.Errorf("no listener %s in %s", listener, cfg.File))
 }
 
-// readChain reads the caller's certificate and, in a PEM file, what it would send behind it.
+// readChain reads the caller's certificate and, from a PEM file, the rest of its chain.
 func readChain(file string) ([]*x509.Certificate, error) {
-	data, err := os.ReadFile(file)
+	data, err := readArgument(file)
 	if err != nil {
-		return nil, usage(err)
+		return nil, err
 	}
 	var chain []*x509.Certificate
 	for rest := data; ; {
@@ -144,7 +143,7 @@ func readChain(file string) ([]*x509.Certificate, error) {
 		chain = append(chain, c)
 	}
 	if len(chain) == 0 {
-		c, err := readCertificate(file)
+		c, err := parseCertificate(file, data)
 		return []*x509.Certificate{c}, err
 	}
 	return chain, nil

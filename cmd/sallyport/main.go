@@ -46,10 +46,10 @@ func run(args []string, stdout, stderr io.Writer) int {
 	return exitFailed
 }
 
-// errUsage is in the chain of errors that the user mends by calling differently or by changing the configuration.
+// errUsage is in the chain of errors that the user fixes by calling differently or by changing the configuration.
 var errUsage = errors.New("wrong usage")
 
-// errQuiet ends the program with exit code 1 when all has been said.
+// errQuiet ends the program with exit code 1 when everything has been printed.
 var errQuiet = errors.New("done with problems")
 
 // usage marks err as a matter of usage without adding words.
@@ -86,7 +86,8 @@ Begin with:  sallyport quickstart`,
 
 // configFlag adds -c to a command and returns how to load what it names.
 func configFlag(cmd *cobra.Command) func() (*config.Config, error) {
-	file := cmd.Flags().StringP("config", "c", "", "configuration `FILE` (default sallyport.yaml, then /etc/sallyport/sallyport.yaml)")
+	file := cmd.Flags().StringP("config", "c", "",
+		"configuration `FILE` (default sallyport.yaml, then /etc/sallyport/sallyport.yaml)")
 	return func() (*config.Config, error) {
 		found, err := config.Find(*file)
 		if err != nil {
@@ -124,7 +125,8 @@ func noSuchCommand(cmd *cobra.Command, args []string) error {
 
 func noArgs(cmd *cobra.Command, args []string) error {
 	if len(args) > 0 {
-		return usage(fmt.Errorf("%s takes no argument, and got %q: see %s --help", cmd.CommandPath(), args[0], cmd.CommandPath()))
+		return usage(fmt.Errorf("%s takes no argument, and got %q: see %s --help",
+			cmd.CommandPath(), args[0], cmd.CommandPath()))
 	}
 	return nil
 }

@@ -11,7 +11,7 @@ import (
 // TestAllocDoorSeenBefore checks that reading a remembered header allocates nothing.
 func TestAllocDoorSeenBefore(t *testing.T) {
 	door, r, registered := seenBefore(t)
-	var request clientcert.Headers = r
+	var request clientcert.Request = r
 	n := testing.AllocsPerRun(1000, func() {
 		if got, err := door.Read(request, registered, noon); err != nil || got.Check(noon) != nil {
 			t.Fatal(got, err)

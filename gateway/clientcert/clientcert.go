@@ -10,22 +10,22 @@ import (
 	"sallyport/listenerprofiles/keystore"
 )
 
-// A Certificate is what a caller presented, and whether it can be trusted; for which API it is good is not known here.
-// It never changes, so that every call of a connection may share it.
+// A Certificate is what a caller presented, and whether it can be trusted. Which APIs accept it is not decided here.
+// It never changes, so all calls of a connection may share it.
 type Certificate struct {
-	Leaf        *x509.Certificate // nil if it came in a header and could not, or need not, be looked into
+	Leaf        *x509.Certificate // nil if it came in a header and was not parsed
 	Fingerprint [sha256.Size]byte // SHA-256 of the leaf's DER: the only identity there is
 
 	validity keystore.Validity
 	err      error
 }
 
-// errNoTrust is the answer where no trust store is in force: nothing is then trusted, rather than everything.
+// errNoTrust is the result without a trust store: nothing is trusted then, rather than everything.
 var errNoTrust = errors.New("no trust store is in force")
 
-// FromHandshake is the certificate that the peer proved to hold in a TLS handshake, held against trust at now; nil if
-// it presented none. The chain is as crypto/tls gives it: its first certificate is the one whose key signed, and the
-// others are hints that may help to build the path.
+// FromHandshake returns the certificate whose key the peer proved to hold in a TLS handshake, verified against trust at
+// now; nil if it presented none. The chain is as crypto/tls reports it: the first certificate's key signed, and the
+// others are hints for building the path.
 func FromHandshake(chain []*x509.Certificate, trust *keystore.Trust, now time.Time) *Certificate {
 	if len(chain) == 0 {
 		return nil
@@ -33,7 +33,7 @@ func FromHandshake(chain []*x509.Certificate, trust *keystore.Trust, now time.Ti
 	return fromChain(chain, trust, now)
 }
 
-// fromChain is the one verifier of both doors.
+// fromChain verifies certificates from the handshake and from headers alike.
 func fromChain(chain []*x509.Certificate, trust *keystore.Trust, now time.Time) *Certificate {
 	c := &Certificate{Leaf: chain[0], Fingerprint: sha256.Sum256(chain[0].Raw)}
 	if trust == nil {
@@ -45,7 +45,7 @@ func fromChain(chain []*x509.Certificate, trust *keystore.Trust, now time.Time) 
 }
 
 // Check returns nil if the certificate is trusted and within its validity, and that of its chain, at now.
-// The error is for logs: a caller never learns what is wrong with its certificate.
+// The error is for logs only: callers never learn what is wrong with a certificate.
 func (c *Certificate) Check(now time.Time) error {
 	switch {
 	case c.err != nil:

@@ -16,31 +16,31 @@ import (
 	"sallyport/listenerprofiles/keystore"
 )
 
-// DoorConfig says which load balancers are believed about their clients' certificates, and how they write them.
+// DoorConfig names the load balancers that are believed about their clients' certificates, and the format they use.
 type DoorConfig struct {
-	Header        string          // the one name that is read; a pinned Format has its own, and then this is it
-	Format        Format          //
-	Trust         *keystore.Trust // who vouches for a client's certificate that comes in the header; nil: nobody
-	Balancers     []netip.Prefix  // the socket peers that are believed; none: nobody is
-	BalancerTrust *keystore.Trust // who vouches for the load balancers' own certificates; nil: nobody
+	Header        string          // the only name that is read; for a pinned Format, its own
+	Format        Format          // of the header's value
+	Trust         *keystore.Trust // verifies clients' certificates from the header; nil: none is good
+	Balancers     []netip.Prefix  // the socket peers that are believed; empty: none
+	BalancerTrust *keystore.Trust // verifies the load balancers' own certificates; nil: none is good
 	CacheSize     int             // certificates remembered; 0 means 16,384
 }
 
-// Headers are those of a request.
-type Headers interface {
+// A Request is the header of one.
+type Request interface {
 	// Values are the values of the header lines of that name, in order. Name is in canonical form (Content-Type).
 	Values(name string) []string
 }
 
-// A Door reads client certificates from a header that load balancers write. That the client holds the key, nobody
-// shows: whoever may write the header may be anyone. It never changes.
+// A Door reads client certificates from a header that load balancers write. Nothing proves that the client holds the
+// key: a peer that may write the header can claim to be anyone. A Door never changes.
 type Door struct {
 	cfg   DoorConfig
 	seed  maphash.Seed
 	cache *otter.Cache[uint64, *remembered] // good ones, by the hash of the header's value
 }
 
-// remembered is a certificate with the header's value that it came from: hashes may be the same by chance.
+// remembered is a certificate with the header value it was parsed from, since hashes may collide.
 type remembered struct {
 	value       string
 	certificate *Certificate
@@ -56,15 +56,14 @@ func NewDoor(cfg DoorConfig) *Door {
 	return &Door{cfg: cfg, seed: maphash.MakeSeed(), cache: cache}
 }
 
-// Knows reports whether a socket peer is one of the load balancers' addresses. What a peer says of itself in headers is
-// of no account.
+// Knows reports whether a socket peer is one of the load balancers' addresses. Headers of the peer play no part.
 func (d *Door) Knows(peer netip.Addr) bool {
 	peer = peer.Unmap()
 	return slices.ContainsFunc(d.cfg.Balancers, func(p netip.Prefix) bool { return p.Contains(peer) })
 }
 
-// Balancer is the certificate that a peer proved to hold, if it is a load balancer's own; else nil. Such a certificate is
-// never a client's. Whether it still is one at a later moment, Check tells.
+// Balancer returns the certificate that a peer proved to hold if it is a load balancer's own, else nil. Such a
+// certificate is never a client's. Its Check reports whether it is still valid later.
 func (d *Door) Balancer(chain []*x509.Certificate, now time.Time) *Certificate {
 	if len(chain) == 0 || d.cfg.BalancerTrust == nil {
 		return nil
@@ -75,20 +74,13 @@ func (d *Door) Balancer(chain []*x509.Certificate, now time.Time) *Certificate {
 	return nil
 }
 
-// ErrAmbiguous is a call with more than one certificate in its headers: nobody can say which is the client's.
+// ErrAmbiguous reports a call with more than one certificate in its headers: it is unknown which is the client's.
 var ErrAmbiguous = errors.New("more than one certificate header")
-
-// carriers are the headers that load balancers write certificates into, in canonical form. A second one beside the one
-// that is read may be the client's own word.
-var carriers = []string{
-	"X-Wso2-Client-Certificate", "Client-Cert", "X-Forwarded-Client-Cert", "X-Amzn-Mtls-Clientcert", "X-Amzn-Mtls-Clientcert-Leaf",
-	"X-Client-Cert", "X-Ssl-Client-Cert", "X-Ssl-Cert", "Ssl-Client-Cert",
-}
 
 // Read returns the certificate that a load balancer vouches for, nil if it names none, or ErrAmbiguous. What cannot be
 // read is a certificate that is not good. registered reports whether any API knows a fingerprint: what none knows is not
 // looked into. A value that was good before costs a hash and no allocation.
-func (d *Door) Read(r Headers, registered func([sha256.Size]byte) bool, now time.Time) (*Certificate, error) {
+func (d *Door) Read(r Request, registered func([sha256.Size]byte) bool, now time.Time) (*Certificate, error) {
 	values := r.Values(d.cfg.Header)
 	lines := len(values)
 	for _, name := range carriers {
@@ -105,7 +97,7 @@ func (d *Door) Read(r Headers, registered func([sha256.Size]byte) bool, now time
 
 	var more []string
 	if d.cfg.Format == RFC9440 {
-		more = r.Values("Client-Cert-Chain")
+		more = r.Values(chainHeader)
 	}
 	all := values[0]
 	if len(more) > 0 {

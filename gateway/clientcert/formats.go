@@ -6,7 +6,6 @@ import (
 	"encoding/base64"
 	"encoding/hex"
 	"errors"
-	"fmt"
 	"strings"
 )
 
@@ -14,28 +13,13 @@ import (
 type Format uint8
 
 const (
-	// Auto recognises, under one header name: PEM, URL-escaped or with spaces for its line ends; base64 or base64url, of
-	// PEM or of DER; RFC 9440's byte sequence.
+	// Auto recognises, under one header name: PEM, URL-escaped or with spaces for its line ends; base64 or base64url,
+	// of PEM or of DER; RFC 9440's byte sequence.
 	Auto    Format = iota
 	RFC9440        // Client-Cert, and Client-Cert-Chain for the rest of the chain: RFC 9440
 	XFCC           // X-Forwarded-Client-Cert, Envoy's list of elements: exactly one, with Cert
 	ALB            // X-Amzn-Mtls-Clientcert, AWS ALB's passthrough: the URL-escaped PEM of the whole chain, leaf first
 )
-
-// ParseFormat reads the words auto, rfc9440, xfcc and alb of mutualSSL.headerFormat.
-func ParseFormat(word string) (Format, error) {
-	switch word {
-	case "auto":
-		return Auto, nil
-	case "rfc9440":
-		return RFC9440, nil
-	case "xfcc":
-		return XFCC, nil
-	case "alb":
-		return ALB, nil
-	}
-	return 0, fmt.Errorf("header format %q is none of auto, rfc9440, xfcc and alb", word)
-}
 
 // Bounds of a certificate header.
 const (
@@ -43,8 +27,8 @@ const (
 	maxChain  = 8        // certificates
 )
 
-// parse returns the DER of the certificates in a header's value, leaf first. What it returns is not looked into: it may
-// be no certificate at all.
+// parse returns the DER of the certificates in a header's value, leaf first. The DER is not parsed: it may not be a
+// certificate at all.
 func (f Format) parse(value string) ([][]byte, error) {
 	if len(value) > maxHeader {
 		return nil, errors.New("certificate header is too long")
@@ -77,7 +61,7 @@ func one(der []byte, err error) ([][]byte, error) {
 	return [][]byte{der}, nil
 }
 
-// parseAuto tells the formats apart by what no other can begin with or hold.
+// parseAuto distinguishes the formats by what only one of them can begin with or contain.
 func parseAuto(value string) ([]byte, error) {
 	switch {
 	case strings.HasPrefix(value, ":"):
@@ -109,8 +93,8 @@ func onePEM(text []byte) ([]byte, error) {
 	return certificates[0], nil
 }
 
-// parsePEM reads one to most CERTIFICATE blocks and nothing else. Their line ends may be any white space, since a header
-// cannot hold line ends.
+// parsePEM reads one to most CERTIFICATE blocks and nothing else. Their line ends may be any white space, since a
+// header cannot hold line ends.
 func parsePEM(text []byte, most int) ([][]byte, error) {
 	const begin, end = "-----BEGIN CERTIFICATE-----", "-----END CERTIFICATE-----"
 	var certificates [][]byte

@@ -51,7 +51,6 @@ func (d *Decider) Explain(ctx context.Context, q Question) Explanation {
 		c.Learn(q.Host, q.Chain)
 	}
 	d.Begin(x, &question{q}, newID(), c, time.Time{})
-	x.Listener = q.Listener
 	defer d.underWay.Add(-1) // it is no call: nobody observes it
 	err := Decide(x)
 	for err == ErrWait {

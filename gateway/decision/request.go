@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"sallyport/gateway/backend"
+	"sallyport/gateway/clientcert"
 	"sallyport/gateway/http1"
 	"sallyport/gateway/message"
 	"sallyport/policy"
@@ -207,12 +208,11 @@ func hasToken(list, token string) bool {
 
 // managed are the request headers that only the gateway, or nobody, may set towards a backend, in lower case and with
 // "-" for "_": many backends read the two alike. A "*" at the end stands for any rest.
-var managed = []string{
-	"x-wso2-client-certificate", "client-cert*", "x-forwarded-client-cert", "x-amzn-mtls-*", "x-ssl-*", "ssl-client-*",
-	"x-client-cert*", "x-sallyport-*", "x-jwt-assertion", // who calls
+var managed = append(clientcert.Headers(),
+	"x-sallyport-*", "x-jwt-assertion", // who calls
 	"x-forwarded-*", "forwarded", "x-real-ip", "x-request-id", "traceparent", "tracestate", // from where, and which call
 	"proxy-*", "x-original-uri", "x-original-url", "x-rewrite-url", // what other proxies believe
-}
+)
 
 // isManaged reports whether a header is managed, in any spelling, or is the configured certificate header, believed or not.
 // That one is given as message.Plain.

@@ -225,11 +225,12 @@ func (l *loop) forward(c *loopClient) {
 		l.goOn(c, func() bool { return call.finish(call.sendAndDeliver()) })
 		return
 	}
-	b.client, c.backend = c, b
 	if !call.trip.Use(b.conn) {
+		b.Keep(b.conn, true)
 		l.giveUp(c, backend.ErrBroken)
 		return
 	}
+	b.client, c.backend = c, b
 	request, err := call.trip.AppendRequest(l.scratch(b.conn.Conn))
 	if err != nil {
 		l.giveUp(c, err)

@@ -12,8 +12,8 @@ import (
 	"unicode/utf16"
 )
 
-// JKS is read by hand and not by a library: lengths in the file are held against what is there before anything is
-// allocated, and passwords beyond ASCII are UTF-16, as Java writes them.
+// JKS is read here rather than by a library, so that lengths are checked against the file's size before anything is
+// allocated, and passwords beyond ASCII are UTF-16, as in Java.
 const (
 	jksKey     = 1
 	jksTrusted = 2
@@ -69,7 +69,7 @@ type jksEntry struct {
 	certificates [][]byte
 }
 
-// parseJKS reads the structure and judges neither password nor certificates.
+// parseJKS reads the structure; it checks neither password nor certificates.
 func parseJKS(data []byte) ([]jksEntry, error) {
 	if len(data) < 12+sha1.Size {
 		return nil, fmt.Errorf("JKS: file cut short: %w", ErrFormat)
@@ -124,7 +124,7 @@ func parseJKS(data []byte) ([]jksEntry, error) {
 	return entries, nil
 }
 
-// A reader takes fields off data. Once one is longer than what is left, short is set and all that follows is empty.
+// A reader consumes fields of data. Once one is longer than the rest, short is set and all further fields are empty.
 type reader struct {
 	data  []byte
 	short bool
@@ -157,7 +157,8 @@ func (r *reader) uint32() uint32 {
 // oidJavaKeyProtector marks a key sealed by sun.security.provider.KeyProtector.
 var oidJavaKeyProtector = asn1.ObjectIdentifier{1, 3, 6, 1, 4, 1, 42, 2, 17, 1, 1}
 
-// openJKSKey unseals a key: salt, the PKCS #8 key under a key stream of chained SHA-1, and a SHA-1 over password and key.
+// openJKSKey unseals a key: salt, the PKCS #8 key under a key stream of chained SHA-1, and a SHA-1 over password and
+// key.
 func openJKSKey(sealed []byte, password string) (crypto.PrivateKey, error) {
 	var info struct {
 		Algorithm struct {
@@ -197,7 +198,7 @@ func openJKSKey(sealed []byte, password string) (crypto.PrivateKey, error) {
 	return key, nil
 }
 
-// utf16Bytes is a password as Java hashes it: UTF-16, high byte first.
+// utf16Bytes returns a password as Java hashes it: UTF-16, high byte first.
 func utf16Bytes(s string) []byte {
 	var b []byte
 	for _, u := range utf16.Encode([]rune(s)) {

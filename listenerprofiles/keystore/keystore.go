@@ -29,11 +29,11 @@ var (
 	ErrFormat   = errors.New("not a usable keystore")
 )
 
-// A Ref says where a keystore is and how to open it, as WSO2's KeyStore and TrustStore elements do. However it is
-// printed, logged or marshalled, its passwords are not shown.
+// A Ref is a keystore's location and how to open it, as in WSO2's KeyStore and TrustStore elements. Its passwords are
+// never printed, logged or marshalled.
 type Ref struct {
 	Location    string // the file, for messages only: this package reads no files
-	Type        string // JKS, PKCS12 or PEM, without case; "" means by content. JKS and PKCS12 stand for each other, as in Java
+	Type        string // as ParseType accepts it; "" means by content. JKS and PKCS12 are interchangeable, as in Java
 	Password    string // of the store; PEM needs none
 	KeyPassword string // of the keys; "" means Password
 	Alias       string // the key entry to serve (ServerCertificateAlias); "" means all of them
@@ -74,11 +74,11 @@ type keyEntry struct {
 	open  func() (crypto.PrivateKey, error)
 }
 
-// Open reads the keystore in data, which is the content of the file ref.Location. What data is shows in its first bytes;
-// ref.Type may only say PEM or not PEM. Store password and integrity are checked here, for JKS and PKCS #12; a JKS key's own
-// password is checked by KeyPairs.
+// Open reads the keystore in data, which is the content of the file ref.Location. The format is detected from the
+// content; ref.Type only distinguishes PEM from the others. Store password and integrity are checked here, for JKS and
+// PKCS #12; a JKS key's own password is checked by KeyPairs.
 //
-// A JCEKS store, and a PKCS #12 store that can't be read, are errors that name the cure.
+// A JCEKS store, and a PKCS #12 store that can't be read, are errors that name a command to convert it.
 func Open(data []byte, ref Ref) (*Store, error) {
 	s, err := open(data, ref)
 	if err != nil {
@@ -92,11 +92,12 @@ func open(data []byte, ref Ref) (*Store, error) {
 	if len(data) > MaxSize {
 		return nil, fmt.Errorf("larger than %d bytes: %w", MaxSize, ErrFormat)
 	}
-	declared := strings.ToUpper(ref.Type)
-	switch declared {
-	case "", "JKS", "PKCS12", "PEM":
-	default:
-		return nil, fmt.Errorf("unknown type %q, it is one of JKS, PKCS12, PEM: %w", ref.Type, ErrFormat)
+	declared := ""
+	if ref.Type != "" {
+		var err error
+		if declared, err = ParseType(ref.Type); err != nil {
+			return nil, fmt.Errorf("type %w: %w", err, ErrFormat)
+		}
 	}
 	found := detect(data)
 	if found != unknown && declared != "" && (declared == "PEM") != (found == textPEM) {
@@ -116,6 +117,17 @@ func open(data []byte, ref Ref) (*Store, error) {
 		return nil, fmt.Errorf("empty file: %w", ErrFormat)
 	}
 	return nil, fmt.Errorf("neither JKS, PKCS12 nor PEM: %w", ErrFormat)
+}
+
+// ParseType reads a Ref's Type, JKS, PKCS12 or PEM, without case.
+func ParseType(word string) (string, error) {
+	switch kind := strings.ToUpper(word); kind {
+	case "JKS", "PKCS12", "PEM":
+		return kind, nil
+	case "ACME":
+		return "", errors.New("ACME is not built yet: name a JKS, PKCS12 or PEM file")
+	}
+	return "", fmt.Errorf("%.60q is none of JKS, PKCS12, PEM", word)
 }
 
 // A format is what a file's content shows it to be.
@@ -147,16 +159,17 @@ func isText(data []byte) bool {
 	return bytes.IndexByte(data, 0) < 0 && bytes.Contains(data, []byte(pemBegin))
 }
 
-// cure is the command that turns a store which only Java reads into one that is read here.
+// cure returns the command that converts a store which only Java reads.
 func cure(ref Ref) string {
-	return fmt.Sprintf("keytool -importkeystore -srckeystore %s -destkeystore %s.new.jks -deststoretype JKS", ref.Location, ref.Location)
+	return fmt.Sprintf("keytool -importkeystore -srckeystore %s -destkeystore %s.new.jks -deststoretype JKS",
+		ref.Location, ref.Location)
 }
 
-// KeyPairs returns the key entries in the order of the file or, when alias is given, exactly that one. Aliases compare without
-// case, as in Java. Each pair has its Leaf set, and the key belongs to the leaf.
+// KeyPairs returns the key entries in the order of the file or, when alias is given, exactly that one. Aliases compare
+// without case, as in Java. Each pair has its Leaf set, and the key belongs to the leaf.
 //
-// The error wraps ErrNoEntry when there is no key, or none of that alias, ErrPassword when a key's own password is wrong,
-// and ErrExpired when a leaf's NotAfter is before now.
+// The error wraps ErrNoEntry when there is no key, or none of that alias, ErrPassword when a key's own password is
+// wrong, and ErrExpired when a leaf's NotAfter is before now.
 func (s *Store) KeyPairs(alias string, now time.Time) ([]tls.Certificate, error) {
 	entries, err := s.find(alias)
 	if err != nil {
@@ -211,7 +224,8 @@ func (e keyEntry) pair(now time.Time) (tls.Certificate, error) {
 	}
 	leaf := e.chain[0]
 	if !matches(key, leaf) {
-		return tls.Certificate{}, fmt.Errorf("the key does not belong to the certificate %q: %w", leaf.Subject, ErrFormat)
+		return tls.Certificate{}, fmt.Errorf("the key does not belong to the certificate %q: %w",
+			leaf.Subject, ErrFormat)
 	}
 	if now.After(leaf.NotAfter) {
 		return tls.Certificate{}, fmt.Errorf("%w on %s", ErrExpired, leaf.NotAfter.UTC().Format(time.RFC3339))

@@ -47,7 +47,7 @@ func TestKeyPairs(t *testing.T) {
 		{file: "keys.jks", ref: keystore.Ref{KeyPassword: "keypass"}, is: keystore.ErrPassword, words: "no password is given"},
 		{file: "keys.jks", ref: keystore.Ref{Password: pass, Alias: "other"}, is: keystore.ErrNoEntry, words: `it has "ec", "gateway"`},
 		{file: "keys.jks", ref: keystore.Ref{Type: "PEM", Password: pass}, is: keystore.ErrFormat, words: "declared as PEM"},
-		{file: "keys.jks", ref: keystore.Ref{Type: "BKS", Password: pass}, is: keystore.ErrFormat, words: "unknown type"},
+		{file: "keys.jks", ref: keystore.Ref{Type: "BKS", Password: pass}, is: keystore.ErrFormat, words: `type "BKS" is none of`},
 		{file: "mixed.jks", ref: keystore.Ref{Password: pass}, want: "CN=gateway.test/1"},
 		{file: "trust.jks", ref: keystore.Ref{Password: pass}, is: keystore.ErrNoEntry, words: "no private key"},
 		{file: "expired.jks", ref: keystore.Ref{Password: pass}, is: keystore.ErrExpired, words: "expired on 20"},

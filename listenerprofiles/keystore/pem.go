@@ -10,8 +10,8 @@ import (
 
 const pemBegin = "-----BEGIN "
 
-// openPEM reads certificates and at most one private key. With a key, the certificates are its chain, leaf first; without
-// one they are trusted. Text between the blocks is skipped, a block that can't be read is not.
+// openPEM reads certificates and at most one private key. With a key, the certificates are its chain, leaf first;
+// without one they are trusted. Text between the blocks is skipped; an unreadable block is an error.
 func openPEM(data []byte) (*Store, error) {
 	var certs []*x509.Certificate
 	var key crypto.PrivateKey
@@ -35,7 +35,8 @@ func openPEM(data []byte) (*Store, error) {
 			certs = append(certs, cert)
 		case "EC PARAMETERS": // openssl ecparam writes it before the key, which repeats it
 		case "ENCRYPTED PRIVATE KEY":
-			return nil, fmt.Errorf("PEM block %d: encrypted private keys are not read, write it plain: openssl pkey -in ENCRYPTED -out PLAIN: %w", n, ErrFormat)
+			return nil, fmt.Errorf("PEM block %d: encrypted private keys are not read, write it plain: openssl pkey "+
+				"-in ENCRYPTED -out PLAIN: %w", n, ErrFormat)
 		default:
 			k, err := parsePEMKey(block)
 			if err != nil {
@@ -58,7 +59,8 @@ func openPEM(data []byte) (*Store, error) {
 
 func parsePEMKey(block *pem.Block) (key crypto.PrivateKey, err error) {
 	if block.Headers["DEK-Info"] != "" {
-		return nil, fmt.Errorf("encrypted private keys are not read, write it plain: openssl pkey -in ENCRYPTED -out PLAIN: %w", ErrFormat)
+		return nil, fmt.Errorf("encrypted private keys are not read, write it plain: openssl pkey -in ENCRYPTED -out "+
+			"PLAIN: %w", ErrFormat)
 	}
 	switch block.Type {
 	case "PRIVATE KEY":

@@ -15,20 +15,21 @@ import (
 	"software.sslmate.com/src/go-pkcs12"
 )
 
-// Key derivation in PKCS #12 counts as the file says. One derivation takes at most maxIterations, a file maxWork in all;
-// tools write 2,048 to 100,000.
+// The file sets the iteration counts of PKCS #12's key derivations. One derivation takes at most maxIterations, a file
+// maxWork in all; tools write 2,048 to 100,000.
 const (
 	maxIterations = 1_000_000
 	maxWork       = 5_000_000
 )
 
-// openPKCS12 reads what keytool and openssl write. The library decrypts; outline has looked at the open parts before it,
-// because the library counts iterations without bound.
+// openPKCS12 reads what keytool and openssl write. The library decrypts, but does not bound iterations,
+// so outline checks the unencrypted parts first.
 func openPKCS12(data []byte, ref Ref) (*Store, error) {
 	outline, err := outlinePKCS12(data)
 	if err != nil {
 		if _, bare := x509.ParseCertificate(data); bare == nil {
-			return nil, fmt.Errorf("a bare DER certificate, use PEM: openssl x509 -inform DER -in X -out Y: %w", ErrFormat)
+			return nil, fmt.Errorf("a bare DER certificate, use PEM: openssl x509 -inform DER -in X -out Y: %w",
+				ErrFormat)
 		}
 		return nil, err
 	}
@@ -51,19 +52,20 @@ func openPKCS12(data []byte, ref Ref) (*Store, error) {
 		return nil, fmt.Errorf("PKCS12: a certificate is not marked as trusted, and Java ignores it too; import it: "+
 			"keytool -importcert -file X.pem -alias X -keystore %s.new.jks -storetype JKS: %w", ref.Location, ErrFormat)
 	}
-	return nil, fmt.Errorf("PKCS12 that is not read here (%s), convert it: %s: %w", strings.TrimPrefix(err.Error(), "pkcs12: "), cure(ref), ErrFormat)
+	return nil, fmt.Errorf("PKCS12 that is not read here (%s), convert it: %s: %w",
+		strings.TrimPrefix(err.Error(), "pkcs12: "), cure(ref), ErrFormat)
 }
 
 func decodePKCS12(data []byte, password string, outline *outline) (*Store, error) {
 	if len(outline.aliases) == 0 {
 		certs, err := pkcs12.DecodeTrustStore(data, password)
 		if outline.safes == 0 && errors.As(err, new(pkcs12.NotImplementedError)) {
-			return &Store{}, nil // the password is right, and nothing is in it
+			return &Store{}, nil // the password is right, and the store is empty
 		}
 		return &Store{trusted: certs}, err
 	}
-	// DecodeChain takes one key and tells neither aliases nor which certificate is whose; ToPEM does, but not for Ed25519
-	// nor for keys that aren't sealed.
+	// DecodeChain expects one key and returns neither aliases nor which certificate belongs to which key; ToPEM does,
+	// but not for Ed25519 nor for unencrypted keys.
 	//lint:ignore SA1019 fromBlocks knows how it writes keys
 	blocks, err := pkcs12.ToPEM(data, password)
 	if err == nil {
@@ -79,7 +81,8 @@ func decodePKCS12(data []byte, password string, outline *outline) (*Store, error
 	return &Store{keys: []keyEntry{newEntry(outline.aliases[0], key, append([]*x509.Certificate{leaf}, others...))}}, nil
 }
 
-// fromBlocks pairs keys with certificates. The key bag's local key id is its certificate's too, and the public keys must agree.
+// fromBlocks pairs keys with certificates. The key bag's local key id is its certificate's too, and the public keys
+// must agree.
 func fromBlocks(blocks []*pem.Block) (*Store, error) {
 	var certs []*x509.Certificate
 	for _, block := range blocks {
@@ -144,7 +147,7 @@ func issuerOf(cert *x509.Certificate, certs []*x509.Certificate) *x509.Certifica
 	return nil
 }
 
-// An outline is what shows of a PKCS #12 file without its password.
+// An outline is what can be read of a PKCS #12 file without its password.
 type outline struct {
 	mac     bool
 	safes   int      // contents in the authenticated safe
@@ -206,7 +209,8 @@ var (
 
 func outlinePKCS12(data []byte) (*outline, error) {
 	if bytes.HasPrefix(data, []byte{0x30, 0x80}) {
-		return nil, fmt.Errorf("PKCS12 in BER, which is not read here; rewrite it with openssl pkcs12 or keytool -importkeystore: %w", ErrFormat)
+		return nil, fmt.Errorf("PKCS12 in BER, which is not read here; rewrite it with openssl pkcs12 or keytool "+
+			"-importkeystore: %w", ErrFormat)
 	}
 	var p pfx
 	if err := unmarshal(data, &p); err != nil || p.Version != 3 || !p.AuthSafe.Type.Equal(oidData) {
@@ -309,7 +313,7 @@ func (o *outline) count(algorithm pkix.AlgorithmIdentifier) error {
 	return o.spend(params.Iterations)
 }
 
-// countPBKDF2 reads PBES2-params and PBMAC1-params, which begin alike.
+// countPBKDF2 reads PBES2-params and PBMAC1-params, which share their beginning.
 func (o *outline) countPBKDF2(der []byte) error {
 	var params struct{ KDF, Scheme pkix.AlgorithmIdentifier }
 	if err := unmarshal(der, &params); err != nil {
@@ -329,7 +333,8 @@ func (o *outline) countPBKDF2(der []byte) error {
 
 func (o *outline) spend(iterations int) error {
 	if iterations < 1 || iterations > maxIterations {
-		return fmt.Errorf("PKCS12: a key derivation of %d iterations, at most %d are done: %w", iterations, maxIterations, ErrFormat)
+		return fmt.Errorf("PKCS12: a key derivation of %d iterations, at most %d are done: %w",
+			iterations, maxIterations, ErrFormat)
 	}
 	if o.work += iterations; o.work > maxWork {
 		return fmt.Errorf("PKCS12: key derivations of more than %d iterations in all: %w", maxWork, ErrFormat)
@@ -337,7 +342,7 @@ func (o *outline) spend(iterations int) error {
 	return nil
 }
 
-// unmarshal demands that all of der is used.
+// unmarshal fails if der has trailing bytes.
 func unmarshal(der []byte, into any) error {
 	rest, err := asn1.Unmarshal(der, into)
 	if err != nil || len(rest) != 0 {

@@ -16,15 +16,15 @@ import (
 	"github.com/maypok86/otter/v2"
 )
 
-// Bounds of what Verify looks at. They keep hostile chains from costing CPU.
+// Bounds of what Verify examines, so that hostile chains cost little CPU.
 const (
-	MaxChain   = 16   // certificates that a client shows
+	MaxChain   = 16   // certificates that a client presents
 	MinRSABits = 2048 // of a leaf
 	MaxRSABits = 8192 // of any certificate
 )
 
-// maxVerified is how many chains a Trust remembers: those of so many clients meet again without their signatures being
-// checked anew, which is most of what Verify costs (BenchmarkVerify).
+// maxVerified is how many verified chains a Trust caches, so that their signatures, most of Verify's cost, are not
+// checked again (BenchmarkVerify).
 const maxVerified = 10_000
 
 // A Trust is the entries of a trust store. It never changes, and system roots are never part of it.
@@ -67,8 +67,8 @@ func (t *Trust) Pool() *x509.CertPool { return t.pool.Clone() }
 // Certificates returns the entries in the order of the file.
 func (t *Trust) Certificates() []*x509.Certificate { return slices.Clone(t.certs) }
 
-// Verify reports whether chain[0], the certificate whose key a client has proven, is good at now: it is byte for byte an
-// entry of the store, or chains to one (RFC 5280) by way of the rest of chain; everything on the way is within its
+// Verify reports whether chain[0], the certificate whose key a client has proven, is good at now: it is byte for byte
+// an entry of the store, or chains to one (RFC 5280) by way of the rest of chain; everything on the way is within its
 // validity; and it has no extended key usage, or one that allows client authentication. The rest of chain only ever
 // helps to build the path: it is no identity.
 //
@@ -120,7 +120,7 @@ func (t *Trust) Verify(chain []*x509.Certificate, now time.Time) (Validity, erro
 	return best, nil
 }
 
-// keyOf tells a chain from every other.
+// keyOf returns a digest that identifies a chain.
 func keyOf(chain []*x509.Certificate) (key [sha256.Size]byte) {
 	h := sha256.New()
 	var size [8]byte
@@ -136,7 +136,7 @@ func keyOf(chain []*x509.Certificate) (key [sha256.Size]byte) {
 	return key
 }
 
-// checkLeaf holds for a leaf that is an entry as for one that chains to an entry.
+// checkLeaf applies to a leaf that is an entry and to one that chains to an entry.
 func checkLeaf(leaf *x509.Certificate, now time.Time) error {
 	switch {
 	case now.After(leaf.NotAfter):
@@ -162,7 +162,8 @@ func checkKey(leaf *x509.Certificate) error {
 	switch key := leaf.PublicKey.(type) {
 	case *rsa.PublicKey:
 		if bits := key.N.BitLen(); bits < MinRSABits || bits > MaxRSABits {
-			return fmt.Errorf("client certificate: RSA key of %d bits, between %d and %d are accepted", bits, MinRSABits, MaxRSABits)
+			return fmt.Errorf("client certificate: RSA key of %d bits, between %d and %d are accepted",
+				bits, MinRSABits, MaxRSABits)
 		}
 	case *ecdsa.PublicKey:
 		if key.Curve == elliptic.P224() {
@@ -180,7 +181,7 @@ func tooBig(cert *x509.Certificate) bool {
 	return ok && key.N.BitLen() > MaxRSABits
 }
 
-// window is the time in which all of path is valid. NotAfter itself belongs to it.
+// window returns the time in which all of path is valid, NotAfter included.
 func window(path ...*x509.Certificate) Validity {
 	v := Validity{From: path[0].NotBefore, Until: path[0].NotAfter}
 	for _, cert := range path[1:] {

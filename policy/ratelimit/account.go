@@ -24,7 +24,7 @@ func (b *bucket) Take(now time.Time) Verdict {
 
 func (b *bucket) share() *bucket { return b }
 
-// look says whether a call would pass, and changes nothing but the tier in force. The account is locked.
+// look reports whether a call would pass, and changes nothing except the tier in force. The account is locked.
 func (b *bucket) look(now time.Time) Verdict {
 	a := b.account
 	if b.number > a.number {
@@ -63,7 +63,7 @@ type account struct {
 // A meter counts one account in one way. What is spent stays spent when it is fitted to another tier.
 type meter interface {
 	fit(t Tier, now time.Time)
-	look(now time.Time) Verdict // Level and Tier are left out; Allowed says whether spend may be called
+	look(now time.Time) Verdict // Level and Tier are left out; Allowed reports whether spend may be called
 	spend(now time.Time)
 	whole(now time.Time) bool // nothing spent: forgetting it gives nothing away
 }

@@ -5,8 +5,8 @@ import (
 	"time"
 )
 
-// Local keeps the buckets that are counted in this process. It holds one for each Key that a snapshot asked for, and none
-// for a caller that no snapshot names, so it doesn't grow with traffic. Make it with NewLocal.
+// Local keeps the buckets that are counted in this process. It holds one for each Key that a snapshot asked for, and
+// none for a caller that no snapshot names, so it doesn't grow with traffic. Make it with NewLocal.
 type Local struct {
 	now func() time.Time
 
@@ -26,9 +26,10 @@ func NewLocal(now func() time.Time) *Local {
 // Bucket returns the bucket of key under tier: the same one as before for an equal tier, so that a reload leaves it
 // alone, and nil if the tier is Unlimited. A tier that is not valid gives a bucket that refuses.
 //
-// With another tier than before, the new bucket draws on the same account: what was spent stays spent, and changing tiers
-// to and fro gives nothing. The account takes on the new tier with the first call from the new bucket, so that a snapshot
-// which is built and thrown away changes nothing; calls from older buckets count under the new tier from then on.
+// With another tier than before, the new bucket draws on the same account: what was spent stays spent, and changing
+// tiers to and fro gives nothing. The account takes on the new tier with the first call from the new bucket, so that a
+// snapshot which is built and thrown away changes nothing; calls from older buckets count under the new tier from then
+// on.
 func (l *Local) Bucket(key Key, tier Tier) Bucket {
 	valid := tier.Validate() == nil
 	if tier.Unlimited && valid {
@@ -54,10 +55,9 @@ func (l *Local) Bucket(key Key, tier Tier) Bucket {
 	return a.newest
 }
 
-// Sweep forgets the buckets that nobody needs: keep says no to their key, they are whole again, and Bucket hasn't handed
-// them out since the Sweep before. Call it now and then with the keys of the snapshot in force; a client that was removed
-// and comes back finds its bucket as it left it.
-// It returns how many it forgot. keep must not call l.
+// Sweep drops unneeded buckets: those whose key keep rejects, that are full again, and that Bucket has not returned
+// since the previous Sweep. Call it now and then with the keys of the snapshot in force; a client that was removed and
+// comes back finds its bucket as it left it. It returns how many it forgot. keep must not call l.
 func (l *Local) Sweep(keep func(Key) bool) int {
 	now := l.now()
 	l.mu.Lock()

@@ -45,10 +45,11 @@ type Verdict struct {
 	Window     time.Duration // the tier's period, and for a month its own length; 0 if no limit applied
 }
 
-// A Bucket is the allowance of one Key. It is found once, when a snapshot is built, and used by any number of calls at once.
-// A nil Bucket is no limit. Only this package makes buckets, since a call must take from several as one.
+// A Bucket is the allowance of one Key. It is found once, when a snapshot is built, and used by any number of calls at
+// once. A nil Bucket is no limit. Only this package makes buckets, since a call must take from several as one.
 type Bucket interface {
-	// Take takes one call from the bucket, or nothing if it refuses. It allocates only with the first call under a tier.
+	// Take takes one call from the bucket, or nothing if it refuses. It allocates only with the first call under a
+	// tier.
 	Take(now time.Time) Verdict
 
 	// share is the bucket's hold on its account, which other snapshots' buckets may share.

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"strings"
 	"time"
 	"unicode"
@@ -30,7 +31,7 @@ func ParseUnit(s string) (Unit, error) {
 			return Unit(u), nil
 		}
 	}
-	return 0, fmt.Errorf("time unit %q: want sec, min, hour, day or month", s)
+	return 0, fmt.Errorf("%.60q is none of %s", s, strings.Join(unitWords[Second:], ", "))
 }
 
 // String is the unit as ParseUnit reads it, or "" if it is none.
@@ -71,11 +72,11 @@ const (
 	maxName = 255 // bytes
 )
 
-// A Tier says how many calls may pass in which time. The zero Tier is not valid, and a bucket of a tier that is not
+// A Tier is how many calls may pass in which time. The zero Tier is not valid, and a bucket of a tier that is not
 // valid refuses every call.
 //
-// With Second, Minute and Hour it is a token bucket of Burst calls, refilled evenly. With Day and Month it is a quota that
-// starts anew with the calendar in UTC; periods of several days or months are counted from 1970-01-01.
+// With Second, Minute and Hour it is a token bucket of Burst calls, refilled evenly. With Day and Month it is a quota
+// that starts anew with the calendar in UTC; periods of several days or months are counted from 1970-01-01.
 type Tier struct {
 	Name         string
 	RequestCount int  // calls a period; 0 lets none pass
@@ -85,7 +86,7 @@ type Tier struct {
 	Unlimited    bool // no limit; the numbers are zero then
 }
 
-// Validate says what is wrong with the tier, or nil.
+// Validate returns what is wrong with the tier, or nil.
 func (t Tier) Validate() error {
 	if err := checkName(t.Name); err != nil {
 		return err
@@ -119,9 +120,10 @@ func (t Tier) checkNumbers() error {
 	case t.RequestCount < 0 || t.RequestCount > MaxCount:
 		return fmt.Errorf("requestCount %d: want 0 to %d", t.RequestCount, MaxCount)
 	case t.TimeUnit.length() == 0:
-		return errors.New("timeUnit: want sec, min, hour, day or month")
+		return fmt.Errorf("timeUnit is none of %s", strings.Join(unitWords[Second:], ", "))
 	case t.UnitTime < 1 || int64(t.UnitTime) > int64(MaxWindow/t.TimeUnit.length()):
-		return fmt.Errorf("unitTime %d: want 1 to %d for %s", t.UnitTime, int64(MaxWindow/t.TimeUnit.length()), t.TimeUnit)
+		return fmt.Errorf("unitTime %d: want 1 to %d for %s",
+			t.UnitTime, int64(MaxWindow/t.TimeUnit.length()), t.TimeUnit)
 	case t.Burst < 0 || t.Burst > MaxCount:
 		return fmt.Errorf("burst %d: want 0 to %d", t.Burst, MaxCount)
 	case t.Burst > 0 && t.TimeUnit.calendar():
@@ -145,10 +147,13 @@ func (t Tier) burst() int {
 	return t.RequestCount
 }
 
+// Unlimited is the name of the built-in tier without a limit.
+const Unlimited = "Unlimited"
+
 // BuiltIn returns the tiers that are always there, WSO2's default subscription policies.
 func BuiltIn() []Tier {
 	return []Tier{
-		{Name: "Unlimited", Unlimited: true},
+		{Name: Unlimited, Unlimited: true},
 		{Name: "Gold", RequestCount: 5000, UnitTime: 1, TimeUnit: Minute},
 		{Name: "Silver", RequestCount: 2000, UnitTime: 1, TimeUnit: Minute},
 		{Name: "Bronze", RequestCount: 1000, UnitTime: 1, TimeUnit: Minute},
@@ -159,35 +164,41 @@ func BuiltIn() []Tier {
 // Tiers are the tiers that may be named: the built-in ones and an operator's own. They never change.
 // A nil or zero Tiers knows none.
 type Tiers struct {
+	names  []string
 	byName map[string]Tier
 }
 
 // NewTiers adds own tiers to the built-in ones. It is an error if one is not valid, is named twice, has the name of a
 // built-in one, or is Unlimited as only the built-in tier of that name may be.
 func NewTiers(own []Tier) (*Tiers, error) {
-	builtIn := make(map[string]bool)
-	byName := make(map[string]Tier)
-	for _, t := range BuiltIn() {
-		builtIn[t.Name] = true
-		byName[t.Name] = t
+	tiers := &Tiers{byName: make(map[string]Tier)}
+	add := func(t Tier) {
+		tiers.names = append(tiers.names, t.Name)
+		tiers.byName[t.Name] = t
 	}
+	for _, t := range BuiltIn() {
+		add(t)
+	}
+	builtIn := slices.Clone(tiers.names)
 	for _, t := range own {
 		if err := t.Validate(); err != nil {
 			return nil, err
 		}
-		_, taken := byName[t.Name]
 		switch {
-		case builtIn[t.Name]:
+		case slices.Contains(builtIn, t.Name):
 			return nil, fmt.Errorf("tier %s is built in: give yours another name", t.Name)
-		case taken:
+		case slices.Contains(tiers.names, t.Name):
 			return nil, fmt.Errorf("tier %s is there twice", t.Name)
 		case t.Unlimited:
 			return nil, fmt.Errorf("tier %s: only the built-in tier Unlimited has no limit", t.Name)
 		}
-		byName[t.Name] = t
+		add(t)
 	}
-	return &Tiers{byName: byName}, nil
+	return tiers, nil
 }
+
+// Names returns the names of all tiers, the built-in ones first.
+func (t *Tiers) Names() []string { return slices.Clone(t.names) }
 
 // Find returns the tier of exactly this name; case counts. A tier that is not found is a refusal, never no limit.
 func (t *Tiers) Find(name string) (Tier, bool) {

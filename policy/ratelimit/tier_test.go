@@ -139,6 +139,9 @@ func TestNewTiers(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
+			if got, want := len(tiers.Names()), len(BuiltIn())+len(tt.own); got != want || tiers.Names()[0] != Unlimited {
+				t.Errorf("%d names, want %d: %q", got, want, tiers.Names())
+			}
 			for _, want := range append(BuiltIn(), tt.own...) {
 				if got, ok := tiers.Find(want.Name); !ok || got != want {
 					t.Errorf("%s: got %+v, %v", want.Name, got, ok)

@@ -64,8 +64,8 @@ func (k *tokens) look(now time.Time) Verdict {
 	return v
 }
 
-// spend books with a reservation, not AllowN: look has decided, and a rounding that differed by one bit must not let the
-// call pass unbooked.
+// spend books with a reservation, not AllowN: look has decided, and a rounding that differed by one bit must not let
+// the call pass unbooked.
 func (k *tokens) spend(now time.Time) {
 	k.latest = k.at(now)
 	k.limiter.ReserveN(k.latest, 1)
@@ -77,7 +77,8 @@ func (k *tokens) whole(now time.Time) bool {
 	return k.limiter == nil || k.limiter.TokensAt(k.at(now)) >= k.burst
 }
 
-// timeFor is how long n tokens take to flow, rounded up to a nanosecond; less than a nanosecond's worth is there already.
+// timeFor is how long n tokens take to flow, rounded up to a nanosecond; less than a nanosecond's worth is there
+// already.
 func (k *tokens) timeFor(n float64) time.Duration {
 	d := n / float64(k.rate) * float64(time.Second)
 	if d < 1 {

@@ -8,7 +8,7 @@ import "strings"
 // Bearer, in any case, must go on with one or more spaces and a b64token and nothing else: a tab, quotes, a second
 // word, or no token at all is ErrInvalid. Credentials of other schemes are not ours and are passed over, and so is a
 // token elsewhere, in the query or a cookie. Without a Bearer credential raw is empty and err nil. The same token may
-// come twice; two different ones are ErrInvalid, for it cannot be told which one the backend would believe.
+// come twice; two different ones are ErrInvalid, since the backend might use either.
 func Bearer(values ...string) (raw string, err error) {
 	for _, rest := range values {
 		for rest != "" {

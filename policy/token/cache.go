@@ -25,7 +25,7 @@ type entry struct {
 }
 
 func newCache(size int) (*cache, error) {
-	// No expiry by otter: it needs a goroutine that nobody would wait for, and a clock of its own.
+	// Without otter's expiry, which needs a clock of its own and a goroutine that nothing waits for.
 	entries, err := otter.New(&otter.Options[[sha256.Size]byte, *entry]{
 		MaximumWeight: uint64(size),
 		Weigher:       func(_ [sha256.Size]byte, e *entry) uint32 { return e.weight },

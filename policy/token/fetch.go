@@ -11,8 +11,9 @@ import (
 	"net"
 	"net/http"
 	"net/url"
-	"os"
 	"time"
+
+	"sallyport/internal/regularfile"
 )
 
 // maxRedirects is how many redirects within its own host a JWKS URL may take.
@@ -49,7 +50,7 @@ func newRemote(address, caFile string) (*remote, error) {
 	return r, nil
 }
 
-// exposed reports whether keys could be changed on their way.
+// exposed reports whether keys could be changed in transit.
 func (r *remote) exposed() bool {
 	host := r.url.Hostname()
 	return r.url.Scheme == "http" && host != "localhost" && !net.ParseIP(host).IsLoopback()
@@ -77,10 +78,17 @@ func (r *remote) read(ctx context.Context) ([]byte, error) {
 	if response.StatusCode != http.StatusOK {
 		return nil, fmt.Errorf("asking for the JWKS: status %d", response.StatusCode)
 	}
-	return readBounded(response.Body, "reading the JWKS")
+	content, err := io.ReadAll(io.LimitReader(response.Body, maxSource+1))
+	if err != nil {
+		return nil, fmt.Errorf("reading the JWKS: %w", err)
+	}
+	if len(content) > maxSource {
+		return nil, fmt.Errorf("reading the JWKS: more than %d bytes", maxSource)
+	}
+	return content, nil
 }
 
-// prepare makes the client, and makes it anew when the CA file has changed.
+// prepare creates the client, and replaces it when the CA file has changed.
 func (r *remote) prepare() error {
 	var roots []byte
 	var pool *x509.CertPool // nil: the system's
@@ -122,21 +130,9 @@ func (r *remote) prepare() error {
 }
 
 func readFile(name string) ([]byte, error) {
-	f, err := os.Open(name)
+	content, err := regularfile.Read(name, maxSource)
 	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	return readBounded(f, "reading "+name)
-}
-
-func readBounded(from io.Reader, doing string) ([]byte, error) {
-	content, err := io.ReadAll(io.LimitReader(from, maxSource+1))
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", doing, err)
-	}
-	if len(content) > maxSource {
-		return nil, fmt.Errorf("%s: more than %d bytes", doing, maxSource)
+		return nil, fmt.Errorf("reading %s: %w", name, err)
 	}
 	return content, nil
 }

@@ -17,7 +17,8 @@ const maxDepth = 32
 // maxSeconds is the last second of the year 9999, the greatest time taken.
 const maxSeconds = 253402300799
 
-// An object is a JSON object whose members are read by their exact names, unlike encoding/json, which takes EXP for exp.
+// An object is a JSON object whose members are read by their exact names, unlike encoding/json, which takes EXP for
+// exp.
 type object map[string]json.RawMessage
 
 // parseObject takes one JSON object and nothing after it, in valid UTF-8, without two members of one name in it or in

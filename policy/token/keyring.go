@@ -12,7 +12,7 @@ import (
 	"time"
 )
 
-// A keyring holds the newest good keys of an issuer and knows where to read them anew.
+// A keyring holds the newest good keys of an issuer and refreshes them from their source.
 type keyring struct {
 	source   func(ctx context.Context) ([]byte, error)
 	parse    func([]byte) (keys []*key, ignored []error, err error)
@@ -90,14 +90,14 @@ func newKeyring(km KeyManager, cfg Config, tasks *tasks) (*keyring, error) {
 	return r, nil
 }
 
-// takeOver begins with the newest good keys of last, whose key manager is the same. What a file holds has been read.
+// takeOver starts with the newest good keys of last, whose key manager is the same. Keys from a file were just read.
 func (r *keyring) takeOver(last *keyring) {
 	if r.remote && r.interval == last.interval && r.coolDown == last.coolDown && r.timeout == last.timeout && r.maxAge == last.maxAge {
 		r.set.Store(last.set.Load())
 	}
 }
 
-// find returns the key for a token, and reads the source anew if that may help and is allowed.
+// find returns the key for a token, and reads the source again if that may help and is allowed.
 func (r *keyring) find(ctx context.Context, h header) (*key, error) {
 	set := r.current(r.now())
 	if set != nil {
@@ -144,8 +144,8 @@ func (r *keyring) holds(k *key, now time.Time) bool {
 	return has
 }
 
-// await returns when there is a newer set than seen or none is to be had now. Its error is ctx's. However many ask,
-// one read is under way; with keys in hand, strangers' kids start at most one in the cool-down.
+// await returns when there is a newer set than seen, or when none can be had now. Its error is ctx's. All callers share
+// one read; while there are keys, unknown kids start at most one in each cool-down.
 func (r *keyring) await(ctx context.Context, seen *keySet) error {
 	r.mu.Lock()
 	f := r.flight
@@ -185,7 +185,7 @@ func (r *keyring) mayAsk(now time.Time, first bool) bool {
 	return true
 }
 
-// passed also holds when the clock was set back: a pause must not last an hour for that.
+// passed is also true when the clock was set back, which must not extend a pause.
 func passed(now, then time.Time, pause time.Duration) bool {
 	since := now.Sub(then)
 	return since >= pause || since < 0
@@ -199,8 +199,8 @@ func (r *keyring) backoff() time.Duration {
 	return min(time.Second<<min(r.failures-1, 10), r.coolDown)
 }
 
-// refresh reads the source now and says how that went. A read under way may have begun before what the caller knows
-// of, so it is followed by another.
+// refresh reads the source now and returns the result. A read under way may predate the change that the caller knows
+// of, so another one follows it.
 func (r *keyring) refresh(ctx context.Context) error {
 	for fresh := false; ; fresh = true {
 		r.mu.Lock()
@@ -224,7 +224,7 @@ func (r *keyring) refresh(ctx context.Context) error {
 }
 
 // start is called with mu held and no flight under way; nil means that the verifier has stopped. The read belongs to
-// no caller: one who leaves doesn't end it for the others.
+// no caller, so that a caller that gives up does not cancel it for the others.
 func (r *keyring) start() *flight {
 	f := &flight{done: make(chan struct{})}
 	started := r.tasks.start(func(ctx context.Context) {

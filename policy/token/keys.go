@@ -28,14 +28,15 @@ const (
 	maxRSABits = 16384
 )
 
-// A key verifies tokens by the algorithms that belong to it: a token's alg chooses among them, and never the kind of key.
+// A key verifies tokens by the algorithms that belong to it: a token's alg chooses among them, and never the kind of
+// key.
 type key struct {
 	id         string // kid; empty if it has none
 	algorithms []string
 	public     crypto.PublicKey
 }
 
-// newKey decides what public may verify. alg is the JWK's own word, which then is the only algorithm.
+// newKey decides which algorithms public may verify. If the JWK has an alg, that is the only one.
 func newKey(id string, public crypto.PublicKey, alg string) (*key, error) {
 	var usual, possible []string
 	switch public := public.(type) {
@@ -161,7 +162,7 @@ func (s *keySet) sameAs(k *key) *key {
 }
 
 // parseJWKS returns the keys of a JSON Web Key Set (RFC 7517) that verify signatures, and why the others don't. Two
-// with one kid are refused both: it cannot be told which is meant.
+// with the same kid are both refused as ambiguous.
 func parseJWKS(b []byte) (keys []*key, ignored []error, err error) {
 	members, err := parseObject(b)
 	if err != nil {
@@ -195,7 +196,7 @@ func parseJWKS(b []byte) (keys []*key, ignored []error, err error) {
 	return keys, ignored, nil
 }
 
-// parseJWK takes a public key for signatures. Its errors don't quote it, for it might be a secret one.
+// parseJWK takes a public key for signatures. Its errors don't quote it, since it might be a private key.
 func parseJWK(b []byte) (*key, error) {
 	var members object
 	var id string
@@ -243,8 +244,8 @@ func parseJWK(b []byte) (*key, error) {
 	return k, nil
 }
 
-// parsePEM returns the key of a PEM file with exactly one certificate or public key. The certificate is a wrapping
-// only: its names and dates are not judged.
+// parsePEM returns the key of a PEM file with exactly one certificate or public key. The certificate is only a
+// container: its names and dates are not checked.
 func parsePEM(b []byte) (*key, error) {
 	block, rest := pem.Decode(b)
 	if block == nil {
@@ -272,7 +273,8 @@ func parsePEM(b []byte) (*key, error) {
 			return nil, fmt.Errorf("reading the public key: %w", err)
 		}
 	default:
-		return nil, fmt.Errorf("reading the certificate: %s is neither a certificate nor a public key", quote(block.Type))
+		return nil, fmt.Errorf("reading the certificate: %s is neither a certificate nor a public key",
+			quote(block.Type))
 	}
 	k, err := newKey("", public, "")
 	if err != nil {
@@ -290,7 +292,7 @@ func parseRoots(b []byte) (*x509.CertPool, error) {
 	return pool, nil
 }
 
-// quote makes text from outside fit for errors and logs: escaped, and cut at 64 bytes.
+// quote makes text from outside safe for errors and logs: escaped, and truncated to 64 bytes.
 func quote(s string) string {
 	if len(s) > 64 {
 		return strconv.QuoteToASCII(s[:64]) + "…"

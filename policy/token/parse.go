@@ -7,7 +7,7 @@ import (
 	"strings"
 )
 
-// Bounds on what is looked at, in bytes of the encoded token. They leave room for a certificate chain in the header.
+// Bounds on what is parsed, in bytes of the encoded token. They leave room for a certificate chain in the header.
 const (
 	maxToken  = 16 << 10
 	maxHeader = 8 << 10
@@ -117,7 +117,7 @@ func (i *issuer) accepts(h header) bool {
 	if len(typ) > len(prefix) && strings.EqualFold(typ[:len(prefix)], prefix) {
 		typ = typ[len(prefix):]
 	}
-	if strings.EqualFold(typ, "at+jwt") {
+	if strings.EqualFold(typ, accessToken) {
 		return true
 	}
 	return i.TokenType == "" && (!h.hasTokenType || strings.EqualFold(typ, "JWT"))

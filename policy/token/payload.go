@@ -20,7 +20,7 @@ func (p *payload) UnmarshalJSON(b []byte) error {
 	if err != nil {
 		return err
 	}
-	// A token bound to a certificate or key (RFC 7800, RFC 8705) is worth nothing to whoever lacks it.
+	// A token bound to a certificate or key (RFC 7800, RFC 8705) is worthless to a caller without it.
 	if _, has := members["cnf"]; has {
 		return errors.New("it is bound by cnf, and that check is not built yet")
 	}

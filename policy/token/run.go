@@ -45,7 +45,7 @@ func (v *Verifier) Refresh(ctx context.Context) error {
 	return errors.Join(all...)
 }
 
-// watch reads the source at its interval; a URL at once, for New has not asked it.
+// watch reads the source at its interval; a URL immediately, since New does not fetch it.
 func (r *keyring) watch(ctx context.Context) {
 	pause := r.interval
 	if r.remote {

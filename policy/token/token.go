@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"runtime/debug"
 	"slices"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -15,14 +16,14 @@ import (
 )
 
 var (
-	// ErrInvalid means that the token is not good, whatever is wrong with it. Asking again will not help.
+	// ErrInvalid reports that the token is not good, for whatever reason. Retrying will not help.
 	ErrInvalid = errors.New("token is not valid")
 
-	// ErrExpired means that the token has expired and that everything else about it is good. It is an ErrInvalid, too.
+	// ErrExpired reports that the token has expired and is good otherwise. It matches ErrInvalid, too.
 	ErrExpired error = expiredError{}
 
-	// ErrUnavailable means that nothing can be said about the token: the keys of its issuer were never had, or are
-	// too old, and the issuer is away.
+	// ErrUnavailable reports that the token cannot be judged: its issuer cannot be reached, and its keys were never
+	// fetched or are too old.
 	ErrUnavailable = errors.New("keys of the token's issuer are not available")
 )
 
@@ -33,7 +34,7 @@ func (expiredError) Is(target error) bool { return target == ErrInvalid }
 
 // A KeyManager is an issuer of access tokens and where its keys are. Exactly one of JWKS and CertificateFile is set.
 type KeyManager struct {
-	// Name tells it from others, in Claims and in logs. It is required.
+	// Name identifies it in Claims and in logs. It is required.
 	Name string
 
 	// Type is WSO2's word for its make: default, WSO2-IS, WSO2-IS-7 or custom. All verify alike.
@@ -46,7 +47,7 @@ type KeyManager struct {
 	// warning unless its host is loopback. An https URL honours HTTPS_PROXY; the issuer's certificate is verified.
 	JWKS string
 
-	// CertificateFile is a PEM file with exactly one certificate or public key. The token's kid is then not looked at.
+	// CertificateFile is a PEM file with exactly one certificate or public key. The token's kid is then ignored.
 	CertificateFile string
 
 	// CAFile is a PEM file with the roots for the TLS of an https JWKS; empty means those of the system. It is read
@@ -65,15 +66,15 @@ type Config struct {
 	// Last is the Verifier that this one follows, under the same clock; nil means none. A key manager with a JWKS URL
 	// that is the same as one of Last's in every field, and whose keys are under the same RefreshInterval, CoolDown,
 	// FetchTimeout and MaxAge, begins with the newest good keys that Last has for it, and with their age: its tokens
-	// stay good while the issuer is away. Files are read anew, and tokens are remembered anew. Last need not be running,
-	// is not changed, and is not held on to.
+	// stay good while the issuer is away. Files are read again, and the cache starts empty. Last need not be running,
+	// is not changed, and is not retained.
 	Last *Verifier
 
 	Now func() time.Time // the clock that judges tokens; nil means time.Now
 	Log *slog.Logger     // what happens to keys; nil means nowhere
 
-	// Looked hears of each new reason why a key manager's keys could not be read anew, and nil when they can be again; nil
-	// means that nobody does. It must not call the Verifier.
+	// Looked, if not nil, is called with each new reason why a key manager's keys could not be refreshed, and with nil
+	// when they can be again. It must not call the Verifier.
 	Looked func(keyManager string, err error)
 
 	// CacheSize is how many verified tokens are remembered; 0 means 65,536. One longer than 1 KiB counts as several.
@@ -83,14 +84,14 @@ type Config struct {
 	CoolDown        time.Duration // an unknown kid brings at most one fetch within it; 0 means 30 s
 	FetchTimeout    time.Duration // for one fetch, the body included; 0 means 5 s
 	FilePoll        time.Duration // between two reads of a JWKS or certificate file; 0 means 10 s
-	MaxAge          time.Duration // keys that could not be read anew for so long are used no more; 0 means 24 h
+	MaxAge          time.Duration // keys that could not be refreshed for so long are no longer used; 0 means 24 h
 
-	// Leeway is for clocks that differ: a token is taken so long after exp and before nbf. 0 means 60 s, and more is
-	// an error.
+	// Leeway allows for clocks that differ: a token is accepted this long after exp and before nbf. 0 means 60 s, and
+	// more is an error.
 	Leeway time.Duration
 }
 
-// Claims are what a verified token says. They are shared by all calls with that token: nobody changes them.
+// Claims are what a verified token says. All calls with that token share them, so they must not be changed.
 type Claims struct {
 	KeyManager string    // the name of the one that issued it
 	Issuer     string    // iss
@@ -145,7 +146,8 @@ func New(cfg Config) (*Verifier, error) {
 			return nil, fmt.Errorf("key manager %q: the name is taken", km.Name)
 		}
 		if other := v.issuers[km.Issuer]; other != nil {
-			return nil, fmt.Errorf("key manager %q: issuer %q is that of key manager %q", km.Name, km.Issuer, other.Name)
+			return nil, fmt.Errorf("key manager %q: issuer %q is that of key manager %q",
+				km.Name, km.Issuer, other.Name)
 		}
 		keys, err := newKeyring(km, cfg, v.tasks)
 		if err != nil {
@@ -204,8 +206,8 @@ func (v *Verifier) Verify(ctx context.Context, raw string) (claims *Claims, err 
 	return claims, nil
 }
 
-// verify checks signature, issuer and times. All that is wrong with a token but its age has been found when it returns
-// ErrExpired.
+// verify checks signature, issuer and times. When it returns ErrExpired, everything
+// except the token's age is good.
 func (v *Verifier) verify(raw string, from *issuer, k *key) (*payload, error) {
 	parser := jwt.NewParser(
 		jwt.WithValidMethods(k.algorithms),
@@ -243,6 +245,29 @@ func invalid(reason string) error {
 	return fmt.Errorf("%w: %s", ErrInvalid, reason)
 }
 
+// types are the words of KeyManager.Type, and accessToken is that of KeyManager.TokenType.
+var types = []string{"default", "WSO2-IS", "WSO2-IS-7", "custom"}
+
+const accessToken = "at+jwt"
+
+// ParseType reads a KeyManager's Type, without case.
+func ParseType(word string) (string, error) {
+	for _, known := range types {
+		if strings.EqualFold(word, known) {
+			return known, nil
+		}
+	}
+	return "", fmt.Errorf("%.60q is none of %s", word, strings.Join(types, ", "))
+}
+
+// ParseTokenType reads a KeyManager's TokenType.
+func ParseTokenType(word string) (string, error) {
+	if word != accessToken {
+		return "", fmt.Errorf("%.60q is not %s", word, accessToken)
+	}
+	return word, nil
+}
+
 // check finds what is wrong with a key manager apart from its files.
 func (km KeyManager) check() error {
 	switch {
@@ -250,10 +275,10 @@ func (km KeyManager) check() error {
 		return errors.New("it has no name")
 	case km.Issuer == "":
 		return errors.New("it has no issuer")
-	case !slices.Contains([]string{"default", "WSO2-IS", "WSO2-IS-7", "custom"}, km.Type):
-		return fmt.Errorf("type %q is none of default, WSO2-IS, WSO2-IS-7, custom", km.Type)
-	case km.TokenType != "" && km.TokenType != "at+jwt":
-		return fmt.Errorf("token type %q is not at+jwt", km.TokenType)
+	case !slices.Contains(types, km.Type):
+		return fmt.Errorf("type %q is none of %s", km.Type, strings.Join(types, ", "))
+	case km.TokenType != "" && km.TokenType != accessToken:
+		return fmt.Errorf("token type %q is not %s", km.TokenType, accessToken)
 	case km.JWKS == "" && km.CertificateFile == "":
 		return errors.New("it has neither a JWKS nor a certificate")
 	case km.JWKS != "" && km.CertificateFile != "":

@@ -14,7 +14,6 @@ import (
 	"path/filepath"
 	"reflect"
 	"slices"
-	"strings"
 	"time"
 
 	"sallyport/certstore"
@@ -22,6 +21,7 @@ import (
 	"sallyport/gateway/backend"
 	"sallyport/gateway/clientcert"
 	"sallyport/gateway/decision"
+	"sallyport/internal/regularfile"
 	"sallyport/listenerprofiles"
 	"sallyport/listenerprofiles/keystore"
 	"sallyport/policy"
@@ -331,7 +331,7 @@ func (a *Assembly) openTrust(k *config.KeyStore, made hash.Hash, problems *probl
 	fmt.Fprintf(made, "%s %d ", k.Type, len(data))
 	made.Write(data)
 	if err != nil {
-		problems.add(k.Pos, err)
+		problems.add(k.Pos, fmt.Errorf("keystore %s: %w", k.Location, err))
 		return nil
 	}
 	store, err := keystore.Open(data, storeRef(k))
@@ -433,7 +433,7 @@ func (a *Assembly) loadRoutes(problems *problems) {
 }
 
 func (a *Assembly) route(api config.API) (decision.Route, error) {
-	security, err := Security(api.Security, api.Precedence)
+	security, err := policy.ParseSecurity(api.Security, api.Precedence)
 	if err != nil {
 		return decision.Route{}, err
 	}
@@ -457,7 +457,7 @@ func (a *Assembly) route(api config.API) (decision.Route, error) {
 	for _, res := range api.Resources {
 		one := decision.Resource{Path: res.Path, Methods: res.Methods, Scopes: res.Scopes, Security: security}
 		if res.Security != nil {
-			if one.Security, err = Security(res.Security, api.Precedence); err != nil {
+			if one.Security, err = policy.ParseSecurity(res.Security, api.Precedence); err != nil {
 				return r, err
 			}
 		}
@@ -483,7 +483,7 @@ func (a *Assembly) bucket(key ratelimit.Key, tier string) (ratelimit.Bucket, err
 
 // readFile reads a file, and remembers what was in it.
 func (a *Assembly) readFile(path string) ([]byte, error) {
-	data, err := os.ReadFile(path)
+	data, err := regularfile.Read(path, keystore.MaxSize)
 	a.read[path] = sha256.Sum256(data)
 	return data, err
 }
@@ -492,7 +492,7 @@ func (a *Assembly) readFile(path string) ([]byte, error) {
 // are not among them: those look after theirs.
 func (a *Assembly) Stale() bool {
 	for path, sum := range a.read {
-		if data, err := os.ReadFile(path); err != nil || sha256.Sum256(data) != sum {
+		if data, err := regularfile.Read(path, keystore.MaxSize); err != nil || sha256.Sum256(data) != sum {
 			return true
 		}
 	}
@@ -509,38 +509,6 @@ func (a *Assembly) Files() []string { return slices.Sorted(maps.Keys(a.read)) }
 
 // Holds tells whether that limit of an API or a resource is in use.
 func (a *Assembly) Holds(key ratelimit.Key) bool { return a.keys[key] }
-
-// Security is the meaning of a list of security words. An unknown word, and a list that opens no way in, is an error.
-func Security(words []string, precedence string) (policy.Security, error) {
-	var s policy.Security
-	for _, word := range words {
-		switch word {
-		case "none":
-			s.Open = true
-		case "mutualssl":
-			s.Certificate = max(s.Certificate, policy.Optional)
-		case "mutualssl_mandatory":
-			s.Certificate = policy.Mandatory
-		case "oauth2":
-			s.Token = max(s.Token, policy.Optional)
-		case "oauth_basic_auth_api_key_mandatory":
-			s.Token = policy.Mandatory
-		default:
-			return policy.Security{}, fmt.Errorf("unknown security %q", word)
-		}
-	}
-	switch precedence {
-	case "certificate":
-	case "token":
-		s.Precedence = policy.TokenFirst
-	default:
-		return policy.Security{}, fmt.Errorf("unknown precedence %q", precedence)
-	}
-	if closed := s.Certificate == policy.Off && s.Token == policy.Off; closed != s.Open {
-		return policy.Security{}, fmt.Errorf("security %q opens no way in, or is open and closed at once", words)
-	}
-	return s, nil
-}
 
 func (a *Assembly) upstream(u config.Upstream) (backend.Upstream, error) {
 	out := backend.Upstream{
@@ -562,7 +530,7 @@ func (a *Assembly) upstream(u config.Upstream) (backend.Upstream, error) {
 	if u.CAFile != "" {
 		data, err := a.readFile(u.CAFile)
 		if err != nil {
-			return out, fmt.Errorf("upstream caFile: %w", err)
+			return out, fmt.Errorf("upstream caFile %s: %w", u.CAFile, err)
 		}
 		fmt.Fprintln(made, len(data))
 		made.Write(data)
@@ -574,7 +542,7 @@ func (a *Assembly) upstream(u config.Upstream) (backend.Upstream, error) {
 	if u.KeyStore != nil {
 		data, err := a.readFile(u.KeyStore.Location)
 		if err != nil {
-			return out, fmt.Errorf("upstream keyStore: %w", err)
+			return out, fmt.Errorf("upstream keyStore %s: %w", u.KeyStore.Location, err)
 		}
 		ref := storeRef(u.KeyStore)
 		fmt.Fprintln(made, ref.Type, ref.Alias)
@@ -596,8 +564,7 @@ func (a *Assembly) openStore(ctx context.Context, opts Options, problems *proble
 		a.Store = opts.Last.Store
 		return
 	}
-	readOnly := opts.ReadOnly && a.Config.Store != "sqlite::memory:" // which is made anew and empty each time
-	store, err := certstore.Open(ctx, a.Config.Store, certstore.Options{ReadOnly: readOnly, OnError: opts.StoreLooked})
+	store, err := certstore.Open(ctx, a.Config.Store, certstore.Options{ReadOnly: opts.ReadOnly, OnError: opts.StoreLooked})
 	if opts.ReadOnly && errors.Is(err, os.ErrNotExist) {
 		if creatable(a.Config.Store) {
 			return
@@ -612,8 +579,11 @@ func (a *Assembly) openStore(ctx context.Context, opts Options, problems *proble
 }
 
 // creatable tells whether a store that does not exist yet could be made: its folder has to be there.
-func creatable(url string) bool {
-	path, _ := strings.CutPrefix(url, "sqlite:")
-	info, err := os.Stat(filepath.Dir(path))
+func creatable(store string) bool {
+	url, err := certstore.ParseURL(store)
+	if err != nil {
+		return false
+	}
+	info, err := os.Stat(filepath.Dir(url.File()))
 	return err == nil && info.IsDir()
 }

@@ -14,7 +14,6 @@ import (
 	"sallyport/cmd/sallyport/internal/assembly"
 	"sallyport/cmd/sallyport/internal/config"
 	"sallyport/cmd/sallyport/internal/quickstart"
-	"sallyport/policy"
 	"sallyport/policy/ratelimit"
 )
 
@@ -340,45 +339,6 @@ func TestTrusted(t *testing.T) {
 		}
 		if got := assembly.Trusted(cfg, certificate); got != want {
 			t.Errorf("%s: trusted %t", name, got)
-		}
-	}
-}
-
-func TestSecurity(t *testing.T) {
-	for _, tt := range []struct {
-		words      string
-		precedence string
-		want       policy.Security
-		fails      bool
-	}{
-		{"none", "certificate", policy.Security{Open: true}, false},
-		{"mutualssl", "certificate", policy.Security{Certificate: policy.Optional}, false},
-		{"mutualssl_mandatory", "certificate", policy.Security{Certificate: policy.Mandatory}, false},
-		{"mutualssl mutualssl_mandatory", "certificate", policy.Security{Certificate: policy.Mandatory}, false},
-		{"mutualssl_mandatory mutualssl", "certificate", policy.Security{Certificate: policy.Mandatory}, false},
-		{"oauth2", "certificate", policy.Security{Token: policy.Optional}, false},
-		{"oauth2 oauth_basic_auth_api_key_mandatory", "certificate", policy.Security{Token: policy.Mandatory}, false},
-		{"mutualssl oauth2", "token", policy.Security{Certificate: policy.Optional, Token: policy.Optional, Precedence: policy.TokenFirst}, false},
-		{"", "certificate", policy.Security{}, true},
-		{"none mutualssl", "certificate", policy.Security{}, true},
-		{"none oauth2", "certificate", policy.Security{}, true},
-		{"None", "certificate", policy.Security{}, true},
-		{"mutualssl api_key", "certificate", policy.Security{}, true},
-		{"mutualssl", "", policy.Security{}, true},
-		{"mutualssl", "both", policy.Security{}, true},
-	} {
-		got, err := assembly.Security(strings.Fields(tt.words), tt.precedence)
-		if (err != nil) != tt.fails {
-			t.Errorf("[%s], %q: %v", tt.words, tt.precedence, err)
-		}
-		if err != nil {
-			got = policy.Security{}
-		}
-		if got != tt.want {
-			t.Errorf("[%s], %q: %+v, want %+v", tt.words, tt.precedence, got, tt.want)
-		}
-		if err != nil && policy.Decide(got, policy.Evidence{}).Allowed {
-			t.Errorf("[%s]: what failed lets everybody in", tt.words)
 		}
 	}
 }

@@ -5,7 +5,10 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
-	"unicode/utf8"
+
+	"sallyport/certstore"
+	"sallyport/policy"
+	"sallyport/policy/ratelimit"
 )
 
 // An API is what the gateway serves under one context and version.
@@ -16,48 +19,50 @@ type API struct {
 	Context        string // "/orders": served at Context/Version, and at Context if DefaultVersion
 	DefaultVersion bool
 	Hosts          []string // lower-case names or addresses without port; empty: any
-	// Listeners are the names of those that serve it, in their order: those that it names, or else every TLS listener, and
-	// a plain one if its header door is open or the API does not use certificates. Never empty.
+	// Listeners are the names of the listeners that serve it: those it lists, or by default every TLS listener, and
+	// each plain one that believes the certificate header or whose API does not use certificates. Never empty.
 	Listeners []string
 	// Security holds "mutualssl", "mutualssl_mandatory" (which implies mutualssl), "oauth2",
 	// "oauth_basic_auth_api_key_mandatory", as written; or "none" alone. Never empty.
 	Security             []string
 	Precedence           string   // "certificate" (default) or "token"
-	KeyManagers          []string // names, `all` resolved; empty only if Security is without oauth2
+	KeyManagers          []string // names, with `all` resolved; empty only without oauth2 in Security
 	Audiences            []string // checked when named
 	Policy               string   // tier of the API as a whole, a known one; default "Unlimited"
 	Upstream             Upstream
 	MaxBodySize          int64 // bytes of a request's body, at most 1 TiB; 0: no limit
-	ForwardAuthorization bool  // whether a token that the gateway consumed goes on to the backend
+	ForwardAuthorization bool  // forward a token that the gateway has consumed to the backend
 	ClientCertificates   []ClientCertificate
 	Resources            []Resource // empty: every path and method
+
+	demands policy.Security // Security and Precedence, parsed; zero if they are invalid
 }
 
 // ID is the API's name on the command line and in messages, "name:version".
-func (a *API) ID() string { return a.Name + ":" + a.Version }
+func (a *API) ID() string { return a.key().String() }
+
+func (a *API) key() certstore.API { return certstore.API{Name: a.Name, Version: a.Version} }
 
 // A ClientCertificate is a certificate that is registered for one API by a file.
 type ClientCertificate struct {
 	Pos
-	Alias   string   // 1 to 45 characters; unique for the API and KeyType
+	Alias   string   // as certstore.CheckAlias accepts it; unique for the API and KeyType
 	File    string   // absolute
-	Tier    string   // a known one
-	KeyType string   // "PRODUCTION" (default) or "SANDBOX"
-	Scopes  []string // scope tokens (RFC 6749, 3.3), or "*"
-	Data    []byte   // the file's content, read once and not looked into, at most 1 MiB
+	Tier    string   // an existing one
+	KeyType string   // a certstore.KeyType; default PRODUCTION
+	Scopes  []string // as certstore.CheckScope accepts them, or "*"
+	Data    []byte   // the file's content, not parsed, at most certstore.MaxCertificate bytes
 }
 
-// A Resource is a set of paths of an API, and what they ask of the caller.
+// A Resource is a set of paths of an API, and what they demand of the caller.
 type Resource struct {
 	Pos
-	Path     string   // "/items/{id}", "/files/*", "/"; counted from the API's context and version
+	Path     string   // "/items/{id}", "/files/*", "/"; relative to the API's context and version
 	Methods  []string // RFC 9110 tokens in upper case, at least one
 	Scopes   []string // one of them is needed; empty: none
 	Security []string // nil: the API's; else the API's own words or "none" alone
 	Policy   string   // a known tier, or "" for no limit of its own
 }
-
-const maxCertificate = 1 << 20 // bytes of a client certificate's file
 
 // apis reads `apis:` of the main file: patterns of API files, and APIs themselves.
 func (l *loader) apis(m *mapping) {
@@ -76,7 +81,7 @@ func (l *loader) apis(m *mapping) {
 	}
 }
 
-// apiFiles reads the files that pattern matches, those that no earlier pattern has.
+// apiFiles reads the files that pattern matches and no earlier pattern did.
 func (l *loader) apiFiles(main *source, pattern text, seen map[string]bool) {
 	if strings.Contains(pattern.Value, "**") {
 		l.errorf(pattern.Pos, "** is not supported: name each folder, as in apis/*.yaml")
@@ -100,7 +105,8 @@ func (l *loader) apiFiles(main *source, pattern text, seen map[string]bool) {
 		}
 		seen[path] = true
 		if path == main.path {
-			l.errorf(pattern.Pos, "%s matches this file itself: keep API files in a folder of their own", quote(pattern.Value))
+			l.errorf(pattern.Pos,
+				"%s matches this file itself: keep API files in a folder of their own", quote(pattern.Value))
 			continue
 		}
 		l.apiFile(main.beside(path), pattern)
@@ -141,20 +147,23 @@ func (l *loader) addAPI(n node) {
 		Context: m.context(),
 	}
 	if name.OK && version.OK {
+		if err := api.key().Check(); err != nil {
+			l.errorf(version.Pos, "%v", err) // names are short enough
+		}
 		for _, other := range l.cfg.APIs {
 			if other.ID() == api.ID() {
-				l.errorf(name.Pos, "a second API %s, the first at %s: give it another name or version", api.ID(), other.Pos)
+				l.errorf(name.Pos,
+					"a second API %s, the first at %s: give it another name or version", api.ID(), other.Pos)
 			}
 		}
 	}
 	api.DefaultVersion, _ = m.boolean("defaultVersion", false)
 	api.Hosts = m.hosts()
-	api.Security = m.apiSecurity()
+	m.apiSecurity(&api)
 	api.Listeners = l.apiListeners(m, &api)
-	api.Precedence = m.word("precedence", "certificate", "certificate", "token").Value
 	api.KeyManagers = l.apiKeyManagers(m, &api)
 	api.Audiences = l.apiAudiences(m, &api)
-	api.Policy = m.policy("Unlimited")
+	api.Policy = m.policy(ratelimit.Unlimited)
 	m.refuse("unauthenticatedTier", "is not built yet: remove it")
 	m.need("upstream", "where its calls go, as in {urls: [http://127.0.0.1:9000]}")
 	api.Upstream = m.upstream()
@@ -179,14 +188,10 @@ func (m *mapping) version() text {
 	} else {
 		t = n.text(key)
 	}
-	if t.OK && (!isName(t.Value) || len(t.Value) > 30) {
-		m.load.errorf(t.Pos, "version %s is to be at most 30 letters, digits, \".\", \"_\" and \"-\", the first a letter or digit", quote(t.Value))
-		t.OK = false
-	}
-	return t
+	return m.checkName(key, t)
 }
 
-// hosts reads `hosts`, in the form in which a request's host is compared.
+// hosts reads `hosts`, in the form that a request's host is compared with.
 func (m *mapping) hosts() []string {
 	values, _ := m.texts("hosts")
 	var out []string
@@ -199,7 +204,9 @@ func (m *mapping) hosts() []string {
 		case strings.HasPrefix(host, "*."):
 			m.load.errorf(v.Pos, "host %s: wildcards are not built yet: name each host", quote(v.Value))
 		case !isHost(host):
-			m.load.errorf(v.Pos, "host %s is to be a name or an address, without scheme, port or trailing dot, in ASCII (xn--… for others)", quote(v.Value))
+			m.load.errorf(v.Pos,
+				"host %s is to be a name or an address, without scheme, port or trailing dot, in ASCII (xn--… for "+
+					"others)", quote(v.Value))
 		case slices.Contains(out, host):
 			m.load.errorf(v.Pos, "host %s is here twice: keep one", quote(v.Value))
 		default:
@@ -222,29 +229,37 @@ func (l *loader) apiListeners(m *mapping, api *API) []string {
 	for _, v := range values {
 		at := slices.Index(known, v.Value)
 		if at < 0 {
-			l.errorf(v.Pos, "there is no listener %s: name one of %s, or add it under listeners", quote(v.Value), strings.Join(known, ", "))
+			l.errorf(v.Pos,
+				"there is no listener %s: name one of %s, or add it under listeners",
+				quote(v.Value), strings.Join(known, ", "))
 			continue
 		}
-		if listener := &l.cfg.Listeners[at]; api.uses("mutualssl") && !api.uses("oauth2") && !listener.TLS() && listener.ClientCertificateHeader == "off" {
-			l.warnf(v.Pos, "no call can pass here: %s asks for certificates, and listener %s is plain and believes no header", api.ID(), listener.Name)
+		onlyCertificates := api.demands.Certificate != policy.Off && api.demands.Token == policy.Off
+		listener := &l.cfg.Listeners[at]
+		if onlyCertificates && !listener.TLS() && listener.ClientCertificateHeader == "off" {
+			l.warnf(v.Pos,
+				"no call can pass here: %s asks for certificates, and listener %s is plain and believes no header",
+				api.ID(), listener.Name)
 		}
 		out = append(out, v.Value)
 	}
 	return out
 }
 
-// defaultListeners are those of an API that names none: every TLS listener, and a plain one only if its header door is open
-// or the API does not use certificates.
+// defaultListeners returns the listeners of an API that names none: every TLS listener, and a plain one only if it
+// believes the certificate header or the API does not use certificates.
 func (l *loader) defaultListeners(m *mapping, api *API) []string {
 	var out []string
 	for i := range l.cfg.Listeners {
 		listener := &l.cfg.Listeners[i]
-		if listener.TLS() || listener.ClientCertificateHeader != "off" || !api.uses("mutualssl") {
+		if listener.TLS() || listener.ClientCertificateHeader != "off" || api.demands.Certificate == policy.Off {
 			out = append(out, listener.Name)
 		}
 	}
 	if len(out) == 0 && len(l.cfg.Listeners) > 0 && !m.broken {
-		l.errorf(m.Pos, "no listener serves this API: it uses certificates, and there is none with a keyStore or an open header door; name its listeners, or add one")
+		l.errorf(m.Pos,
+			"no listener serves this API: it uses certificates, and there is none with a keyStore or an open header "+
+				"door; name its listeners, or add one")
 	}
 	return out
 }
@@ -270,15 +285,17 @@ func (l *loader) apiKeyManagers(m *mapping, api *API) []string {
 			named = append(named, v.Value)
 		}
 	}
-	if !api.uses("oauth2") {
-		if len(named) > 0 {
-			l.errorf(m.find("keyManagers").Pos, "keyManagers has no meaning without oauth2 in security: add oauth2, or remove it")
+	if api.demands.Token == policy.Off {
+		if len(named) > 0 && len(api.Security) > 0 {
+			l.errorf(m.find("keyManagers").Pos,
+				"keyManagers has no meaning without oauth2 in security: add oauth2, or remove it")
 		}
 		return nil
 	}
 	m.notEmpty("keyManagers", "no token is good then; say [all], or name some")
 	if len(known) == 0 {
-		l.errorf(m.Pos, "the API takes tokens (oauth2), and there is no key manager: add one under keyManagers in the main file")
+		l.errorf(m.Pos,
+			"the API takes tokens (oauth2), and there is no key manager: add one under keyManagers in the main file")
 	}
 	if all {
 		return known
@@ -288,13 +305,14 @@ func (l *loader) apiKeyManagers(m *mapping, api *API) []string {
 
 func (l *loader) apiAudiences(m *mapping, api *API) []string {
 	values, _ := m.texts("audiences")
-	if len(values) > 0 && !api.uses("oauth2") {
-		l.errorf(m.find("audiences").Pos, "audiences has no meaning without oauth2 in security: add oauth2, or remove it")
+	if len(values) > 0 && len(api.Security) > 0 && api.demands.Token == policy.Off {
+		l.errorf(m.find("audiences").Pos,
+			"audiences has no meaning without oauth2 in security: add oauth2, or remove it")
 	}
 	return plain(values)
 }
 
-// plain are the values of texts.
+// plain returns the values of texts.
 func plain(texts []text) []string {
 	var out []string
 	for _, t := range texts {
@@ -317,7 +335,7 @@ func (m *mapping) policy(otherwise string) string {
 func (l *loader) clientCertificates(m *mapping, api *API) []ClientCertificate {
 	const key = "clientCertificates"
 	values := m.nodes(key)
-	if len(values) > 0 && len(api.Security) > 0 && !api.uses("mutualssl") {
+	if len(values) > 0 && len(api.Security) > 0 && api.demands.Certificate == policy.Off {
 		l.errorf(m.find(key).Pos, "%s has no meaning without mutualssl in security: add mutualssl, or remove them", key)
 	}
 	var out []ClientCertificate
@@ -325,14 +343,17 @@ func (l *loader) clientCertificates(m *mapping, api *API) []ClientCertificate {
 		c := l.clientCertificate(n)
 		for _, other := range out {
 			if c.Alias != "" && other.Alias == c.Alias && other.KeyType == c.KeyType {
-				l.errorf(n.Pos, "a second %s certificate %s, the first in line %d: give each its own alias", c.KeyType, quote(c.Alias), other.Line)
+				l.errorf(n.Pos,
+					"a second %s certificate %s, the first in line %d: give each its own alias",
+					c.KeyType, quote(c.Alias), other.Line)
 			}
 			if c.Data != nil && bytes.Equal(other.Data, c.Data) {
 				l.errorf(n.Pos, "this certificate is registered for this API in line %d already: keep one", other.Line)
 			}
 		}
-		if c.KeyType == "SANDBOX" && len(api.Upstream.SandboxURLs) == 0 {
-			l.warnf(n.Pos, "a SANDBOX certificate reaches sandboxUrls only, and upstream has none: its calls are answered 403")
+		if c.KeyType == string(certstore.Sandbox) && len(api.Upstream.SandboxURLs) == 0 {
+			l.warnf(n.Pos,
+				"a SANDBOX certificate reaches sandboxUrls only, and upstream has none: its calls are answered 403")
 		}
 		out = append(out, c)
 	}
@@ -346,20 +367,22 @@ func (l *loader) clientCertificate(n node) ClientCertificate {
 	m.need("certificate", "a PEM or DER file")
 	m.need("tier", "as in Gold")
 	alias, tier, file := m.text("alias"), m.text("tier"), m.text("certificate")
-	if alias.OK && !isAlias(alias.Value) {
-		l.errorf(alias.Pos, "alias %s is to be at most 45 characters, without \"/\", \"\\\" or space at an end", quote(alias.Value))
+	if alias.OK {
+		if err := certstore.CheckAlias(alias.Value); err != nil {
+			l.errorf(alias.Pos, "%v", err)
+		}
 	}
 	l.checkTier(tier)
 	out := ClientCertificate{
 		Pos:     n.Pos,
 		Alias:   alias.Value,
 		Tier:    tier.Value,
-		KeyType: m.word("keyType", "PRODUCTION", "PRODUCTION", "SANDBOX").Value,
+		KeyType: ask(m, "keyType", string(certstore.Production), certstore.ParseKeyType).Value,
 		Scopes:  m.scopes(true),
 	}
 	if file.OK {
 		out.File = m.from.resolve(file.Value)
-		data, err := l.read(out.File, maxCertificate)
+		data, err := l.read(out.File, certstore.MaxCertificate)
 		switch {
 		case err != nil:
 			l.errorf(file.Pos, "certificate %s: %v", quote(file.Value), err)
@@ -372,20 +395,14 @@ func (l *loader) clientCertificate(n node) ClientCertificate {
 	return out
 }
 
-// isAlias says whether the store can hold s as an alias.
-func isAlias(s string) bool {
-	return utf8.RuneCountInString(s) <= 45 && !strings.ContainsAny(s, `/\`) && strings.TrimSpace(s) == s && s != "." && s != ".."
-}
-
-// scopes reads `scopes`; any is whether "*" may stand for all.
+// scopes reads `scopes`; anyScope allows "*" for all.
 func (m *mapping) scopes(anyScope bool) []string {
 	values, _ := m.texts("scopes")
 	for _, v := range values {
-		switch {
-		case v.Value == "*" && !anyScope:
+		if v.Value == "*" && !anyScope {
 			m.load.errorf(v.Pos, "scope \"*\" is for client certificates: name scopes here, or remove the list")
-		case !isScope(v.Value):
-			m.load.errorf(v.Pos, "scope %s is to be visible ASCII without space, quote or backslash", quote(v.Value))
+		} else if err := certstore.CheckScope(v.Value); err != nil {
+			m.load.errorf(v.Pos, "%v", err)
 		}
 	}
 	return plain(values)

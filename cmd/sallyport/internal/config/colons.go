@@ -6,8 +6,9 @@ import (
 	"github.com/goccy/go-yaml/token"
 )
 
-// joinColons puts plain scalars together that the scanner takes apart: inside {…} it ends a scalar at any colon, so that
-// [http://127.0.0.1:9000] became a map. YAML 1.2.2, section 7.3.3, ends it only at a colon before a space or one of ",[]{}".
+// joinColons rejoins plain scalars that the scanner splits: inside {…} it ends a scalar at any colon, so that
+// [http://127.0.0.1:9000] would become a map. YAML 1.2.2, section 7.3.3, ends it only at a colon before a space or one
+// of ",[]{}".
 func joinColons(tokens token.Tokens) token.Tokens {
 	var out token.Tokens
 	for i := 0; i < len(tokens); i++ {
@@ -38,7 +39,7 @@ func joinColons(tokens token.Tokens) token.Tokens {
 	return out
 }
 
-// isPlain says whether t is a scalar without quotes.
+// isPlain reports whether t is an unquoted scalar.
 func isPlain(t *token.Token) bool {
 	switch t.Type {
 	case token.StringType, token.IntegerType, token.BinaryIntegerType, token.OctetIntegerType, token.HexIntegerType,
@@ -48,9 +49,10 @@ func isPlain(t *token.Token) bool {
 	return false
 }
 
-// follows says whether b begins just where a, of so many characters, ends.
+// follows reports whether b begins where a, of the given number of characters, ends.
 func follows(a *token.Token, length int, b *token.Token) bool {
-	return a.Position != nil && b.Position != nil && a.Position.Line == b.Position.Line && a.Position.Column+length == b.Position.Column
+	return a.Position != nil && b.Position != nil &&
+		a.Position.Line == b.Position.Line && a.Position.Column+length == b.Position.Column
 }
 
 func opensEntry(t *token.Token) bool {

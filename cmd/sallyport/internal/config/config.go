@@ -2,36 +2,37 @@
 package config
 
 import (
-	"strings"
+	"path/filepath"
 	"time"
+
+	"sallyport/certstore"
 )
 
-// A Config is everything that sallyport.yaml and the files it names say, checked and with its defaults filled in. Paths
-// are absolute. It is read only: a reload makes a new one.
+// A Config is the validated content of sallyport.yaml and of the files it names, with defaults filled in. Paths are
+// absolute. It never changes: a reload makes a new one.
 type Config struct {
 	File string // the YAML file, absolute
 
-	Listeners   []Listener // at least one, names and addresses unique
+	Listeners   []Listener // at least one; names and addresses are unique
 	MutualSSL   MutualSSL
-	Store       string // "sqlite:" and an absolute path, "sqlite::memory:", or a database URL as written; it may hold a password: keep it out of logs
-	StorePos    Pos    // of the store's value; line and column are 0 if the file leaves it out
-	Tiers       []Tier // the file's own ones, never a built-in one
-	RateLimit   RateLimit
+	Store       string       // a URL as certstore.Open takes it, its path absolute; it may hold a password: keep it out of logs
+	StorePos    Pos          // of the store's value; line and column are 0 if the file leaves it out
+	Tiers       []Tier       // the configured ones, without the built-in ones
 	KeyManagers []KeyManager // names and issuers unique
 	APIs        []API        // of the file itself and of the API files, in the order they are named; name:version unique
 	Status      *Status      // nil: no status listener
 	Log         Log
 	Limits      Limits
-	// DrainTimeout is how long a stop waits for calls under way. Default 30 s; 0, which must be written, means not at all.
+	// DrainTimeout is how long a stop waits for calls under way. Default 30 s; an explicit 0 means not at all.
 	DrainTimeout time.Duration
 
-	// Files are all files that were read, absolute and sorted: YAML, API files, client certificates, secret files. A
-	// watcher looks at these and at the folders of Globs. Keystores, key managers' files and listenerprofiles.xml are not
-	// among them: the rooms that read them watch them.
+	// Files are all files that were read, absolute and sorted: YAML, API files, client certificates, secret files. They
+	// and the matches of Globs are to be watched. Keystores, key managers' files and listenerprofiles.xml are not among
+	// them: they are watched by whoever reads them.
 	Files []string
 	Globs []string // the patterns of `apis:`, absolute, in the order of the file
 
-	// Warnings are settings that are allowed and deserve a second look, in the order of the files.
+	// Warnings are settings that are valid but suspicious, in the order of the files.
 	Warnings Errors
 
 	digest  [32]byte
@@ -39,16 +40,10 @@ type Config struct {
 	matched []string            // by Globs
 }
 
-// Digest is the SHA-256 of all content that was read: YAML, API files, client certificates, and the values of secrets. Two
-// configs with equal digests say the same, so that a reload without a change is seen as such. It covers secrets that
-// may be short, so it is for comparing and not for logs.
+// Digest is the SHA-256 of all content that was read: YAML, API files, client certificates, and the values of secrets.
+// Configs with equal digests are the same, so that a reload can tell that nothing changed. It covers secrets, which may
+// be short: compare it, but do not log it.
 func (c *Config) Digest() [32]byte { return c.digest }
-
-// RateLimit says where calls are counted.
-type RateLimit struct {
-	Pos
-	WhenRedisFails string // "local" (default), "allow" or "deny"
-}
 
 // Status is the listener of /healthz, /readyz and /metrics.
 type Status struct {
@@ -56,7 +51,7 @@ type Status struct {
 	Address string // host:port
 }
 
-// Log says what is logged, how and where.
+// Log is what is logged, how, and where.
 type Log struct {
 	Pos
 	Level  string // "debug", "info" (default), "warn" or "error"
@@ -80,7 +75,7 @@ func (l *loader) config(m *mapping) {
 	for _, n := range m.nodes("keyManagers") {
 		c.KeyManagers = append(c.KeyManagers, l.keyManager(n))
 	}
-	c.RateLimit = l.rateLimit(m)
+	l.rateLimit(m)
 	m.refuse("admin", "is not built yet: remove it")
 	c.Status = l.status(m)
 	c.Log = l.log(m)
@@ -95,28 +90,24 @@ func (l *loader) config(m *mapping) {
 func (l *loader) store(m *mapping) (string, Pos) {
 	t := m.text("store")
 	if !t.OK {
-		return "sqlite:" + m.from.resolve("sallyport.db"), Pos{File: m.from.name}
+		t = text{Pos{File: m.from.name}, "sqlite:sallyport.db", true}
 	}
-	for _, scheme := range []string{"postgres://", "postgresql://", "mysql://"} { // certstore says what it makes of them
-		if strings.HasPrefix(t.Value, scheme) {
-			return t.Value, t.Pos
-		}
+	url, err := certstore.ParseURL(t.Value)
+	if err != nil {
+		l.errorf(t.Pos, "store: %v", err)
 	}
-	path, ok := strings.CutPrefix(t.Value, "sqlite:")
-	switch {
-	case !ok || path == "" || strings.HasPrefix(path, "//"):
-		l.errorf(t.Pos, "store is to be sqlite:FILE, sqlite::memory:, postgres://… or mysql://…")
-	case path == ":memory:":
-		return t.Value, t.Pos
-	}
-	return "sqlite:" + m.from.resolve(path), t.Pos
+	return url.From(filepath.Dir(m.from.path)).String(), t.Pos
 }
 
-func (l *loader) rateLimit(m *mapping) RateLimit {
+// rateLimit reads `rateLimit:`, none of which is built yet.
+func (l *loader) rateLimit(m *mapping) {
 	s, _ := m.sub("rateLimit")
 	defer s.end()
+	s.word("whenRedisFails", "", "local", "allow", "deny")
+	if e := s.find("whenRedisFails"); e != nil && s.find("redis") == nil {
+		l.errorf(e.Pos, "whenRedisFails is for redis, and there is none: remove it; calls are counted in this process")
+	}
 	s.refuse("redis", "is not built yet: remove it, and calls are counted in this process")
-	return RateLimit{s.Pos, s.word("whenRedisFails", "local", "local", "allow", "deny").Value}
 }
 
 func (l *loader) status(m *mapping) *Status {
@@ -129,7 +120,8 @@ func (l *loader) status(m *mapping) *Status {
 	if address.OK {
 		for _, listener := range l.cfg.Listeners {
 			if sameAddress(listener.Address, address.Value) {
-				l.errorf(address.Pos, "address %s is that of listener %s: give status its own", address.Value, listener.Name)
+				l.errorf(address.Pos,
+					"address %s is that of listener %s: give status its own", address.Value, listener.Name)
 			}
 		}
 	}

@@ -7,6 +7,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -84,7 +85,10 @@ func TestExample(t *testing.T) {
 				},
 				TrustStore: &config.KeyStore{Location: at("stores/lb-truststore.jks"), Type: "JKS", Password: "changeit"},
 			},
-			TrustStore:              clients,
+			TrustStore: clients,
+
+			ForwardClientCertificateHeader: true,
+
 			CertificateReloadPeriod: 10 * time.Second,
 		},
 		Store: "sqlite:" + at("sallyport.db"),
@@ -93,7 +97,6 @@ func TestExample(t *testing.T) {
 			{Name: "Bursty", RequestCount: 100, UnitTime: 1, TimeUnit: "sec", Burst: 500},
 			{Name: "Monthly", RequestCount: 1000000, UnitTime: 2, TimeUnit: "month"},
 		},
-		RateLimit: config.RateLimit{WhenRedisFails: "local"},
 		KeyManagers: []config.KeyManager{
 			{
 				Name: "resident", Type: "default", Issuer: "https://localhost:9444/oauth2/token",
@@ -178,13 +181,48 @@ func TestExample(t *testing.T) {
 		Globs: []string{at("apis/*.yaml")},
 	}
 	diff := cmp.Diff(want, got,
-		cmpopts.IgnoreUnexported(config.Config{}),
+		cmpopts.IgnoreUnexported(config.Config{}, config.API{}),
 		cmpopts.IgnoreFields(config.Config{}, "Warnings"),
 		cmpopts.IgnoreTypes(config.Pos{}),
 		cmp.Comparer(func(a, b netip.Prefix) bool { return a == b }),
 		cmp.Comparer(func(a, b config.Secret) bool { return a.Reveal() == b.Reveal() }))
 	if diff != "" {
 		t.Errorf("-want +got:\n%s", diff)
+	}
+}
+
+// TestExampleSetsEveryField: what a Config can say the example says, so that a field without a test of its key shows up.
+func TestExampleSetsEveryField(t *testing.T) {
+	t.Setenv("STORE_PASSWORD", "changeit")
+	c, err := config.Load("testdata/example/sallyport.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	set := map[string]bool{} // by type and field: whether it is more than zero anywhere
+	var visit func(v reflect.Value)
+	visit = func(v reflect.Value) {
+		switch v.Kind() {
+		case reflect.Pointer:
+			visit(v.Elem())
+		case reflect.Slice:
+			for i := range v.Len() {
+				visit(v.Index(i))
+			}
+		case reflect.Struct:
+			for i := range v.NumField() {
+				if f := v.Type().Field(i); f.IsExported() && v.Type().PkgPath() == reflect.TypeFor[config.Config]().PkgPath() {
+					name := v.Type().Name() + "." + f.Name
+					set[name] = set[name] || !v.Field(i).IsZero()
+					visit(v.Field(i))
+				}
+			}
+		}
+	}
+	visit(reflect.ValueOf(c))
+	for name, is := range set {
+		if !is && name != "MutualSSL.EnableCertificateChainValidation" { // not built
+			t.Errorf("the example leaves %s at its zero", name)
+		}
 	}
 }
 
@@ -200,7 +238,6 @@ func TestDefaults(t *testing.T) {
 		Listeners:    []config.Listener{{Name: "http", Address: "127.0.0.1:0", SSLVerifyClient: "none", ClientCertificateHeader: "off"}},
 		MutualSSL:    config.MutualSSL{ClientCertificateHeader: "X-WSO2-CLIENT-CERTIFICATE", HeaderFormat: "auto", CertificateReloadPeriod: 10 * time.Second},
 		Store:        "sqlite:" + filepath.Join(filepath.Dir(file), "sallyport.db"),
-		RateLimit:    config.RateLimit{WhenRedisFails: "local"},
 		Log:          config.Log{Level: "info", Format: "json", Access: "stdout"},
 		Limits:       limits,
 		DrainTimeout: 30 * time.Second,

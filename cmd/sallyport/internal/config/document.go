@@ -15,19 +15,19 @@ import (
 
 const (
 	maxFile  = 4 << 20 // bytes of a YAML file
-	maxDepth = 32      // of maps and lists within each other; the parser recurses, and a stack overflow can't be caught
-	maxKeys  = 1000    // of one map in lines; the parser's time grows with their square
+	maxDepth = 32      // nested maps and lists; the parser recurses, and a stack overflow can't be recovered from
+	maxKeys  = 1000    // in one block map; the parser's time grows with their square
 )
 
-// parseDocument reads the one YAML document in data. It takes plain maps, lists and scalars only: an anchor, alias, merge key,
-// tag, directive or "?" key is an error, as are control characters and what isn't UTF-8. Duplicate keys are left for
-// the caller to report.
+// parseDocument reads the single YAML document in data. It accepts plain maps, lists and scalars only: an anchor,
+// alias, merge key, tag, directive or "?" key is an error, as are control characters and what isn't UTF-8. Duplicate
+// keys are left for the caller to report.
 func parseDocument(file string, data []byte) (root ast.Node, err error) {
 	text, err := checkText(file, data)
 	if err != nil {
 		return nil, err
 	}
-	// The library indexes into its tokens without checks in places; a panic of its is a syntax error to us.
+	// The library sometimes indexes into its tokens unchecked; its panics are reported as syntax errors.
 	defer func() {
 		if recover() != nil {
 			root, err = nil, Error{Pos{file, 1, 1}, "this is not YAML that can be read"}
@@ -76,7 +76,8 @@ func checkText(file string, data []byte) (string, error) {
 	return text, nil
 }
 
-// isControl says whether r is a C0 or C1 control, or one of Unicode's line ends, which YAML 1.1 and 1.2 read differently.
+// isControl reports whether r is a C0 or C1 control, or one of Unicode's line ends, which YAML 1.1 and 1.2 read
+// differently.
 func isControl(r rune) bool {
 	return r < ' ' || r >= 0x7f && r < 0xa0 || r == '\u2028' || r == '\u2029'
 }
@@ -88,7 +89,7 @@ func tokenPos(file string, t *token.Token) Pos {
 	return Pos{file, max(t.Position.Line, 1), max(t.Position.Column, 1)}
 }
 
-// checkTokens refuses what this configuration has no use for, and bounds depth and size.
+// checkTokens refuses the YAML features that a configuration does not need, and bounds depth and size.
 func checkTokens(file string, tokens token.Tokens) error {
 	flow, line := 0, 0
 	var open []block
@@ -105,7 +106,7 @@ func checkTokens(file string, tokens token.Tokens) error {
 			return Error{pos, "directives are not supported: remove the line, or quote the value"}
 		case token.MappingKeyType:
 			return Error{pos, `keys with "?" are not supported: write "key: value", or quote the value`}
-		case token.CommentType, token.InvalidType: // of the latter the parser says what is wrong
+		case token.CommentType, token.InvalidType: // the parser reports the latter
 			continue
 		case token.MappingStartType, token.SequenceStartType:
 			flow++
@@ -144,10 +145,10 @@ type block struct {
 	column, keys int
 }
 
-// checkPlain refuses scalars without quotes that YAML 1.2.2, section 7.3.3, doesn't have and the scanner takes, and those of
-// several lines: an entry after a wrong indent or a missing comma would become part of a value, and be lost.
+// checkPlain refuses unquoted scalars that the scanner accepts against YAML 1.2.2, section 7.3.3, and those that span
+// lines: an entry after a wrong indent or a missing comma would silently become part of a value.
 func checkPlain(t *token.Token, pos Pos, flow bool) error {
-	if lines := strings.Split(strings.TrimSpace(t.Origin), "\n"); len(lines) > 1 { // the position is of the last of them
+	if lines := strings.Split(strings.TrimSpace(t.Origin), "\n"); len(lines) > 1 { // the position is that of the last line
 		pos.Line = max(1, pos.Line-len(lines)+2)
 		pos.Column = len(lines[1]) - len(strings.TrimLeft(lines[1], " ")) + 1
 		return Error{pos, "the value in the line before goes on here: mend the indentation, or put it in quotes"}
@@ -166,7 +167,7 @@ func checkPlain(t *token.Token, pos Pos, flow bool) error {
 	return Error{pos, why}
 }
 
-// parseTokens is the library's parser with its errors made ours.
+// parseTokens runs the library's parser and converts its errors.
 func parseTokens(file string, tokens token.Tokens) (*ast.File, error) {
 	parsed, err := parser.Parse(tokens, 0, parser.AllowDuplicateMapKey())
 	if err == nil {
@@ -176,8 +177,7 @@ func parseTokens(file string, tokens token.Tokens) (*ast.File, error) {
 	if !errors.As(err, &syntax) {
 		return nil, Error{Pos{file, 1, 1}, "this is not YAML that can be read"}
 	}
-	// Only the message, without the source line that the library shows with it and the character after a backslash: both
-	// may be of a password.
+	// The message without the quoted source line and the character after a backslash: both may be part of a password.
 	message := syntax.GetMessage()
 	if before, _, ok := strings.Cut(message, "escape character "); ok {
 		message = before + "escape character: write \\\\ for a backslash, or use single quotes"

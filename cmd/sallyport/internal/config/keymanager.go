@@ -5,18 +5,20 @@ import (
 	"net/netip"
 	"net/url"
 	"strings"
+
+	"sallyport/policy/token"
 )
 
 // A KeyManager issues access tokens. It has exactly one of JWKS and Certificate.
 type KeyManager struct {
 	Pos
 	Name        string // letters, digits, ".", "_", "-"; unique, never "all"
-	Type        string // "default", "WSO2-IS", "WSO2-IS-7" or "custom"
+	Type        string // a word of token.ParseType; default "default"
 	Issuer      string // the token's `iss`, compared exactly; unique
 	JWKS        string // http or https URL, or the absolute path of a file
 	Certificate string // absolute path of a PEM file
 	CAFile      string // absolute path of the PEM roots for the JWKS URL's TLS; "": the system's
-	TokenType   string // "at+jwt": only tokens of this `typ` (RFC 9068) are taken; "": it isn't asked for
+	TokenType   string // "at+jwt": only tokens of this `typ` (RFC 9068) are accepted; "": any access token
 }
 
 // keyManager reads one entry of `keyManagers:`.
@@ -31,7 +33,8 @@ func (l *loader) keyManager(n node) KeyManager {
 	}
 	for _, other := range l.cfg.KeyManagers {
 		if name.OK && other.Name == name.Value {
-			l.errorf(name.Pos, "a second key manager %s, the first in line %d: give each its own name", name.Value, other.Line)
+			l.errorf(name.Pos,
+				"a second key manager %s, the first in line %d: give each its own name", name.Value, other.Line)
 		}
 		if issuer.OK && other.Issuer == issuer.Value {
 			l.errorf(issuer.Pos, "the issuer is that of key manager %s: a token must lead to one of them", other.Name)
@@ -40,12 +43,12 @@ func (l *loader) keyManager(n node) KeyManager {
 	out := KeyManager{
 		Pos:         n.Pos,
 		Name:        name.Value,
-		Type:        m.wordAnyCase("type", "default", "default", "WSO2-IS", "WSO2-IS-7", "custom").Value,
+		Type:        ask(m, "type", "default", token.ParseType).Value,
 		Issuer:      issuer.Value,
 		JWKS:        m.jwks(),
 		Certificate: m.path("certificate"),
 		CAFile:      m.path("caFile"),
-		TokenType:   m.word("tokenType", "", "at+jwt").Value,
+		TokenType:   ask(m, "tokenType", "", token.ParseTokenType).Value,
 	}
 	jwks, certificate, caFile := m.find("jwks"), m.find("certificate"), m.find("caFile")
 	switch {
@@ -81,8 +84,8 @@ func (m *mapping) jwks() string {
 	return u.String()
 }
 
-// parseURL reads an http or https URL with a host, without user or fragment. Of a bad one it says what is to change,
-// quoting nothing: URLs may hold passwords.
+// parseURL reads an http or https URL with a host, without user or fragment. Of a bad one it returns what to change,
+// quoting nothing, since URLs may hold passwords.
 func parseURL(s string) (u *url.URL, why string) {
 	u, err := url.Parse(s)
 	if err != nil {
@@ -104,7 +107,7 @@ func parseURL(s string) (u *url.URL, why string) {
 	return u, ""
 }
 
-// isHost says whether s is an address without brackets, or a name.
+// isHost reports whether s is an address without brackets, or a name.
 func isHost(s string) bool {
 	addr, err := netip.ParseAddr(s)
 	return err == nil && addr.Zone() == "" || isHostname(s)

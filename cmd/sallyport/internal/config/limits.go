@@ -1,13 +1,17 @@
 package config
 
-// Limits are what all clients together may take of the gateway, so that none of them takes it from the others.
+// Limits bound what all clients together may take of the gateway, so that none of them can starve the others.
 type Limits struct {
 	Pos
-	Connections          int // open at once on all listeners, 1 to 10,000,000; default 20,000
-	ConnectionsPerSource int // open at once from one address, load balancers' excepted, 1 to Connections; default 5,000, or Connections if that is less
-	Handshakes           int // TLS handshakes under way at once, 1 to 10,000,000; default 1,000
+	Connections int // open at once on all listeners, 1 to 10,000,000; default 20,000
+	// ConnectionsPerSource are those open at once from one address, except load balancers', 1 to Connections; default
+	// 5,000, or Connections if that is less.
+	ConnectionsPerSource int
+	Handshakes           int // concurrent TLS handshakes, 1 to 10,000,000; default 1,000
 	HeaderCount          int // header lines of a request, 1 to 10,000; default 200
-	BodyRate             int // bytes per second that a client has to send or take of a body, on average after the first 10 s, up to 1 GiB; default 240; 0, which must be written: no such demand
+	// BodyRate is how many bytes per second of a body a client must send or receive, on average after the first 10 s, up
+	// to 1 GiB; default 240; an explicit 0: no minimum.
+	BodyRate int
 }
 
 // limits reads `limits:`.
@@ -23,7 +27,8 @@ func (l *loader) limits(m *mapping) Limits {
 		if s.find("connections") == nil {
 			whence = ", the default"
 		}
-		l.errorf(s.find("connectionsPerSource").value.Pos, "connectionsPerSource is %d, more than connections (%d%s): lower it, or raise connections",
+		l.errorf(s.find("connectionsPerSource").value.Pos,
+			"connectionsPerSource is %d, more than connections (%d%s): lower it, or raise connections",
 			out.ConnectionsPerSource, out.Connections, whence)
 	}
 	out.Handshakes = s.integer("handshakes", 1, most, 1_000)

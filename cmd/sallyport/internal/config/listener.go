@@ -7,6 +7,9 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"sallyport/listenerprofiles"
+	"sallyport/listenerprofiles/keystore"
 )
 
 // A Listener is one socket that takes calls: HTTPS if it has a KeyStore, else plain HTTP.
@@ -15,29 +18,29 @@ type Listener struct {
 	Name    string // letters, digits, ".", "_", "-"; unique
 	Address string // host:port as net.Listen takes it; port 0 lets the system choose
 
-	// The rest but ClientCertificateHeader is zero on a plain listener, SSLVerifyClient being "none".
+	// On a plain listener the rest is zero, except that SSLVerifyClient is "none" and ClientCertificateHeader is set.
 
 	KeyStore   *KeyStore // nil: plain HTTP
-	TrustStore *KeyStore // who may be a client; set unless SSLVerifyClient is "none"
+	TrustStore *KeyStore // verifies client certificates; set unless SSLVerifyClient is "none"
 	// SSLVerifyClient is "none", "optional" (the default under TLS) or "require", in lower case.
 	SSLVerifyClient    string
-	HTTPSProtocols     []string            // "TLSv1.2", "TLSv1.3"; both by default, never empty under TLS
-	PreferredCiphers   []string            // allow-list for TLS 1.2, as Java names them; empty: ECDHE with AEAD only
+	HTTPSProtocols     []string            // as listenerprofiles.ParseProtocols accepts them; empty: both versions
+	PreferredCiphers   []string            // as listenerprofiles.ParseCiphers accepts them; empty: ECDHE with AEAD only
 	DynamicSSLProfiles *DynamicSSLProfiles // nil: no listenerprofiles.xml
 
-	// ClientCertificateHeader says who is believed about the certificate header: "off" (default) nobody, "address" the
-	// load balancers' addresses, "certificate" those if they also show a certificate of the load balancers' trust store.
+	// ClientCertificateHeader is which peers may set the certificate header: "off" (default) none, "address" the load
+	// balancers' addresses, "certificate" these if they also present a certificate of the load balancers' trust store.
 	ClientCertificateHeader string
 }
 
-// TLS says whether the listener speaks HTTPS.
+// TLS reports whether the listener speaks HTTPS.
 func (l *Listener) TLS() bool { return l.KeyStore != nil }
 
 // A KeyStore names a store of keys and certificates, or of trusted certificates. It is not opened here.
 type KeyStore struct {
 	Pos
 	Location    string // absolute
-	Type        string // "JKS", "PKCS12" or "PEM"; "" if not named: told by content
+	Type        string // as keystore.ParseType returns it; "": detected by content
 	Password    Secret // "" if not named
 	KeyPassword Secret // "" if not named; never set in a trust store
 	Alias       string // of the key entry; "" if not named; never set in a trust store
@@ -47,7 +50,7 @@ type KeyStore struct {
 type DynamicSSLProfiles struct {
 	Pos
 	FilePath         string        // absolute
-	BaseDir          string        // what relative paths in the XML count from, absolute; default the XML's folder
+	BaseDir          string        // base of relative paths in the XML, absolute; default the XML's folder
 	FileReadInterval time.Duration // between two looks at the file, at least 1 s; default 10 min
 }
 
@@ -67,16 +70,17 @@ func (l *loader) listener(n node) Listener {
 	}
 	for _, other := range l.cfg.Listeners {
 		if name.OK && other.Name == name.Value {
-			l.errorf(name.Pos, "a second listener %s, the first in line %d: give each its own name", name.Value, other.Line)
+			l.errorf(name.Pos,
+				"a second listener %s, the first in line %d: give each its own name", name.Value, other.Line)
 		}
 		if address.OK && sameAddress(other.Address, address.Value) {
 			l.errorf(address.Pos, "address %s is that of listener %s: give each its own", address.Value, other.Name)
 		}
 	}
-	verify := m.wordAnyCase("sslVerifyClient", "optional", "none", "optional", "require")
+	verify := ask(m, "sslVerifyClient", listenerprofiles.Optional.String(), listenerprofiles.ParseVerifyClient)
 	out.SSLVerifyClient = verify.Value
 	out.HTTPSProtocols = m.protocols()
-	out.PreferredCiphers = m.ciphers()
+	out.PreferredCiphers = askEach(m, "preferredCiphers", listenerprofiles.ParseCiphers)
 	header := m.word("clientCertificateHeader", "off", "off", "address", "certificate")
 	out.ClientCertificateHeader = header.Value
 	if m.find("keyStore") == nil {
@@ -90,7 +94,7 @@ func (l *loader) listener(n node) Listener {
 	return out
 }
 
-// checkPlain refuses on a plain listener what only TLS can keep.
+// checkPlain refuses on a plain listener what needs TLS.
 func (l *loader) checkPlain(m *mapping, out *Listener, address, header text) {
 	for _, key := range []string{"trustStore", "sslVerifyClient", "httpsProtocols", "preferredCiphers", "dynamicSSLProfiles"} {
 		m.refuse(key, "has no meaning without a keyStore: add a keyStore for HTTPS, or remove it")
@@ -98,47 +102,62 @@ func (l *loader) checkPlain(m *mapping, out *Listener, address, header text) {
 	out.SSLVerifyClient, out.HTTPSProtocols = "none", nil
 	switch {
 	case header.Value == "certificate":
-		l.errorf(header.Pos, "clientCertificateHeader certificate needs TLS, for the load balancer to show its own: add a keyStore, or say address")
+		l.errorf(header.Pos,
+			"clientCertificateHeader certificate needs TLS, for the load balancer to show its own: add a keyStore, or "+
+				"say address")
 	case header.Value == "address" && address.OK && !isLoopback(address.Value):
 		if len(l.cfg.MutualSSL.LoadBalancers.Addresses) == 0 {
-			l.errorf(header.Pos, "a plain listener that others can reach believes the certificate header of nobody yet: name the load balancers in mutualSSL.loadBalancers.addresses, or listen on 127.0.0.1")
+			l.errorf(header.Pos,
+				"a plain listener that others can reach believes the certificate header of nobody yet: name the load "+
+					"balancers in mutualSSL.loadBalancers.addresses, or listen on 127.0.0.1")
 		} else {
-			l.warnf(header.Pos, "certificates reach this listener by plain HTTP over the network: whoever can send from a load balancer's address is believed")
+			l.warnf(header.Pos,
+				"certificates reach this listener by plain HTTP over the network: whoever can send from a load "+
+					"balancer's address is believed")
 		}
 	}
 }
 
-// checkTLS asks for what a TLS listener must have.
+// checkTLS reports what a TLS listener lacks.
 func (l *loader) checkTLS(m *mapping, out *Listener, verify, header text) {
 	if m.find("trustStore") == nil && out.SSLVerifyClient != "none" {
 		at, why := m.Pos, " (the default)"
 		if verify.OK {
 			at, why = verify.Pos, ""
 		}
-		l.errorf(at, "sslVerifyClient %s%s needs a trustStore: add one, or say sslVerifyClient: none", out.SSLVerifyClient, why)
+		l.errorf(at,
+			"sslVerifyClient %s%s needs a trustStore: add one, or say sslVerifyClient: none", out.SSLVerifyClient, why)
 	}
 	if header.Value != "certificate" {
 		return
 	}
 	if out.SSLVerifyClient == "none" {
-		l.errorf(header.Pos, "clientCertificateHeader certificate needs the load balancer's own certificate, which sslVerifyClient none doesn't ask for: say optional or require")
+		l.errorf(header.Pos,
+			"clientCertificateHeader certificate needs the load balancer's own certificate, which sslVerifyClient "+
+				"none doesn't ask for: say optional or require")
 	}
 	if l.cfg.MutualSSL.LoadBalancers.TrustStore == nil {
-		l.errorf(header.Pos, "clientCertificateHeader certificate needs mutualSSL.loadBalancers.trustStore, to know the load balancers by")
+		l.errorf(header.Pos,
+			"clientCertificateHeader certificate needs mutualSSL.loadBalancers.trustStore, to know the load balancers "+
+				"by")
 	}
 }
 
-// checkHeaderDoor asks for what judges certificates from the header, and warns of a header that is never believed.
+// checkHeaderDoor reports a missing trust store for certificates from the header, and warns of a header that is never
+// believed.
 func (l *loader) checkHeaderDoor(out *Listener, header text) {
 	switch {
 	case len(l.cfg.MutualSSL.LoadBalancers.Addresses) == 0:
-		l.warnf(header.Pos, "the certificate header stays off on listener %s: mutualSSL.loadBalancers.addresses names nobody", out.Name)
+		l.warnf(header.Pos,
+			"the certificate header stays off on listener %s: mutualSSL.loadBalancers.addresses names nobody", out.Name)
 	case l.cfg.MutualSSL.TrustStore == nil:
-		l.errorf(header.Pos, "clientCertificateHeader %s needs mutualSSL.trustStore, to judge the certificates in the header by", header.Value)
+		l.errorf(header.Pos,
+			"clientCertificateHeader %s needs mutualSSL.trustStore, to judge the certificates in the header by",
+			header.Value)
 	}
 }
 
-// keyStore reads a store with a key, nil if there is none under key or its location is missing.
+// keyStore reads a store with a private key, nil if there is none under key.
 func (m *mapping) keyStore(key string) *KeyStore {
 	s, given := m.sub(key)
 	if !given {
@@ -166,11 +185,12 @@ func (m *mapping) trustStore(key string) *KeyStore {
 
 func (m *mapping) store() *KeyStore {
 	m.need("location", "the file of the store")
-	kind := m.wordAnyCase("type", "", "JKS", "PKCS12", "PEM", "ACME")
-	if kind.Value == "ACME" {
-		m.load.errorf(kind.Pos, "type ACME is not built yet: name a JKS, PKCS12 or PEM file")
+	return &KeyStore{
+		Pos:      m.Pos,
+		Location: m.path("location"),
+		Type:     ask(m, "type", "", keystore.ParseType).Value,
+		Password: m.secret("password"),
 	}
-	return &KeyStore{Pos: m.Pos, Location: m.path("location"), Type: kind.Value, Password: m.secret("password")}
 }
 
 func (m *mapping) dynamicSSLProfiles() *DynamicSSLProfiles {
@@ -194,38 +214,8 @@ func (m *mapping) dynamicSSLProfiles() *DynamicSSLProfiles {
 
 // protocols reads httpsProtocols.
 func (m *mapping) protocols() []string {
-	const newest = "TLSv1.3"
-	values, given := m.texts("httpsProtocols")
 	m.notEmpty("httpsProtocols", "name TLSv1.2 or TLSv1.3, or remove it for both")
-	var out []string
-	for _, v := range values {
-		switch v.Value {
-		case "TLSv1.2", newest:
-			out = append(out, v.Value)
-		case "SSLv2", "SSLv2Hello", "SSLv3", "TLSv1", "TLSv1.0", "TLSv1.1":
-			m.load.errorf(v.Pos, "%s is refused, it is too old: name TLSv1.2 or TLSv1.3", v.Value)
-		default:
-			m.load.errorf(v.Pos, "httpsProtocols are TLSv1.2 and TLSv1.3, not %s", quote(v.Value))
-		}
-	}
-	if !given {
-		return []string{"TLSv1.2", newest}
-	}
-	return out
-}
-
-// ciphers reads preferredCiphers; which of them there are is the TLS room's to say.
-func (m *mapping) ciphers() []string {
-	values, _ := m.texts("preferredCiphers")
-	var out []string
-	for _, v := range values {
-		if strings.Trim(v.Value, "ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_") != "" {
-			m.load.errorf(v.Pos, "%s is no cipher suite: write it as TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256", quote(v.Value))
-			continue
-		}
-		out = append(out, v.Value)
-	}
-	return out
+	return askEach(m, "httpsProtocols", listenerprofiles.ParseProtocols)
 }
 
 // address reads the host and port under `address`.
@@ -237,13 +227,15 @@ func (m *mapping) address() text {
 	}
 	t := m.text("address")
 	if t.OK && !isAddress(t.Value) {
-		m.load.errorf(t.Pos, "address %s is to be host:port, as in 0.0.0.0:8243 or [::1]:8243, the port a number from 0 to 65535", quote(t.Value))
+		m.load.errorf(t.Pos,
+			"address %s is to be host:port, as in 0.0.0.0:8243 or [::1]:8243, the port a number from 0 to 65535",
+			quote(t.Value))
 		t.OK = false
 	}
 	return t
 }
 
-// isAddress says whether s is host:port, of any host, an IP address or a name.
+// isAddress reports whether s is host:port, where host may be empty, an IP address or a name.
 func isAddress(s string) bool {
 	host, port, err := net.SplitHostPort(s)
 	if err != nil || !isPort(port) {
@@ -258,7 +250,8 @@ func isPort(s string) bool {
 	return err == nil && strconv.FormatUint(n, 10) == s
 }
 
-// isHostname says whether s is a DNS name as hosts have them (RFC 1123, 2.1): ASCII, no trailing dot, not all digits at the end.
+// isHostname reports whether s is a DNS name of a host (RFC 1123, 2.1): ASCII, no trailing dot, not all digits at the
+// end.
 func isHostname(s string) bool {
 	if s == "" || len(s) > 253 {
 		return false
@@ -277,14 +270,14 @@ func isHostname(s string) bool {
 	return strings.Trim(labels[len(labels)-1], "0123456789") != ""
 }
 
-// sameAddress says whether two listeners can't both have their address.
+// sameAddress reports whether two listeners cannot both listen at their addresses.
 func sameAddress(a, b string) bool {
 	hostA, portA, errA := net.SplitHostPort(a)
 	hostB, portB, errB := net.SplitHostPort(b)
 	return errA == nil && errB == nil && portA == portB && portA != "0" && strings.EqualFold(hostA, hostB)
 }
 
-// isLoopback says whether only this machine can reach address.
+// isLoopback reports whether only this machine can reach address.
 func isLoopback(address string) bool {
 	host, _, err := net.SplitHostPort(address)
 	if err != nil {

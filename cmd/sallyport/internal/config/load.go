@@ -11,22 +11,23 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"syscall"
+
+	"sallyport/internal/regularfile"
 )
 
-// Load reads file and the API files, certificates and secrets that it names. The error is Errors, with everything that is
-// wrong, or says why file can't be read.
+// Load reads file and the API files, certificates and secrets that it names. The error is Errors, with everything that
+// is wrong, or why file can't be read.
 func Load(file string) (*Config, error) {
 	abs, err := filepath.Abs(file)
 	if err != nil {
 		return nil, fmt.Errorf("configuration %s: %w", file, err)
 	}
-	data, err := readBounded(abs, maxFile)
+	data, err := regularfile.Read(abs, maxFile)
 	if err != nil {
 		return nil, fmt.Errorf("configuration %s: %w", file, err)
 	}
 	var matched []string
-	cfg, err := parse(file, abs, data, outside{readBounded, func(pattern string) ([]string, error) {
+	cfg, err := parse(file, abs, data, outside{regularfile.Read, func(pattern string) ([]string, error) {
 		found, err := glob(pattern)
 		matched = append(matched, found...)
 		return found, err
@@ -38,11 +39,11 @@ func Load(file string) (*Config, error) {
 	return cfg, nil
 }
 
-// Changed tells whether a file that was read holds something else now, or a pattern matches other files. It costs less
-// than Load. Where it is in doubt it says yes.
+// Changed reports whether a file that was read has changed, or a pattern matches other files. It costs less than Load,
+// and returns true when in doubt.
 func (c *Config) Changed() bool {
 	for file, sum := range c.sums {
-		if data, err := readBounded(file, maxFile); err != nil || sha256.Sum256(data) != sum {
+		if data, err := regularfile.Read(file, maxFile); err != nil || sha256.Sum256(data) != sum {
 			return true
 		}
 	}
@@ -57,8 +58,8 @@ func (c *Config) Changed() bool {
 	return !slices.Equal(matched, c.matched)
 }
 
-// Find returns the configuration file to use: explicit if it isn't empty, else the first there is of sallyport.yaml and
-// /etc/sallyport/sallyport.yaml. The error names what was looked for.
+// Find returns the configuration file to use: explicit if it isn't empty, else the first existing one of
+// sallyport.yaml and /etc/sallyport/sallyport.yaml. The error names both.
 func Find(explicit string) (string, error) {
 	if explicit != "" {
 		return explicit, nil
@@ -68,7 +69,7 @@ func Find(explicit string) (string, error) {
 
 func findIn(places ...string) (string, error) {
 	for _, place := range places {
-		// Whatever else is wrong with a file that is there, it is the one that is meant.
+		// A file that exists is the one meant, even if it cannot be read.
 		if _, err := os.Stat(place); !errors.Is(err, fs.ErrNotExist) {
 			return place, nil
 		}
@@ -76,45 +77,14 @@ func findIn(places ...string) (string, error) {
 	return "", fmt.Errorf("no configuration: there is no %s; name one with -c", strings.Join(places, " and no "))
 }
 
-// outside is all that a Config is made from but its first file.
+// outside is everything that a Config is read from, except its first file.
 type outside struct {
 	readFile  func(path string, limit int64) ([]byte, error) // path is absolute
 	glob      func(pattern string) ([]string, error)         // sorted, absolute
 	lookupEnv func(name string) (string, bool)
 }
 
-// readBounded reads a regular file, or what a symlink leads to, of at most limit bytes. A pipe would be waited for, and
-// gives what it holds only once.
-func readBounded(path string, limit int64) ([]byte, error) {
-	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
-	if err != nil {
-		return nil, plainCause(err)
-	}
-	defer func() { _ = f.Close() }() // only read
-	if info, err := f.Stat(); err != nil {
-		return nil, plainCause(err)
-	} else if !info.Mode().IsRegular() {
-		return nil, errors.New("not a regular file")
-	}
-	data, err := io.ReadAll(io.LimitReader(f, limit+1))
-	if err != nil {
-		return nil, plainCause(err)
-	}
-	if int64(len(data)) > limit {
-		return nil, fmt.Errorf("larger than %d bytes", limit)
-	}
-	return data, nil
-}
-
-// plainCause is err without the path, which the message around it names as the user wrote it.
-func plainCause(err error) error {
-	if path := (*fs.PathError)(nil); errors.As(err, &path) {
-		return path.Err
-	}
-	return err
-}
-
-// glob is filepath.Glob without the hidden files (editors' locks) that a shell leaves out too.
+// glob is filepath.Glob without hidden files, such as editors' locks, as in a shell.
 func glob(pattern string) ([]string, error) {
 	found, err := filepath.Glob(pattern)
 	if err != nil {
@@ -133,7 +103,7 @@ type source struct {
 	path string // absolute
 }
 
-// resolve makes path absolute, counted from the file's own folder.
+// resolve makes path absolute, relative to the file's own folder.
 func (s *source) resolve(path string) string {
 	if filepath.IsAbs(path) {
 		return filepath.Clean(path)
@@ -141,7 +111,7 @@ func (s *source) resolve(path string) string {
 	return filepath.Join(filepath.Dir(s.path), path)
 }
 
-// pattern is resolve for a glob pattern: what the folder's own name has in common with one stands for itself.
+// pattern is resolve for a glob pattern: special characters in the folder's own name are escaped.
 func (s *source) pattern(pattern string) string {
 	if filepath.IsAbs(pattern) {
 		return filepath.Clean(pattern)
@@ -150,7 +120,7 @@ func (s *source) pattern(pattern string) string {
 	return filepath.Join(literal.Replace(filepath.Dir(s.path)), pattern)
 }
 
-// beside is the source for another file, named as this one is: from the same place.
+// beside returns the source for another file, whose name is relative to the same folder as this one's.
 func (s *source) beside(path string) *source {
 	if filepath.IsAbs(s.name) {
 		return &source{path, path}
@@ -169,7 +139,7 @@ type loader struct {
 	errs     Errors
 	warnings Errors
 	yaml     []string          // names of the YAML files, in the order in which they were read
-	files    map[string][]byte // by absolute path: each is read once, so that what was checked is what is used
+	files    map[string][]byte // by absolute path; each is read once, so that what is checked is what is used
 	env      map[string]string // variables that were used
 }
 
@@ -181,7 +151,7 @@ func (l *loader) warnf(at Pos, format string, args ...any) {
 	l.warnings = append(l.warnings, Error{at, fmt.Sprintf(format, args...)})
 }
 
-// parse makes the Config of data, the content of the file that is called name and lies at path. It touches nothing but o.
+// parse makes the Config of data, the content of the file at path, which messages call name. It reads through o only.
 func parse(name, path string, data []byte, o outside) (*Config, error) {
 	l := &loader{
 		outside: o,
@@ -238,11 +208,11 @@ func (l *loader) read(path string, limit int64) ([]byte, error) {
 	return data, nil
 }
 
-// digest covers every file and variable, each with its length, so that none can pass for two.
+// digest covers every file and variable, each with its length, so that no two inputs collide by concatenation.
 func (l *loader) digest() [32]byte {
 	h := sha256.New()
 	write := func(s string) {
-		_ = binary.Write(h, binary.BigEndian, uint64(len(s))) // a hash takes all writes
+		_ = binary.Write(h, binary.BigEndian, uint64(len(s))) // writing to a hash never fails
 		_, _ = io.WriteString(h, s)
 	}
 	for _, file := range l.cfg.Files {

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"fmt"
 	"math"
 	"slices"
 	"strconv"
@@ -24,7 +25,7 @@ type node struct {
 func newNode(load *loader, from *source, n ast.Node) node {
 	at := n.GetToken()
 	switch v := n.(type) {
-	case *ast.MappingNode: // of a block map the token is its first colon
+	case *ast.MappingNode: // a block map's token is its first colon
 		if !v.IsFlowStyle && len(v.Values) > 0 {
 			at = v.Values[0].Key.GetToken()
 		}
@@ -34,7 +35,7 @@ func newNode(load *loader, from *source, n ast.Node) node {
 	return node{tokenPos(from.name, at), load, from, n}
 }
 
-// kind says what the value is, for messages.
+// kind names the kind of the value, for messages.
 func (n node) kind() string {
 	switch n.ast.(type) {
 	case *ast.MappingNode, *ast.MappingValueNode:
@@ -64,14 +65,14 @@ func (n node) rawText() (string, bool) {
 	return "", false
 }
 
-// A text is a scalar's text and where it stands. OK is false if there is none, or none that is good, which was reported.
+// A text is a scalar's text and its place. OK is false if it is absent, or invalid and reported.
 type text struct {
 	Pos
 	Value string
 	OK    bool
 }
 
-// text reads any text but a secret.
+// text reads any text except a secret.
 func (n node) text(what string) text {
 	s, ok := n.rawText()
 	switch {
@@ -82,7 +83,8 @@ func (n node) text(what string) text {
 	case s == "":
 		n.load.errorf(n.Pos, "%s is empty: give a value, or remove it", what)
 	case strings.Contains(s, "${"):
-		n.load.errorf(n.Pos, "%s can't hold a ${…} reference: these stand for secrets, in password and keyPassword only", what)
+		n.load.errorf(n.Pos,
+			"%s can't hold a ${…} reference: these stand for secrets, in password and keyPassword only", what)
 	case strings.ContainsFunc(s, isControl) || !utf8.ValidString(s):
 		n.load.errorf(n.Pos, "%s holds a control character: write it on one line, without escapes", what)
 	case utf8.RuneCountInString(s) > maxText:
@@ -93,7 +95,7 @@ func (n node) text(what string) text {
 	return text{Pos: n.Pos}
 }
 
-// A mapping is a YAML map that is being read: each method names one key, end reports those that none has named.
+// A mapping is a YAML map being read: each method reads one key, and end reports those that none has read.
 type mapping struct {
 	Pos
 	load    *loader
@@ -108,7 +110,7 @@ type entry struct {
 	Pos
 	key   string
 	value node
-	used  bool // somebody has asked for it
+	used  bool // a method has read it
 }
 
 // mapping reads n's keys.
@@ -143,7 +145,7 @@ func (n node) mapping(what string) *mapping {
 	return m
 }
 
-// show is key for messages. In a map with a password it is nothing: {password: a, b} has the key b.
+// show returns key for messages, or nothing in a map with a password: in {password: a, b}, b is a key.
 func (m *mapping) show(key string) string {
 	if m.what == "keyStore" || m.what == "trustStore" {
 		return ""
@@ -151,7 +153,7 @@ func (m *mapping) show(key string) string {
 	return " " + quote(key)
 }
 
-// end reports the keys that nothing has asked for.
+// end reports the keys that no method has read.
 func (m *mapping) end() {
 	for _, e := range m.entries {
 		if e.used {
@@ -162,7 +164,8 @@ func (m *mapping) end() {
 		} else if near := nearest(e.key, m.known); near != "" {
 			m.load.errorf(e.Pos, "unknown key%s in %s: did you mean %s?", m.show(e.key), m.what, near)
 		} else {
-			m.load.errorf(e.Pos, "unknown key%s in %s: its keys are %s", m.show(e.key), m.what, strings.Join(m.known, ", "))
+			m.load.errorf(e.Pos,
+				"unknown key%s in %s: its keys are %s", m.show(e.key), m.what, strings.Join(m.known, ", "))
 		}
 	}
 }
@@ -185,7 +188,7 @@ func (m *mapping) use(key string) *entry {
 	return nil
 }
 
-// refuse reports key if it is there: it has a meaning, but not here and now.
+// refuse reports key if it is present: it is known, but not allowed here.
 func (m *mapping) refuse(key, why string) {
 	if e := m.use(key); e != nil {
 		m.load.errorf(e.Pos, "%s %s", key, why)
@@ -205,7 +208,7 @@ func (m *mapping) take(key string) (node, bool) {
 	return e.value, true
 }
 
-// need reports that key is missing; say is what to write.
+// need reports a missing key; say is what to write.
 func (m *mapping) need(key, say string) {
 	if m.find(key) == nil && !m.broken {
 		m.load.errorf(m.Pos, "%s needs the key %s: %s", m.what, key, say)
@@ -246,7 +249,7 @@ func (m *mapping) list(key string) (values []node, given bool) {
 	return values, true
 }
 
-// nodes is list for those whom an absent list and an empty one are alike.
+// nodes is list where an absent list and an empty one mean the same.
 func (m *mapping) nodes(key string) []node {
 	values, _ := m.list(key)
 	return values
@@ -261,7 +264,7 @@ func (m *mapping) notEmpty(key, say string) {
 	}
 }
 
-// texts returns the good texts of the list under key, each once; a repeated one is reported.
+// texts returns the valid texts of the list under key, without repetitions, which are reported.
 func (m *mapping) texts(key string) (values []text, given bool) {
 	nodes, given := m.list(key)
 	for _, n := range nodes {
@@ -278,7 +281,7 @@ func (m *mapping) texts(key string) (values []text, given bool) {
 	return values, given
 }
 
-// boolean returns the truth under key, or whether.
+// boolean returns the boolean under key, or whether.
 func (m *mapping) boolean(key string, whether bool) (bool, Pos) {
 	n, ok := m.take(key)
 	if !ok {
@@ -292,7 +295,8 @@ func (m *mapping) boolean(key string, whether bool) (bool, Pos) {
 	return b.Value, n.Pos
 }
 
-// integer returns the whole number under key, or otherwise. Only decimal digits are taken: 010 and 0x10 surprise somebody.
+// integer returns the whole number under key, or otherwise. Only decimal digits are accepted: 010 and 0x10 are
+// read differently elsewhere.
 func (m *mapping) integer(key string, low, high, otherwise int) int {
 	n, ok := m.take(key)
 	if !ok {
@@ -340,28 +344,47 @@ func (m *mapping) duration(key string, low, otherwise time.Duration) time.Durati
 	return d
 }
 
-// word returns the one of words that stands under key, or otherwise.
+// word returns the text under key if it is one of words, else otherwise.
 func (m *mapping) word(key, otherwise string, words ...string) text {
-	return m.match(key, otherwise, words, func(a, b string) bool { return a == b })
+	t := m.text(key)
+	if t.OK && slices.Contains(words, t.Value) {
+		return t
+	}
+	if t.OK {
+		m.load.errorf(t.Pos, "%s is to be %s, not %s", key, either(words), quote(t.Value))
+	}
+	return text{Pos: t.Pos, Value: otherwise}
 }
 
-// wordAnyCase is word for the words that WSO2 compares without case.
-func (m *mapping) wordAnyCase(key, otherwise string, words ...string) text {
-	return m.match(key, otherwise, words, strings.EqualFold)
-}
-
-func (m *mapping) match(key, otherwise string, words []string, equal func(a, b string) bool) text {
+// ask returns the text under key in its room's canonical form, or otherwise. parse is the room's, which defines the
+// words.
+func ask[T any](m *mapping, key, otherwise string, parse func(string) (T, error)) text {
 	t := m.text(key)
 	if !t.OK {
 		return text{Pos: t.Pos, Value: otherwise}
 	}
-	for _, w := range words {
-		if equal(w, t.Value) {
-			return text{t.Pos, w, true}
+	v, err := parse(t.Value)
+	if err != nil {
+		m.load.errorf(t.Pos, "%s: %v", key, err)
+		return text{Pos: t.Pos, Value: otherwise}
+	}
+	return text{t.Pos, fmt.Sprint(v), true}
+}
+
+// askEach returns the texts of the list under key. Their room's parse checks each alone, for its place, then all
+// together.
+func askEach[T any](m *mapping, key string, parse func([]string) (T, error)) []string {
+	values, _ := m.texts(key)
+	before := len(m.load.errs)
+	for _, v := range values {
+		if _, err := parse([]string{v.Value}); err != nil {
+			m.load.errorf(v.Pos, "%s: %v", key, err)
 		}
 	}
-	m.load.errorf(t.Pos, "%s is to be %s, not %s", key, either(words), quote(t.Value))
-	return text{Pos: t.Pos, Value: otherwise}
+	if _, err := parse(plain(values)); err != nil && len(m.load.errs) == before {
+		m.load.errorf(m.find(key).Pos, "%s: %v", key, err)
+	}
+	return plain(values)
 }
 
 // path returns the path under key, absolute, or "".

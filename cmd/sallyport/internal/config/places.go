@@ -2,7 +2,7 @@ package config
 
 import "slices"
 
-// places are where an API answers: at its version, and as the default version at its context.
+// places returns where an API answers: at its version and, if that is the default, at its context.
 func (a *API) places() []string {
 	if a.Context == "" || a.Version == "" {
 		return nil // reported already
@@ -14,7 +14,7 @@ func (a *API) places() []string {
 	return []string{versioned}
 }
 
-// checkPlaces reports APIs that answer at the same place: which of them served a call would be chance.
+// checkPlaces reports APIs that answer at the same place: which of them serves a call would be arbitrary.
 func (l *loader) checkPlaces() {
 	taken := map[string][]*API{}
 	for i := range l.cfg.APIs {
@@ -38,8 +38,8 @@ func placeCure(a, b *API, place string) string {
 	return "give one another context or version, or give them different hosts or listeners"
 }
 
-// meets says whether there is a listener and a host at which both answer alike. A named host goes before any host, so that
-// one of each don't meet.
+// meets reports whether both answer on a common listener and host. A named host takes precedence over any host, so one
+// of each does not conflict.
 func (a *API) meets(b *API) bool {
 	share := func(x, y []string) bool {
 		return slices.ContainsFunc(x, func(s string) bool { return slices.Contains(y, s) })

@@ -45,7 +45,7 @@ func (es Errors) Error() string {
 	return strings.Join(lines, "\n")
 }
 
-// sorted orders es by place and drops repetitions; files keep the order in which they were first read.
+// sorted orders es by place and drops repetitions; files keep the order in which they were read.
 func (es Errors) sorted(files []string) Errors {
 	rank := func(f string) int { return slices.Index(files, f) }
 	slices.SortStableFunc(es, func(a, b Error) int {

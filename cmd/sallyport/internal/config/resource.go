@@ -31,9 +31,10 @@ func (l *loader) resource(n node, api *API) Resource {
 	defer m.end()
 	out := Resource{Pos: n.Pos, Path: m.template(), Methods: m.methods()}
 	out.Scopes = m.scopes(false)
-	out.Security = m.resourceSecurity(api)
+	security, demands := m.resourceSecurity(api)
+	out.Security = security
 	out.Policy = m.policy("")
-	if e := m.find("scopes"); len(out.Scopes) > 0 && (slices.Equal(out.Security, []string{"none"}) || slices.Equal(api.Security, []string{"none"})) {
+	if e := m.find("scopes"); len(out.Scopes) > 0 && (demands.Open || api.demands.Open) {
 		l.errorf(e.Pos, "scopes have no meaning where no credential is asked for: remove them, or the none of security")
 	}
 	return out
@@ -76,7 +77,7 @@ func (m *mapping) template() string {
 	return t.Value
 }
 
-// templateTrouble says what is to change in a resource's path, or "".
+// templateTrouble returns what to change in a resource's path, or "".
 func templateTrouble(path string) string {
 	if path == "/" || path == "/*" {
 		return ""
@@ -106,7 +107,7 @@ func templateTrouble(path string) string {
 	return pathTrouble(strings.Join(plain, "/"))
 }
 
-// shape is path with its parameters' names taken out: two of one shape match the same calls.
+// shape returns path without its parameters' names: paths of the same shape match the same calls.
 func shape(path string) string {
 	segments := strings.Split(path, "/")
 	for i, s := range segments {
@@ -132,7 +133,7 @@ func (m *mapping) context() string {
 	return t.Value
 }
 
-// pathTrouble says what is to change in a path that is compared byte for byte with what a client sends, or "".
+// pathTrouble returns what to change in a path that is compared byte for byte with a request's, or "".
 func pathTrouble(path string) string {
 	if !strings.HasPrefix(path, "/") {
 		return "is to begin with \"/\""

@@ -38,8 +38,8 @@ func (m *mapping) bodySize(key string) int64 {
 	return size
 }
 
-// parseSize reads a size of at most maxSize: decimal digits, and a unit right behind them or none. Units of ten's powers (kB,
-// MB) are refused, as some take them for powers of two.
+// parseSize reads a size of at most maxSize: decimal digits, directly followed by a unit or none. Decimal
+// units (kB, MB) are refused, since many read them as powers of two.
 func parseSize(s string) (int64, bool) {
 	shift := 0
 	for i, unit := range []string{"KiB", "MiB", "GiB"} {

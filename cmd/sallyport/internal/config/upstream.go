@@ -10,17 +10,17 @@ import (
 // Upstream is where an API's calls go.
 type Upstream struct {
 	Pos
-	// URLs (at least one) and SandboxURLs (for SANDBOX certificates, perhaps none) are http or https, with a host, without
-	// user, query, fragment or trailing slash.
+	// URLs (at least one) and SandboxURLs (for SANDBOX certificates, perhaps none) are http or https, with a host,
+	// without user, query, fragment or trailing slash.
 	URLs, SandboxURLs []*url.URL
-	// Protocol is what is spoken at all of them: "http1" (default), "h2", HTTP/2 with TLS, where all of them are https, or
-	// "h2c", HTTP/2 without TLS and by prior knowledge (RFC 9113, 3.3), where all of them are http.
+	// Protocol is the protocol of all of them: "http1" (default); "h2", HTTP/2 over TLS, if all are https; "h2c",
+	// HTTP/2 in cleartext with prior knowledge (RFC 9113, 3.3), if all are http.
 	Protocol     string
-	PreserveHost bool          // the backend sees the client's Host
+	PreserveHost bool          // send the client's Host to the backend
 	Timeout      time.Duration // how long the backend may take to begin its answer, at least 1 ms; default 60 s
-	MaxCalls     int           // calls under way at once, more are answered 503; 1 to 1,000,000; default 2,048
+	MaxCalls     int           // concurrent calls, beyond which the answer is 503; 1 to 1,000,000; default 2,048
 	CAFile       string        // absolute path of the PEM roots for https URLs; "": the system's
-	KeyStore     *KeyStore     // the gateway's own client certificate for https URLs; nil: it shows none
+	KeyStore     *KeyStore     // the gateway's own client certificate for https URLs; nil: none
 }
 
 // upstream reads `upstream`.
@@ -42,11 +42,14 @@ func (m *mapping) upstream() Upstream {
 	switch out.Protocol {
 	case "h2":
 		if u := out.first("http"); u != nil {
-			s.load.errorf(protocol.Pos, "protocol h2 needs https URLs, and %s is not one: write it with https, or say h2c or http1", quote(u.String()))
+			s.load.errorf(protocol.Pos,
+				"protocol h2 needs https URLs, and %s is not one: write it with https, or say h2c or http1",
+				quote(u.String()))
 		}
 	case "h2c":
 		if u := out.first("https"); u != nil {
-			s.load.errorf(protocol.Pos, "protocol h2c needs http URLs, and %s is not one: say h2 or http1", quote(u.String()))
+			s.load.errorf(protocol.Pos,
+				"protocol h2c needs http URLs, and %s is not one: say h2 or http1", quote(u.String()))
 		}
 	}
 	for _, key := range []string{"caFile", "keyStore"} {
@@ -57,7 +60,7 @@ func (m *mapping) upstream() Upstream {
 	return out
 }
 
-// first is the first URL of a scheme, or nil.
+// first returns the first URL of a scheme, or nil.
 func (u *Upstream) first(scheme string) *url.URL {
 	for _, one := range slices.Concat(u.URLs, u.SandboxURLs) {
 		if one.Scheme == scheme {
@@ -67,7 +70,7 @@ func (u *Upstream) first(scheme string) *url.URL {
 	return nil
 }
 
-// urls reads backends' URLs. What is sent to a backend is appended to them byte for byte, so that their path must be plain.
+// urls reads backends' URLs. Requests' paths are appended to them byte for byte, so their own path must be plain.
 func (m *mapping) urls(key string) []*url.URL {
 	values, _ := m.texts(key)
 	var out []*url.URL

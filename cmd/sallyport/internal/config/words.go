@@ -5,7 +5,7 @@ import (
 	"strings"
 )
 
-// quote is s in quotes, cut short, for messages.
+// quote returns s quoted and truncated, for messages.
 func quote(s string) string {
 	if r := []rune(s); len(r) > 60 {
 		s = string(r[:60]) + "…"
@@ -13,7 +13,7 @@ func quote(s string) string {
 	return strconv.Quote(s)
 }
 
-// either is "a", "a or b", "a, b or c".
+// either returns "a", "a or b", "a, b or c".
 func either(words []string) string {
 	if len(words) < 2 {
 		return strings.Join(words, "")
@@ -22,7 +22,7 @@ func either(words []string) string {
 	return strings.Join(words[:last], ", ") + " or " + words[last]
 }
 
-// nearest is the word that s was probably meant to be, or "".
+// nearest returns the word that s is probably a misspelling of, or "".
 func nearest(s string, words []string) string {
 	best, distance := "", 3
 	if len(s) > 64 {
@@ -39,7 +39,7 @@ func nearest(s string, words []string) string {
 	return best
 }
 
-// edits is the Levenshtein distance of a and b in bytes.
+// edits returns the Levenshtein distance of a and b in bytes.
 func edits(a, b string) int {
 	row := make([]int, len(b)+1)
 	for j := range row {
@@ -59,7 +59,7 @@ func edits(a, b string) int {
 	return row[len(b)]
 }
 
-// Names are what commands, metrics, URLs and logs show without quoting.
+// isName reports whether s can stand unquoted in commands, metrics, URLs and logs.
 func isName(s string) bool {
 	for i := range len(s) {
 		if c := s[i]; !isLetter(c) && !isDigit(c) && (i == 0 || !strings.ContainsRune("._-", rune(c))) {
@@ -77,23 +77,23 @@ func isDigit(c byte) bool  { return '0' <= c && c <= '9' }
 // name returns the text under key if it is a name.
 func (m *mapping) name(key string) text {
 	m.need(key, "a name of letters, digits, \".\", \"_\" and \"-\"")
-	t := m.text(key)
+	return m.checkName(key, m.text(key))
+}
+
+// checkName reports a text that is not a name.
+func (m *mapping) checkName(key string, t text) text {
 	if t.OK && !isName(t.Value) {
-		m.load.errorf(t.Pos, "%s %s is to be at most %d letters, digits, \".\", \"_\" and \"-\", the first a letter or digit",
+		m.load.errorf(t.Pos,
+			"%s %s is to be at most %d letters, digits, \".\", \"_\" and \"-\", the first a letter or digit",
 			key, quote(t.Value), maxName)
 		t.OK = false
 	}
 	return t
 }
 
-// isToken says whether s is a token of RFC 9110, section 5.6.2.
+// isToken reports whether s is a token of RFC 9110, section 5.6.2.
 func isToken(s string) bool {
 	return s != "" && !strings.ContainsFunc(s, func(r rune) bool {
 		return r >= 0x7f || !isLetter(byte(r)) && !isDigit(byte(r)) && !strings.ContainsRune("!#$%&'*+-.^_`|~", r)
 	})
-}
-
-// isScope says whether s is a scope-token of RFC 6749, section 3.3: visible ASCII but for the quote and the backslash.
-func isScope(s string) bool {
-	return s != "" && !strings.ContainsFunc(s, func(r rune) bool { return r <= ' ' || r >= 0x7f || r == '"' || r == '\\' })
 }

@@ -15,6 +15,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"sallyport/internal/regularfile"
 )
 
 // What the folder holds beside keys and certificates, whose names are made from the clients'. Slashes, as in the configuration.
@@ -163,11 +165,14 @@ type marker struct {
 	Settings   []string  `json:"settings"`   // SHA-256 of sallyport.yaml as generated; two while it is being replaced
 }
 
+// maxFile bounds each file of the folder that is read again, in bytes.
+const maxFile = 4 << 20
+
 // markerFormat changes when this program can no longer use folders of an earlier one.
 const markerFormat = 1
 
 func (f *folder) readMarker() (marker, error) {
-	data, err := os.ReadFile(f.path(fileMarker))
+	data, err := regularfile.Read(f.path(fileMarker), maxFile)
 	if err != nil {
 		return marker{}, fmt.Errorf("reading %s: %w", f.shownPath(fileMarker), err)
 	}
@@ -202,7 +207,7 @@ func (f *folder) writeMarker(write func(name string, data []byte) error, m marke
 // settle brings the ports in sallyport.yaml to offset and reports whether somebody has edited that file.
 // An edited file is left alone: it is an error if its ports are not the ones asked for.
 func (f *folder) settle(m marker, offset int) (edited bool, err error) {
-	data, err := os.ReadFile(f.path(fileSettings))
+	data, err := regularfile.Read(f.path(fileSettings), maxFile)
 	if err != nil {
 		return false, fmt.Errorf("reading %s: %w", f.shownPath(fileSettings), err)
 	}
@@ -376,7 +381,7 @@ func syncPath(path string) error {
 
 // readSecret reads a one-line secret.
 func (f *folder) readSecret(name string) (string, error) {
-	data, err := os.ReadFile(f.path(name))
+	data, err := regularfile.Read(f.path(name), maxFile)
 	if err != nil {
 		return "", fmt.Errorf("reading %s: %w", f.shownPath(name), err)
 	}

@@ -9,10 +9,11 @@ import (
 	"mime"
 	"net/http"
 	"net/url"
-	"os"
 	"strconv"
 	"strings"
 	"time"
+
+	"sallyport/internal/regularfile"
 )
 
 // tokenLife is how long a token lasts that the running issuer gives.
@@ -42,7 +43,7 @@ type issuer struct {
 }
 
 func (f *folder) openIssuer(now func() time.Time) (*issuer, error) {
-	data, err := os.ReadFile(f.path(fileIssuerKey))
+	data, err := regularfile.Read(f.path(fileIssuerKey), maxFile)
 	if err != nil {
 		return nil, fmt.Errorf("reading %s: %w", f.shownPath(fileIssuerKey), err)
 	}
@@ -50,7 +51,7 @@ func (f *folder) openIssuer(now func() time.Time) (*issuer, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w: %s: %w", ErrUsage, f.shownPath(fileIssuerKey), err)
 	}
-	keys, err := os.ReadFile(f.path(fileJWKS))
+	keys, err := regularfile.Read(f.path(fileJWKS), maxFile)
 	if err != nil {
 		return nil, fmt.Errorf("reading %s: %w", f.shownPath(fileJWKS), err)
 	}

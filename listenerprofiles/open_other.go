@@ -1,5 +1,0 @@
-//go:build !unix
-
-package listenerprofiles
-
-const openFlags = 0
