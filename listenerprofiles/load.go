@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"hash"
-	"log/slog"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -18,17 +17,13 @@ import (
 
 // A Config says where a listener's profiles come from.
 type Config struct {
-	Listener          string                       // its name, for messages
-	Own               Settings                     // the listener's own, for whatever no profile serves; paths and passwords ready to use
-	FilePath          string                       // listenerprofiles.xml; "" means that there is none
-	BaseDir           string                       // what relative paths in the file count from; "" means the file's folder
-	FileReadInterval  time.Duration                // between two looks at the file; 0 means 10 min
-	StoreReadInterval time.Duration                // between two looks at the stores, the listener's own included; 0 means 10 s
-	Settle            time.Duration                // how long changed files must have been the same before a Watcher believes them; 0 means 200 ms
-	AlsoAskFor        *keystore.Trust              // named to clients beside the trust store when a certificate is asked for, and trusted for nothing; nil: none
-	Now               func() time.Time             // the clock for expiry; nil means time.Now
-	Log               *slog.Logger                 // nil means none
-	ReadFile          func(string) ([]byte, error) // nil means regular files of at most keystore.MaxSize bytes
+	Listener   string                       // its name, for messages
+	Own        Settings                     // the listener's own, for whatever no profile serves; paths and passwords ready to use
+	FilePath   string                       // listenerprofiles.xml; "" means that there is none
+	BaseDir    string                       // what relative paths in the file count from; "" means the file's folder
+	AlsoAskFor *keystore.Trust              // named to clients beside the trust store when a certificate is asked for, and trusted for nothing; nil: none
+	Now        func() time.Time             // the clock for expiry; nil means time.Now
+	ReadFile   func(string) ([]byte, error) // nil means regular files of at most keystore.MaxSize bytes
 }
 
 func (c Config) withDefaults() Config {
@@ -38,20 +33,8 @@ func (c Config) withDefaults() Config {
 	if c.BaseDir == "" {
 		c.BaseDir = filepath.Dir(c.FilePath)
 	}
-	if c.FileReadInterval <= 0 {
-		c.FileReadInterval = 10 * time.Minute
-	}
-	if c.StoreReadInterval <= 0 {
-		c.StoreReadInterval = 10 * time.Second
-	}
-	if c.Settle <= 0 {
-		c.Settle = 200 * time.Millisecond
-	}
 	if c.Now == nil {
 		c.Now = time.Now
-	}
-	if c.Log == nil {
-		c.Log = slog.New(slog.DiscardHandler)
 	}
 	if c.ReadFile == nil {
 		c.ReadFile = func(path string) ([]byte, error) { return regularfile.Read(path, keystore.MaxSize) }
@@ -65,7 +48,38 @@ func (c Config) withDefaults() Config {
 // A profile whose settings and stores are those of one in last, which may be nil, is that one: its session tickets stay
 // good. When nothing at all has changed Load returns last.
 func Load(cfg Config, last *Set) (*Set, error) {
-	return newLoader(cfg.withDefaults(), last).load()
+	r := Read(cfg, last)
+	return r.Set, r.Err
+}
+
+// A Reading is what one look at the files of a listener's profiles has found.
+type Reading struct {
+	Set   *Set     // nil if there is an Err
+	Err   error    // as Load's
+	Files []string // all that were looked for, also after an Err: absolute, sorted and each once
+
+	// Content is the same for readings that mean the same: profiles made of equal settings and stores, or the same problem
+	// in the same content. It covers passwords, so it is for comparing and not for logs.
+	Content [32]byte
+}
+
+// Read is Load for whoever looks again and again. Profiles are taken over from any of the known sets, which may be nil.
+func Read(cfg Config, known ...*Set) Reading {
+	return newLoader(cfg.withDefaults(), known...).reading()
+}
+
+// ReadStores is Read without a look at the file, which is taken for what it was when the first known set was loaded; what it
+// names is read. If something is wrong the file is read after all: it may be what mends it.
+func ReadStores(cfg Config, known ...*Set) Reading {
+	l := newLoader(cfg.withDefaults(), known...)
+	if l.cfg.FilePath == "" || len(known) == 0 || known[0] == nil {
+		return l.reading()
+	}
+	l.files[l.cfg.FilePath] = content{data: known[0].file}
+	if r := l.reading(); r.Err == nil {
+		return r
+	}
+	return Read(cfg, known...)
 }
 
 // A loader is one attempt: it reads each file once.
@@ -73,7 +87,7 @@ type loader struct {
 	cfg   Config
 	known []*Set // whose profiles may be taken over
 	files map[string]content
-	all   hash.Hash // of everything that was read and said, in order
+	all   hash.Hash // of everything that was read, in order
 }
 
 type content struct {
@@ -98,6 +112,18 @@ func (l *loader) read(path string) ([]byte, error) {
 	}
 	writeField(l.all, c.data)
 	return c.data, c.err
+}
+
+func (l *loader) reading() Reading {
+	set, err := l.load()
+	r := Reading{Set: set, Err: err, Files: l.paths()}
+	if err != nil {
+		writeField(l.all, []byte(err.Error()))
+		l.all.Sum(r.Content[:0])
+		return r
+	}
+	r.Content = set.content
+	return r
 }
 
 func (l *loader) load() (*Set, error) {

@@ -273,8 +273,8 @@ func TestFiles(t *testing.T) {
 
 	cfg.FilePath = ""
 	set = expect(set, "server.pem", "trust.pem")
-	if err := NewWatcher(cfg, set, nil, nil).look(false); err != nil {
-		t.Error(err)
+	if r := ReadStores(cfg, set); r.Set != set || r.Err != nil {
+		t.Error(r.Err)
 	}
 	t.Chdir(f.dir)
 	cfg.Own.KeyStore.Location, cfg.Own.TrustStore.Location = "server.pem", "trust.pem"

@@ -1,7 +1,7 @@
 // Package listenerprofiles turns listenerprofiles.xml into the TLS profiles of a listener.
 //
-// The way is file -> Settings (Parse) -> Profile -> Set (Load). A Set never changes; the Watcher makes a new one when
-// the file or a store that it names has changed, and keeps the last good one when the new content is broken.
+// The way is file -> Settings (Parse) -> Profile -> Set (Load). A Set never changes. Read looks at the files again, and
+// takes over every profile that is still the same.
 package listenerprofiles
 
 import (
@@ -61,8 +61,8 @@ type Settings struct {
 	Line         int      // where the profile begins in the file
 }
 
-// A Profile is Settings made ready to serve. It never changes, but for the keys of its session tickets, which the
-// Watcher rotates.
+// A Profile is Settings made ready to serve. It never changes, but for the keys of its session tickets, which
+// Set.RotateTicketKeys rotates.
 type Profile struct {
 	Settings
 	TLS   *tls.Config         // to be returned by GetConfigForClient; has ticket keys of its own

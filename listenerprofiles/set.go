@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"time"
 )
 
 // A Set is all profiles of one listener. It never changes, and is used by many goroutines.
@@ -74,6 +75,16 @@ func (s *Set) Profiles() []*Profile { return slices.Clone(s.profiles) }
 // the folders around; a file that a broken change names first is not among them, so looks at intervals are needed
 // beside it.
 func (s *Set) Files() []string { return slices.Clone(s.files) }
+
+// RotateTicketKeys sees to the keys of the profiles' session tickets by the given clock, and returns how long nothing more is
+// due. Each key is used for new tickets for 12 hours, and for none once it is 24 hours old.
+func (s *Set) RotateTicketKeys(now time.Time) time.Duration {
+	wait := ticketKeyRotation
+	for _, p := range s.profiles {
+		wait = min(wait, p.tickets.rotate(p.TLS, now))
+	}
+	return wait
+}
 
 // Digest tells sets apart by what they serve: settings without passwords, and the contents of the stores.
 func (s *Set) Digest() [32]byte { return s.digest }

@@ -62,32 +62,6 @@ func TestTicketsDoNotCrossProfiles(t *testing.T) {
 	}
 }
 
-// A3: one interval and a second after a CA is gone from a store, or a store from the file, its client's ticket opens
-// nothing.
-func TestTicketEndsWithItsCA(t *testing.T) {
-	f := newFixture(t)
-	for _, change := range []func(*watch){
-		func(w *watch) { w.disk.write("trust.pem", certPEM(f.other)) },
-		func(w *watch) {
-			w.disk.write("listenerprofiles.xml", []byte(profilesXML("127.0.0.1 verify=require trust=other.pem")))
-		},
-	} {
-		for _, version := range bothVersions {
-			f.xml(t, "127.0.0.1 verify=require")
-			synctest.Test(t, func(t *testing.T) {
-				w := startWatch(t, f, func(c *Config) { c.FileReadInterval, c.Settle = 10*time.Second, 0 })
-				call := ticketFor(t, f, w.last.Load, version, "", f.client)
-				offer(t, "before", call, true)
-				change(w)
-				w.after(t, 11*time.Second, 2, 0)
-				if got, err := call(); got != "" || err == nil {
-					t.Errorf("%s: let in: %q", tls.VersionName(version), got)
-				}
-			})
-		}
-	}
-}
-
 // A6: an optional handshake takes whatever certificate, and gives a ticket for it. The standard library does not judge it
 // when it is resumed: whoever is served has to, each time.
 func TestResumedStrangerStaysAStranger(t *testing.T) {
@@ -126,19 +100,23 @@ func TestIntermediateEndsBeforeResumption(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) { // begins on 1 January 2000
 				between := issue(t, "Between", f.ca, isCA, func(c *x509.Certificate) { c.NotAfter = time.Now().Add(time.Hour) })
 				leaf := issue(t, "client", between)
-				w := startWatch(t, f, nil)
+				set, err := Load(f.config(), nil)
+				if err != nil {
+					t.Fatal(err)
+				}
+				serving := func() *Set { return set }
 				cfg := f.clientConfig("", nil)
 				cfg.MinVersion, cfg.MaxVersion, cfg.ClientSessionCache = version, version, &oneTicket{}
 				cfg.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
 					return &tls.Certificate{Certificate: [][]byte{leaf.cert.Raw, between.cert.Raw}, PrivateKey: leaf.key}, nil
 				}
 				for _, want := range []string{"resumed false", "resumed true"} {
-					if got, _, err := callInMemory(w.last.Load, cfg); err != nil || !strings.HasSuffix(got, want) {
+					if got, _, err := callInMemory(serving, cfg); err != nil || !strings.HasSuffix(got, want) {
 						t.Errorf("%q, %v, want %s", got, err, want)
 					}
 				}
 				time.Sleep(time.Hour + time.Second)
-				got, _, err := callInMemory(w.last.Load, cfg)
+				got, _, err := callInMemory(serving, cfg)
 				if verify == "require" && (got != "" || err == nil) {
 					t.Errorf("%s: let in: %q", tls.VersionName(version), got)
 				}

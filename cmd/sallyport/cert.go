@@ -18,7 +18,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"sallyport/certstore"
-	"sallyport/cmd/sallyport/internal/assembly"
 	"sallyport/cmd/sallyport/internal/config"
 	"sallyport/internal/regularfile"
 )
@@ -143,7 +142,7 @@ func certAdd() *cobra.Command {
 		fmt.Fprintf(out, "registered %s for %s, tier %s, %s\n", client.Alias, api, tier, strings.ToLower(string(keyType)))
 		fmt.Fprintf(out, "SHA-256 %s, valid until %s\n", hex.EncodeToString(client.Fingerprint[:]), certificate.NotAfter.UTC().Format(time.DateOnly))
 		fmt.Fprintf(out, "a running gateway admits it within %s\n", cfg.MutualSSL.CertificateReloadPeriod)
-		if !assembly.Trusted(cfg, certificate) {
+		if !cfg.Spec().Trusted(certificate) {
 			fmt.Fprintf(cmd.ErrOrStderr(), "note: no trust store of the configuration vouches for it, so that its calls are refused: put its CA, or the certificate itself, into the listener's trust store\n")
 		}
 		return nil
@@ -159,7 +158,7 @@ func checkClient(cfg *config.Config, client certstore.Client) error {
 	if err := checkTier(cfg, client.Tier); err != nil {
 		return err
 	}
-	files, err := assembly.FileClients(cfg)
+	files, err := cfg.FileClients()
 	if err != nil {
 		return usage(err)
 	}
@@ -183,7 +182,7 @@ func checkAPI(cfg *config.Config, api string) error {
 // checkFiles refuses what would make the store contradict the API files: a change of a registration that is written in
 // one, and a certificate that one registers for the API already.
 func checkFiles(cfg *config.Config, api certstore.API, keyType certstore.KeyType, alias string, certificate *x509.Certificate) error {
-	files, err := assembly.FileClients(cfg)
+	files, err := cfg.FileClients()
 	if err != nil {
 		return usage(err)
 	}
@@ -200,7 +199,7 @@ func checkFiles(cfg *config.Config, api certstore.API, keyType certstore.KeyType
 }
 
 func checkTier(cfg *config.Config, tier string) error {
-	tiers, err := assembly.Tiers(cfg)
+	tiers, err := cfg.AllTiers()
 	if err != nil {
 		return usage(err)
 	}
@@ -361,7 +360,7 @@ func certList() *cobra.Command {
 
 // registered reads all registrations, of the store and of the API files, without changing anything.
 func registered(ctx context.Context, cfg *config.Config) ([]certstore.Client, []certstore.Problem, error) {
-	clients, err := assembly.FileClients(cfg)
+	clients, err := cfg.FileClients()
 	if err != nil {
 		return nil, nil, usage(err)
 	}

@@ -14,9 +14,9 @@ import (
 	"github.com/spf13/cobra"
 
 	"sallyport/certstore"
-	"sallyport/cmd/sallyport/internal/assembly"
 	"sallyport/cmd/sallyport/internal/config"
 	"sallyport/gateway"
+	"sallyport/gateway/control"
 	"sallyport/gateway/decision"
 	"sallyport/policy"
 )
@@ -48,9 +48,9 @@ touched. That the caller holds the certificate's key is taken for granted.`,
 		if err != nil {
 			return err
 		}
-		a, report, err := loadAll(cmd.Context(), cfg, assembly.Options{ReadOnly: true})
+		a, err := control.Build(cmd.Context(), cfg.Spec())
 		if err != nil {
-			return err
+			return usage(config.Placed(err))
 		}
 		defer a.Close()
 		question, err := ask(cfg, a, api, listener)
@@ -72,7 +72,9 @@ touched. That the caller holds the certificate's key is taken for granted.`,
 			question.Authorization = "Bearer " + strings.TrimSpace(string(data))
 		}
 		g := gateway.New(gateway.Config{})
-		_ = g.Set(gateway.Parts{Routes: a.Routes, Clients: report.Clients}) // no listener is opened
+		if err := g.Set(gateway.Parts{Routes: a.Routes, Clients: a.Clients}); err != nil {
+			return err
+		}
 		e := g.Explain(cmd.Context(), question)
 		if wantJSON {
 			return printExplanationJSON(cmd.OutOrStdout(), question, e)
@@ -84,7 +86,7 @@ touched. That the caller holds the certificate's key is taken for granted.`,
 }
 
 // ask returns the question for an API's root, received on the named listener or the API's first.
-func ask(cfg *config.Config, a *assembly.Assembly, name, listener string) (decision.Question, error) {
+func ask(cfg *config.Config, a *control.Assembly, name, listener string) (decision.Question, error) {
 	var q decision.Question
 	if name == "" {
 		return q, usage(errors.New("--api NAME:VERSION is needed"))
@@ -109,7 +111,7 @@ func ask(cfg *config.Config, a *assembly.Assembly, name, listener string) (decis
 	if q.Target == "" {
 		return q, usage(fmt.Errorf("no API %s in %s: sallyport validate lists those that are", api, cfg.File))
 	}
-	for _, l := range a.Listeners(nil) {
+	for _, l := range a.Listeners() {
 		if l.Name == listener {
 			q.Listener = &l
 			if at, err := netip.ParseAddrPort(l.Address); err == nil {

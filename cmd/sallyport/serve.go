@@ -17,8 +17,10 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
 
-	"sallyport/cmd/sallyport/internal/assembly"
 	"sallyport/cmd/sallyport/internal/config"
+	"sallyport/gateway"
+	"sallyport/gateway/control"
+	"sallyport/gateway/decision"
 	"sallyport/gateway/observe"
 )
 
@@ -60,58 +62,162 @@ func serve(ctx context.Context, cfg *config.Config, stdout, stderr io.Writer, re
 	log := newLogger(cfg.Log, stderr)
 	slog.SetDefault(log) // for what libraries say by themselves, as net/http of backends that talk unasked
 	metrics := observe.NewMetrics()
-	accessLog, err := openAccessLog(cfg.Log, stdout, metrics)
+	accessLog, err := openAccessLog(cfg.Log, stdout, metrics, log)
 	if err != nil {
 		return err
 	}
-	if accessLog != nil {
-		accessLog.log.Log = log
+	g := newGateway(cfg, log, metrics, accessLog)
+	loop, err := control.Open(stop, control.Config{Load: specs(cfg), Set: g.Set, Told: metrics.Reloaded, Log: log})
+	if err != nil {
+		return usage(config.Placed(err))
 	}
-	c := newController(cfg, log, metrics, accessLog)
-	if err := c.start(stop); err != nil {
-		return errors.Join(err, c.close())
-	}
+	metrics.WatchExpiry(
+		func() []observe.CertificateEnd { return clientEnds(loop.InForce()) },
+		func() []observe.CertificateEnd { return serverEnds(loop.InForce()) })
 
-	// The access log and the status listener outlive the gateway, so that its last calls and its draining are seen.
+	// The control side, the access log and the status listener outlive the gateway: its last calls need keys, and they
+	// and its draining are to be seen.
 	after, done := context.WithCancel(context.WithoutCancel(ctx))
 	defer done()
 	var outer errgroup.Group
 	if cfg.Status != nil {
 		listener, err := net.Listen("tcp", cfg.Status.Address)
 		if err != nil {
-			return errors.Join(fmt.Errorf("status listener: %w", err), c.close())
+			return errors.Join(fmt.Errorf("status listener: %w", err), loop.Close())
 		}
-		server := &http.Server{Handler: observe.StatusHandler(metrics, c.gateway.Ready), ReadHeaderTimeout: 5 * time.Second}
+		status := observe.StatusHandler(metrics, g.Ready, func() map[string]error { return broken(loop) })
+		server := &http.Server{Handler: status, ReadHeaderTimeout: 5 * time.Second}
 		outer.Go(func() error { return serveUntil(after, server, listener) })
 	}
 	if accessLog != nil {
 		outer.Go(func() error { return accessLog.log.Run(after) })
 	}
+	outer.Go(func() error { return loop.Run(after) })
 
 	inner, innerCtx := errgroup.WithContext(stop)
-	inner.Go(func() error { return c.run(innerCtx, hangups) })
-	inner.Go(func() error {
-		select {
-		case <-force:
-			log.Warn("stopping at once")
-			c.gateway.Abort()
-		case <-after.Done():
-		}
-		return nil
-	})
+	inner.Go(func() error { return reloadWhenAsked(innerCtx, hangups, loop, accessLog, log) })
+	inner.Go(func() error { return abortWhenForced(after, force, g, log) })
 	if ready != nil {
 		ready()
 	}
 	log.Info("serving", "config", cfg.File)
 	inner.Go(func() error {
 		defer done()
-		return c.gateway.Run(innerCtx)
+		return g.Run(innerCtx)
 	})
 	err = inner.Wait()
 	done()
-	err = errors.Join(err, outer.Wait(), c.close())
+	err = errors.Join(err, outer.Wait())
 	log.Info("stopped")
 	return err
+}
+
+func newGateway(cfg *config.Config, log *slog.Logger, metrics *observe.Metrics, access *accessLog) *gateway.Gateway {
+	connections := affordable(cfg.Limits.Connections, descriptorLimit())
+	if connections < cfg.Limits.Connections {
+		log.Warn("fewer connections than limits.connections are accepted, "+
+			"since the system allows too few open files (ulimit -n)", "allowed", cfg.Limits.Connections, "accepted", connections)
+	}
+	g := gateway.New(gateway.Config{
+		Log: log, DrainTimeout: max(cfg.DrainTimeout, time.Nanosecond), // its zero would be the default
+		Observe: func(x *decision.Exchange) {
+			took := x.Duration(time.Now())
+			metrics.Observe(x, took)
+			if access != nil {
+				access.log.Observe(x, took)
+			}
+		},
+		Connections: metrics.ConnectionRefused,
+		Limits: gateway.Limits{
+			Connections:          connections,
+			ConnectionsPerSource: cfg.Limits.ConnectionsPerSource,
+			Handshakes:           cfg.Limits.Handshakes,
+			HeaderLines:          cfg.Limits.HeaderCount,
+			BodyRate:             cfg.Limits.BodyRate,
+		},
+	})
+	metrics.WatchConnections(g.OpenConnections)
+	return g
+}
+
+// specs returns a function that loads cfg anew, and costs little while nothing has changed.
+func specs(cfg *config.Config) func() (*control.Spec, error) {
+	spec := cfg.Spec()
+	return func() (*control.Spec, error) {
+		next, err := cfg.Reload()
+		if err != nil {
+			return nil, err
+		}
+		if next != cfg {
+			cfg, spec = next, next.Spec()
+		}
+		return spec, nil
+	}
+}
+
+// reloadWhenAsked reloads everything with each SIGHUP until ctx ends.
+func reloadWhenAsked(
+	ctx context.Context, hangups <-chan os.Signal, loop *control.Loop, access *accessLog, log *slog.Logger,
+) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-hangups:
+		}
+		log.Info("reloading, as SIGHUP asks")
+		_ = loop.Reload(ctx) // it was told
+		if err := access.reopen(); err != nil {
+			log.Error("the access log goes on in the old file", "error", err)
+		}
+	}
+}
+
+// abortWhenForced ends all calls at once when force closes, unless ctx ends before.
+func abortWhenForced(ctx context.Context, force <-chan struct{}, g *gateway.Gateway, log *slog.Logger) error {
+	select {
+	case <-force:
+		log.Warn("stopping at once")
+		g.Abort()
+	case <-ctx.Done():
+	}
+	return nil
+}
+
+// broken returns why sources could not be reloaded, by name.
+func broken(loop *control.Loop) map[string]error {
+	list := map[string]error{}
+	for _, s := range loop.State() {
+		if s.Broken != nil {
+			list[s.Name] = s.Broken
+		}
+	}
+	return list
+}
+
+// clientEnds tells when each registered certificate ends.
+func clientEnds(a *control.Assembly) (ends []observe.CertificateEnd) {
+	for _, r := range a.Clients.All() {
+		labels := []string{r.API.String(), r.Alias, string(r.KeyType)}
+		ends = append(ends, observe.CertificateEnd{Labels: labels, NotAfter: r.Certificate.NotAfter})
+	}
+	return ends
+}
+
+// serverEnds tells when each server certificate ends.
+func serverEnds(a *control.Assembly) (ends []observe.CertificateEnd) {
+	for _, l := range a.Listeners() {
+		if l.Profiles == nil {
+			continue
+		}
+		for _, p := range l.Profiles.Profiles() {
+			for _, leaf := range p.Leafs {
+				labels := []string{l.Name, p.Name, leaf.PublicKeyAlgorithm.String()}
+				ends = append(ends, observe.CertificateEnd{Labels: labels, NotAfter: leaf.NotAfter})
+			}
+		}
+	}
+	return ends
 }
 
 // stopSignals returns a context that ends with the first SIGTERM or SIGINT, and a channel that closes with the second.
@@ -175,19 +281,23 @@ type accessLog struct {
 	file string
 }
 
-func openAccessLog(c config.Log, stdout io.Writer, metrics *observe.Metrics) (*accessLog, error) {
-	text := c.Format == "text"
+// openAccessLog returns nil if there is to be none. Problems with it go to log.
+func openAccessLog(c config.Log, stdout io.Writer, metrics *observe.Metrics, log *slog.Logger) (*accessLog, error) {
+	a := &accessLog{}
 	switch c.Access {
 	case "off":
 		return nil, nil
 	case "stdout":
-		return &accessLog{log: observe.NewAccessLog(stdout, text, metrics)}, nil
+	default:
+		f, err := openLogFile(c.Access)
+		if err != nil {
+			return nil, err
+		}
+		stdout, a.file = f, c.Access
 	}
-	f, err := openLogFile(c.Access)
-	if err != nil {
-		return nil, err
-	}
-	return &accessLog{log: observe.NewAccessLog(f, text, metrics), file: c.Access}, nil
+	a.log = observe.NewAccessLog(stdout, c.Format == "text", metrics)
+	a.log.Log = log
+	return a, nil
 }
 
 func openLogFile(name string) (*os.File, error) {
@@ -211,20 +321,4 @@ func (a *accessLog) reopen() error {
 		a.log.Retire(old)
 	}
 	return nil
-}
-
-// loadAll is what serve and validate do first: everything that cfg names, opened and checked.
-func loadAll(ctx context.Context, cfg *config.Config, opts assembly.Options) (*assembly.Assembly, assembly.ClientReport, error) {
-	a, err := assembly.Load(ctx, cfg, opts)
-	if err != nil {
-		return nil, assembly.ClientReport{}, usage(err)
-	}
-	report, err := a.Clients(ctx)
-	if err = errors.Join(append(report.Conflicts, err)...); err != nil {
-		if opts.Last == nil || opts.Last.Store != a.Store {
-			err = errors.Join(err, a.Close())
-		}
-		return nil, assembly.ClientReport{}, usage(err)
-	}
-	return a, report, nil
 }

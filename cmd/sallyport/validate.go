@@ -10,8 +10,8 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"sallyport/cmd/sallyport/internal/assembly"
 	"sallyport/cmd/sallyport/internal/config"
+	"sallyport/gateway/control"
 	"sallyport/gateway/decision"
 )
 
@@ -99,18 +99,18 @@ func validate(cmd *cobra.Command, load func() (*config.Config, error)) (validati
 		return report, err
 	}
 	report.File = cfg.File
-	a, clients, err := loadAll(cmd.Context(), cfg, assembly.Options{ReadOnly: true})
+	a, err := control.Build(cmd.Context(), cfg.Spec())
 	if err != nil {
-		return report, err
+		return report, usage(config.Placed(err))
 	}
 	defer a.Close()
 	for _, w := range cfg.Warnings {
 		report.Warnings = append(report.Warnings, w.Error())
 	}
-	for _, w := range clients.Warnings {
+	for _, w := range a.Warnings {
 		report.Warnings = append(report.Warnings, w.Error())
 	}
-	report.Certificates = len(clients.Clients.All())
+	report.Certificates = len(a.Clients.All())
 	for i, r := range a.Routes.Routes() {
 		report.APIs = append(report.APIs, apiReport{
 			API: r.API.String(), Paths: paths(r), Security: strings.Join(cfg.APIs[i].Security, ", "), Listeners: r.Listeners,

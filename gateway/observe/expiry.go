@@ -22,6 +22,9 @@ type expiry struct {
 // are called at each look. It may be called once.
 func (m *Metrics) WatchExpiry(clients, servers func() []CertificateEnd) {
 	m.registry.MustRegister(
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "sallyport_client_certificates", Help: "Client certificates registered, one for each API.",
+		}, func() float64 { return float64(len(clients())) }),
 		expiry{prometheus.NewDesc("sallyport_client_certificate_expiry_timestamp_seconds",
 			"When a registered client certificate ends, in Unix time.", []string{"api", "alias", "key_type"}, nil), clients},
 		expiry{prometheus.NewDesc("sallyport_server_certificate_expiry_timestamp_seconds",

@@ -11,7 +11,7 @@ import (
 
 // StatusHandler serves /healthz (this process answers), /readyz (send calls here: 503 while draining, or while nothing
 // good was ever loaded; what could not be reloaded is named) and /metrics.
-func StatusHandler(m *Metrics, ready func() bool) http.Handler {
+func StatusHandler(m *Metrics, ready func() bool, broken func() map[string]error) http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
 		plain(w, http.StatusOK, "alive\n")
@@ -21,7 +21,7 @@ func StatusHandler(m *Metrics, ready func() bool) http.Handler {
 		if !ready() {
 			status, text = http.StatusServiceUnavailable, "not ready\n"
 		}
-		broken := m.Broken()
+		broken := broken()
 		for _, what := range slices.Sorted(maps.Keys(broken)) {
 			text += fmt.Sprintf("%s: the last change was refused, the one before it serves on: %s\n",
 				what, strings.ReplaceAll(broken[what].Error(), "\n", "; "))

@@ -30,14 +30,12 @@ type Metrics struct {
 	reloads   *prometheus.CounterVec
 	failures  *prometheus.CounterVec
 	good      *prometheus.GaugeVec
-	clients   prometheus.Gauge
 	lost      prometheus.Counter
 	turned    *prometheus.CounterVec
 
 	found atomic.Pointer[map[seriesKey]*series] // that calls have used; never changed, but replaced
 
-	mu     sync.Mutex
-	broken map[string]error // by what is reloaded: why its last reload failed
+	mu sync.Mutex // held to replace found
 }
 
 // NewMetrics returns metrics that stand at zero.
@@ -47,7 +45,6 @@ func NewMetrics() *Metrics {
 	}
 	m := &Metrics{
 		registry: prometheus.NewRegistry(),
-		broken:   map[string]error{},
 		calls: counter("calls_total",
 			"Calls answered, by listener, API (empty if none was found), whose identity they had, and class of status.", "listener", "api", "by", "status"),
 		refusals:  counter("refusals_total", "Calls that the gateway answered itself, by API and reason.", "api", "reason"),
@@ -63,9 +60,6 @@ func NewMetrics() *Metrics {
 		good: prometheus.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "sallyport_reload_good", Help: "1 if the newest content is in force, 0 if it was refused, by what is reloaded.",
 		}, []string{"what"}),
-		clients: prometheus.NewGauge(prometheus.GaugeOpts{
-			Name: "sallyport_client_certificates", Help: "Client certificates registered, one for each API.",
-		}),
 		lost: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "sallyport_access_log_lines_lost_total", Help: "Access log lines dropped because their destination was too slow.",
 		}),
@@ -74,7 +68,7 @@ func NewMetrics() *Metrics {
 	if info, ok := debug.ReadBuildInfo(); ok {
 		build.WithLabelValues(info.Main.Version, info.GoVersion).Set(1)
 	}
-	m.registry.MustRegister(m.calls, m.duration, m.refusals, m.throttled, m.bytes, m.reloads, m.failures, m.good, m.clients, m.lost, m.turned, build,
+	m.registry.MustRegister(m.calls, m.duration, m.refusals, m.throttled, m.bytes, m.reloads, m.failures, m.good, m.lost, m.turned, build,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }
@@ -147,33 +141,15 @@ func (m *Metrics) seriesOf(x *decision.Exchange) *series {
 	return s
 }
 
-// Reloaded records that a change of what ("sallyport.yaml", "store", a listener's profiles) is in force.
-func (m *Metrics) Reloaded(what string) {
+// Reloaded records that a change of what ("configuration", "store", a listener's profiles) is in force, or was refused.
+func (m *Metrics) Reloaded(what string, refused error) {
+	if refused != nil {
+		m.failures.WithLabelValues(what).Inc()
+		m.good.WithLabelValues(what).Set(0)
+		return
+	}
 	m.reloads.WithLabelValues(what).Inc()
 	m.good.WithLabelValues(what).Set(1)
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	delete(m.broken, what)
-}
-
-// ReloadFailed records that a change of what was refused, and why.
-func (m *Metrics) ReloadFailed(what string, err error) {
-	m.failures.WithLabelValues(what).Inc()
-	m.good.WithLabelValues(what).Set(0)
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.broken[what] = err
-}
-
-// Broken returns what could not be reloaded, with the reason; the last good state of each serves on.
-func (m *Metrics) Broken() map[string]error {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	broken := make(map[string]error, len(m.broken))
-	for what, err := range m.broken {
-		broken[what] = err
-	}
-	return broken
 }
 
 // ConnectionRefused counts a connection that was turned away; see gateway.ConnectionObserver.
@@ -185,9 +161,6 @@ func (m *Metrics) WatchConnections(open func() int) {
 		Name: "sallyport_connections", Help: "Client connections that are open.",
 	}, func() float64 { return float64(open()) }))
 }
-
-// Clients records how many client certificates are registered.
-func (m *Metrics) Clients(n int) { m.clients.Set(float64(n)) }
 
 func apiName(x *decision.Exchange) string {
 	if x.Route == nil {

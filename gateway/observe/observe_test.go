@@ -93,7 +93,6 @@ func TestMetrics(t *testing.T) {
 	broken := exchange()
 	broken.Err = errors.New("the answer was broken off")
 	m.Observe(broken, time.Millisecond)
-	m.Clients(7)
 
 	text := metricsOf(t, m)
 	for _, line := range []string{
@@ -110,7 +109,6 @@ func TestMetrics(t *testing.T) {
 		`sallyport_body_bytes_total{api="orders:1.0.0",direction="out"} 210`,
 		`sallyport_call_duration_seconds_count{api="orders:1.0.0"} 5`,
 		`sallyport_call_duration_seconds_bucket{api="orders:1.0.0",le="0.005"} 4`,
-		`sallyport_client_certificates 7`,
 	} {
 		if !hasLine(text, line) {
 			t.Errorf("no line %s", line)
@@ -148,8 +146,14 @@ func TestHostileLabels(t *testing.T) {
 // TestReloads: what was refused is named until it is mended, and counted for good.
 func TestReloads(t *testing.T) {
 	m := observe.NewMetrics()
-	ready := true
-	h := observe.StatusHandler(m, func() bool { return ready })
+	ready, broken := true, map[string]error{}
+	h := observe.StatusHandler(m, func() bool { return ready }, func() map[string]error { return broken })
+	told := func(what string, err error) {
+		m.Reloaded(what, err)
+		if broken[what] = err; err == nil {
+			delete(broken, what)
+		}
+	}
 	ask := func(path string) (int, string) {
 		w := httptest.NewRecorder()
 		h.ServeHTTP(w, httptest.NewRequest("GET", path, nil))
@@ -158,15 +162,12 @@ func TestReloads(t *testing.T) {
 	if code, text := ask("/readyz"); code != 200 || text != "ready\n" {
 		t.Errorf("readyz: %d %q", code, text)
 	}
-	m.Reloaded("store")
-	m.ReloadFailed("store", errors.New("first line\nsecond line"))
-	m.ReloadFailed("configuration", errors.New("bad"))
+	told("store", nil)
+	told("store", errors.New("first line\nsecond line"))
+	told("configuration", errors.New("bad"))
 	code, text := ask("/readyz")
 	if code != 200 || !strings.HasPrefix(text, "ready\nconfiguration: ") || !strings.Contains(text, "first line; second line\n") || strings.Count(text, "\n") != 3 {
 		t.Errorf("readyz after failures: %d %q", code, text)
-	}
-	if got := m.Broken(); len(got) != 2 || got["configuration"].Error() != "bad" {
-		t.Errorf("Broken: %v", got)
 	}
 	for _, line := range []string{
 		`sallyport_reload_good{what="store"} 0`, `sallyport_reload_failures_total{what="store"} 1`, `sallyport_reloads_total{what="store"} 1`,
@@ -175,8 +176,8 @@ func TestReloads(t *testing.T) {
 			t.Errorf("no line %s", line)
 		}
 	}
-	m.Reloaded("store")
-	m.Reloaded("configuration")
+	told("store", nil)
+	told("configuration", nil)
 	if _, text := ask("/readyz"); text != "ready\n" || !hasLine(metricsOf(t, m), `sallyport_reload_good{what="store"} 1`) {
 		t.Errorf("readyz when mended: %q", text)
 	}
@@ -390,7 +391,7 @@ func TestRealCalls(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := g.Set(gateway.Parts{Listeners: []decision.Listener{{Name: "plain", Address: "127.0.0.1:0"}}, Routes: table, Clients: new(decision.Clients)}); err != nil {
+	if err := g.Set(gateway.Parts{Listeners: []decision.Listener{{Name: "plain", Address: "127.0.0.1:0"}}, Routes: table}); err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
@@ -458,6 +459,7 @@ func TestExpiry(t *testing.T) {
 		})
 	text := metricsOf(t, m)
 	for _, line := range []string{
+		`sallyport_client_certificates 1`,
 		`sallyport_client_certificate_expiry_timestamp_seconds{alias="acme",api="orders:1.0.0",key_type="PRODUCTION"} 2e+09`,
 		`sallyport_server_certificate_expiry_timestamp_seconds{key="ECDSA",listener="https",profile="listener https"} 2e+09`,
 	} {

@@ -39,9 +39,17 @@ func Load(file string) (*Config, error) {
 	return cfg, nil
 }
 
-// Changed reports whether a file that was read has changed, or a pattern matches other files. It costs less than Load,
-// and returns true when in doubt.
-func (c *Config) Changed() bool {
+// Reload loads c's file anew. It returns c itself, which costs less, while nothing that c was read from has changed.
+func (c *Config) Reload() (*Config, error) {
+	if !c.changed() {
+		return c, nil
+	}
+	return Load(c.File)
+}
+
+// changed reports whether a file that was read has changed, or a pattern matches other files. It returns true when in
+// doubt.
+func (c *Config) changed() bool {
 	for file, sum := range c.sums {
 		if data, err := regularfile.Read(file, maxFile); err != nil || sha256.Sum256(data) != sum {
 			return true

@@ -1,25 +1,28 @@
-package assembly_test
+package config_test
 
 import (
 	"context"
 	"errors"
 	"os"
 	"path/filepath"
+	"reflect"
+	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	"sallyport/certstore"
-	"sallyport/cmd/sallyport/internal/assembly"
 	"sallyport/cmd/sallyport/internal/config"
 	"sallyport/cmd/sallyport/internal/quickstart"
-	"sallyport/policy/ratelimit"
+	"sallyport/gateway/control"
+	"sallyport/internal/eachfield"
 )
 
 // files are a quickstart's, by name: its keys take a moment to make, so all tests share them.
 var files = sync.OnceValues(func() (map[string][]byte, error) {
-	above, err := os.MkdirTemp("", "assembly-")
+	above, err := os.MkdirTemp("", "spec-")
 	if err != nil {
 		return nil, err
 	}
@@ -120,9 +123,9 @@ func (f folder) config() *config.Config {
 	return cfg
 }
 
-func (f folder) load(opts assembly.Options) *assembly.Assembly {
+func (f folder) build() *control.Assembly {
 	f.t.Helper()
-	a, err := assembly.Load(f.t.Context(), f.config(), opts)
+	a, err := control.Build(f.t.Context(), f.config().Spec())
 	if err != nil {
 		f.t.Fatal(err)
 	}
@@ -130,8 +133,8 @@ func (f folder) load(opts assembly.Options) *assembly.Assembly {
 	return a
 }
 
-func TestLoad(t *testing.T) {
-	a := newFolder(t).load(assembly.Options{})
+func TestSpecIsBuilt(t *testing.T) {
+	a := newFolder(t).build()
 	var apis []string
 	for _, r := range a.Routes.Routes() {
 		apis = append(apis, r.API.String())
@@ -140,31 +143,22 @@ func TestLoad(t *testing.T) {
 		t.Errorf("APIs %s, want %s", got, want)
 	}
 	var listeners []string
-	for _, l := range a.Listeners(nil) {
+	for _, l := range a.Listeners() {
 		listeners = append(listeners, l.Name)
-		if l.Profiles == nil || l.Profiles != a.Set(l.Name) {
-			t.Errorf("listener %s has not the profiles that were loaded", l.Name)
+		if l.Profiles == nil || (l.Door != nil) != (l.Name == "https-lb") || l.DoorByCertificate != (l.Name == "https-lb") {
+			t.Errorf("listener %+v", l)
 		}
 	}
 	if got := strings.Join(listeners, " "); got != "https https-lb" {
 		t.Errorf("listeners %s", got)
 	}
-	report, err := a.Clients(t.Context())
-	if err != nil || len(report.Clients.All()) != 10 || len(report.Warnings) != 0 {
-		t.Errorf("%d clients, warnings %v, %v", len(report.Clients.All()), report.Warnings, err)
-	}
-	for _, api := range apis {
-		if !a.Holds(ratelimit.Key{API: api, Level: ratelimit.LevelAPI}) {
-			t.Errorf("the limit of %s is not in use", api)
-		}
-	}
-	if a.Holds(ratelimit.Key{API: "extra:1.0.0", Level: ratelimit.LevelAPI}) {
-		t.Error("the limit of an API that is not there is in use")
+	if len(a.Clients.All()) != 10 || len(a.Warnings) != 0 {
+		t.Errorf("%d clients, warnings %v", len(a.Clients.All()), a.Warnings)
 	}
 }
 
-// Load's problems have a place in a file of the user's, and come all at once.
-func TestLoadProblems(t *testing.T) {
+// Build's problems have a place in a file of the user's, and come all at once.
+func TestProblemsOfASpec(t *testing.T) {
 	for _, tt := range []struct {
 		name  string
 		edits []string
@@ -172,115 +166,60 @@ func TestLoadProblems(t *testing.T) {
 	}{
 		{"a key store that is not there", []string{"stores/gateway.jks", "stores/none.jks"}, []string{"none.jks"}},
 		{
-			"two things",
-			[]string{"jwks: jwks.json", "jwks: none.json", "filePath: listenerprofiles.xml", "filePath: none.xml"},
-			[]string{"none.json", "none.xml"},
+			"several things",
+			[]string{"jwks: jwks.json", "jwks: none.json", "filePath: listenerprofiles.xml", "filePath: none.xml", "sqlite:sallyport.db", "sqlite:none/sallyport.db"},
+			[]string{"none.json", "none.xml", ":8: store: "},
 		},
 		{
 			"a certificate that is none",
-			[]string{"security: [mutualssl]\n", "security: [mutualssl]\n    clientCertificates: [{alias: a, certificate: jwks.json, tier: Gold}]\n"},
-			[]string{"certificate is neither PEM nor DER"},
+			[]string{"security: [mutualssl]\n", "security: [mutualssl]\n    clientCertificates: [{alias: a, certificate: jwks.json, tier: Gold}]\n", "jwks: jwks.json", "jwks: none.json"},
+			[]string{"certificate is neither PEM nor DER", "none.json"},
 		},
 		{"a store in no folder", []string{"sqlite:sallyport.db", "sqlite:none/sallyport.db"}, []string{":8: store: "}},
 		{"a store that is none", []string{"sqlite:sallyport.db", "sqlite:jwks.json"}, []string{":8: store: "}},
 		{"a trust store of load balancers that is none", []string{"stores/lb-truststore.jks", "jwks.json"}, []string{"sallyport.yaml:"}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			f := newFolder(t).edit(tt.edits...)
-			for _, readOnly := range []bool{false, true} {
-				a, err := assembly.Load(t.Context(), f.config(), assembly.Options{ReadOnly: readOnly})
-				if err == nil {
-					a.Close()
-					t.Fatal("it was loaded")
+			a, err := control.Build(t.Context(), newFolder(t).edit(tt.edits...).config().Spec())
+			if err == nil {
+				a.Close()
+				t.Fatal("it was built")
+			}
+			var problems config.Errors
+			if !errors.As(config.Placed(err), &problems) {
+				t.Fatalf("an error without a place: %v", err)
+			}
+			for _, want := range tt.want {
+				if !slices.ContainsFunc(problems, func(p config.Error) bool { return strings.Contains(p.Error(), want) }) {
+					t.Errorf("no problem with %q:\n%v", want, err)
 				}
-				var problems config.Errors
-				if !errors.As(err, &problems) {
-					t.Fatalf("an error without a place: %v", err)
-				}
-				for _, want := range tt.want {
-					found := 0
-					for _, p := range problems {
-						if strings.Contains(p.Error(), want) {
-							found++
-						}
-						if strings.Contains(p.Error(), "\n") || p.Line > 0 && p.Column == 0 {
-							t.Errorf("a problem that is no line of file:line:column: %q", p)
-						}
-					}
-					if found == 0 {
-						t.Errorf("no problem with %q:\n%v", want, err)
-					}
+			}
+			for _, p := range problems {
+				if strings.Contains(p.Error(), "\n") || p.Line > 0 && p.Column == 0 {
+					t.Errorf("a problem that is no line of file:line:column: %q", p)
 				}
 			}
 		})
 	}
 }
 
-// What did not change is taken over from the last Assembly; what did is made anew, and nothing of the last is closed.
-func TestLoadTakesOver(t *testing.T) {
-	f := newFolder(t)
-	limits := ratelimit.NewLocal(nil)
-	last := f.load(assembly.Options{Limits: limits})
-	if _, err := last.Clients(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	counted := limits.Len()
-
-	f.edit("drainTimeout: 30s", "drainTimeout: 10s")
-	next := f.load(assembly.Options{Limits: limits, Last: last})
-	if next.Store != last.Store || next.Tokens != last.Tokens || next.Set("https") != last.Set("https") {
-		t.Error("something was made anew, and nothing of it had changed")
-	}
-	if _, err := next.Clients(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	if limits.Len() != counted {
-		t.Errorf("%d limits became %d", counted, limits.Len())
-	}
-
-	f.edit("httpsProtocols: [TLSv1.2, TLSv1.3]", "httpsProtocols: [TLSv1.3]", "store: sqlite:sallyport.db", "store: sqlite:other.db", "    type: default\n", "    type: custom\n")
-	other := f.load(assembly.Options{Limits: limits, Last: last})
-	if other.Store == last.Store || other.Tokens == last.Tokens || other.Set("https") == last.Set("https") {
-		t.Error("something was taken over that has changed")
-	}
-	if other.Set("https-lb") != last.Set("https-lb") {
-		t.Error("the other listener's profiles were made anew")
-	}
-
-	f.edit("jwks: jwks.json", "jwks: none.json")
-	if _, err := assembly.Load(t.Context(), f.config(), assembly.Options{Last: other}); err == nil {
-		t.Error("a key manager without keys was loaded")
-	}
-	for _, a := range []*assembly.Assembly{last, other} {
-		if _, err := a.Clients(t.Context()); err != nil {
-			t.Errorf("what serves was closed: %v", err)
-		}
-	}
-}
-
 // A store that does not exist yet is an empty one to those who only look, and nothing of it is made.
-func TestReadOnly(t *testing.T) {
+func TestBuildOnlyLooks(t *testing.T) {
 	f := newFolder(t).edit("sqlite:sallyport.db", "sqlite:other.db")
-	a := f.load(assembly.Options{ReadOnly: true})
-	report, err := a.Clients(t.Context())
-	if err != nil || len(report.Clients.All()) != 0 {
-		t.Errorf("%d clients, %v", len(report.Clients.All()), err)
+	if n := len(f.build().Clients.All()); n != 0 {
+		t.Errorf("%d clients", n)
 	}
 	if _, err := os.Stat(filepath.Join(f.dir, "other.db")); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("the store was made: %v", err)
 	}
-	if a = f.load(assembly.Options{}); a.Store == nil {
-		t.Error("the store was not made")
-	}
 }
 
 func TestClientsOfAnUnknownTier(t *testing.T) {
-	a := newFolder(t).edit("name: Trial,", "name: Attempt,").load(assembly.Options{})
-	report, err := a.Clients(t.Context())
-	if err != nil || len(report.Warnings) != 4 {
-		t.Fatalf("warnings %v, %v", report.Warnings, err)
+	a := newFolder(t).edit("name: Trial,", "name: Attempt,").build()
+	if len(a.Warnings) != 4 {
+		t.Fatalf("warnings %v", a.Warnings)
 	}
-	for _, w := range report.Warnings {
+	for _, w := range a.Warnings {
 		if !strings.Contains(w.Error(), `tier "Trial" does not exist`) {
 			t.Error(w)
 		}
@@ -296,7 +235,7 @@ func TestFileClients(t *testing.T) {
   # A token`, `upstream: {urls: ["http://127.0.0.1:9000"], sandboxUrls: ["http://127.0.0.1:9000"]}
 
   # A token`)
-	clients, err := assembly.FileClients(f.config())
+	clients, err := f.config().FileClients()
 	if err != nil || len(clients) != 1 {
 		t.Fatalf("%d clients, %v", len(clients), err)
 	}
@@ -304,14 +243,13 @@ func TestFileClients(t *testing.T) {
 	if c.API.String() != "payments:1.0.0" || c.Alias != "newcomer" || c.KeyType != certstore.Sandbox || c.Tier != "Silver" || len(c.Scopes) != 1 || !strings.Contains(c.Source, "sallyport.yaml:") {
 		t.Errorf("%+v", c)
 	}
-	report, err := f.load(assembly.Options{}).Clients(t.Context())
-	if err != nil || len(report.Clients.All()) != 11 {
-		t.Errorf("%d clients in all, %v", len(report.Clients.All()), err)
+	if n := len(f.build().Clients.All()); n != 11 {
+		t.Errorf("%d clients in all", n)
 	}
 }
 
-func TestTiers(t *testing.T) {
-	tiers, err := assembly.Tiers(newFolder(t).config())
+func TestAllTiers(t *testing.T) {
+	tiers, err := newFolder(t).config().AllTiers()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -327,7 +265,7 @@ func TestTiers(t *testing.T) {
 
 func TestTrusted(t *testing.T) {
 	f := newFolder(t)
-	cfg := f.config()
+	spec := f.config().Spec()
 	for name, want := range map[string]bool{"gold": true, "unregistered": true, "rogue": false, "loadbalancer": false, "expired": false} {
 		data, err := os.ReadFile(filepath.Join(f.dir, "clients", name+".crt"))
 		if err != nil {
@@ -337,8 +275,70 @@ func TestTrusted(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got := assembly.Trusted(cfg, certificate); got != want {
+		if got := spec.Trusted(certificate); got != want {
 			t.Errorf("%s: trusted %t", name, got)
 		}
+	}
+}
+
+// Reload returns the very same Config until a file that it was read from, or what a pattern matches, has changed.
+func TestReload(t *testing.T) {
+	f := newFolder(t)
+	cfg := f.config()
+	if same, err := cfg.Reload(); same != cfg || err != nil {
+		t.Errorf("another one, %v", err)
+	}
+	f.edit("drainTimeout: 30s", "drainTimeout: 10s")
+	next, err := cfg.Reload()
+	if err != nil || next == cfg || next.DrainTimeout != 10*time.Second {
+		t.Errorf("%v", err)
+	}
+	if err := os.WriteFile(filepath.Join(f.dir, "secrets", "gateway.password"), []byte("another"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if again, err := next.Reload(); err != nil || again == next || again.Digest() == next.Digest() {
+		t.Errorf("%v", err)
+	}
+}
+
+// Every key that is read makes another Spec: one that is added and not passed on would change nothing, whatever a
+// reload does.
+func TestEveryKeyIsPassedOn(t *testing.T) {
+	f := newFolder(t).edit("security: [mutualssl]\n", `security: [mutualssl]
+    clientCertificates: [{alias: newcomer, certificate: clients/unregistered.crt, tier: Silver, scopes: [a]}]
+    hosts: [pay.test]
+    resources: [{path: /a, methods: [GET], scopes: [a], policy: Gold}, {path: /b, methods: [GET], security: [none]}]
+`)
+	cfg := *f.config()
+	for i := range cfg.APIs { // what the demonstration does not use
+		api := &cfg.APIs[i]
+		api.Audiences, api.Upstream.SandboxURLs = []string{"a"}, api.Upstream.URLs
+		api.Upstream.KeyStore = &config.KeyStore{Location: "/k", Type: "PEM", Password: "p", KeyPassword: "p", Alias: "a"}
+	}
+	cfg.KeyManagers = slices.Clone(cfg.KeyManagers)
+	elsewhere := regexp.MustCompile(strings.Join([]string{
+		`Pos\.`, // another place is the same setting
+		`^MutualSSL\.EnableCertificateChainValidation$`, // true is not built
+		`^APIs\[\d+\]\.(Security|Precedence)`,           // by what they demand
+		`^APIs\[[13]\]\.KeyManagers$`,                   // of APIs that take no tokens
+		`^Listeners\[1\]\.DynamicSSLProfiles$`,          // one without a file is none
+		`\.ClientCertificates\[\d+\]\.(File|Data)`,      // a file by its content, and that by no single byte
+	}, "|"))
+	base := cfg.Spec()
+	if len(base.Problems) > 0 {
+		t.Fatal(base.Problems)
+	}
+	changes := 0
+	for path, changed := range eachfield.Change(cfg) {
+		if elsewhere.MatchString(path) {
+			continue
+		}
+		changes++
+		if reflect.DeepEqual(base, changed.Spec()) {
+			t.Errorf("%s is not passed on", path)
+		}
+	}
+	if changes < 150 {
+		t.Errorf("only %d changes were tried", changes)
 	}
 }

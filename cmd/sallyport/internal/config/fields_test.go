@@ -1,11 +1,11 @@
-package main
+package config
 
 import (
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
 
-	"sallyport/cmd/sallyport/internal/config"
 	"sallyport/internal/eachfield"
 )
 
@@ -14,12 +14,12 @@ func TestEverySettingIsFollowedOrNeedsARestart(t *testing.T) {
 	followed := []string{
 		"Listeners", "MutualSSL", "Store", "Tiers", "KeyManagers", "APIs", "Files", "Globs", "Warnings", "File", "StorePos",
 	}
-	base := config.Config{Status: &config.Status{}}
+	base := Config{Status: &Status{}}
 	for path, changed := range eachfield.Change(base) {
 		top, _, _ := strings.Cut(path, ".")
 		fixed := !slices.Contains(followed, top) && !strings.Contains(path, ".Pos.")
-		if named := needsRestart(&base, &changed); fixed != (named != "") {
-			t.Errorf("a change of %s: needs a restart %t, and the keys that are named are %q", path, fixed, named)
+		if differs := !reflect.DeepEqual(base.fixed(), changed.fixed()); fixed != differs {
+			t.Errorf("a change of %s: needs a restart %t, and is seen %t", path, fixed, differs)
 		}
 	}
 }

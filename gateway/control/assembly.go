@@ -1,0 +1,353 @@
+package control
+
+import (
+	"context"
+	"crypto/sha256"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"reflect"
+	"slices"
+	"time"
+
+	"sallyport/certstore"
+	"sallyport/gateway/backend"
+	"sallyport/gateway/clientcert"
+	"sallyport/gateway/decision"
+	"sallyport/internal/regularfile"
+	"sallyport/listenerprofiles"
+	"sallyport/listenerprofiles/keystore"
+	"sallyport/policy/ratelimit"
+	"sallyport/policy/token"
+)
+
+// An Assembly is everything that a Spec asks for, opened and checked. It never changes. The next one takes over what
+// has stayed the same.
+type Assembly struct {
+	Spec     *Spec
+	Routes   *decision.Table
+	Clients  *decision.Clients
+	Warnings []error // registrations that are not admitted
+
+	door       *clientcert.Door
+	balancers  *keystore.Trust                  // who vouches for load balancers; nil: nobody
+	sets       map[string]*listenerprofiles.Set // by listener
+	tokens     *token.Verifier                  // nil: no key manager is configured
+	store      *certstore.Store                 // nil: there is none
+	registered registrations                    // in the store
+	limits     *ratelimit.Local                 // outlives Assemblies
+	keys       map[ratelimit.Key]bool           // of the APIs' and resources' limits
+	read       map[string][sha256.Size]byte     // digests of the files that Spec names itself, by path
+}
+
+// Build opens and checks everything that spec names, as Open does, but for reading only: the store is not changed, and
+// one that does not exist yet is an empty one. The error is Problems, as many as there are, wherever a place in a file
+// can be named. The caller closes the Assembly.
+func Build(ctx context.Context, spec *Spec) (*Assembly, error) {
+	b := newBuilder(spec, builder{log: slog.New(slog.DiscardHandler), limits: ratelimit.NewLocal(nil)})
+	a, err := b.build()
+	if err != nil { // name what is wrong with the store as well
+		store := &Assembly{Spec: spec}
+		var problems, more Problems
+		if !errors.As(err, &problems) || !errors.As(store.openStore(ctx, certstore.Options{ReadOnly: true}), &more) {
+			return nil, errors.Join(err, store.Close())
+		}
+		return nil, append(problems, more...)
+	}
+	if err := a.open(ctx, nil, certstore.Options{ReadOnly: true}); err != nil {
+		return nil, err
+	}
+	return a, nil
+}
+
+// Close closes what the Assembly opened.
+func (a *Assembly) Close() error {
+	if a.store == nil {
+		return nil
+	}
+	return a.store.Close()
+}
+
+// Listeners returns the gateway's listeners.
+func (a *Assembly) Listeners() []decision.Listener {
+	list := make([]decision.Listener, len(a.Spec.Listeners))
+	for i, l := range a.Spec.Listeners {
+		list[i] = l.Listener
+		list[i].Profiles = a.sets[l.Name]
+		if l.Believes {
+			list[i].Door = a.door
+		}
+	}
+	return list
+}
+
+// content is a digest of what the configuration is made of. It leaves out profiles and the store, which are sources of
+// their own. It covers secrets, so it is not for logs.
+func (a *Assembly) content() (sum [sha256.Size]byte) {
+	h := sha256.New()
+	h.Write(a.Spec.Digest[:])
+	for _, path := range slices.Sorted(maps.Keys(a.read)) {
+		fmt.Fprintf(h, "%d %s %x", len(path), path, a.read[path])
+	}
+	h.Sum(sum[:0])
+	return sum
+}
+
+// holds reports whether a limit is in use.
+func (a *Assembly) holds(key ratelimit.Key) bool { return a.keys[key] || a.Clients.Holds(key) }
+
+// with returns a copy with another set of profiles.
+func (a *Assembly) with(listener string, set *listenerprofiles.Set) *Assembly {
+	next := *a
+	next.sets = maps.Clone(a.sets)
+	next.sets[listener] = set
+	return &next
+}
+
+// A builder makes an Assembly of a Spec from files alone; open adds the store.
+type builder struct {
+	log      *slog.Logger
+	limits   *ratelimit.Local
+	now      func() time.Time
+	readFile func(string) ([]byte, error)
+	told     func(keyManager string, err error)
+	known    []*Assembly // to take over from; the one in force is the first
+
+	*Assembly
+	readings map[string]listenerprofiles.Reading // by listener
+	problems Problems
+}
+
+func newBuilder(spec *Spec, b builder) *builder {
+	if b.readFile == nil {
+		b.readFile = readFile
+	}
+	b.known = slices.DeleteFunc(b.known, func(a *Assembly) bool { return a == nil })
+	b.Assembly = &Assembly{
+		Spec:   spec,
+		limits: b.limits,
+		sets:   map[string]*listenerprofiles.Set{},
+		keys:   map[ratelimit.Key]bool{},
+		read:   map[string][sha256.Size]byte{},
+	}
+	b.readings, b.problems = map[string]listenerprofiles.Reading{}, slices.Clone(spec.Problems)
+	return &b
+}
+
+func (b *builder) build() (*Assembly, error) {
+	b.buildDoor()
+	b.buildProfiles()
+	b.buildTokens()
+	if len(b.problems) == 0 {
+		b.buildRoutes()
+	}
+	return b.Assembly, b.problems.err()
+}
+
+// buildDoor makes the door for certificates that come in a header. A door whose settings and stores are unchanged is
+// taken over, since it and its connections cache the certificates that they have verified.
+func (b *builder) buildDoor() {
+	s := b.Spec
+	door := s.Header
+	door.Trust, door.BalancerTrust = b.openTrust(s.HeaderTrust), b.openTrust(s.Balancers)
+	b.balancers = door.BalancerTrust
+	for _, k := range b.known {
+		same := func(x, y Placed[keystore.Ref]) bool {
+			return x.Value == y.Value && k.read[x.Value.Location] == b.read[x.Value.Location]
+		}
+		if reflect.DeepEqual(k.Spec.Header, s.Header) &&
+			same(k.Spec.HeaderTrust, s.HeaderTrust) && same(k.Spec.Balancers, s.Balancers) {
+			b.door, b.balancers = k.door, k.balancers
+			return
+		}
+	}
+	b.door = clientcert.NewDoor(door)
+}
+
+// openTrust opens a trust store. Without a Location it returns nil, which trusts nobody.
+func (b *builder) openTrust(ref Placed[keystore.Ref]) *keystore.Trust {
+	if ref.Value.Location == "" {
+		return nil
+	}
+	data, err := b.readNamed(ref.Value.Location)
+	if err != nil {
+		b.problems.Add(ref.Place, fmt.Errorf("keystore %s: %w", ref.Value.Location, err))
+		return nil
+	}
+	var trust *keystore.Trust
+	store, err := keystore.Open(data, ref.Value)
+	if err == nil {
+		trust, err = store.Trust()
+	}
+	b.problems.Add(ref.Place, err)
+	return trust
+}
+
+func readFile(path string) ([]byte, error) { return regularfile.Read(path, keystore.MaxSize) }
+
+// readNamed reads a file that Spec names itself, and records its digest.
+func (b *builder) readNamed(path string) ([]byte, error) {
+	data, err := b.readFile(path)
+	b.read[path] = sha256.Sum256(data)
+	return data, err
+}
+
+// buildProfiles reads the profiles of each TLS listener. Broken ones are a problem of the Spec only if it is new to
+// them. Otherwise the set in force stays, and the rest of the Spec can come into force.
+func (b *builder) buildProfiles() {
+	for i := range b.Spec.Listeners {
+		l := &b.Spec.Listeners[i]
+		if l.TLS == nil {
+			continue
+		}
+		r := b.readProfiles(l, true)
+		b.readings[l.Name] = r
+		if b.sets[l.Name] = r.Set; r.Err == nil {
+			continue
+		}
+		if len(b.known) > 0 {
+			if before := b.known[0].Spec.listener(l.Name); before != nil && reflect.DeepEqual(before.TLS, l.TLS) {
+				b.sets[l.Name] = b.known[0].sets[l.Name]
+				continue
+			}
+		}
+		b.problems.addProfiles(l, r.Err)
+	}
+}
+
+// readProfiles reads the profiles of a listener, or just their stores unless fresh is set.
+func (b *builder) readProfiles(l *Listener, fresh bool) listenerprofiles.Reading {
+	cfg := *l.TLS
+	cfg.Now, cfg.ReadFile = b.now, b.readFile
+	if l.Believes {
+		cfg.AlsoAskFor = b.balancers
+	}
+	known := make([]*listenerprofiles.Set, len(b.known))
+	for i, k := range b.known {
+		known[i] = k.sets[l.Name]
+	}
+	if fresh {
+		return listenerprofiles.Read(cfg, known...)
+	}
+	return listenerprofiles.ReadStores(cfg, known...)
+}
+
+func (b *builder) buildTokens() {
+	s := b.Spec
+	if len(s.KeyManagers) == 0 {
+		return
+	}
+	cfg := token.Config{Log: b.log, FilePoll: s.Period, Looked: b.told}
+	for _, k := range s.KeyManagers {
+		cfg.KeyManagers = append(cfg.KeyManagers, k.Value)
+	}
+	for _, k := range b.known {
+		same := slices.EqualFunc(k.Spec.KeyManagers, s.KeyManagers, func(x, y Placed[token.KeyManager]) bool {
+			return x.Value == y.Value
+		})
+		if same && k.tokens != nil && k.Spec.Period == s.Period {
+			b.tokens = k.tokens // with its keys and its cache
+			return
+		}
+	}
+	if len(b.known) > 0 {
+		cfg.Last = b.known[0].tokens // saves fetching the keys of unchanged key managers again
+	}
+	wrong := len(b.problems)
+	for _, k := range s.KeyManagers { // one by one, so that each problem has its place
+		_, err := token.New(token.Config{KeyManagers: []token.KeyManager{k.Value}})
+		b.problems.Add(k.Place, err)
+	}
+	if len(b.problems) > wrong {
+		return
+	}
+	var err error
+	b.tokens, err = token.New(cfg)
+	b.problems.Add(s.KeyManagers[0].Place, err)
+}
+
+func (b *builder) buildRoutes() {
+	settings := b.Spec.Routing
+	if b.tokens != nil {
+		settings.Tokens = b.tokens
+	}
+	var routes []decision.Route
+	for _, api := range b.Spec.APIs {
+		route, err := b.route(api)
+		b.problems.Add(api.Place, err)
+		routes = append(routes, route)
+	}
+	if len(b.problems) > 0 {
+		return
+	}
+	var err error
+	b.Routes, err = decision.NewTable(settings, routes)
+	b.problems.Add(b.Spec.Place, err)
+}
+
+func (b *builder) route(api API) (r decision.Route, err error) {
+	r = api.Route
+	id := r.API.String()
+	if r.Limit, err = b.bucket(ratelimit.Key{API: id, Level: ratelimit.LevelAPI}, api.Tier); err != nil {
+		return r, err
+	}
+	r.Resources = slices.Clone(r.Resources)
+	for i := range r.Resources {
+		res := &r.Resources[i]
+		if tier := api.ResourceTiers[i]; tier != "" {
+			key := ratelimit.Key{API: id, Level: ratelimit.LevelResource, Name: fmt.Sprint(res.Methods, " ", res.Path)}
+			if res.Limit, err = b.bucket(key, tier); err != nil {
+				return r, err
+			}
+		}
+	}
+	return r, b.openUpstream(api, &r.Upstream)
+}
+
+func (b *builder) bucket(key ratelimit.Key, tier string) (ratelimit.Bucket, error) {
+	t, ok := b.Spec.Tiers.Find(tier)
+	if !ok {
+		return nil, fmt.Errorf("policy %q is no tier", tier)
+	}
+	b.keys[key] = true
+	return b.limits.Bucket(key, t), nil
+}
+
+// openUpstream opens what an API's upstream needs for TLS.
+func (b *builder) openUpstream(api API, u *backend.Upstream) error {
+	if api.CAFile == "" && api.KeyStore.Location == "" {
+		return nil
+	}
+	made := sha256.New()
+	if api.CAFile != "" {
+		data, err := b.readNamed(api.CAFile)
+		if err != nil {
+			return fmt.Errorf("upstream caFile %s: %w", api.CAFile, err)
+		}
+		fmt.Fprintln(made, len(data))
+		made.Write(data)
+		u.Roots = x509.NewCertPool()
+		if !u.Roots.AppendCertsFromPEM(data) {
+			return fmt.Errorf("upstream caFile %s holds no PEM certificate", api.CAFile)
+		}
+	}
+	if ref := api.KeyStore; ref.Location != "" {
+		data, err := b.readNamed(ref.Location)
+		if err != nil {
+			return fmt.Errorf("upstream keyStore %s: %w", ref.Location, err)
+		}
+		fmt.Fprintln(made, ref.Type, ref.Alias)
+		made.Write(data)
+		store, err := keystore.Open(data, ref)
+		if err == nil {
+			u.Certificates, err = store.KeyPairs(ref.Alias, time.Now())
+		}
+		if err != nil {
+			return fmt.Errorf("upstream keyStore: %w", err)
+		}
+	}
+	made.Sum(u.TLSDigest[:0])
+	return nil
+}

@@ -1,0 +1,351 @@
+package control
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"runtime/debug"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"sallyport/certstore"
+	"sallyport/gateway"
+	"sallyport/policy/ratelimit"
+)
+
+// Config is what a Loop works with.
+type Config struct {
+	Load func() (*Spec, error)          // reads the configuration anew
+	Set  func(gateway.Parts) error      // the gateway's: puts all parts into force, or none
+	Told func(source string, err error) // called when a change comes into force (nil error) or is refused; nil: never
+	Log  *slog.Logger                   // nil: nothing is logged
+	Now  func() time.Time               // the clock that judges certificates and allowances; nil: time.Now
+
+	settle   time.Duration                // how long files must have been the same; 0: settlePause
+	readFile func(string) ([]byte, error) // nil: regular files
+	noEvents bool                         // looks at periods, marks and Reload alone
+}
+
+// A Loop keeps the gateway in step with what it is made from.
+type Loop struct {
+	cfg     Config
+	log     *slog.Logger
+	board   board
+	limits  *ratelimit.Local
+	inForce atomic.Pointer[Assembly] // written by Open and by the goroutine of Run
+	ended   chan struct{}            // closed when Run has ended
+	wake    chan struct{}            // holds a token while there are marks, or somebody asks
+
+	mu     sync.Mutex
+	marks  map[string]bool // sources to look at now
+	asking []chan error    // who has called Reload
+
+	// The rest belongs to the goroutine of Run.
+	sources  map[string]*source
+	pending  *attempt     // has news and waits for another look; nil: everything rests
+	waiting  []chan error // calls of Reload that the look under way will answer
+	files    fileEvents
+	gathered map[string]bool // sources that file events were about
+	gather   time.Time       // when those are looked at; zero if there are none
+	blind    bool            // there are no file events, and the log says so
+	unread   bool            // the last reading of the store failed
+
+	tasks             sync.WaitGroup
+	untoken, unfollow context.CancelFunc // end the tasks for the keys and the store in force
+}
+
+// Open loads everything for the first time and puts it into force. Unlike later, anything wrong is an error. Open
+// starts no goroutine; Run closes what it opened, or Close if Run is never called.
+func Open(ctx context.Context, cfg Config) (*Loop, error) {
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	if cfg.Told == nil {
+		cfg.Told = func(string, error) {}
+	}
+	if cfg.settle == 0 {
+		cfg.settle = settlePause
+	}
+	if cfg.readFile == nil {
+		cfg.readFile = readFile
+	}
+	l := &Loop{
+		cfg:      cfg,
+		log:      cfg.Log,
+		board:    board{told: cfg.Told, states: map[string]State{}},
+		limits:   ratelimit.NewLocal(cfg.Now),
+		ended:    make(chan struct{}),
+		wake:     make(chan struct{}, 1),
+		marks:    map[string]bool{},
+		sources:  map[string]*source{},
+		gathered: map[string]bool{},
+		untoken:  func() {},
+		unfollow: func() {},
+	}
+	spec, err := cfg.Load()
+	if err != nil {
+		return nil, err
+	}
+	b := l.builder(spec)
+	first, err := b.build()
+	if err == nil {
+		err = first.open(ctx, nil, l.storeOptions())
+	}
+	if err != nil {
+		return nil, err
+	}
+	if err := l.put(first); err != nil {
+		return nil, errors.Join(err, first.Close())
+	}
+	l.attend()
+	for name, f := range b.findings() {
+		l.sources[name].judged, l.sources[name].files = f.content, f.files
+	}
+	for _, w := range spec.Warnings {
+		l.log.Warn("configuration", "place", w.Place.String(), "warning", w.Message)
+	}
+	l.tellClients()
+	return l, nil
+}
+
+// Close closes what Open has opened. It is for a Loop that does not Run.
+func (l *Loop) Close() error { return l.inForce.Load().Close() }
+
+// InForce returns what serves now.
+func (l *Loop) InForce() *Assembly { return l.inForce.Load() }
+
+// State returns the state of each source, sorted by name.
+func (l *Loop) State() []State { return l.board.list() }
+
+// Run keeps the gateway in step until ctx ends, then waits for all its tasks and closes everything that was opened. It
+// is called once. It also keeps the keys of tokens fresh, so ctx has to outlive the last call.
+func (l *Loop) Run(ctx context.Context) error {
+	l.follow(ctx, nil)
+	l.begin(ctx, l.upkeep)
+	l.watch()
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for ctx.Err() == nil {
+		select {
+		case <-ctx.Done():
+		case event, ok := <-l.files.events():
+			if !ok {
+				l.files = fileEvents{} // the next turn makes another watcher
+				continue
+			}
+			l.hint(l.files.concerned(event))
+		case <-l.files.lost():
+			l.hint(l.names())
+		case <-l.wake:
+			l.turnContained(ctx)
+		case <-timer.C:
+			l.turnContained(ctx)
+		}
+		timer.Reset(time.Until(l.next()))
+	}
+	close(l.ended)
+	l.tasks.Wait()
+	l.files.close()
+	return l.Close()
+}
+
+// Reload looks at everything now and returns when it has been judged: at once if nothing has changed, and after about
+// two seconds at most. What is broken is logged and counted again. The error joins everything that is broken, and says
+// if files were still changing.
+func (l *Loop) Reload(ctx context.Context) error {
+	done := make(chan error, 1)
+	l.mu.Lock()
+	l.asking = append(l.asking, done)
+	l.mu.Unlock()
+	l.rouse()
+	var err error
+	select {
+	case err = <-done:
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-l.ended:
+		return errors.New("the gateway is stopping")
+	}
+	if tokens := l.inForce.Load().tokens; tokens != nil {
+		if problem := tokens.Refresh(ctx); problem != nil {
+			l.log.Error("keys of key managers", "error", problem)
+			err = errors.Join(err, problem)
+		}
+	}
+	return err
+}
+
+// mark wakes the loop to look at a source. Any goroutine may call it.
+func (l *Loop) mark(source string) {
+	l.mu.Lock()
+	l.marks[source] = true
+	l.mu.Unlock()
+	l.rouse()
+}
+
+func (l *Loop) rouse() {
+	select {
+	case l.wake <- struct{}{}:
+	default: // it is awake already
+	}
+}
+
+// turnContained is a turn that survives a panic. What it was looking at is left for the next period.
+func (l *Loop) turnContained(ctx context.Context) {
+	if err := l.contain(func() error { l.turn(ctx); return nil }); err != nil {
+		l.pending = nil
+		l.answer(err)
+	}
+}
+
+// put puts next into force, or none of it.
+func (l *Loop) put(next *Assembly) error {
+	parts := gateway.Parts{Listeners: next.Listeners(), Routes: next.Routes, Clients: next.Clients}
+	if last := l.inForce.Load(); last != nil {
+		if slices.Equal(parts.Listeners, last.Listeners()) {
+			parts.Listeners = nil // so that a gateway that drains still takes the rest
+		}
+		if parts.Routes == last.Routes {
+			parts.Routes = nil
+		}
+	}
+	if err := l.cfg.Set(parts); err != nil {
+		return err
+	}
+	l.inForce.Store(next)
+	return nil
+}
+
+func (l *Loop) tellClients() {
+	a := l.inForce.Load()
+	for _, w := range a.Warnings {
+		l.log.Warn("a registered certificate is not admitted", "problem", w)
+	}
+	l.log.Info("registered certificates", "count", len(a.Clients.All()))
+}
+
+func (l *Loop) builder(spec *Spec, known ...*Assembly) *builder {
+	return newBuilder(spec, builder{
+		log:      l.log,
+		limits:   l.limits,
+		now:      l.cfg.Now,
+		readFile: l.cfg.readFile,
+		told:     l.keysTold,
+		known:    known,
+	})
+}
+
+// storeOptions make a failing Watch wake the loop, which then finds the error by itself.
+func (l *Loop) storeOptions() certstore.Options {
+	return certstore.Options{OnError: func(error) { l.mark(store) }}
+}
+
+// keysTold is token.Config.Looked. The verifier itself logs, and keeps the keys that it read last.
+func (l *Loop) keysTold(keyManager string, err error) {
+	if err != nil {
+		l.board.bad(keysOf(keyManager), err)
+		return
+	}
+	l.board.mended(keysOf(keyManager))
+}
+
+// follow starts the tasks for the Assembly in force and ends those that only last needed, which is nil at first.
+func (l *Loop) follow(ctx context.Context, last *Assembly) {
+	a := l.inForce.Load()
+	if last == nil || a.tokens != last.tokens {
+		l.untoken()
+		if a.tokens != nil {
+			l.untoken = l.begin(ctx, a.tokens.Run)
+		}
+	}
+	if last == nil || a.store != last.store || a.Spec.Period != last.Spec.Period {
+		l.unfollow()
+		if a.store != nil {
+			l.unfollow = l.begin(ctx, func(ctx context.Context) error {
+				return a.store.Watch(ctx, a.Spec.Period, func() error { l.mark(store); return nil })
+			})
+		}
+	}
+	if last == nil {
+		return
+	}
+	if a.tokens != last.tokens {
+		for _, k := range last.Spec.KeyManagers {
+			l.board.mended(keysOf(k.Value.Name)) // the new verifier reports for itself
+		}
+	}
+	if last.store != nil && last.store != a.store {
+		if err := last.store.Close(); err != nil {
+			l.log.Error("the old store did not close", "error", err)
+		}
+	}
+}
+
+// upkeepInterval is how often unused allowances are dropped, and at least how often ticket keys are looked at:
+// Config.Now may run differently from timers.
+const upkeepInterval = time.Minute
+
+// upkeep rotates the keys of session tickets and drops the allowances of certificates and APIs that are gone. It is a
+// task of its own so that a slow file system cannot delay it. Sets that come into force while it waits are newer, and
+// due later.
+func (l *Loop) upkeep(ctx context.Context) error {
+	swept := time.Now()
+	for {
+		a, wait := l.inForce.Load(), upkeepInterval
+		for _, set := range a.sets {
+			wait = min(wait, set.RotateTicketKeys(l.cfg.Now()))
+		}
+		if time.Since(swept) >= upkeepInterval {
+			l.limits.Sweep(a.holds)
+			swept = time.Now()
+		}
+		timer := time.NewTimer(wait)
+		select {
+		case <-ctx.Done():
+			timer.Stop()
+			return nil
+		case <-timer.C:
+		}
+	}
+}
+
+// begin starts a task, which ends with ctx or when the returned function is called. Run waits for it. A task that
+// panics or fails is started again.
+func (l *Loop) begin(ctx context.Context, run func(context.Context) error) context.CancelFunc {
+	ctx, cancel := context.WithCancel(ctx)
+	l.tasks.Go(func() {
+		for {
+			err := l.contain(func() error { return run(ctx) })
+			if ctx.Err() != nil || err == nil {
+				return
+			}
+			l.log.Error("a watch ended, and begins anew", "error", err)
+			select {
+			case <-ctx.Done():
+				return
+			case <-time.After(taskPause):
+			}
+		}
+	})
+	return cancel
+}
+
+// taskPause is how long a task that has ended waits before it begins anew.
+const taskPause = time.Second
+
+// contain makes a panic an error.
+func (l *Loop) contain(run func() error) (err error) {
+	defer func() {
+		if fault := recover(); fault != nil {
+			l.log.Error("the control side panicked", "panic", fmt.Sprint(fault), "stack", string(debug.Stack()))
+			err = fmt.Errorf("a panic: %v", fault)
+		}
+	}()
+	return run()
+}

@@ -1,0 +1,686 @@
+package control
+
+import (
+	"bytes"
+	"context"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"maps"
+	"net/url"
+	"os"
+	"path/filepath"
+	"reflect"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/fsnotify/fsnotify"
+
+	"sallyport/certstore"
+	"sallyport/gateway"
+	"sallyport/gateway/backend"
+	"sallyport/gateway/decision"
+	"sallyport/listenerprofiles"
+	"sallyport/listenerprofiles/keystore"
+	"sallyport/policy"
+	"sallyport/policy/ratelimit"
+	"sallyport/policy/token"
+)
+
+func eventually(t testing.TB, what string, is func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(20 * time.Second); !is(); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("it did not come about that %s", what)
+		}
+	}
+}
+
+// swaps are the parts that were put into force since Open.
+func (b *bed) swaps() []gateway.Parts {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return slices.Clone(b.parts[1:])
+}
+
+// A change of the configuration and one of the profiles come into force by one swap.
+func TestChangesAreSwappedTogether(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := startBed(t, func(_ *bed, cfg *Config) { cfg.settle = 0 })
+		b.change(func(s *Spec) { s.Fixed = map[string]any{"log": 1} })
+		b.disk.write("server.pem", b.second.pem())
+		b.after(t, 11*time.Second, configuration, 1, 0)
+		b.counts(t, https, 1, 0)
+		swaps := b.swaps()
+		if len(swaps) != 1 || swaps[0].Listeners == nil || swaps[0].Routes == nil || swaps[0].Clients == nil {
+			t.Errorf("%d swaps: %+v", len(swaps), swaps)
+		}
+		if b.log.count("takes effect with the next start only") != 1 || b.log.count("keys=log") != 1 {
+			t.Error("nobody says that a change waits for the next start")
+		}
+	})
+}
+
+// What a swap consists of: a part that is added to gateway.Parts has to be put into force by put.
+func TestEveryPartIsPut(t *testing.T) {
+	b := newBed(t, nil)
+	parts := reflect.ValueOf(b.parts[0])
+	for i := range parts.NumField() {
+		if parts.Field(i).IsZero() {
+			t.Errorf("%s is not put into force", parts.Type().Field(i).Name)
+		}
+	}
+}
+
+// A field of an Assembly has to be followed by something, or a change of it never comes into force.
+func TestEveryFieldOfAnAssemblyIsFollowed(t *testing.T) {
+	followed := map[string]string{
+		"Spec": "content", "read": "content", // make the configuration another one
+		"Routes": "put", "Clients": "put", "sets": "put, by Listeners", "door": "put, by Listeners",
+		"tokens": "follow", "store": "follow", "registered": "lookAtStore, by its version",
+		"balancers": "made with door", "keys": "made with Routes", "Warnings": "made with Clients", "limits": "the Loop's own",
+	}
+	for _, field := range reflect.VisibleFields(reflect.TypeFor[Assembly]()) {
+		if followed[field.Name] == "" {
+			t.Errorf("nobody follows a change of %s", field.Name)
+		}
+	}
+}
+
+// Whatever is added to an API is part of its route, or makes it a problem.
+func TestEveryFieldOfAnAPIIsBuilt(t *testing.T) {
+	files := map[string][]byte{"ca.pem": certPEM(thePKI().ca), "key.pem": thePKI().server.pem()}
+	spec := newSpec("/bed")
+	route := func(api API) string {
+		b := newBuilder(spec, builder{limits: ratelimit.NewLocal(nil), readFile: (&disk{files: files}).read})
+		r, err := b.route(api)
+		r.Upstream.Roots, r.Upstream.Certificates = nil, nil // by TLSDigest
+		return fmt.Sprintf("%+v %v %v", r, slices.Sorted(maps.Keys(b.read)), err)
+	}
+	base := API{
+		Tier: "Gold", ResourceTiers: []string{"Gold"}, CAFile: "/bed/ca.pem", KeyStore: keystore.Ref{Location: "/bed/key.pem", Type: "PEM"},
+		Route: decision.Route{Resources: []decision.Resource{{Path: "/"}}},
+	}
+	before := route(base)
+	for _, change := range []struct {
+		field string
+		by    func(*API)
+	}{
+		{"Tier", func(a *API) { a.Tier = "Unlimited" }},
+		{"ResourceTiers", func(a *API) { a.ResourceTiers = []string{""} }},
+		{"CAFile", func(a *API) { a.CAFile = "/bed/key.pem" }},
+		{"KeyStore", func(a *API) { a.KeyStore.Location = "/bed/nowhere.pem" }},
+		{"KeyStore", func(a *API) { a.KeyStore.Type = "" }},
+		{"KeyStore", func(a *API) { a.KeyStore.Alias = "other" }},
+		{"Route", func(a *API) { a.Context = "/other" }},
+	} {
+		changed := base
+		change.by(&changed)
+		if route(changed) == before {
+			t.Errorf("another %s changes nothing", change.field)
+		}
+	}
+	known := []string{"Place", "Route", "Tier", "ResourceTiers", "CAFile", "KeyStore"}
+	for i := range reflect.TypeFor[API]().NumField() {
+		if name := reflect.TypeFor[API]().Field(i).Name; !slices.Contains(known, name) {
+			t.Errorf("nobody says what %s of an API changes", name)
+		}
+	}
+}
+
+// A configuration that cannot be read changes nothing and is told once; other sources go on.
+func TestBrokenConfiguration(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var broken atomic.Pointer[error]
+		b := startBed(t, func(b *bed, cfg *Config) {
+			cfg.Load = func() (*Spec, error) {
+				if err := broken.Load(); err != nil {
+					return nil, *err
+				}
+				return b.spec.Load(), nil
+			}
+		})
+		err := errors.New("sallyport.yaml:1:2: this is none\nsallyport.yaml:2:3: neither is this")
+		broken.Store(&err)
+		b.after(t, time.Hour, configuration, 0, 1)
+		if n := b.log.count("the configuration was not reloaded; the last good one serves on"); n != 2 {
+			t.Errorf("%d lines of two problems", n)
+		}
+		b.disk.write("server.pem", b.second.pem())
+		b.after(t, 10*time.Second, https, 1, 0)
+		broken.Store(nil)
+		b.after(t, 10*time.Second, configuration, 1, 1)
+		if b.log.count("the configuration was reloaded") != 0 || len(b.swaps()) != 1 {
+			t.Error("what is as it was was reloaded")
+		}
+	})
+}
+
+// What the configuration names itself is of the configuration: here the trust store for the header, written slowly.
+func TestStoreOfTheConfiguration(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := startBed(t, func(b *bed, cfg *Config) {
+			cfg.settle = 0
+			s := b.spec.Load()
+			s.Period, s.Listeners[0].Believes = time.Second, true
+			s.HeaderTrust.Value.Location = "/bed/other.pem"
+		})
+		door := b.InForce().door
+		b.change(func(s *Spec) { s.HeaderTrust.Line, s.Fixed = 7, map[string]any{"log": 1} })
+		b.after(t, 2*time.Second, configuration, 1, 0)
+		if b.InForce().door != door {
+			t.Error("the door is another one, and nothing about it has changed")
+		}
+		b.disk.slowly("other.pem", certPEM(b.other, b.ca), []int{len(certPEM(b.other)) / 2, len(certPEM(b.other))})
+		b.after(t, 3*time.Second, configuration, 2, 0)
+		if b.InForce().door == door {
+			t.Error("the new trust store is not in force")
+		}
+		b.disk.remove("other.pem")
+		b.after(t, 2*time.Second, configuration, 2, 1)
+		b.disk.write("other.pem", certPEM(b.other, b.ca))
+		b.after(t, 2*time.Second, configuration, 3, 1)
+	})
+}
+
+// A configuration and a store that only fit together: either may come first, and half of it is told and not in force.
+func TestConfigurationAndItsKeyStore(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := startBed(t, nil)
+		set := b.set()
+		b.change(func(s *Spec) {
+			tls := *s.Listeners[0].TLS
+			tls.Own.KeyStore.Location = "/bed/new.pem"
+			s.Listeners[0].TLS = &tls
+		})
+		b.after(t, 10*time.Second, configuration, 0, 1)
+		if err := b.state(configuration).Broken; !strings.Contains(fmt.Sprint(err), "sallyport.yaml:2:5: ") || b.set() != set {
+			t.Errorf("half of a change: %v", err)
+		}
+		b.counts(t, https, 0, 0)
+		if files := b.sources[configuration].files; !slices.Contains(files, "/bed/new.pem") {
+			t.Errorf("nobody waits for the other half: %v", files)
+		}
+		b.disk.write("new.pem", b.second.pem())
+		b.mark(https) // whatever changes, what is broken is looked at
+		b.after(t, time.Millisecond, configuration, 1, 1)
+		b.counts(t, https, 1, 0)
+		if len(b.swaps()) != 1 {
+			t.Errorf("%d swaps", len(b.swaps()))
+		}
+	})
+}
+
+// Profiles that are broken by themselves keep no configuration from coming into force, unless it is about them.
+func TestBrokenProfilesAreAlone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := startBed(t, nil)
+		set := b.set()
+		b.disk.write("listenerprofiles.xml", nil)
+		b.mark(https)
+		b.after(t, time.Millisecond, https, 0, 1)
+		b.change(func(s *Spec) { s.Fixed = map[string]any{"log": 1} })
+		b.after(t, 10*time.Second, configuration, 1, 0)
+		if b.counts(t, https, 0, 1); b.set() != set {
+			t.Error("the last good profiles do not serve")
+		}
+		about := func(s *Spec) {
+			tls := *s.Listeners[0].TLS
+			tls.Own.VerifyClient = listenerprofiles.Require
+			s.Listeners[0].TLS = &tls
+		}
+		b.change(about)
+		b.after(t, 10*time.Second, configuration, 1, 1)
+		b.counts(t, https, 0, 1)
+		b.disk.write("listenerprofiles.xml", []byte(profilesXML("10.0.0.2 verify=require")))
+		b.after(t, 10*time.Second, configuration, 2, 1)
+		b.counts(t, https, 1, 1)
+	})
+}
+
+// A listener that cannot be opened: nothing of the configuration is in force, it is tried again, and told once.
+// Profiles change meanwhile.
+func TestListenerThatCannotBeOpened(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := startBed(t, nil)
+		spec := b.spec.Load()
+		taken := errors.New("listener new: address already in use")
+		b.cfg.Set = func(p gateway.Parts) error {
+			b.mu.Lock()
+			defer b.mu.Unlock()
+			if len(p.Listeners) > 1 && b.fails != nil {
+				return b.fails
+			}
+			b.parts = append(b.parts, p)
+			return nil
+		}
+		b.mu.Lock()
+		b.fails = taken
+		b.mu.Unlock()
+		b.change(func(s *Spec) {
+			s.Listeners = append(s.Listeners, Listener{Listener: decision.Listener{Name: "new", Address: "127.0.0.1:1"}})
+		})
+		b.after(t, time.Minute, configuration, 0, 1)
+		b.disk.write("server.pem", b.second.pem())
+		b.after(t, 11*time.Second, https, 1, 0)
+		if b.InForce().Spec != spec || len(b.swaps()) != 1 {
+			t.Errorf("%+v", b.swaps())
+		}
+		b.counts(t, configuration, 0, 1)
+		b.mu.Lock()
+		b.fails = nil
+		b.mu.Unlock()
+		b.after(t, 11*time.Second, configuration, 1, 1)
+		if len(b.InForce().Listeners()) != 2 || b.state(configuration).Broken != nil {
+			t.Error("the listener is not tried again")
+		}
+	})
+}
+
+// Sources come and go with the configuration, and none that is gone is called broken.
+func TestSourcesComeAndGo(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := startBed(t, nil)
+		names := func() (names []string) {
+			for _, s := range b.State() {
+				names = append(names, s.Name)
+			}
+			return names
+		}
+		if got := names(); !slices.Equal(got, []string{configuration, https}) {
+			t.Errorf("%q", got)
+		}
+		b.disk.write("listenerprofiles.xml", nil)
+		b.mark(https)
+		b.after(t, time.Millisecond, https, 0, 1)
+		b.change(func(s *Spec) {
+			tls := *s.Listeners[0].TLS
+			tls.FilePath = ""
+			s.Listeners[0].Name, s.Listeners[0].TLS, s.Period = "other", &tls, time.Second
+		})
+		b.after(t, 10*time.Second, https, 1, 1)
+		if got := names(); !slices.Equal(got, []string{configuration, profilesOf("other")}) {
+			t.Errorf("%q", got)
+		}
+		b.disk.write("server.pem", b.second.pem())
+		b.after(t, time.Second, profilesOf("other"), 2, 0) // by the new period
+	})
+}
+
+// TestPanicOnTheControlSide: a task that panics is told of, and begins anew; so does a look. Nothing else ends. Held:
+// security K 146.
+func TestPanicOnTheControlSide(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		panics := false
+		b := startBed(t, func(b *bed, cfg *Config) {
+			cfg.Load = func() (*Spec, error) {
+				if panics {
+					panic("a fault of the look")
+				}
+				return b.spec.Load(), nil
+			}
+		})
+		panics = true
+		if err := b.Reload(t.Context()); err == nil {
+			t.Error("no error of a look that panicked")
+		}
+		b.after(t, 10*time.Second, configuration, 0, 0)
+		if n := b.log.count("a fault of the look"); n != 2 {
+			t.Errorf("told %d times", n)
+		}
+		panics = false
+		b.disk.write("server.pem", b.second.pem())
+		if err := b.Reload(t.Context()); err != nil {
+			t.Error(err)
+		}
+		b.after(t, 0, https, 1, 0)
+
+		ctx, cancel := context.WithCancel(t.Context())
+		runs := 0
+		b.begin(ctx, func(ctx context.Context) error {
+			if runs++; runs < 3 {
+				panic("a fault of the task")
+			}
+			<-ctx.Done()
+			return nil
+		})
+		time.Sleep(3 * taskPause)
+		synctest.Wait()
+		cancel()
+		if n := b.log.count("a fault of the task"); runs != 3 || n < 2 {
+			t.Errorf("it ran %d times, told %d times", runs, n)
+		}
+	})
+}
+
+// What has not changed is taken over by the next Assembly; what has is made anew.
+func TestBuildTakesOver(t *testing.T) {
+	certificate := filepath.Join(t.TempDir(), "issuer.pem")
+	if err := os.WriteFile(certificate, certPEM(thePKI().ca), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	b := newBed(t, func(b *bed, _ *Config) {
+		s := b.spec.Load()
+		s.KeyManagers = []Placed[token.KeyManager]{{Place{"sallyport.yaml", 9, 5}, token.KeyManager{Name: "resident", Type: "default", Issuer: "https://issuer", CertificateFile: certificate}}}
+		s.APIs = []API{{Tier: "Gold", Route: decision.Route{
+			API: certstore.API{Name: "orders", Version: "1.0.0"}, Context: "/orders", Security: policy.Security{Token: policy.Optional},
+			Upstream: backend.Upstream{URLs: []*url.URL{{Scheme: "http", Host: "127.0.0.1:9000"}}},
+		}}}
+		s.Listeners[0].Believes = true
+	})
+	last := b.InForce()
+	counted := b.limits.Len()
+	make := func(change func(*Spec)) *Assembly {
+		t.Helper()
+		b.change(change)
+		next, err := b.builder(b.spec.Load(), last).build()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return next
+	}
+	same := make(func(s *Spec) { s.KeyManagers = slices.Clone(s.KeyManagers); s.KeyManagers[0].Line = 12 })
+	if same.tokens != last.tokens || same.sets["https"] != last.sets["https"] || same.door != last.door || b.limits.Len() != counted || counted != 1 {
+		t.Error("something was made anew, and nothing of it had changed")
+	}
+	other := make(func(s *Spec) {
+		s.KeyManagers[0].Value.Type = "custom"
+		s.Header.Header = "X-Other"
+		tls := *s.Listeners[0].TLS
+		tls.Own.Protocols = []uint16{0x304}
+		s.Listeners[0].TLS = &tls
+	})
+	if other.tokens == last.tokens || other.sets["https"] == last.sets["https"] || other.door == last.door {
+		t.Error("something was taken over that has changed")
+	}
+	if slower := make(func(s *Spec) { s.Period = time.Minute }); slower.tokens == last.tokens {
+		t.Error("files of keys are read by the old period")
+	}
+	b.change(func(s *Spec) { s.KeyManagers[0].Value.CertificateFile = "/nowhere" })
+	if _, err := b.builder(b.spec.Load(), last).build(); !strings.Contains(fmt.Sprint(err), "sallyport.yaml:12:5: ") {
+		t.Errorf("a key manager without keys: %v", err)
+	}
+	if err := b.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
+// Keys look after themselves and report.
+func TestKeysReport(t *testing.T) {
+	b := newBed(t, func(b *bed, _ *Config) {
+		file := filepath.Join(t.TempDir(), "issuer.pem")
+		if err := os.WriteFile(file, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: b.ca.cert.Raw}), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		s := b.spec.Load()
+		s.KeyManagers = []Placed[token.KeyManager]{{Value: token.KeyManager{Name: "resident", Type: "default", Issuer: "i", CertificateFile: file}}}
+	})
+	b.keysTold("resident", errors.New("away"))
+	b.keysTold("resident", errors.New("away still"))
+	b.counts(t, "keys of resident", 0, 2)
+	if s := b.state("keys of resident"); s.Broken == nil || s.BrokenSince.IsZero() {
+		t.Errorf("%+v", s)
+	}
+	b.keysTold("resident", nil)
+	b.keysTold("resident", nil)
+	b.counts(t, "keys of resident", 1, 2)
+}
+
+// storeBed is a bed with a store that others change, and its clients by alias.
+func storeBed(t *testing.T) (b *bed, other *certstore.Store, aliases func() string) {
+	t.Helper()
+	url := "sqlite:" + filepath.Join(t.TempDir(), "store.db")
+	other, err := certstore.Open(t.Context(), url, certstore.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { other.Close() })
+	b = startBed(t, func(b *bed, _ *Config) {
+		s := b.spec.Load()
+		s.Store.Value, s.Period = url, 50*time.Millisecond
+		s.Clients = []certstore.Client{client("file", b.client)}
+	})
+	return b, other, func() string {
+		var list []string
+		for _, c := range b.InForce().Clients.All() {
+			list = append(list, c.Alias)
+		}
+		return strings.Join(list, " ")
+	}
+}
+
+var orders = certstore.API{Name: "orders", Version: "1.0.0"}
+
+func client(alias string, p *party) certstore.Client {
+	return certstore.Client{API: orders, Alias: alias, KeyType: certstore.Production, Tier: "Gold", Certificate: p.cert, Source: "apis.yaml:3:5"}
+}
+
+// A registration is in force soon after it was made elsewhere, and nothing but clients is swapped for it. One that
+// contradicts a file's takes both away until one of them is removed.
+func TestRegistrations(t *testing.T) {
+	b, other, aliases := storeBed(t)
+	must := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	must(other.Add(t.Context(), client("acme", b.second)))
+	eventually(t, "a registration is in force", func() bool { return aliases() == "file acme" })
+	for _, p := range b.swaps() {
+		if p.Listeners != nil || p.Routes != nil {
+			t.Errorf("%+v is swapped for a registration", p)
+		}
+	}
+	must(other.Add(t.Context(), client("again", b.client)))
+	eventually(t, "a contradiction is told", func() bool { return b.state(store).Broken != nil })
+	if got := aliases(); got != "acme" {
+		t.Errorf("%q is admitted", got)
+	}
+	must(other.Remove(t.Context(), orders, certstore.Production, "again"))
+	eventually(t, "both are as they were", func() bool { return aliases() == "file acme" && b.state(store).Broken == nil })
+	if b.log.count("registered certificates contradict each other") != 1 {
+		t.Error("told more than once")
+	}
+	must(other.Add(t.Context(), client("again", b.client)))
+	eventually(t, "a contradiction is told", func() bool { return b.state(store).Broken != nil })
+	b.change(func(s *Spec) { s.Clients = nil })
+	eventually(t, "a change of the file ends it too", func() bool { return aliases() == "acme again" && b.state(store).Broken == nil })
+	if err := b.Reload(t.Context()); err != nil {
+		t.Error(err)
+	}
+}
+
+// A store that cannot be read is told once and tried again each period; what was read last serves on.
+func TestStoreThatCannotBeRead(t *testing.T) {
+	b, other, aliases := storeBed(t)
+	if err := errors.Join(other.Add(t.Context(), client("acme", b.second)), other.Close()); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "a registration is in force", func() bool { return aliases() == "file acme" })
+	path := strings.TrimPrefix(b.spec.Load().Store.Value, "sqlite:")
+	copied := filepath.Join(t.TempDir(), "copy.db")
+	fresh, err := certstore.Open(t.Context(), "sqlite:"+copied, certstore.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(fresh.Add(t.Context(), client("acme", b.second)), fresh.Close()); err != nil { // which leaves one whole file
+		t.Fatal(err)
+	}
+	good, err := os.ReadFile(copied)
+	if err != nil {
+		t.Fatal(err)
+	}
+	put := func(data []byte) {
+		t.Helper()
+		for _, suffix := range []string{"-wal", "-shm"} {
+			if err := os.Remove(path + suffix); err != nil && !errors.Is(err, os.ErrNotExist) {
+				t.Fatal(err)
+			}
+		}
+		if err := errors.Join(os.WriteFile(path+".new", data, 0o600), os.Rename(path+".new", path)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	put(bytes.Repeat([]byte("no database "), 1000))
+	eventually(t, "the store is called broken", func() bool { return b.state(store).Broken != nil })
+	for range 3 {
+		if err := b.Reload(t.Context()); err == nil {
+			t.Error("nobody says that it is broken")
+		}
+	}
+	if got := aliases(); got != "file acme" {
+		t.Errorf("%q serve", got)
+	}
+	put(good)
+	eventually(t, "the store is called good", func() bool { return b.state(store).Broken == nil })
+}
+
+// An event about a file looks at what is made of it, and at nothing else.
+func TestEventsLookAtWhatIsMadeOfTheFile(t *testing.T) {
+	dir := t.TempDir()
+	path := func(name string) string { return filepath.Join(dir, name) }
+	var loads atomic.Int64
+	b := startBed(t, func(b *bed, cfg *Config) {
+		for name, data := range b.disk.files {
+			if err := os.WriteFile(path(name), data, 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		s := newSpec(dir)
+		s.Period, s.Files, s.Globs = time.Hour, []string{path("sallyport.yaml")}, []string{filepath.Join(dir, "apis", "*.yaml")}
+		b.spec.Store(s)
+		cfg.readFile, cfg.noEvents = nil, false
+		load := cfg.Load
+		cfg.Load = func() (*Spec, error) { loads.Add(1); return load() }
+	})
+	eventually(t, "it watches, and has looked at what has changed before", func() bool { return loads.Load() == 2 })
+	before := loads.Load()
+	if err := os.WriteFile(path("server.pem"), b.second.pem(), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the new key is in force", func() bool { return b.set().Profiles()[0].Leafs[0].Equal(b.second.cert) })
+	if n := loads.Load() - before; n != 0 {
+		t.Errorf("the configuration was loaded %d times for a key store", n)
+	}
+	b.change(func(s *Spec) { s.Fixed = map[string]any{"log": 1} })
+	if err := os.WriteFile(path("sallyport.yaml"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the new configuration is in force", func() bool { return b.InForce().Spec == b.spec.Load() })
+}
+
+// watchOf follows files, of one source each by their own names.
+func watchOf(t *testing.T, files ...string) *fileEvents {
+	t.Helper()
+	e := new(fileEvents)
+	t.Cleanup(e.close)
+	e.again(t, files...)
+	return e
+}
+
+func (e *fileEvents) again(t *testing.T, files ...string) {
+	t.Helper()
+	all := map[string][]string{}
+	for _, f := range files {
+		all[filepath.Base(f)] = []string{f}
+	}
+	if _, err := e.follow(all, e.globs); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// expect waits for an event that is about the source.
+func (e *fileEvents) expect(t *testing.T, source, what string) {
+	t.Helper()
+	deadline := time.After(20 * time.Second)
+	for {
+		select {
+		case event := <-e.events():
+			if slices.Contains(e.concerned(event), source) {
+				return
+			}
+		case <-deadline:
+			t.Fatalf("%s was not noticed", what)
+		}
+	}
+}
+
+func TestEventsOfEveryKindOfChange(t *testing.T) {
+	dir := t.TempDir()
+	file, apis := filepath.Join(dir, "a.xml"), filepath.Join(dir, "apis")
+	write := func(path, text string) {
+		t.Helper()
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write(file, "1")
+	e := new(fileEvents)
+	t.Cleanup(e.close)
+	e.globs = []string{filepath.Join(apis, "*.yaml")}
+	e.again(t, file)
+
+	write(file, "2")
+	e.expect(t, "a.xml", "a write in place")
+	write(filepath.Join(dir, "new"), "3")
+	if err := os.Rename(filepath.Join(dir, "new"), file); err != nil {
+		t.Fatal(err)
+	}
+	e.expect(t, "a.xml", "a rename")
+	if err := os.Remove(file); err != nil {
+		t.Fatal(err)
+	}
+	e.expect(t, "a.xml", "a removal")
+	write(file, "4")
+	e.expect(t, "a.xml", "a creation")
+
+	if err := os.Mkdir(apis, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	e.again(t, file) // the folder is found at one of the next looks
+	write(filepath.Join(apis, "x.yaml"), "5")
+	e.expect(t, configuration, "a file that matches a pattern")
+}
+
+// TestEventsFollowKubernetesVolumes holds the swap of ..data, again and again: watchers die of the second one.
+func TestEventsFollowKubernetesVolumes(t *testing.T) {
+	dir := t.TempDir()
+	volume := func(name string) {
+		t.Helper()
+		if err := errors.Join(os.Mkdir(filepath.Join(dir, name), 0o700), os.WriteFile(filepath.Join(dir, name, "a.xml"), []byte(name), 0o600),
+			os.Symlink(name, filepath.Join(dir, "..data_tmp")), os.Rename(filepath.Join(dir, "..data_tmp"), filepath.Join(dir, "..data"))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	volume("..1")
+	file := filepath.Join(dir, "a.xml")
+	if err := os.Symlink(filepath.Join("..data", "a.xml"), file); err != nil {
+		t.Fatal(err)
+	}
+	e := watchOf(t, file)
+	for _, name := range []string{"..2", "..3", "..4"} {
+		volume(name)
+		e.expect(t, "a.xml", "the swap to "+name)
+		e.again(t, file)
+	}
+}
+
+// Another file's events, as those of a log or a database beside the files, wake nobody.
+func TestEventsOfOtherFiles(t *testing.T) {
+	dir := t.TempDir()
+	e := watchOf(t, filepath.Join(dir, "a.xml"), filepath.Join(dir, "b.xml"))
+	e.globs = []string{filepath.Join(dir, "*.yaml")}
+	for name, want := range map[string][]string{"access.log": nil, "a.xml": {"a.xml"}, "b.xml": {"b.xml"}, "x.yaml": {configuration}} {
+		if got := e.concerned(fsnotify.Event{Name: filepath.Join(dir, name), Op: fsnotify.Write}); !slices.Equal(got, want) {
+			t.Errorf("%s is about %q", name, got)
+		}
+	}
+	if got := e.concerned(fsnotify.Event{Name: filepath.Join(dir, "a.xml"), Op: fsnotify.Chmod}); got != nil {
+		t.Errorf("the last breath of a file that is gone is about %q", got)
+	}
+}

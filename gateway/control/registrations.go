@@ -1,0 +1,133 @@
+package control
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+
+	"sallyport/certstore"
+	"sallyport/gateway/decision"
+)
+
+// registrations are what one reading of the store has found.
+type registrations struct {
+	version  uint64 // of the store before the reading, so that a change after it is not missed
+	clients  []certstore.Client
+	problems []certstore.Problem
+}
+
+func readRegistrations(ctx context.Context, store *certstore.Store) (r registrations, err error) {
+	if r.version, err = store.Version(ctx); err == nil {
+		r.clients, r.problems, err = store.List(ctx)
+	}
+	if err != nil {
+		err = fmt.Errorf("store: %w", err)
+	}
+	return r, err
+}
+
+// open opens the store, or takes it over from last, and joins its registrations with those of the API files.
+func (a *Assembly) open(ctx context.Context, last *Assembly, options certstore.Options) error {
+	if last != nil && last.store != nil && last.Spec.Store.Value == a.Spec.Store.Value {
+		a.store, a.registered = last.store, last.registered
+	} else if err := a.openStore(ctx, options); err != nil {
+		return err
+	}
+	conflicts, err := a.admit()
+	if err = errors.Join(append(conflicts, err)...); err != nil && (last == nil || a.store != last.store) {
+		err = errors.Join(err, a.Close())
+	}
+	return err
+}
+
+func (a *Assembly) openStore(ctx context.Context, options certstore.Options) (err error) {
+	url := a.Spec.Store.Value
+	if url == "" {
+		return nil
+	}
+	a.store, err = certstore.Open(ctx, url, options)
+	if options.ReadOnly && errors.Is(err, fs.ErrNotExist) {
+		if creatable(url) {
+			a.store = nil
+			return nil
+		}
+		err = fmt.Errorf("its folder must exist: %w", err)
+	}
+	if err != nil {
+		a.store = nil
+		return Problems{{a.Spec.Store.Place, "store: " + err.Error()}}
+	}
+	if a.registered, err = readRegistrations(ctx, a.store); err != nil {
+		err = errors.Join(err, a.Close())
+	}
+	return err
+}
+
+// creatable reports whether a store that does not exist yet could be made: its folder has to be there.
+func creatable(store string) bool {
+	url, err := certstore.ParseURL(store)
+	if err != nil {
+		return false
+	}
+	info, err := os.Stat(filepath.Dir(url.File()))
+	return err == nil && info.IsDir()
+}
+
+// storeFiles returns the files whose events tell of changes in the store.
+func storeFiles(store string) []string {
+	url, err := certstore.ParseURL(store)
+	if err != nil || url.File() == "" {
+		return nil
+	}
+	return []string{url.File(), url.File() + "-wal"}
+}
+
+// admit makes Clients of the registrations in the store and in files. Those of the two that contradict each other are
+// conflicts and are not admitted, neither of them: so that what was removed elsewhere is gone all the same.
+func (a *Assembly) admit() (conflicts []error, err error) {
+	stored, files, conflicts := withoutConflicts(a.registered.clients, a.Spec.Clients)
+	index, err := certstore.NewIndex(append(files, stored...))
+	if err != nil {
+		return conflicts, err
+	}
+	var unknown []error
+	a.Clients, unknown = decision.NewClients(index, a.Spec.Tiers, a.limits)
+	a.Warnings = nil
+	for _, p := range a.registered.problems {
+		a.Warnings = append(a.Warnings, fmt.Errorf("store: %s", p))
+	}
+	a.Warnings = append(a.Warnings, unknown...)
+	return conflicts, nil
+}
+
+// withoutConflicts leaves out the registrations that stand in the store and in a file: for one API, an alias and key
+// type, and a certificate, live in one place only.
+func withoutConflicts(stored, files []certstore.Client) (s, f []certstore.Client, conflicts []error) {
+	conflict := func(x, y certstore.Client) bool {
+		return x.API == y.API && (x.Alias == y.Alias && x.KeyType == y.KeyType || x.Certificate.Equal(y.Certificate))
+	}
+	byAPI := map[certstore.API][]certstore.Client{}
+	for _, c := range files {
+		byAPI[c.API] = append(byAPI[c.API], c)
+	}
+	var out []certstore.Client
+	s = slices.DeleteFunc(slices.Clone(stored), func(c certstore.Client) bool {
+		found := false
+		for _, other := range byAPI[c.API] {
+			if conflict(c, other) {
+				found, out = true, append(out, other)
+				conflicts = append(conflicts, fmt.Errorf("client certificate %s of %s is registered in the store and, as %s, at %s: "+
+					"neither is admitted until one of them is removed", c.Alias, c.API, other.Alias, other.Source))
+			}
+		}
+		return found
+	})
+	f = slices.DeleteFunc(slices.Clone(files), func(c certstore.Client) bool {
+		return slices.ContainsFunc(out, func(o certstore.Client) bool { return conflict(c, o) })
+	})
+	return s, f, conflicts
+}

@@ -1,0 +1,90 @@
+package control
+
+import (
+	"crypto/x509"
+	"time"
+
+	"sallyport/certstore"
+	"sallyport/gateway/clientcert"
+	"sallyport/gateway/decision"
+	"sallyport/listenerprofiles"
+	"sallyport/listenerprofiles/keystore"
+	"sallyport/policy/ratelimit"
+	"sallyport/policy/token"
+)
+
+// A Spec is what the configuration asks for, as the rooms that serve it want to be told. Paths are absolute. It never
+// changes.
+type Spec struct {
+	Place    Place    // of problems that have no other
+	Digest   [32]byte // of everything that it was read from, secrets included, so it is not for logs
+	Files    []string // that it was read from
+	Globs    []string // the patterns that some of the Files match
+	Problems Problems // that keep it from coming into force
+	Warnings Problems // that do not
+
+	Period      time.Duration // between two looks at every source
+	Listeners   []Listener
+	Header      clientcert.DoorConfig // without Trust and BalancerTrust, which Build opens:
+	HeaderTrust Placed[keystore.Ref]  // none without a Location
+	Balancers   Placed[keystore.Ref]  // of the load balancers' own certificates; none without a Location
+	Routing     decision.Settings     // without Tokens
+	Tiers       *ratelimit.Tiers
+	KeyManagers []Placed[token.KeyManager]
+	APIs        []API
+	Clients     []certstore.Client // that API files register
+	Store       Placed[string]     // a URL for certstore.Open, not for logs since it may hold a password; "" for none
+	Fixed       map[string]any     // settings by key that take effect with the next start only
+}
+
+// A Listener is a decision.Listener and what its profiles are made from.
+type Listener struct {
+	Place
+	decision.Listener                          // without Profiles and Door
+	Believes          bool                     // it gets the door for certificates in a header
+	TLS               *listenerprofiles.Config // without AlsoAskFor; nil for plain HTTP
+	FileReadInterval  time.Duration            // between two looks at TLS.FilePath
+}
+
+// An API is a decision.Route and what its limits and its upstream's TLS are made from.
+type API struct {
+	Place
+	decision.Route              // without limits, and without Roots, Certificates and TLSDigest of its upstream
+	Tier           string       // of the API as a whole
+	ResourceTiers  []string     // of Resources, by index; "" for no limit
+	CAFile         string       // PEM roots for https upstreams; "" for the system's
+	KeyStore       keystore.Ref // the gateway's own certificate for them; none without a Location
+}
+
+// listener returns the listener of that name, or nil.
+func (s *Spec) listener(name string) *Listener {
+	for i := range s.Listeners {
+		if s.Listeners[i].Name == name {
+			return &s.Listeners[i]
+		}
+	}
+	return nil
+}
+
+// Trusted reports whether a trust store of a TLS listener vouches for a certificate without intermediates. It is
+// advice: profiles that cannot be loaded vouch for nobody.
+func (s *Spec) Trusted(certificate *x509.Certificate) bool {
+	for _, l := range s.Listeners {
+		if l.TLS == nil {
+			continue
+		}
+		set, err := listenerprofiles.Load(*l.TLS, nil)
+		if err != nil {
+			continue
+		}
+		for _, p := range set.Profiles() {
+			if p.Trust == nil {
+				continue
+			}
+			if _, err := p.Trust.Verify([]*x509.Certificate{certificate}, time.Now()); err == nil {
+				return true
+			}
+		}
+	}
+	return false
+}
