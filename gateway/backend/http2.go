@@ -162,7 +162,7 @@ func (t *Trip) watchHTTP2(s *stream) {
 func (s *stream) interim(t *Trip, status int, h textproto.MIMEHeader) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.interims++; s.interims > maxInterim {
+	if s.interims++; s.interims >= maxHeads {
 		s.fault = errInterim
 	}
 	if s.fault != nil || s.deaf || status == 100 || t.Interim == nil {
