@@ -45,6 +45,9 @@ func (e *errUnreached) Unwrap() error { return e.error }
 
 // asBadAnswer marks what http1 says of a malformed answer.
 func asBadAnswer(err error) error {
+	if err == nil {
+		return nil // most often, and then errors.As would cost an allocation
+	}
 	var malformed *http1.Error
 	if errors.As(err, &malformed) {
 		return &badAnswer{err}

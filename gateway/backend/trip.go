@@ -96,7 +96,7 @@ func (t *Trip) Send() (err error) {
 	servers := t.Group.servers
 	for i := range servers {
 		t.Server = servers[(t.first+i)%len(servers)]
-		if err = t.ask(); !errors.As(err, new(*errUnreached)) {
+		if err = t.ask(); err == nil || !errors.As(err, new(*errUnreached)) {
 			return err
 		}
 	}
