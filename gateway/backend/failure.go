@@ -2,6 +2,7 @@ package backend
 
 import (
 	"errors"
+	"fmt"
 
 	"sallyport/gateway/http1"
 )
@@ -34,8 +35,7 @@ var (
 	errFields     = bad("a status or a header name that is none")
 	errNoAnswer   = errors.New("the connection ended before an answer")
 	errCut        = errors.New("the answer ended too early")
-	errNoServer   = errors.New("no server")
-	errBodyLength = errors.New("the request's body is not as long as it is said to be")
+	errBodyLength = fmt.Errorf("%w: it is not as long as it is said to be", ErrBadBody)
 )
 
 // errUnreached is a server that nothing was sent to, so that another one may be asked.

@@ -71,10 +71,9 @@ func (t *Trip) askHTTP2() error {
 	}
 	s.ctx, s.cancel = context.WithCancelCause(context.Background())
 	t.mu.Lock()
-	broken := t.broken
 	t.stream, t.waiting, t.due = s, true, time.Time{}
 	t.mu.Unlock()
-	if broken {
+	if !t.cancelBy(s.cancel) {
 		return t.failHTTP2(ErrBroken)
 	}
 	s.watching.Lock()
@@ -257,7 +256,7 @@ func (t *Trip) stopHTTP2() {
 		s.res.Body.Close()
 	}
 	t.mu.Lock()
-	t.waiting = false
+	t.waiting, t.cancel = false, nil
 	t.mu.Unlock()
 }
 
@@ -315,7 +314,7 @@ func (b *streamBody) Read(p []byte) (int, error) {
 	}
 	if len(b.rest) == 0 && t.sending {
 		var err error
-		if b.rest, err = t.contained(); err != nil {
+		if err = contain("in reading the request's body", b.next); err != nil {
 			if !b.closed.Load() {
 				t.spoilInput(err)
 			}
@@ -326,15 +325,24 @@ func (b *streamBody) Read(p []byte) (int, error) {
 	if b.rest = b.rest[n:]; len(b.rest) > 0 || t.sending {
 		return n, nil
 	}
+	b.ended.Store(true)
+	t.Sent(time.Now())
+	return n, io.EOF
+}
+
+// next takes the next part of the body, and the trailer fields behind the last one.
+func (b *streamBody) next() (err error) {
+	t := b.trip
+	if b.rest, err = t.next(true); err != nil || t.sending {
+		return err
+	}
 	for _, f := range mayTrail(t.Body.Trailers(), t.Request.MayTrail) {
 		name := textproto.CanonicalMIMEHeaderKey(f.Name)
 		if before, announced := b.trailer[name]; announced {
 			b.trailer[name] = append(before, f.Value)
 		}
 	}
-	b.ended.Store(true)
-	t.Sent(time.Now())
-	return n, io.EOF
+	return nil
 }
 
 // Close implements io.Closer. It does not wait for a Read.
