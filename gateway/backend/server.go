@@ -38,6 +38,9 @@ type Server struct {
 	idle   []*Conn     // the one used last is at the end
 	sweep  *time.Timer // runs while there are idle ones
 	closed bool
+
+	conns map[*h2Conn]bool // all that the calls over HTTP/2 share
+	calls int              // over HTTP/2, under way
 }
 
 // newServer returns the Server at a URL. It connects to nobody.
@@ -177,6 +180,7 @@ func (s *Server) Close() {
 	if s.sweep != nil {
 		s.sweep.Stop()
 	}
+	s.closeUnused()
 }
 
 // Closed reports whether the server's connections are not kept any more.
