@@ -114,16 +114,16 @@ func TestRegisteredIssuerAdmitsItselfOnly(t *testing.T) {
 func TestSecondCertificateIsNoIdentity(t *testing.T) {
 	f := newFixture(t)
 	for _, tls12 := range []bool{false, true} {
-		mine := &party{f.a2.cert, f.a2.key, []*party{f.a1, f.interA}}
+		mine := &party{cert: f.a2.cert, key: f.a2.key, also: []*party{f.a1, f.interA}}
 		for _, host := range []string{"opt.test", "mtls.test"} {
 			f.denied(t, 401, "900901", func() answer {
 				return get(t, f.client(t, mine, via{tls12: tls12}), "https://"+host+"/pay/1.0/x")
 			})
 		}
-		stolen := &party{f.a1.cert, f.a2.key, []*party{f.a2, f.interA}}
+		stolen := &party{cert: f.a1.cert, key: f.a2.key, also: []*party{f.a2, f.interA}}
 		f.handshakeFails(t, f.client(t, stolen, via{tls12: tls12}), "https://opt.test/pay/1.0/x")
 
-		long := &party{f.a1.cert, f.a1.key, []*party{f.a2, f.interA, f.a3}}
+		long := &party{cert: f.a1.cert, key: f.a1.key, also: []*party{f.a2, f.interA, f.a3}}
 		got := f.allowed(t, func() answer { return get(t, f.client(t, long, via{tls12: tls12}), "https://mtls.test/pay/1.0/x") })
 		if got.Header.Get("X-Client-Cert-Hash") != f.a1.hash() {
 			t.Errorf("the caller is %q, not the certificate whose key signed", got.Header.Get("X-Sallyport-Client"))

@@ -27,6 +27,7 @@ import (
 	"sallyport/gateway"
 	"sallyport/gateway/backend"
 	"sallyport/gateway/decision"
+	"sallyport/internal/testpki"
 	"sallyport/listenerprofiles"
 	"sallyport/listenerprofiles/keystore"
 	"sallyport/policy"
@@ -34,7 +35,7 @@ import (
 	"sallyport/policy/token"
 )
 
-// A clock stands still until it is moved.
+// A clock stands still until Advance.
 type clock struct{ nano atomic.Int64 }
 
 func newClock() *clock {
@@ -46,8 +47,8 @@ func newClock() *clock {
 func (c *clock) Now() time.Time          { return time.Unix(0, c.nano.Load()) }
 func (c *clock) Advance(d time.Duration) { c.nano.Add(int64(d)) }
 
-// A fixture is a gateway as it would run, between real sockets: its profiles are read from files, its tokens are
-// verified with real keys. Its clock is the test's.
+// A fixture is a gateway between real sockets: its profiles are read from files, and its tokens are verified with real keys.
+// The test sets its clock.
 type fixture struct {
 	*world
 	dir      string
@@ -77,7 +78,7 @@ type setup struct {
 	clients  []certstore.Client
 }
 
-// The profiles of the TLS listener. What serves unknown names is the listener's own, which demands certificates.
+// allProfiles are those of the TLS listener. Other server names get the listener's own settings, which demand certificates.
 var allProfiles = []string{"open.test none", "opt.test optional", "mtls.test require", "*.wild.test optional", "hard.wild.test require"}
 
 var (
@@ -309,8 +310,8 @@ func (f *fixture) remove(t testing.TB, alias string) {
 const issuerURL = "https://issuer.test/oauth2/token"
 
 var (
-	tokenKey = sync.OnceValue(func() *ecdsa.PrivateKey { return newKey().(*ecdsa.PrivateKey) })
-	otherKey = sync.OnceValue(func() *ecdsa.PrivateKey { return newKey().(*ecdsa.PrivateKey) })
+	tokenKey = sync.OnceValue(func() *ecdsa.PrivateKey { return testpki.NewKey(testpki.Panic) })
+	otherKey = sync.OnceValue(func() *ecdsa.PrivateKey { return testpki.NewKey(testpki.Panic) })
 )
 
 func (f *fixture) verifier(t testing.TB) *token.Verifier {
@@ -421,7 +422,7 @@ func (f *fixture) seen(t testing.TB, id string) seen {
 	return found
 }
 
-// lastSeen waits for an observation that ok likes, and returns it.
+// lastSeen waits for an observation for which ok returns true.
 func (f *fixture) lastSeen(t testing.TB, what string, ok func(seen) bool) seen {
 	t.Helper()
 	var found seen
@@ -437,10 +438,13 @@ func (f *fixture) lastSeen(t testing.TB, what string, ok func(seen) bool) seen {
 	return found
 }
 
-// eventually polls until condition holds. The deadline is there for a test that would hang, not to measure.
+// patience is how long a test waits for what has to come: for ever, but that a test that hangs has to say where.
+const patience = 2 * time.Minute
+
+// eventually polls until condition holds.
 func eventually(t testing.TB, what string, condition func() bool) {
 	t.Helper()
-	deadline := time.After(30 * time.Second)
+	deadline := time.After(patience)
 	tick := time.NewTicker(2 * time.Millisecond)
 	defer tick.Stop()
 	for !condition() {
@@ -452,7 +456,7 @@ func eventually(t testing.TB, what string, condition func() bool) {
 	}
 }
 
-// A logBook is the gateway's log for a look.
+// A logBook keeps the gateway's log.
 type logBook struct {
 	mu   sync.Mutex
 	text bytes.Buffer
@@ -470,7 +474,7 @@ func (l *logBook) String() string {
 	return l.text.String()
 }
 
-// noBody is a header that a test sets on a request.
+// header returns an option of do that adds a header line.
 func header(name, value string) func(*http.Request) {
 	return func(r *http.Request) { r.Header.Add(name, value) }
 }

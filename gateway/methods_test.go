@@ -3,9 +3,7 @@ package gateway_test
 import (
 	"context"
 	"crypto"
-	"crypto/ecdsa"
 	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/x509"
 	"encoding/base64"
 	"errors"
@@ -19,6 +17,7 @@ import (
 	"github.com/golang-jwt/jwt/v5"
 
 	"sallyport/gateway/decision"
+	"sallyport/internal/testpki"
 	"sallyport/policy"
 	"sallyport/policy/token"
 )
@@ -180,10 +179,7 @@ func TestBadTokens(t *testing.T) {
 
 	f := newFixture(t)
 	claims := jwt.MapClaims{"iss": issuerURL, "sub": "alice", "exp": f.clock.Now().Add(time.Hour).Unix()}
-	p384, err := ecdsa.GenerateKey(elliptic.P384(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
+	p384 := testpki.NewEC(t, elliptic.P384())
 	publicDER, err := x509.MarshalPKIXPublicKey(tokenKey().Public())
 	if err != nil {
 		t.Fatal(err)

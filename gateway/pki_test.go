@@ -1,72 +1,47 @@
 package gateway_test
 
 import (
-	"bytes"
 	"crypto"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
-	"crypto/x509/pkix"
 	"encoding/hex"
-	"encoding/pem"
 	"math/big"
 	"net"
 	"sync"
-	"sync/atomic"
 	"time"
 
-	jks "github.com/pavlo-v-chernykh/keystore-go/v4"
+	"sallyport/internal/testpki"
 )
 
-// A party is a certificate, its key, and what it sends along.
+// A party is a certificate, its key, and the certificates that it sends with it.
 type party struct {
 	cert *x509.Certificate
 	key  crypto.Signer
 	also []*party
-}
 
-var serials atomic.Int64
+	identity *testpki.Identity // of one that issues, or is kept in a store
+}
 
 // issue makes a certificate of cn, under by, or self-signed.
 func issue(cn string, by *party, change ...func(*x509.Certificate)) *party {
-	return issueFor(newKey(), cn, by, change...)
+	return issueFor(nil, cn, by, change...)
 }
 
-func newKey() crypto.Signer {
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		panic(err)
-	}
-	return key
-}
-
+// issueFor is issue for a key, or for a new one if it is nil.
 func issueFor(key crypto.Signer, cn string, by *party, change ...func(*x509.Certificate)) *party {
-	template := &x509.Certificate{
-		SerialNumber:          big.NewInt(serials.Add(1)),
-		Subject:               pkix.Name{CommonName: cn},
-		NotBefore:             time.Date(1999, 1, 1, 0, 0, 0, 0, time.UTC),
-		NotAfter:              time.Date(2200, 1, 1, 0, 0, 0, 0, time.UTC),
-		BasicConstraintsValid: true,
+	leaf := testpki.Leaf{CommonName: cn, Key: key, Usages: testpki.NoUsages, Change: func(c *x509.Certificate) {
+		for _, f := range change {
+			f(c)
+		}
+	}}
+	var i *testpki.Identity
+	if by == nil {
+		i = testpki.SelfSigned(testpki.Panic, leaf)
+	} else {
+		i = by.identity.Issue(leaf)
 	}
-	for _, f := range change {
-		f(template)
-	}
-	parent, signer := template, key
-	if by != nil {
-		parent, signer = by.cert, by.key
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, parent, key.Public(), signer)
-	if err != nil {
-		panic(err)
-	}
-	cert, err := x509.ParseCertificate(der)
-	if err != nil {
-		panic(err)
-	}
-	p := &party{cert: cert, key: key}
+	p := &party{cert: i.Cert, key: i.Key, identity: i}
 	if by != nil && by.cert.Subject.String() != by.cert.Issuer.String() {
 		p.also = []*party{by}
 	}
@@ -111,61 +86,25 @@ func (p *party) hash() string {
 	return hex.EncodeToString(sum[:])
 }
 
-func certPEM(parties ...*party) []byte {
-	var b bytes.Buffer
+func certPEM(parties ...*party) []byte { return testpki.PEM(certificates(parties)...) }
+
+func certificates(parties []*party) (list []*x509.Certificate) {
 	for _, p := range parties {
-		_ = pem.Encode(&b, &pem.Block{Type: "CERTIFICATE", Bytes: p.cert.Raw}) // a Buffer takes all
+		list = append(list, p.cert)
 	}
-	return b.Bytes()
+	return list
 }
 
-func keyPEM(p *party) []byte {
-	return append(certPEM(p), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: keyDER(p)})...)
-}
-
-func keyDER(p *party) []byte {
-	der, err := x509.MarshalPKCS8PrivateKey(p.key)
-	if err != nil {
-		panic(err)
-	}
-	return der
-}
+func keyPEM(p *party) []byte { return append(certPEM(p), p.identity.KeyPEM()...) }
 
 const storePassword = "store-canary-7f1e"
 
-// keyJKS is a Java keystore with the party's key.
-func keyJKS(p *party) []byte {
-	s := jks.New()
-	err := s.SetPrivateKeyEntry("gateway", jks.PrivateKeyEntry{
-		CreationTime: time.Unix(1e9, 0), PrivateKey: keyDER(p),
-		CertificateChain: []jks.Certificate{{Type: "X.509", Content: p.cert.Raw}},
-	}, []byte(storePassword))
-	return storeJKS(s, err)
-}
+// keyJKS is a Java key store with the party's key.
+func keyJKS(p *party) []byte { return p.identity.JKS(storePassword) }
 
-// trustJKS is a Java truststore of those parties.
+// trustJKS is a Java trust store of those parties.
 func trustJKS(parties ...*party) []byte {
-	s := jks.New()
-	for i, p := range parties {
-		err := s.SetTrustedCertificateEntry(string('a'+rune(i)), jks.TrustedCertificateEntry{
-			CreationTime: time.Unix(1e9, 0), Certificate: jks.Certificate{Type: "X.509", Content: p.cert.Raw},
-		})
-		if err != nil {
-			panic(err)
-		}
-	}
-	return storeJKS(s, nil)
-}
-
-func storeJKS(s jks.KeyStore, err error) []byte {
-	var b bytes.Buffer
-	if err == nil {
-		err = s.Store(&b, []byte(storePassword))
-	}
-	if err != nil {
-		panic(err)
-	}
-	return b.Bytes()
+	return testpki.TrustJKS(testpki.Panic, storePassword, certificates(parties)...)
 }
 
 // A world is the certificates that all tests share.

@@ -269,9 +269,6 @@ func (o outcome) unheard(t *testing.T) {
 	}
 }
 
-// patience is how long a test waits for what has to come.
-const patience = 2 * time.Minute
-
 type http1Caller struct{ *raw }
 
 func (c *http1Caller) send(q ask, target string) error {

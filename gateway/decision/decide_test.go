@@ -1,16 +1,9 @@
 package decision
 
 import (
-	"bytes"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/x509"
-	"crypto/x509/pkix"
 	"encoding/binary"
-	"encoding/pem"
 	"errors"
-	"math/big"
 	"net/netip"
 	"net/url"
 	"os"
@@ -23,6 +16,7 @@ import (
 	"sallyport/gateway/backend"
 	"sallyport/gateway/clientcert"
 	"sallyport/gateway/message"
+	"sallyport/internal/testpki"
 	"sallyport/listenerprofiles"
 	"sallyport/listenerprofiles/keystore"
 	"sallyport/policy"
@@ -60,9 +54,10 @@ func newTable(t testing.TB) *table {
 	t.Helper()
 	dir := t.TempDir()
 	now := time.Date(2031, 2, 3, 4, 5, 6, 0, time.UTC)
-	leaf, text := selfSigned(t)
-	for _, name := range []string{"key.pem", "trust.pem"} {
-		if err := os.WriteFile(filepath.Join(dir, name), text[name], 0o600); err != nil {
+	acme := testpki.SelfSigned(t, testpki.Leaf{CommonName: "acme"})
+	leaf := acme.Cert
+	for name, text := range map[string][]byte{"key.pem": acme.PEM(), "trust.pem": acme.CertPEM()} {
+		if err := os.WriteFile(filepath.Join(dir, name), text, 0o600); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -129,34 +124,6 @@ func (t *table) decide(fresh *Exchange) error {
 		x.Group.End()
 	}
 	return err
-}
-
-func selfSigned(t testing.TB) (*x509.Certificate, map[string][]byte) {
-	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "acme"},
-		NotBefore: time.Date(1999, 1, 1, 0, 0, 0, 0, time.UTC), NotAfter: time.Date(2200, 1, 1, 0, 0, 0, 0, time.UTC),
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	leaf, err := x509.ParseCertificate(der)
-	if err != nil {
-		t.Fatal(err)
-	}
-	keyDER, err := x509.MarshalPKCS8PrivateKey(key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	certificate := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
-	return leaf, map[string][]byte{
-		"trust.pem": certificate, "key.pem": bytes.Join([][]byte{certificate, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: keyDER})}, nil),
-	}
 }
 
 // TestMillionStrangers: a million certificates that nobody registered, each with a good leaf, leave nothing behind: no
