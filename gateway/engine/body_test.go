@@ -142,11 +142,11 @@ func TestContinue(t *testing.T) {
 	for _, settled := range []bool{false, true} {
 		t.Run(fmt.Sprintf("loop=%v", settled), func(t *testing.T) {
 			g := newGate(t, setup{servers: []*url.URL{newSource(t, echo)}})
-			c := g.call(t)
-			if settled {
-				c.settle(t)
-			}
 			for range 3 {
+				c := g.call(t)
+				if settled {
+					c.settle(t)
+				}
 				c.say(t, request("POST", "/up", "Expect: 100-continue\r\nContent-Length: 5\r\n", ""))
 				if res, err := c.hearHead("POST"); err != nil || res.StatusCode != 100 {
 					t.Fatal(res, err)

@@ -154,7 +154,7 @@ func TestShutdownGivesUp(t *testing.T) {
 			if n := g.finished.Load() - before; n != 1 {
 				t.Errorf("%d calls have finished", n)
 			}
-			if r, err := c.hear("GET"); err == nil {
+			if r, err := c.hear("GET"); err == nil && r.status != 502 { // which a loop may yet say
 				t.Errorf("answered %d %q", r.status, r.body)
 			}
 		})

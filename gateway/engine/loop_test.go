@@ -229,6 +229,7 @@ func TestEndWithinARecord(t *testing.T) {
 	await(t, "the server's end", dead)
 	g.release()
 	c.expect(t, 502, "")
+	g.quiet(t)
 	if n := g.refused(decision.BackendUnreachable); n != 1 {
 		t.Errorf("%d calls broke off, want 1", n)
 	}

@@ -150,6 +150,7 @@ func TestNoTunnel(t *testing.T) {
 			c.settle(t)
 			c.say(t, request("GET", "/ws", upgrade, ""))
 			c.expect(t, 502, "")
+			g.quiet(t)
 			if n := g.refused(decision.BackendUnreachable); n != 1 {
 				t.Errorf("%d calls have failed, want 1", n)
 			}
