@@ -123,7 +123,7 @@ func StartWatch(t *testing.T, s *certstore.Store, period time.Duration, changed 
 // Eventually polls until condition holds. Its deadline keeps a failing test from hanging; it measures nothing.
 func Eventually(t testing.TB, what string, condition func() bool) {
 	t.Helper()
-	deadline := time.After(30 * time.Second)
+	deadline := time.After(2 * time.Minute)
 	tick := time.NewTicker(2 * time.Millisecond)
 	defer tick.Stop()
 	for !condition() {

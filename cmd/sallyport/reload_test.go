@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"fmt"
+	"net"
 	"net/http"
 	"strings"
 	"sync"
@@ -298,5 +299,18 @@ func (d *demoFolder) load() (stop func()) {
 			d.t.Error("no call was made under load")
 		}
 		d.t.Logf("%d calls under load", calls)
+	}
+}
+
+// TestTakenPort: a port that is taken is no wrong configuration, so that whoever starts the gateway may try again.
+func TestTakenPort(t *testing.T) {
+	d := newDemo(t)
+	taken, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", d.Ports.HTTPS))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer taken.Close()
+	if code, _, errs := d.run("serve"); code != 1 || !strings.Contains(errs, "listener https: ") || !strings.Contains(errs, "in use") {
+		t.Errorf("exit code %d\n%s", code, errs)
 	}
 }

@@ -67,13 +67,10 @@ func serve(ctx context.Context, cfg *config.Config, stdout, stderr io.Writer, re
 		return err
 	}
 	g := newGateway(cfg, log, metrics, accessLog)
-	loop, err := control.Open(stop, control.Config{Load: specs(cfg), Set: g.Set, Told: metrics.Reloaded, Log: log})
+	loop, err := openLoop(stop, cfg, g, metrics, log)
 	if err != nil {
-		return usage(config.Placed(err))
+		return err
 	}
-	metrics.WatchExpiry(
-		func() []observe.CertificateEnd { return clientEnds(loop.InForce()) },
-		func() []observe.CertificateEnd { return serverEnds(loop.InForce()) })
 
 	// The control side, the access log and the status listener outlive the gateway: its last calls need keys, and they
 	// and its draining are to be seen.
@@ -138,6 +135,22 @@ func newGateway(cfg *config.Config, log *slog.Logger, metrics *observe.Metrics, 
 	})
 	metrics.WatchConnections(g.OpenConnections)
 	return g
+}
+
+func openLoop(
+	ctx context.Context, cfg *config.Config, g *gateway.Gateway, metrics *observe.Metrics, log *slog.Logger,
+) (*control.Loop, error) {
+	loop, err := control.Open(ctx, control.Config{Load: specs(cfg), Set: g.Set, Told: metrics.Reloaded, Log: log})
+	if taken := (*net.OpError)(nil); errors.As(err, &taken) {
+		return nil, err // of a listener: another start may find its port free
+	}
+	if err != nil {
+		return nil, usage(config.Placed(err))
+	}
+	metrics.WatchExpiry(
+		func() []observe.CertificateEnd { return clientEnds(loop.InForce()) },
+		func() []observe.CertificateEnd { return serverEnds(loop.InForce()) })
+	return loop, nil
 }
 
 // specs returns a function that loads cfg anew, and costs little while nothing has changed.

@@ -2,6 +2,8 @@ package backend
 
 import (
 	"errors"
+	"fmt"
+	"strings"
 
 	"sallyport/gateway/http1"
 )
@@ -33,10 +35,10 @@ var (
 	errInterim    = bad("too many interim answers")
 	errTrailer    = bad("a trailer is announced that frames the message")
 	errFields     = bad("a status or a header name that is none")
+	errLength     = bad("Content-Length is no plain number, or there is more than one")
 	errNoAnswer   = errors.New("the connection ended before an answer")
 	errCut        = errors.New("the answer ended too early")
-	errNoServer   = errors.New("no server")
-	errBodyLength = errors.New("the request's body is not as long as it is said to be")
+	errBodyLength = fmt.Errorf("%w: it is not as long as it is said to be", ErrBadBody)
 )
 
 // errUnreached is a server that nothing was sent to, so that another one may be asked.
@@ -44,10 +46,29 @@ type errUnreached struct{ error }
 
 func (e *errUnreached) Unwrap() error { return e.error }
 
+// A streamError is how net/http's client says why a stream ended: errors.As fills in any struct with these fields.
+type streamError struct {
+	StreamID uint32
+	Code     uint32
+	Cause    error
+}
+
+func (e streamError) Error() string { return e.Cause.Error() }
+
+// malformed reports whether net/http's client has refused an answer over HTTP/2, for which it ends the stream, or the whole
+// connection, by itself. It has no errors for that which could be compared.
+func malformed(err error) bool {
+	var e streamError
+	if errors.As(err, &e) {
+		return e.Cause == nil || e.Cause.Error() != "received from peer"
+	}
+	return strings.HasPrefix(err.Error(), "connection error: ")
+}
+
 // asBadAnswer marks what http1 says of a malformed answer.
 func asBadAnswer(err error) error {
 	if err == nil {
-		return nil
+		return nil // most often, and then errors.As would cost an allocation
 	}
 	var malformed *http1.Error
 	if errors.As(err, &malformed) {

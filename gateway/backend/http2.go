@@ -9,6 +9,7 @@ import (
 	"net/http/httptrace"
 	"net/textproto"
 	"net/url"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -31,97 +32,170 @@ func newTransport(s *Server, p Protocol) *http.Transport {
 			if err != nil {
 				return nil, &errUnreached{err}
 			}
-			return c, nil
+			return s.share(c)
 		},
 		TLSClientConfig:        s.tls,
 		TLSHandshakeTimeout:    handshakeTimeout,
 		Protocols:              protocols,
 		DisableCompression:     true,
 		IdleConnTimeout:        idleTimeout,
-		MaxResponseHeaderBytes: 2 * MaxHead, // HTTP/2 counts more for each field (RFC 9113 section 6.5.2); see setHead
+		MaxResponseHeaderBytes: 8 * MaxHead, // HTTP/2 counts 32 bytes more for each field (RFC 9113 section 6.5.2); see setHead
+		HTTP2:                  &http.HTTP2Config{SendPingTimeout: silence, PingTimeout: silence, WriteByteTimeout: 2 * silence},
 	}
+}
+
+// silence is how long a connection that calls share may say nothing before it is asked whether it lives, and then before it
+// is given up: a server that is gone without a word would make every further call late.
+const silence = 5 * time.Second
+
+// An h2Conn is a connection that calls to a server share. net/http's client keeps it.
+type h2Conn struct {
+	net.Conn
+	server *Server
+}
+
+// Close implements net.Conn.
+func (c *h2Conn) Close() error {
+	c.server.mu.Lock()
+	delete(c.server.conns, c)
+	c.server.mu.Unlock()
+	return c.Conn.Close()
+}
+
+// share keeps account of a new connection.
+func (s *Server) share(c net.Conn) (net.Conn, error) {
+	shared := &h2Conn{c, s}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed && s.calls == 0 { // whoever it was for has not waited for it
+		c.Close()
+		return nil, net.ErrClosed
+	}
+	if s.conns == nil {
+		s.conns = map[*h2Conn]bool{}
+	}
+	s.conns[shared] = true
+	return shared, nil
+}
+
+// begin counts a call over HTTP/2 as under way until end.
+func (s *Server) begin() {
+	s.mu.Lock()
+	s.calls++
+	s.mu.Unlock()
+}
+
+func (s *Server) end() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.calls--
+	if s.closed {
+		s.closeUnused()
+	}
+}
+
+// closeUnused closes the connections of a Server that is closed, unless calls are under way on them. net/http would keep
+// those for further calls that carried one when their Server was closed.
+func (s *Server) closeUnused() {
+	if s.calls > 0 {
+		return
+	}
+	for c := range s.conns {
+		c.Conn.Close()
+	}
+	clear(s.conns)
 }
 
 // A stream is a call over HTTP/2.
 type stream struct {
-	cancel context.CancelCauseFunc
 	ctx    context.Context
+	cancel context.CancelCauseFunc
+	watch  *watch
 	body   streamBody
 	res    *http.Response // nil: it has not come
 	memory *[]byte        // that the body is read into
+	over   bool           // its server was told
+	shared bool           // the connection had carried a call before
 
-	watching sync.Mutex // held by a look of the watch
-	watch    *time.Timer
-	over     bool // nobody may be asked any more
-
-	mu       sync.Mutex
-	deaf     bool // interim answers are not passed on any more
-	interims int
-	fault    error // what is wrong with one of them
+	mu      sync.Mutex
+	deaf    bool // interim answers are not passed on any more
+	heads   int  // of interim answers
+	coming  []http1.Response
+	passing chan struct{} // closed when coming has been passed on; nil: nobody passes it on
+	fault   error         // what is wrong with an interim answer, or why it cannot be passed on
 }
 
-// askHTTP2 makes the call, up to the head of the answer. The head of the request is the one that a server of HTTP/1.1
-// would get: what is removed and added stands once.
+// askHTTP2 makes the call, up to the head of the answer, and once more if the connection turns out to have been closed while
+// it was idle.
 func (t *Trip) askHTTP2() error {
-	stale, err := t.tryHTTP2()
-	if stale {
-		_, err = t.tryHTTP2()
+	err := t.askStream()
+	if s := t.stream; err != nil && s != nil && s.shared && s.silent() && t.replayable() && lost(err) {
+		return t.askStream()
 	}
 	return err
 }
 
-// tryHTTP2 makes the call once. It is stale if it may be made again, since it met a connection that had carried another and
-// ended before an answer, as one does that the server has closed while it was idle.
-func (t *Trip) tryHTTP2() (stale bool, err error) {
+// silent reports whether no interim answer has come.
+func (s *stream) silent() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.heads == 0
+}
+
+// lost reports whether a call failed because its connection ended, and for no reason that somebody gave.
+func lost(err error) bool {
+	for _, known := range []error{ErrLate, ErrBadAnswer, ErrClientGone, ErrBroken} {
+		if errors.Is(err, known) {
+			return false
+		}
+	}
+	return !errors.As(err, new(streamError)) && !errors.As(err, new(*errUnreached))
+}
+
+// askStream makes the call on a stream of its own. The head of the request is the one that a server of HTTP/1.1 would get:
+// what is removed and added stands once.
+func (t *Trip) askStream() error {
 	s := &stream{body: streamBody{trip: t}}
 	t.Reader.Begin(t.Request.Method(), "", true)
 	out, err := t.request(s)
 	if err != nil {
-		return false, err
+		return err
 	}
-	s.ctx, s.cancel = context.WithCancelCause(context.Background())
+	ctx, cancel := context.WithCancelCause(context.Background())
+	s.ctx, s.cancel = ctx, func(cause error) {
+		cancel(cause)
+		s.body.abort() // or net/http would wait for a client that sends nothing
+	}
+	t.Server.begin()
 	t.mu.Lock()
-	broken := t.broken
 	t.stream, t.waiting, t.due = s, true, time.Time{}
 	t.mu.Unlock()
-	if broken {
-		return false, t.failHTTP2(ErrBroken)
+	if !t.cancelBy(s.cancel) {
+		return t.failHTTP2(ErrBroken)
 	}
-	s.watching.Lock()
-	s.watch = time.AfterFunc(min(slice, t.Group.Timeout), func() { t.watchHTTP2(s) })
-	s.watching.Unlock()
+	s.watch = t.watch(s.cancel, min(slice, t.Group.Timeout))
 	if !t.sending {
 		t.Sent(time.Now())
 	} else if t.Length == http1.InChunks {
 		t.Request.Streams(nil)
 	}
-	used := false
 	trace := &httptrace.ClientTrace{
-		GotConn:        func(c httptrace.GotConnInfo) { used = c.Reused },
+		GotConn:        func(c httptrace.GotConnInfo) { s.shared = c.Reused },
 		Got1xxResponse: func(status int, h textproto.MIMEHeader) error { return s.interim(t, status, h) },
 	}
 	s.res, err = t.Server.h2.RoundTrip(out.WithContext(httptrace.WithClientTrace(s.ctx, trace)))
-	s.mu.Lock()
-	s.deaf = true
-	fault, answered := s.fault, s.interims > 0
-	s.mu.Unlock()
-	stale = used && !answered && t.replayable() && context.Cause(s.ctx) == nil && connectionEnded(err)
-	switch {
-	case fault != nil:
+	if err == nil {
+		t.answered()
+	}
+	if fault := s.heard(); fault != nil {
 		err = fault // which net/http hides
-	case err == nil:
+	} else if err == nil {
 		err = t.setHead(s.res)
 	}
 	if err != nil {
-		return stale, t.failHTTP2(err)
+		return t.failHTTP2(err)
 	}
-	t.answered()
-	return false, nil
-}
-
-// connectionEnded reports whether err is the end of a connection, and not of a stream alone.
-func connectionEnded(err error) bool {
-	return errors.Is(err, io.ErrUnexpectedEOF) || errors.As(err, new(*net.OpError))
+	return nil
 }
 
 // request makes the head of the request what net/http takes.
@@ -161,44 +235,77 @@ func (t *Trip) request(s *stream) (*http.Request, error) {
 	return out, nil
 }
 
-// watchHTTP2 looks whether the answer is late, or nobody waits for it any more.
-func (t *Trip) watchHTTP2(s *stream) {
-	s.watching.Lock()
-	defer s.watching.Unlock()
-	if s.over {
-		return
-	}
-	switch gone := t.gone(); {
-	case t.late():
-		s.cancel(ErrLate)
-	case gone != nil:
-		s.cancel(gone)
-	default:
-		s.watch.Reset(slice)
-	}
-}
-
-// interim passes an interim answer on.
+// interim takes an interim answer. It runs on the goroutine that reads the connection, which other calls share: a client
+// that takes its time, or a panic, must not hold that up.
 func (s *stream) interim(t *Trip, status int, h textproto.MIMEHeader) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	switch s.interims++; {
-	case status == 101: // RFC 9113 section 8.6: there is none; net/http takes it for an interim answer
-		s.fault = errSwitched
-	case s.interims > maxInterim:
+	fields, size := fieldsOf(h)
+	switch s.heads++; {
+	case s.fault != nil:
+	case s.heads >= maxHeads:
 		s.fault = errInterim
+	case size > MaxHead:
+		s.fault = errHead
+	case status == http.StatusSwitchingProtocols: // RFC 9113 section 8.6
+		s.fault = errSwitched
 	}
-	if s.fault != nil || s.deaf || status == 100 || t.Interim == nil {
+	if s.fault != nil || s.deaf || status == http.StatusContinue || t.Interim == nil {
 		return s.fault
 	}
 	res := http1.Response{Status: status, Minor: 1}
-	for name, values := range h {
-		for _, v := range values {
-			res.Fields = append(res.Fields, http1.Field{Name: name, Value: v})
+	res.Fields = fields
+	s.coming = append(s.coming, res)
+	if s.passing == nil {
+		s.passing = make(chan struct{})
+		go s.pass(t)
+	}
+	return nil
+}
+
+// pass passes interim answers on, in order.
+func (s *stream) pass(t *Trip) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	defer close(s.passing)
+	for len(s.coming) > 0 && s.fault == nil && s.ctx.Err() == nil {
+		res := s.coming[0]
+		s.coming = s.coming[1:]
+		s.mu.Unlock()
+		err := contain("in passing on an interim answer", func() error { return t.Interim(&res) })
+		s.mu.Lock()
+		if err != nil && s.fault == nil {
+			s.fault = err
+			s.cancel(err)
 		}
 	}
-	s.fault = t.Interim(&res)
+	s.passing = nil
+}
+
+// heard waits until the interim answers that have come are passed on, and returns what is wrong with them. None is passed on
+// from then on.
+func (s *stream) heard() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.deaf = true
+	if passing := s.passing; passing != nil {
+		s.mu.Unlock()
+		<-passing
+		s.mu.Lock()
+	}
 	return s.fault
+}
+
+// fieldsOf are the lines of a head, and how long it would be in HTTP/1.1.
+func fieldsOf(h map[string][]string) (list []http1.Field, size int) {
+	size = len("HTTP/1.1 200 OK\r\n\r\n")
+	for name, values := range h {
+		for _, v := range values {
+			list = append(list, http1.Field{Name: name, Value: v})
+			size += len(name) + len(v) + len(": \r\n")
+		}
+	}
+	return list, size
 }
 
 // setHead makes the head of the answer the Reader's, and holds it to the rules of every answer.
@@ -206,48 +313,46 @@ func (t *Trip) setHead(res *http.Response) error {
 	r := &t.Response
 	r.Reset()
 	r.Status, r.Minor, r.Length = res.StatusCode, 1, res.ContentLength
-	size := len("HTTP/1.1 200 OK\r\n\r\n")
-	add := func(name, value string) {
-		r.Fields = append(r.Fields, http1.Field{Name: name, Value: value})
-		size += len(name) + len(value) + len(": \r\n")
-	}
-	for name, values := range res.Header {
-		for _, v := range values {
-			add(name, v)
-		}
-		if !httpguts.ValidHeaderFieldName(name) {
-			return errFields
-		}
-	}
+	list, size := fieldsOf(res.Header)
+	r.Fields = append(r.Fields, list...)
 	for name := range res.Trailer {
-		add("Trailer", name)
+		r.Fields = append(r.Fields, http1.Field{Name: "Trailer", Value: name})
+		size += len(name) + len("Trailer: \r\n")
 		switch name {
 		case "Content-Length", "Transfer-Encoding", "Trailer": // as http1 has it
 			return errTrailer
 		}
 	}
+	for name := range res.Header {
+		if !httpguts.ValidHeaderFieldName(name) {
+			return errFields
+		}
+	}
+	lengths := res.Header["Content-Length"]
 	switch {
 	case size > MaxHead:
 		return errHead
 	case r.Status < 200 || r.Status > 999:
 		return errFields
+	case len(lengths) > 1 || len(lengths) == 1 && lengths[0] != strconv.FormatInt(res.ContentLength, 10):
+		return errLength // for which net/http takes any length
 	case t.Request.Method() == http.MethodHead || r.Status == http.StatusNoContent || r.Status == http.StatusNotModified:
-		r.Length, t.state = 0, readDone // net/http would miss the bytes of a Content-Length
-		return nil
+		r.Length = 0 // whatever follows is no body
 	case r.Length < 0 || len(res.Trailer) > 0:
 		r.Length = http1.InChunks // in HTTP/1.1 chunked bodies alone have trailers
 	}
-	t.state = readingBody
+	t.beginBody()
 	return nil
 }
 
 func (t *Trip) nextHTTP2() ([]byte, error) {
 	s := t.stream
-	if t.finished == nil && t.Over() {
-		t.finished = io.EOF
-	}
 	if t.finished != nil {
 		return nil, t.finished
+	}
+	if t.Over() {
+		t.finished = io.EOF
+		return nil, io.EOF
 	}
 	t.streamsOn()
 	if s.memory == nil {
@@ -268,6 +373,8 @@ func (t *Trip) failHTTP2(err error) error {
 	s := t.stream
 	if cause := context.Cause(s.ctx); cause != nil {
 		err = cause
+	} else if malformed(err) {
+		err = &badAnswer{err}
 	}
 	t.stopHTTP2()
 	return t.Fail(err)
@@ -278,18 +385,18 @@ func (t *Trip) stopHTTP2() {
 	s := t.stream
 	s.body.stop()
 	s.cancel(context.Canceled)
-	s.watching.Lock()
-	s.over = true
-	if s.watch != nil {
-		s.watch.Stop()
-	}
-	s.watching.Unlock()
+	s.watch.stop()
+	_ = s.heard()
 	if s.res != nil {
 		s.res.Body.Close()
 	}
 	t.mu.Lock()
-	t.waiting = false
+	t.waiting, t.cancel = false, nil
 	t.mu.Unlock()
+	if !s.over {
+		s.over = true
+		t.Server.end()
+	}
 }
 
 func (t *Trip) endHTTP2() {
@@ -345,8 +452,7 @@ func (b *streamBody) Read(p []byte) (int, error) {
 		return 0, errBodyClosed
 	}
 	if len(b.rest) == 0 && t.sending {
-		var err error
-		if b.rest, err = t.contained(); err != nil {
+		if err := contain("in reading the request's body", b.next); err != nil {
 			if !b.closed.Load() {
 				t.spoilInput(err)
 			}
@@ -357,15 +463,25 @@ func (b *streamBody) Read(p []byte) (int, error) {
 	if b.rest = b.rest[n:]; len(b.rest) > 0 || t.sending {
 		return n, nil
 	}
-	if b.trailer != nil {
-		for _, f := range mayTrail(t.Body.Trailers(), t.Request.MayTrail) {
-			name := textproto.CanonicalMIMEHeaderKey(f.Name)
-			b.trailer[name] = append(b.trailer[name], f.Value)
-		}
-	}
 	b.ended.Store(true)
 	t.Sent(time.Now())
 	return n, io.EOF
+}
+
+// next takes the next part of the body, and the trailer fields behind the last one.
+func (b *streamBody) next() (err error) {
+	t := b.trip
+	if b.rest, err = t.next(true); err != nil || t.sending {
+		return err
+	}
+	if b.trailer == nil {
+		return nil
+	}
+	for _, f := range mayTrail(t.Body.Trailers(), t.Request.MayTrail) {
+		name := textproto.CanonicalMIMEHeaderKey(f.Name)
+		b.trailer[name] = append(b.trailer[name], f.Value)
+	}
+	return nil
 }
 
 // Close implements io.Closer. It does not wait for a Read.
@@ -374,12 +490,20 @@ func (b *streamBody) Close() error {
 	return nil
 }
 
-// stop ends a Read that waits, and waits for its end. From then on the body is read by nobody.
-func (b *streamBody) stop() {
+// abort ends a Read that waits.
+func (b *streamBody) abort() {
 	b.closed.Store(true)
-	if !b.mu.TryLock() {
+	switch {
+	case b.mu.TryLock():
+		b.mu.Unlock()
+	case b.trip.Body != nil:
 		b.trip.Body.Stop()
-		b.mu.Lock()
 	}
-	b.mu.Unlock()
+}
+
+// stop is abort, and waits for the end of the Read. From then on the body is read by nobody.
+func (b *streamBody) stop() {
+	b.abort()
+	b.mu.Lock()
+	defer b.mu.Unlock() // nothing else is left to do
 }

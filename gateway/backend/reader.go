@@ -13,8 +13,8 @@ import (
 
 // Bounds of an answer.
 const (
-	MaxHead    = wire.LargeSize // bytes of a head: of HTTP/1.1 as sent, of HTTP/2 as it would be in HTTP/1.1
-	maxInterim = 16             // interim answers before the answer
+	MaxHead  = wire.LargeSize // bytes of a head: of HTTP/1.1 as sent, of HTTP/2 as it would be in HTTP/1.1
+	maxHeads = 17             // heads of an answer: those of interim answers, and its own
 )
 
 // An Event is what a Reader has found.
@@ -116,10 +116,10 @@ func (r *Reader) head(p []byte) (Event, int, error) {
 		if err != nil {
 			return More, used, err
 		}
-		if n == 0 {
-			if len(p)-used >= MaxHead {
-				return More, used, errHead
-			}
+		switch {
+		case n > MaxHead || n == 0 && len(p)-used >= MaxHead: // however much of it comes at once
+			return More, used, errHead
+		case n == 0:
 			r.seen = len(p) - used
 			return More, used, nil
 		}
@@ -130,7 +130,7 @@ func (r *Reader) head(p []byte) (Event, int, error) {
 		}
 		used += n
 		switch status := r.Response.Status; {
-		case status < 200 && status != 101 && r.heads > maxInterim:
+		case status < 200 && status != 101 && r.heads >= maxHeads:
 			return More, used, errInterim
 		case status == 100:
 			continue // the client has its own from us
@@ -205,7 +205,7 @@ func (r *Reader) Whole(p []byte) (used int, whole bool) {
 		return 0, false
 	}
 	n, err := http1.HeadEnd(p, 0)
-	if n == 0 || err != nil || r.Response.Parse(r.keep(p[:n]), r.method) != nil || r.Response.Status < 200 || !wholeBody(r.Response.Length, p[n:]) {
+	if n == 0 || n > MaxHead || err != nil || r.Response.Parse(r.keep(p[:n]), r.method) != nil || r.Response.Status < 200 || !wholeBody(r.Response.Length, p[n:]) {
 		return 0, false
 	}
 	r.heads = 1
@@ -255,7 +255,7 @@ func announced(lists []string, may func(name string) bool) (names []string) {
 func (r *Reader) Trailers() []http1.Field { return mayTrail(r.chunks.Trailer(), message.MayTrail) }
 
 func mayTrail(fields []http1.Field, may func(name string) bool) []http1.Field {
-	kept := fields[:0]
+	var kept []http1.Field // a list of its own: the other one is read again
 	for _, f := range fields {
 		if may(f.Name) {
 			kept = append(kept, f)

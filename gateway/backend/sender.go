@@ -85,13 +85,16 @@ func (s *sender) send(t *Trip, c *Conn) error {
 	out := wire.Large.Get()
 	defer wire.Large.Put(out)
 	for t.sending {
-		data, err := t.contained()
+		var data []byte
+		err := contain("in reading the request's body", func() (err error) {
+			if data, err = t.next(true); err == nil && t.Length == http1.InChunks {
+				*out = t.frame((*out)[:0], data)
+				data = *out
+			}
+			return err
+		})
 		if err != nil {
 			return err
-		}
-		if t.Length == http1.InChunks {
-			*out = t.frame((*out)[:0], data)
-			data = *out
 		}
 		if !t.sending {
 			s.last.Store(true)
@@ -104,17 +107,17 @@ func (s *sender) send(t *Trip, c *Conn) error {
 	return nil
 }
 
-// A bodyPanic is what a body's Next did instead of returning, and where.
-type bodyPanic string
+// A panicked is a panic on a goroutine that nobody else guards, and where it happened.
+type panicked string
 
-func (p bodyPanic) Error() string { return string(p) }
+func (p panicked) Error() string { return string(p) }
 
-// contained waits for the next part of the body. A panic in that must end the call, and not the process.
-func (t *Trip) contained() (data []byte, err error) {
+// contain makes a panic in do an error: it has to end the call, and not the process. Fail panics with it again.
+func contain(where string, do func() error) (err error) {
 	defer func() {
 		if fault := recover(); fault != nil {
-			err = bodyPanic(fmt.Sprintf("%v, in reading the request's body:\n%s", fault, debug.Stack()))
+			err = panicked(fmt.Sprintf("%v, %s:\n%s", fault, where, debug.Stack()))
 		}
 	}()
-	return t.next(true)
+	return do()
 }

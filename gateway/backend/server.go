@@ -38,6 +38,9 @@ type Server struct {
 	idle   []*Conn     // the one used last is at the end
 	sweep  *time.Timer // runs while there are idle ones
 	closed bool
+
+	conns map[*h2Conn]bool // all that the calls over HTTP/2 share
+	calls int              // over HTTP/2, under way
 }
 
 // newServer returns the Server at a URL. It connects to nobody.
@@ -177,6 +180,7 @@ func (s *Server) Close() {
 	if s.sweep != nil {
 		s.sweep.Stop()
 	}
+	s.closeUnused()
 }
 
 // Closed reports whether the server's connections are not kept any more.
@@ -188,16 +192,17 @@ func (s *Server) Closed() bool {
 
 var dialer = net.Dialer{Timeout: dialTimeout, KeepAlive: dialKeepAlive}
 
-// dial makes a new connection. What goes wrong before the handshake is an errUnreached: nothing was sent.
-func (s *Server) dial() (*Conn, error) {
-	c, err := dialer.Dial("tcp", s.address)
+// dial makes a new connection, unless ctx ends before. What goes wrong before the handshake is an errUnreached: nothing was
+// sent.
+func (s *Server) dial(ctx context.Context) (*Conn, error) {
+	c, err := dialer.DialContext(ctx, "tcp", s.address)
 	if err != nil {
 		return nil, &errUnreached{err}
 	}
 	c = wire.NewSocket(c)
 	if s.tls != nil {
 		overTLS := tls.Client(wire.NewWire(c), s.tls)
-		ctx, cancel := context.WithTimeout(context.Background(), handshakeTimeout)
+		ctx, cancel := context.WithTimeout(ctx, handshakeTimeout)
 		defer cancel()
 		if err := overTLS.HandshakeContext(ctx); err != nil {
 			c.Close()

@@ -1,6 +1,7 @@
 package backend
 
 import (
+	"context"
 	"errors"
 	"io"
 	"os"
@@ -70,9 +71,10 @@ type Trip struct {
 
 	mu       sync.Mutex
 	broken   bool
-	waiting  bool      // for the head of the answer
-	due      time.Time // when it has to be there; zero: any time
-	badInput error     // why the request's body cannot be had whole
+	cancel   context.CancelCauseFunc // ends a dial, or a stream; nil: there is none
+	waiting  bool                    // for the head of the answer
+	due      time.Time               // when it has to be there; zero: any time
+	badInput error                   // why the request's body cannot be had whole
 }
 
 // slice is how long a read waits before it asks whether somebody still waits for the answer.
@@ -135,12 +137,32 @@ func (t *Trip) replayable() bool {
 	return false
 }
 
+// askAnew makes the call on a new connection. To wait for that is to wait for the server: Break ends it, and Gone is asked.
 func (t *Trip) askAnew() error {
-	c, err := t.Server.dial()
+	ctx, cancel := context.WithCancelCause(context.Background())
+	defer cancel(nil)
+	if !t.cancelBy(cancel) {
+		return ErrBroken
+	}
+	w := t.watch(cancel, slice)
+	c, err := t.Server.dial(ctx)
+	w.stop()
+	t.cancelBy(nil)
+	if cause := context.Cause(ctx); err != nil && cause != nil {
+		return cause
+	}
 	if err != nil {
 		return err
 	}
 	return t.carry(c)
+}
+
+// cancelBy sets what Break calls; false if the call was broken off.
+func (t *Trip) cancelBy(cancel context.CancelCauseFunc) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.cancel = cancel
+	return !t.broken
 }
 
 // carry makes the call on that connection, up to the head of the answer.
@@ -396,7 +418,7 @@ func (t *Trip) end(whole bool) {
 	}
 	whole = whole && !t.spoiled && t.Upgrade == "" && t.sender.sentWhole()
 	t.mu.Lock()
-	t.conn, t.waiting = nil, false
+	t.conn, t.waiting, t.due = nil, false, time.Time{}
 	whole = whole && !t.broken
 	t.mu.Unlock()
 	if !whole {
@@ -443,8 +465,8 @@ func (t *Trip) Break() {
 	if t.conn != nil {
 		t.conn.Sever()
 	}
-	if t.stream != nil {
-		t.stream.cancel(ErrBroken)
+	if t.cancel != nil {
+		t.cancel(ErrBroken)
 	}
 }
 
@@ -464,14 +486,14 @@ func (t *Trip) Fail(err error) error {
 	t.stopSending()
 	switch {
 	case bad != nil:
-		if p, ok := bad.(bodyPanic); ok {
-			panic(string(p)) // where it ends this call, and not the process
-		}
-		return bad
+		err = bad
 	case broken:
-		return ErrBroken
+		err = ErrBroken
 	case err == io.EOF:
-		return io.ErrUnexpectedEOF
+		err = io.ErrUnexpectedEOF
+	}
+	if p, ok := err.(panicked); ok {
+		panic(string(p)) // where it ends this call, and not the process
 	}
 	return err
 }
@@ -488,7 +510,7 @@ func (t *Trip) Close() (bytesIn int64) {
 	defer t.mu.Unlock()
 	t.Request, t.Body, t.Length, t.MaxBody, t.Group, t.Upgrade, t.Server = nil, nil, 0, 0, nil, "", nil
 	t.unsent, t.sending, t.streams, t.spoiled, t.finished = 0, false, false, false, nil
-	t.broken, t.waiting, t.due, t.badInput = false, false, time.Time{}, nil
+	t.broken, t.cancel, t.waiting, t.due, t.badInput = false, nil, false, time.Time{}, nil
 	return t.taken.Swap(0)
 }
 

@@ -78,7 +78,9 @@ func (l *Loop) judge(ctx context.Context, t *attempt) {
 	if t.rebuilt && err != nil {
 		l.tell(configuration, finding{content: contentOf(err), err: err}, t, last)
 		if delete(t.fresh, configuration); len(t.fresh) > 0 {
-			_ = l.consider(ctx, l.look(t.fresh, nil)) // restless only after a second look
+			others := l.look(t.fresh, nil)
+			others.apart = true
+			_ = l.consider(ctx, others) // restless only after a second look
 		}
 		return
 	}

@@ -214,6 +214,9 @@ func (l *Loop) put(next *Assembly) error {
 		if parts.Routes == last.Routes {
 			parts.Routes = nil
 		}
+		if parts.Clients == last.Clients {
+			parts.Clients = nil
+		}
 	}
 	if err := l.cfg.Set(parts); err != nil {
 		return err

@@ -246,7 +246,7 @@ func TestBrokenProfilesAreAlone(t *testing.T) {
 // Profiles change meanwhile.
 func TestListenerThatCannotBeOpened(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := startBed(t, nil)
+		b := startBed(t, func(b *bed, cfg *Config) { cfg.settle, b.spec.Load().Period = 0, 100*time.Millisecond })
 		spec := b.spec.Load()
 		taken := errors.New("listener new: address already in use")
 		b.cfg.Set = func(p gateway.Parts) error {
@@ -266,7 +266,7 @@ func TestListenerThatCannotBeOpened(t *testing.T) {
 		})
 		b.after(t, time.Minute, configuration, 0, 1)
 		b.disk.write("server.pem", b.second.pem())
-		b.after(t, 11*time.Second, https, 1, 0)
+		b.after(t, time.Second, https, 1, 0)
 		if b.InForce().Spec != spec || len(b.swaps()) != 1 {
 			t.Errorf("%+v", b.swaps())
 		}

@@ -33,6 +33,7 @@ type attempt struct {
 	found   map[string]finding // by source
 	next    *Assembly          // the one in force if nothing has changed
 	rebuilt bool               // next has another Spec than the one in force
+	apart   bool               // that Spec has just failed to come into force, so the series does without it
 	began   time.Time          // when the first attempt of the series was made
 	again   time.Time          // when the next one is due
 }
@@ -59,7 +60,7 @@ func (l *Loop) look(fresh map[string]bool, before *attempt) *attempt {
 	t := &attempt{fresh: fresh, found: map[string]finding{}, next: l.inForce.Load()}
 	var seen *Assembly
 	if before != nil {
-		t.began, seen = before.began, before.next
+		t.began, t.apart, seen = before.began, before.apart, before.next
 	}
 	for _, name := range l.ordered() {
 		s := l.sources[name]

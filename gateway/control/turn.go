@@ -30,7 +30,9 @@ func (l *Loop) turn(ctx context.Context) {
 	p := l.pending
 	if p != nil {
 		for name, full := range fresh {
-			p.fresh[name] = p.fresh[name] || full
+			if name != configuration || !p.apart { // else the others would never settle while a port stays taken
+				p.fresh[name] = p.fresh[name] || full
+			}
 		}
 		fresh = p.fresh
 	}

@@ -1,0 +1,184 @@
+package backend_test
+
+import (
+	"bufio"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"testing"
+
+	"sallyport/gateway/backend"
+)
+
+// TestRepeats: a call that can do no harm twice goes out again if the connection, which was used before, has ended without
+// a word. No other does.
+func TestRepeats(t *testing.T) {
+	for _, c := range []struct {
+		method, body, last string // what the connection says last
+		again              bool
+	}{
+		{"GET", "", "", true},
+		{"HEAD", "", "", true},
+		{"OPTIONS", "", "", true},
+		{"TRACE", "", "", true},
+		{"GET", "", "HTTP/1.1 200", false},
+		{"GET", "", hints, false},
+		{"GET", "", goOn, false},
+		{"GET", "body", "", false},
+		{"POST", "", "", false},
+		{"DELETE", "", "", false},
+	} {
+		t.Run(c.method+" "+c.body+c.last, func(t *testing.T) {
+			t.Parallel()
+			s := speak(t, func(n int64, conn net.Conn, in *bufio.Reader) {
+				if n > 1 {
+					answers(fine)(n, conn, in)
+					return
+				}
+				for i := range 2 {
+					r, err := http.ReadRequest(in)
+					if err != nil {
+						return
+					}
+					_, _ = io.Copy(io.Discard, r.Body)
+					_, _ = io.WriteString(conn, []string{fine, c.last}[i])
+				}
+			})
+			repeats(t, s, c.method, c.body, c.again)
+		})
+	}
+}
+
+// TestRepeatsHTTP2: the same over HTTP/2.
+func TestRepeatsHTTP2(t *testing.T) {
+	for _, c := range []struct {
+		method, body string
+		interim      bool
+		reset        bool
+		again        bool
+	}{
+		{"GET", "", false, false, true},
+		{"HEAD", "", false, false, true},
+		{"OPTIONS", "", false, false, true},
+		{"GET", "", true, false, false},
+		{"GET", "", false, true, false},
+		{"GET", "body", false, false, false},
+		{"POST", "", false, false, false},
+		{"DELETE", "", false, false, false},
+	} {
+		t.Run(c.method+" "+c.body, func(t *testing.T) {
+			t.Parallel()
+			s := speakHTTP2(t, func(f *frames, call int64) bool {
+				if f.conn > 1 && call == 1 && c.method == "HEAD" {
+					f.head(true, ":status", "200")
+					return true
+				}
+				if f.conn > 1 || call == 1 {
+					f.answer("200", "fine")
+					return true
+				}
+				if c.interim {
+					f.head(false, ":status", "103")
+				}
+				if c.reset {
+					f.reset()
+				}
+				return false
+			})
+			repeats(t, s, c.method, c.body, c.again)
+		})
+	}
+}
+
+func repeats(t *testing.T, s *server, method, text string, again bool) {
+	trip := new(backend.Trip)
+	ask(t, trip, s.Group)
+	var from io.Reader
+	if text != "" {
+		from = strings.NewReader(text)
+	}
+	prepare(trip, s.Group, method, from)
+	err := send(trip)
+	trip.Close()
+	if (err == nil) != again || (s.conns.Load() == 2) != again {
+		t.Errorf("%d connections, %v", s.conns.Load(), err)
+	}
+	for _, other := range []error{backend.ErrBadAnswer, backend.ErrLate, backend.ErrBroken, backend.ErrBadBody} {
+		if errors.Is(err, other) {
+			t.Errorf("got %v", err)
+		}
+	}
+	ask(t, trip, s.Group)
+}
+
+// TestOnce: a call is not repeated on connections that are new.
+func TestOnce(t *testing.T) {
+	t.Run("HTTP/1.1", func(t *testing.T) {
+		s := speak(t, func(_ int64, _ net.Conn, in *bufio.Reader) { _, _ = http.ReadRequest(in) })
+		once(t, s)
+	})
+	t.Run("h2c", func(t *testing.T) {
+		once(t, speakHTTP2(t, func(*frames, int64) bool { return false }))
+	})
+}
+
+func once(t *testing.T, s *server) {
+	trip := newTrip(s.Group, "GET", nil)
+	defer trip.Close()
+	if err := send(trip); err == nil || s.conns.Load() != 1 {
+		t.Errorf("%d connections, %v", s.conns.Load(), err)
+	}
+}
+
+// TestNotReached: another server is asked if one was not reached, and none if one was. Then the body can still be sent.
+func TestNotReached(t *testing.T) {
+	overBoth(t, func(t *testing.T, p backend.Protocol) {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		closed := &url.URL{Scheme: "http", Host: l.Addr().String()}
+		l.Close()
+		s := serve(t, p, isFine)
+		plain := &url.URL{Scheme: "https", Host: s.url.Host} // it speaks no TLS
+		for _, c := range []struct {
+			name  string
+			list  []*url.URL
+			asked []*url.URL // perhaps, whoever's turn it is
+			dial  bool       // the error is that of a dial
+		}{
+			{"nobody", []*url.URL{closed, closed}, []*url.URL{closed}, true},
+			{"the next one", []*url.URL{closed, s.url}, []*url.URL{s.url}, false},
+			{"the one after the last", []*url.URL{s.url, closed, closed}, []*url.URL{s.url}, false},
+			{"no further after a handshake", []*url.URL{plain, plain}, []*url.URL{plain}, false},
+		} {
+			t.Run(c.name, func(t *testing.T) {
+				trip := new(backend.Trip)
+				g := s.groupOf(backend.Upstream{URLs: c.list, Protocol: p, Timeout: patience})
+				for range 2 * len(c.list) { // each has its turn
+					conns := s.conns.Load()
+					prepare(trip, g, "POST", strings.NewReader("body"))
+					err := send(trip)
+					if err == nil {
+						_, err = rest(trip)
+					}
+					var op *net.OpError
+					asked := slices.ContainsFunc(c.asked, func(u *url.URL) bool { return trip.Server.Name == u.Scheme+"://"+u.Host })
+					if dial := errors.As(err, &op) && op.Op == "dial"; !asked || dial != c.dial || (err == nil) != slices.Contains(c.asked, s.url) {
+						t.Errorf("%s, %v", trip.Server.Name, err)
+					}
+					if c.asked[0] == plain && s.conns.Load() != conns+1 {
+						t.Errorf("%d connections", s.conns.Load()-conns)
+					}
+					if n := trip.Close(); err == nil && n != 4 {
+						t.Errorf("%d bytes of the body", n)
+					}
+				}
+			})
+		}
+	})
+}

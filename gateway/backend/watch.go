@@ -1,0 +1,58 @@
+package backend
+
+import (
+	"context"
+	"sync"
+	"time"
+)
+
+// A watch looks ten times a second whether the answer is late, or nobody waits for it any more, for a Trip that waits where
+// it cannot look by itself.
+type watch struct {
+	trip   *Trip
+	cancel context.CancelCauseFunc // gets the reason, once
+
+	mu    sync.Mutex // held by a look
+	timer *time.Timer
+	over  bool
+}
+
+// watch begins a watch with its first look after some time.
+func (t *Trip) watch(cancel context.CancelCauseFunc, after time.Duration) *watch {
+	w := &watch{trip: t, cancel: cancel}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.timer = time.AfterFunc(after, w.look)
+	return w
+}
+
+func (w *watch) look() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.over {
+		return
+	}
+	var gone error
+	if fault := contain("in asking whether the client has gone", func() error { gone = w.trip.gone(); return nil }); fault != nil {
+		gone = fault
+	}
+	switch {
+	case w.trip.late():
+		w.cancel(ErrLate)
+	case gone != nil:
+		w.cancel(gone)
+	default:
+		w.timer.Reset(slice)
+	}
+}
+
+// stop ends the watch: when it returns nobody is asked any more. A nil watch has ended.
+func (w *watch) stop() {
+	if w == nil {
+		return
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.over = true
+	w.timer.Stop()
+}
