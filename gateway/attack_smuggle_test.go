@@ -302,7 +302,7 @@ func sendRaw(address, text string) (statuses []int, got string, err error) {
 	}
 	defer c.Close()
 	// For a test that fails only; every payload makes the gateway close.
-	if err := c.SetDeadline(time.Now().Add(10 * time.Second)); err != nil {
+	if err := c.SetDeadline(time.Now().Add(patience)); err != nil {
 		return nil, "", err
 	}
 	go func() { _, _ = io.WriteString(c, text) }() // the gateway may close before it has it all

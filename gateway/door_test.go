@@ -480,7 +480,7 @@ func TestBalancerCertificateEnds(t *testing.T) {
 		f.denied(t, 401, "900901", call(brief)) // and it is forgotten as a good one
 		f.allowed(t, call(f.a4))
 		f.clock.Advance(2 * time.Hour)
-		if a := f.denied(t, 401, "900902", call(f.a4)); !a.reused {
+		if a := f.denied(t, 401, "900902", call(f.a4)); !a.kept() {
 			t.Error("it is another connection")
 		}
 		f.clock.nano.Store(start.UnixNano())
@@ -494,7 +494,7 @@ func TestBalancerCertificateEnds(t *testing.T) {
 	f.allowed(t, func() answer { return get(t, c, "https://opt.test/pay/1.0/x", certificateHeader(f.a4)) })
 	f.config.BalancerTrust = trusting(t, f.a3)
 	f.setDoor(t, f.config)
-	if a := f.denied(t, 401, "900901", func() answer { return get(t, c, "https://opt.test/pay/1.0/x", certificateHeader(f.a4)) }); !a.reused {
+	if a := f.denied(t, 401, "900901", func() answer { return get(t, c, "https://opt.test/pay/1.0/x", certificateHeader(f.a4)) }); !a.kept() {
 		t.Error("it is another connection")
 	}
 }

@@ -40,7 +40,7 @@ func (f *fixture) after(t *testing.T, name string, c *http.Client, target string
 		}
 		return // the new connection is refused
 	}
-	if !isTicket(name) && !a.reused {
+	if !isTicket(name) && !a.kept() {
 		t.Errorf("%s: the call came on a new connection", name)
 	}
 	a.refused(t, status, code)
@@ -120,8 +120,8 @@ func TestRemovedCAEndsLiveConnections(t *testing.T) {
 			f.after(t, name, c, target, 401, "900901")
 		}
 		a := get(t, others, target)
-		if a.status != 200 || !a.reused {
-			t.Errorf("another CA's client: status %d, on its old connection: %v", a.status, a.reused)
+		if a.status != 200 || !a.kept() {
+			t.Errorf("another CA's client: status %d, on its old connection: %v", a.status, a.kept())
 		}
 	}
 }
@@ -224,8 +224,8 @@ func TestProfileChangesUnderConnections(t *testing.T) {
 		f.denied(t, 401, "900902", func() answer { return get(t, none, "https://opt.test/pub/1.0/x") })
 		f.denied(t, 401, "900901", func() answer { return get(t, stranger, "https://opt.test/pub/1.0/x") })
 		for _, c := range []*http.Client{valid, good} {
-			if a := get(t, c, "https://opt.test/pub/1.0/x"); a.status != 200 || !a.reused {
-				t.Errorf("status %d, on the old connection: %v", a.status, a.reused)
+			if a := get(t, c, "https://opt.test/pub/1.0/x"); a.status != 200 || !a.kept() {
+				t.Errorf("status %d, on the old connection: %v", a.status, a.kept())
 			}
 		}
 		f.allowed(t, func() answer { return get(t, good, "https://opt.test/pay/1.0/x") })

@@ -14,7 +14,6 @@ import (
 	"strconv"
 	"strings"
 	"testing"
-	"time"
 
 	"sallyport/gateway/backend"
 )
@@ -139,8 +138,11 @@ func grpcBackend(w http.ResponseWriter, r *http.Request) {
 // with their trailers; a deadline of the client ends the backend's call.
 func TestGRPC(t *testing.T) {
 	ours := issue("gateway", theWorld().caB)
-	ended := make(chan struct{}, 8)
+	arrived, ended := make(chan struct{}), make(chan struct{}, 8)
 	handler := func(w http.ResponseWriter, r *http.Request) {
+		if strings.HasSuffix(r.URL.Path, "Deadline") {
+			arrived <- struct{}{}
+		}
 		grpcBackend(w, r)
 		if strings.HasSuffix(r.URL.Path, "Deadline") || strings.HasSuffix(r.URL.Path, "Bidi") {
 			ended <- struct{}{}
@@ -220,8 +222,11 @@ func TestGRPC(t *testing.T) {
 				t.Errorf("trailers only: %v, %v", res.Header, err)
 			}
 			// The client gives up.
-			ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
-			defer cancel()
+			ctx, cancel := context.WithCancel(t.Context())
+			go func() {
+				<-arrived
+				cancel()
+			}()
 			_, writer = begin(ctx, "Deadline")
 			<-ended
 			writer.Close()

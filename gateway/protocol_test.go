@@ -12,7 +12,6 @@ import (
 	"net/textproto"
 	"strings"
 	"testing"
-	"time"
 
 	"sallyport/gateway/backend"
 )
@@ -162,7 +161,7 @@ func TestExpect(t *testing.T) {
 	}
 	// HTTP/2.
 	c2 := f.client(t, f.a4, via{http2: true})
-	c2.Transport.(*http.Transport).ExpectContinueTimeout = 30 * time.Second // the body waits for 100 Continue
+	c2.Transport.(*http.Transport).ExpectContinueTimeout = patience // the body waits for 100 Continue
 	a, err := do(c2, "POST", "https://opt.test/pay/1.0/x", strings.NewReader("body"), header("Expect", "100-continue"))
 	if err != nil || a.status != 200 || a.echo(t).Body != "body" {
 		t.Errorf("HTTP/2: %+v, %v", a, err)

@@ -238,8 +238,8 @@ func TestPanicInTheHook(t *testing.T) {
 				t.Errorf("status %d", a.status)
 			}
 			a = get(t, c, "https://open.test/pub/1.0/x")
-			if a.status != 200 || !a.reused {
-				t.Errorf("status %d, on the same connection: %v", a.status, a.reused)
+			if a.status != 200 || !a.kept() {
+				t.Errorf("status %d, on the same connection: %v", a.status, a.kept())
 			}
 		}
 		get(t, c, "https://open.test/nothing/panic").refused(t, 404, "404")

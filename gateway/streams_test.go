@@ -89,7 +89,7 @@ func TestRequestIsStreamed(t *testing.T) {
 
 // TestPausingStream: bodyRate does not end a stream while the backend has nothing to send.
 func TestPausingStream(t *testing.T) {
-	const grace = 50 * time.Millisecond
+	const grace = time.Second
 	f := newFixture(t, func(_ *fixture, s *setup) {
 		s.config.Limits.BodyRate = 1 << 20
 		s.config.Hasten(0, 0, grace)
@@ -113,7 +113,7 @@ func TestPausingStream(t *testing.T) {
 			if _, err := io.ReadFull(res.Body, make([]byte, len(event))); err != nil {
 				t.Errorf("%s: %v", event, err)
 			}
-			<-time.After(4 * grace) // until any time for the client is over
+			<-time.After(2 * grace) // until any time for the client is over
 			next <- struct{}{}
 		}
 		if rest, err := io.ReadAll(res.Body); len(rest) > 0 || err != nil {
@@ -128,7 +128,9 @@ func TestRemovedRowEndsStreams(t *testing.T) {
 	gone := make(chan error, 8)
 	ended := make(chan struct{}, 8)
 	release := make(chan struct{})
-	f := newFixture(t, register(client(payAPI, "a2", theWorld().a2, "Unlimited")))
+	f := newFixture(t, register(client(payAPI, "a2", theWorld().a2, "Unlimited")), func(_ *fixture, s *setup) {
+		s.config.DrainTimeout = patience // for the call under way
+	})
 	f.backend.handle("/ws", echoWebSocket(gone))
 	f.backend.handle("/events", func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Type", "text/event-stream")
