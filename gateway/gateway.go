@@ -131,14 +131,14 @@ func (g *Gateway) Set(p Parts) error {
 		next.Clients = p.Clients
 	}
 	put := func() {
-		var groups []*backend.Group
-		if p.Routes != nil && p.Routes != last.Routes {
-			next.Routes, groups = p.Routes, p.Routes.Attach(&g.backends)
+		if p.Routes == nil || p.Routes == last.Routes {
+			g.decider.Set(next)
+			return
 		}
+		groups := p.Routes.Attach(&g.backends)
+		next.Routes = p.Routes
 		g.decider.Set(next)
-		if groups != nil {
-			g.backends.Retain(groups)
-		}
+		g.backends.Retain(groups)
 	}
 	if p.Listeners == nil {
 		put()

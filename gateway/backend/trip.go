@@ -449,7 +449,7 @@ func (t *Trip) BodySent() bool {
 	case t.stream != nil:
 		return t.stream.body.ended.Load()
 	case t.sender != nil:
-		return t.sender.whole.Load()
+		return t.sender.sentWhole()
 	}
 	return !t.sending
 }

@@ -25,10 +25,7 @@ func (c *call) passInterim(res *http1.Response) error {
 	*out = appendStatus((*out)[:0], res.Status, res.Reason)
 	c.AnswerFields(res, func(name, value string) { *out = http1.AppendField(*out, name, value) })
 	*out = append(*out, "\r\n"...)
-	if c.client.Send(*out) != nil {
-		return backend.ErrClientGone
-	}
-	return nil
+	return c.client.sendSoon(*out)
 }
 
 // appendHead appends the head of the answer.

@@ -92,8 +92,10 @@ func (b *body) fill() error {
 	c := b.call.client
 	if b.expect { // RFC 9110 section 10.1.1: only a client that waits gets one
 		b.expect = false
-		if b.pace.Bytes() == 0 && b.tell() != nil {
-			return backend.ErrClientGone
+		if b.pace.Bytes() == 0 {
+			if err := b.tell(); err != nil {
+				return err
+			}
 		}
 	}
 	if b.left < 0 || b.left > wire.SmallSize {
@@ -134,7 +136,7 @@ func (b *body) tell() error {
 	if b.stopped || b.answered {
 		return nil
 	}
-	return b.call.client.Send([]byte(continues))
+	return b.call.client.sendSoon([]byte(continues))
 }
 
 // answer notes that the client is being answered.

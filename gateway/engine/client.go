@@ -5,6 +5,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"sallyport/gateway/backend"
 	"sallyport/gateway/decision"
 	"sallyport/gateway/http1"
 	"sallyport/gateway/wire"
@@ -97,6 +98,16 @@ func (c *client) wake() {
 	if c.resting.Load() {
 		_ = c.SetReadDeadline(time.Now().Add(-time.Second))
 	}
+}
+
+// sendSoon sends what belongs to no body: a client that does not take it within HeadTimeout is as good as gone.
+func (c *client) sendSoon(p []byte) error {
+	_ = c.SetWriteDeadline(time.Now().Add(c.engine.terms.HeadTimeout))
+	if c.Send(p) != nil {
+		return backend.ErrClientGone
+	}
+	_ = c.SetWriteDeadline(time.Time{})
+	return nil
 }
 
 // restOfBody and restOfBytes are for how long, and how much, a client may go on sending what nobody wants any more.

@@ -20,10 +20,10 @@ func (c *call) tunnel() error {
 	*out = http1.AppendField(*out, "Connection", "Upgrade")
 	*out = append(http1.AppendField(*out, "Upgrade", c.trip.Upgrade), "\r\n"...)
 	c.Status, c.begun, c.last = c.trip.Response.Status, true, true
-	err := c.client.Send(*out)
+	err := c.client.sendSoon(*out)
 	wire.Small.Put(out)
 	if err != nil {
-		return backend.ErrClientGone
+		return err
 	}
 	c.Watch(true)
 	server := c.trip.Tunnel()
