@@ -317,8 +317,9 @@ func (t *Trip) Sent(now time.Time) {
 	defer t.mu.Unlock()
 	if t.waiting && t.due.IsZero() {
 		t.due = now.Add(t.Group.Timeout)
-		if t.sender != nil && t.conn != nil {
-			t.bound(t.due) // somebody may be reading
+		// Somebody may be reading, until the end of a slice: no longer, or nobody would ask whether the client has gone.
+		if t.sender != nil && t.conn != nil && t.due.Before(t.conn.deadline) {
+			t.bound(t.due)
 		}
 	}
 }
