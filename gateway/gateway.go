@@ -1,5 +1,5 @@
-// Package gateway is the data plane, put together: it listens, admits connections, gives each to what carries its calls, and
-// puts new snapshots into force.
+// Package gateway is the data plane, put together: it listens, admits connections, gives each to what carries its
+// calls, and puts new snapshots into force.
 package gateway
 
 import (
@@ -31,8 +31,8 @@ type Config struct {
 	driver driver
 }
 
-// A driver carries calls of HTTP/1.1. Its zero value is loops, as far as the system has them. Tests have each carry all,
-// and compare.
+// A driver carries calls of HTTP/1.1. Its zero value is loops, as far as the system has them. Tests have each carry
+// all, and compare.
 type driver uint8
 
 const (
@@ -40,8 +40,8 @@ const (
 	driverGoroutines
 )
 
-// A ConnectionObserver hears why a connection was turned away before its first call: connections, connections_per_source,
-// handshakes (too many of them), handshake (it failed), accept (the system had none to give).
+// A ConnectionObserver hears why a connection was turned away before its first call: connections,
+// connections_per_source, handshakes (too many of them), handshake (it failed), accept (the system had none to give).
 type ConnectionObserver func(why string)
 
 func (o ConnectionObserver) refused(why string) {
@@ -119,9 +119,9 @@ type Parts struct {
 	Clients   *decision.Clients
 }
 
-// Set puts parts into force as one: no call sees some of them and not the others. Calls under way finish on what they began
-// with. Sockets whose address was there before stay open, with all their connections; new ones are opened; those that are
-// gone stop accepting and drain. If a new one cannot be opened, nothing changes and the error says which.
+// Set puts parts into force as one: no call sees some of them and not the others. Calls under way finish on what they
+// began with. Sockets whose address was there before stay open, with all their connections; new ones are opened; those
+// that are gone stop accepting and drain. If a new one cannot be opened, nothing changes and the error says which.
 func (g *Gateway) Set(p Parts) error {
 	g.setting.Lock()
 	defer g.setting.Unlock()
@@ -169,8 +169,8 @@ func (g *Gateway) Ready() bool {
 const lastWait = 5 * time.Second
 
 // Run serves until ctx ends, then stops accepting, lets the calls under way finish for at most DrainTimeout, upgraded
-// connections among them, and returns when nothing of the gateway is left. It returns an error if calls had to be broken
-// off.
+// connections among them, and returns when nothing of the gateway is left. It returns an error if calls had to be
+// broken off.
 func (g *Gateway) Run(ctx context.Context) error {
 	ended := make(chan struct{})
 	g.serving.Go(func() { watchMemory(g.decider.SetShort, ended) })

@@ -146,8 +146,8 @@ const (
 // quietSpell is how long nothing has to happen before memory is given back to the system.
 const quietSpell = 10 * time.Second
 
-// restMemory gives back what a burst of connections has left behind, which the collector would keep for minutes: once after
-// each, when it is quiet. It ends when stop is closed.
+// restMemory gives back what a burst of connections has left behind, which the collector would keep for minutes: once
+// after each, when it is quiet. It ends when stop is closed.
 func (g *Gateway) restMemory(stop <-chan struct{}) {
 	tick := time.NewTicker(quietSpell)
 	defer tick.Stop()

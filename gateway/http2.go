@@ -198,8 +198,8 @@ func addField(h http.Header, name, value string, room []string) []string {
 func (c *http2Call) passInterim(res *http1.Response) error {
 	h := c.w.Header()
 	c.setFields(h, res, 0)
-	// net/http may still be reading an interim answer's fields when it returns, if the client ends the stream meanwhile,
-	// and clearing them then brings the process down. With this field, which it leaves out, it takes a copy.
+	// net/http may still be reading an interim answer's fields when it returns, if the client ends the stream
+	// meanwhile, and clearing them then brings the process down. With this field, which it leaves out, it takes a copy.
 	h["Content-Length"] = []string{"0"}
 	c.w.ResponseWriter.WriteHeader(res.Status)
 	clear(h)
@@ -218,8 +218,8 @@ func (c *http2Call) setFields(h http.Header, res *http1.Response, more int) (roo
 // ownFields is how many fields an answer has at most besides those of the server.
 const ownFields = 4
 
-// deliver passes the server's answer on as it comes: nothing is kept while more is waited for. If it returns an error, the
-// answer will never be whole.
+// deliver passes the server's answer on as it comes: nothing is kept while more is waited for. If it returns an error,
+// the answer will never be whole.
 func (c *http2Call) deliver() error {
 	t, res, h := &c.trip, &c.trip.Response, c.w.Header()
 	room := c.setFields(h, res, ownFields)

@@ -11,8 +11,8 @@ import (
 	"sallyport/gateway/decision"
 )
 
-// setListeners opens sockets for new addresses, calls put with all listeners by address once nothing can fail any more, and
-// then accepts.
+// setListeners opens sockets for new addresses, calls put with all listeners by address once nothing can fail any more,
+// and then accepts.
 func (g *Gateway) setListeners(list []decision.Listener, put func(map[string]*decision.Listener)) error {
 	if g.draining.Load() {
 		return errors.New("the gateway is draining")

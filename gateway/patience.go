@@ -6,9 +6,9 @@ import (
 	"time"
 )
 
-// A patience gives up on a client that keeps a read or a write waiting for too long. A deadline for each would do the same,
-// but over HTTP/2 setting one costs two trips through the connection's goroutine, and it ends the stream even if nobody waits
-// any more. The zero value is ready, and so is one after release.
+// A patience gives up on a client that keeps a read or a write waiting for too long. A deadline for each would do the
+// same, but over HTTP/2 setting one costs two trips through the connection's goroutine, and it ends the stream even if
+// nobody waits any more. The zero value is ready, and so is one after release.
 type patience struct {
 	mu     sync.Mutex
 	timer  *time.Timer

@@ -204,8 +204,8 @@ func looksLikeHTTP(record [5]byte) bool {
 	return false
 }
 
-// tellHandshake logs what a handshake that failed had presented. Any stranger can cause such lines, so there are at most
-// a few a second.
+// tellHandshake logs what a handshake that failed had presented. Any stranger can cause such lines, so there are at
+// most a few a second.
 func (s *socket) tellHandshake(c *tls.Conn, err error) {
 	g := s.gateway
 	g.cfg.Connections.refused("handshake")

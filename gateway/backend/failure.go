@@ -55,8 +55,8 @@ type streamError struct {
 
 func (e streamError) Error() string { return e.Cause.Error() }
 
-// malformed reports whether net/http's client has refused an answer over HTTP/2, for which it ends the stream, or the whole
-// connection, by itself. It has no errors for that which could be compared.
+// malformed reports whether net/http's client has refused an answer over HTTP/2, for which it ends the stream, or the
+// whole connection, by itself. It has no errors for that which could be compared.
 func malformed(err error) bool {
 	var e streamError
 	if errors.As(err, &e) {

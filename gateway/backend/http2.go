@@ -44,8 +44,8 @@ func newTransport(s *Server, p Protocol) *http.Transport {
 	}
 }
 
-// silence is how long a connection that calls share may say nothing before it is asked whether it lives, and then before it
-// is given up: a server that is gone without a word would make every further call late.
+// silence is how long a connection that calls share may say nothing before it is asked whether it lives, and then
+// before it is given up: a server that is gone without a word would make every further call late.
 const silence = 5 * time.Second
 
 // An h2Conn is a connection that calls to a server share. net/http's client keeps it.
@@ -94,8 +94,8 @@ func (s *Server) end() {
 	}
 }
 
-// closeUnused closes the connections of a Server that is closed, unless calls are under way on them. net/http would keep
-// those for further calls that carried one when their Server was closed.
+// closeUnused closes the connections of a Server that is closed, unless calls are under way on them. net/http would
+// keep those for further calls that carried one when their Server was closed.
 func (s *Server) closeUnused() {
 	if s.calls > 0 {
 		return
@@ -125,8 +125,8 @@ type stream struct {
 	fault   error         // what is wrong with an interim answer, or why it cannot be passed on
 }
 
-// askHTTP2 makes the call, up to the head of the answer, and once more if the connection turns out to have been closed while
-// it was idle.
+// askHTTP2 makes the call, up to the head of the answer, and once more if the connection turns out to have been closed
+// while it was idle.
 func (t *Trip) askHTTP2() error {
 	err := t.askStream()
 	if s := t.stream; err != nil && s != nil && s.shared && s.silent() && t.replayable() && lost(err) {
@@ -152,8 +152,8 @@ func lost(err error) bool {
 	return !errors.As(err, new(streamError)) && !errors.As(err, new(*errUnreached))
 }
 
-// askStream makes the call on a stream of its own. The head of the request is the one that a server of HTTP/1.1 would get:
-// what is removed and added stands once.
+// askStream makes the call on a stream of its own. The head of the request is the one that a server of HTTP/1.1 would
+// get: what is removed and added stands once.
 func (t *Trip) askStream() error {
 	s := &stream{body: streamBody{trip: t}}
 	t.Reader.Begin(t.Request.Method(), "", true)
@@ -235,8 +235,8 @@ func (t *Trip) request(s *stream) (*http.Request, error) {
 	return out, nil
 }
 
-// interim takes an interim answer. It runs on the goroutine that reads the connection, which other calls share: a client
-// that takes its time, or a panic, must not hold that up.
+// interim takes an interim answer. It runs on the goroutine that reads the connection, which other calls share: a
+// client that takes its time, or a panic, must not hold that up.
 func (s *stream) interim(t *Trip, status int, h textproto.MIMEHeader) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -282,8 +282,8 @@ func (s *stream) pass(t *Trip) {
 	s.passing = nil
 }
 
-// heard waits until the interim answers that have come are passed on, and returns what is wrong with them. None is passed on
-// from then on.
+// heard waits until the interim answers that have come are passed on, and returns what is wrong with them. None is
+// passed on from then on.
 func (s *stream) heard() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()

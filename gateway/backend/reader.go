@@ -28,8 +28,8 @@ const (
 	End                  // the answer is over
 )
 
-// A Reader reads an answer without I/O: it is fed bytes and returns events, always in the order Interim…, Head, Data…, End.
-// The zero value needs Begin.
+// A Reader reads an answer without I/O: it is fed bytes and returns events, always in the order Interim…, Head, Data…,
+// End. The zero value needs Begin.
 type Reader struct {
 	Response http1.Response // from Interim or Head on
 
@@ -69,8 +69,8 @@ func (r *Reader) Reset() {
 	}
 }
 
-// Next looks at the bytes that have come and were not used. It returns what it found and how many bytes of p that used up.
-// Data is a part of p, which Next may change to leave chunk sizes out of it. An error is an ErrBadAnswer.
+// Next looks at the bytes that have come and were not used. It returns what it found and how many bytes of p that used
+// up. Data is a part of p, which Next may change to leave chunk sizes out of it. An error is an ErrBadAnswer.
 func (r *Reader) Next(p []byte) (found Event, data []byte, used int, err error) {
 	switch r.state {
 	case readingHead:
@@ -198,8 +198,8 @@ func (r *Reader) body(p []byte) (data []byte, used int, err error) {
 	return data, used, err
 }
 
-// Whole reports whether p is a final answer from its first byte to its last. If so the head is read: the next events are
-// those behind Head, and used is its length. If not, the Reader is as it was.
+// Whole reports whether p is a final answer from its first byte to its last. If so the head is read: the next events
+// are those behind Head, and used is its length. If not, the Reader is as it was.
 func (r *Reader) Whole(p []byte) (used int, whole bool) {
 	if r.state != readingHead || r.heads > 0 {
 		return 0, false

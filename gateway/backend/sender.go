@@ -18,8 +18,8 @@ type sender struct {
 	over    chan struct{} // closed when nothing more is read or written
 }
 
-// endWait is how long an answer that is over waits for the end of the request, which the server may have seen before the
-// sender returns from writing it.
+// endWait is how long an answer that is over waits for the end of the request, which the server may have seen before
+// the sender returns from writing it.
 const endWait = 50 * time.Millisecond
 
 // sentWhole reports whether the whole body was sent.

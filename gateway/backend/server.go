@@ -75,8 +75,8 @@ type Keeper interface {
 	Keep(c *Conn, reusable bool)
 }
 
-// Take returns the idle connection used last, or nil. Bytes from an idle server are unsolicited, so a connection that has
-// any is closed here, before a call could mistake them for its answer.
+// Take returns the idle connection used last, or nil. Bytes from an idle server are unsolicited, so a connection that
+// has any is closed here, before a call could mistake them for its answer.
 func (s *Server) Take() *Conn {
 	for {
 		s.mu.Lock()
@@ -192,8 +192,8 @@ func (s *Server) Closed() bool {
 
 var dialer = net.Dialer{Timeout: dialTimeout, KeepAlive: dialKeepAlive}
 
-// dial makes a new connection, unless ctx ends before. What goes wrong before the handshake is an errUnreached: nothing was
-// sent.
+// dial makes a new connection, unless ctx ends before. What goes wrong before the handshake is an errUnreached: nothing
+// was sent.
 func (s *Server) dial(ctx context.Context) (*Conn, error) {
 	c, err := dialer.DialContext(ctx, "tcp", s.address)
 	if err != nil {

@@ -25,15 +25,15 @@ type Request interface {
 	Trailer() []string
 	// MayTrail reports whether the server may get a trailer field.
 	MayTrail(name string) bool
-	// Streams is called once when a body continues beyond what came at once: the request's, of no stated length, with nil,
-	// or the answer's. The call may be broken off from then on.
+	// Streams is called once when a body continues beyond what came at once: the request's, of no stated length, with
+	// nil, or the answer's. The call may be broken off from then on.
 	Streams(answer *http1.Response)
 }
 
 // A Body is where the body of a request comes from.
 type Body interface {
-	// Next returns the next part, which is valid until the next call. io.EOF ends the body, perhaps together with the last
-	// part. Unless it may wait, it returns nothing rather than wait.
+	// Next returns the next part, which is valid until the next call. io.EOF ends the body, perhaps together with the
+	// last part. Unless it may wait, it returns nothing rather than wait.
 	Next(wait bool) ([]byte, error)
 	// Trailers are the trailer fields of a body that has ended.
 	Trailers() []http1.Field
@@ -41,8 +41,9 @@ type Body interface {
 	Stop()
 }
 
-// A Trip is one call's way to a server of its Group and back. What is exported is set before Send, or Begin, and Server is
-// read afterwards; after Close the Trip can be used again. Its methods are for one goroutine at a time, except Break.
+// A Trip is one call's way to a server of its Group and back. What is exported is set before Send, or Begin, and Server
+// is read afterwards; after Close the Trip can be used again. Its methods are for one goroutine at a time, except
+// Break.
 type Trip struct {
 	Request Request
 	Body    Body  // nil: the request has none
@@ -92,8 +93,8 @@ func (t *Trip) Begin() {
 }
 
 // Send asks the servers in turn, the next one only if the last could not be reached, and returns when the head of the
-// answer has come, perhaps before the request's body has ended: a goroutine sends that beside the call, and ends as soon as
-// nobody wants more of it and the body's Next has returned.
+// answer has come, perhaps before the request's body has ended: a goroutine sends that beside the call, and ends as
+// soon as nobody wants more of it and the body's Next has returned.
 func (t *Trip) Send() (err error) {
 	servers := t.Group.servers
 	for i := range servers {
@@ -137,7 +138,8 @@ func (t *Trip) replayable() bool {
 	return false
 }
 
-// askAnew makes the call on a new connection. To wait for that is to wait for the server: Break ends it, and Gone is asked.
+// askAnew makes the call on a new connection. To wait for that is to wait for the server: Break ends it, and Gone is
+// asked.
 func (t *Trip) askAnew() error {
 	ctx, cancel := context.WithCancelCause(context.Background())
 	defer cancel(nil)
@@ -278,7 +280,8 @@ func (t *Trip) frame(b, data []byte) []byte {
 	return b
 }
 
-// Resume continues, by waiting, with a call that a loop has begun: the loop sent the request except for a rest, or got err.
+// Resume continues, by waiting, with a call that a loop has begun: the loop sent the request except for a rest, or got
+// err.
 func (t *Trip) Resume(rest []byte, err error) error {
 	if err == nil && len(rest) > 0 {
 		err = t.conn.SendSealed(rest)
@@ -286,8 +289,8 @@ func (t *Trip) Resume(rest []byte, err error) error {
 	return t.await(t.conn, err)
 }
 
-// await waits for the head of the answer, once the request, or its beginning, was sent with that error. The call is sent
-// again, once, if the connection turns out to have been closed while it was idle.
+// await waits for the head of the answer, once the request, or its beginning, was sent with that error. The call is
+// sent again, once, if the connection turns out to have been closed while it was idle.
 func (t *Trip) await(c *Conn, sent error) error {
 	again := c.used && t.replayable()
 	if sent != nil && again {
@@ -317,7 +320,8 @@ func (t *Trip) Sent(now time.Time) {
 	defer t.mu.Unlock()
 	if t.waiting && t.due.IsZero() {
 		t.due = now.Add(t.Group.Timeout)
-		// Somebody may be reading, until the end of a slice: no longer, or nobody would ask whether the client has gone.
+		// Somebody may be reading, until the end of a slice: no longer, or nobody would ask whether the client has
+		// gone.
 		if t.sender != nil && t.conn != nil && t.due.Before(t.conn.deadline) {
 			t.bound(t.due)
 		}
@@ -499,8 +503,8 @@ func (t *Trip) Fail(err error) error {
 	return err
 }
 
-// Close ends the call, and its connection unless the answer has come whole. It stops a body that is still being sent, and
-// returns how many bytes of it were taken.
+// Close ends the call, and its connection unless the answer has come whole. It stops a body that is still being sent,
+// and returns how many bytes of it were taken.
 func (t *Trip) Close() (bytesIn int64) {
 	t.end(false)
 	t.endHTTP2()
@@ -523,8 +527,8 @@ func (t *Trip) bound(until time.Time) {
 	}
 }
 
-// beginRead bounds the next read to a slice, or to when the answer is due. To set a deadline costs more than a look at the
-// clock, so one that is a little early is left as it is.
+// beginRead bounds the next read to a slice, or to when the answer is due. To set a deadline costs more than a look at
+// the clock, so one that is a little early is left as it is.
 func (t *Trip) beginRead() {
 	t.mu.Lock()
 	defer t.mu.Unlock()

@@ -48,8 +48,8 @@ const (
 	Sandbox    = "sandbox"
 )
 
-// A Group is the servers of one environment of an API. It never changes, except for its counts, which it shares with the
-// Groups that the Registry made for the same environment before.
+// A Group is the servers of one environment of an API. It never changes, except for its counts, which it shares with
+// the Groups that the Registry made for the same environment before.
 type Group struct {
 	Upstream
 	servers []*Server

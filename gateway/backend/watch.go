@@ -6,8 +6,8 @@ import (
 	"time"
 )
 
-// A watch looks ten times a second whether the answer is late, or nobody waits for it any more, for a Trip that waits where
-// it cannot look by itself.
+// A watch looks ten times a second whether the answer is late, or nobody waits for it any more, for a Trip that waits
+// where it cannot look by itself.
 type watch struct {
 	trip   *Trip
 	cancel context.CancelCauseFunc // gets the reason, once

@@ -78,8 +78,8 @@ func (d *Door) Balancer(chain []*x509.Certificate, now time.Time) *Certificate {
 var ErrAmbiguous = errors.New("more than one certificate header")
 
 // Read returns the certificate that a load balancer vouches for, nil if it names none, or ErrAmbiguous. What cannot be
-// read is a certificate that is not good. registered reports whether any API knows a fingerprint: what none knows is not
-// looked into. A value that was good before costs a hash and no allocation.
+// read is a certificate that is not good. registered reports whether any API knows a fingerprint: what none knows is
+// not looked into. A value that was good before costs a hash and no allocation.
 func (d *Door) Read(r Request, registered func([sha256.Size]byte) bool, now time.Time) (*Certificate, error) {
 	values := r.Values(d.cfg.Header)
 	lines := len(values)

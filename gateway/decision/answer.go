@@ -35,8 +35,8 @@ func (x *Exchange) isOwnField(name string) bool {
 	return false
 }
 
-// AppendOwnFields appends the header lines that the gateway adds to every final answer: the call's ID, and the allowance
-// that is nearest to its end.
+// AppendOwnFields appends the header lines that the gateway adds to every final answer: the call's ID, and the
+// allowance that is nearest to its end.
 func (x *Exchange) AppendOwnFields(b []byte) []byte {
 	b = http1.AppendField(b, "X-Request-Id", x.ID)
 	if x.Allowance.Window == 0 {

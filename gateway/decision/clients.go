@@ -41,7 +41,8 @@ func NewClients(index *certstore.Index, tiers *ratelimit.Tiers, limits *ratelimi
 	return c, unknown
 }
 
-// clientKey makes the bucket the certificate's alone: WSO2's belongs to the tier, so that one client can starve another.
+// clientKey makes the bucket the certificate's alone: WSO2's belongs to the tier, so that one client can starve
+// another.
 func clientKey(c *certstore.Client) ratelimit.Key {
 	return ratelimit.Key{API: c.API.String(), Level: ratelimit.LevelClient, KeyType: string(c.KeyType), Name: c.Alias}
 }

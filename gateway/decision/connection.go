@@ -16,8 +16,8 @@ type Listener struct {
 	Address  string                // host:port
 	Profiles *listenerprofiles.Set // nil: plain HTTP
 	Door     *clientcert.Door      // who is believed about the certificate header; nil: nobody
-	// DoorByCertificate demands that a load balancer shows a certificate of its own in its handshake; false: its address
-	// is enough.
+	// DoorByCertificate demands that a load balancer shows a certificate of its own in its handshake; false: its
+	// address is enough.
 	DoorByCertificate bool
 }
 

@@ -97,8 +97,8 @@ func (d *Decider) Now(seen time.Time) time.Time {
 	return seen
 }
 
-// Begin begins a call whose head was seen at that time by the system's clock, or could not be read: see Request.Problem.
-// Finish ends it.
+// Begin begins a call whose head was seen at that time by the system's clock, or could not be read: see
+// Request.Problem. Finish ends it.
 func (d *Decider) Begin(x *Exchange, r message.Request, id string, c *Connection, seen time.Time) {
 	d.underWay.Add(1)
 	now := d.Now(seen)
@@ -132,8 +132,8 @@ func (d *Decider) Finish(x *Exchange) {
 var ErrWait = errors.New("the decision has to wait")
 
 // Decide carries x through the stages and returns nil to forward it to x.Group, a *Refusal, or ErrWait; after Wait it
-// continues where it stopped. It is pure work on snapshots: it reads no file, no database and no socket, and takes no lock
-// that a reload holds.
+// continues where it stopped. It is pure work on snapshots: it reads no file, no database and no socket, and takes no
+// lock that a reload holds.
 func Decide(x *Exchange) error {
 	for ; x.stage < stageForward; x.stage++ {
 		if err := stages[x.stage].run(x); err != nil {

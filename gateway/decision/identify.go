@@ -84,8 +84,8 @@ func identityOf(c *Connection, l *Listener, now time.Time) *identity {
 	return id
 }
 
-// believed reports whether the other end is, at now, a load balancer that speaks for its clients. Its own certificate may
-// expire while the connection lives.
+// believed reports whether the other end is, at now, a load balancer that speaks for its clients. Its own certificate
+// may expire while the connection lives.
 func (id *identity) believed(now time.Time) bool {
 	if !id.known {
 		return false

@@ -165,8 +165,8 @@ func (r *Refusal) body() string {
 	return `{"code":"` + a.code + `","message":"` + a.message + `","description":"` + a.description + `"}` + "\n"
 }
 
-// appendChallenges names the ways in that the API has (RFC 9110 section 11.6.1). A certificate has no scheme of its own,
-// since it is not sent in a header; MutualTLS says what is missing.
+// appendChallenges names the ways in that the API has (RFC 9110 section 11.6.1). A certificate has no scheme of its
+// own, since it is not sent in a header; MutualTLS says what is missing.
 func appendChallenges(b []byte, route *Route, reason Reason) []byte {
 	if route == nil || route.Security.Certificate != policy.Off {
 		b = http1.AppendField(b, "WWW-Authenticate", `MutualTLS realm="sallyport"`)

@@ -43,8 +43,8 @@ func (x *Exchange) MayTrail(name string) bool {
 	return message.MayTrail(name) && !isManaged(name, x.Snapshot.Routes.certificateHeader)
 }
 
-// Upgrade is the protocol that the call asks to switch to, if its server may be asked: a WebSocket (RFC 6455 section 4.1).
-// Any other protocol would be a tunnel that nobody looks into.
+// Upgrade is the protocol that the call asks to switch to, if its server may be asked: a WebSocket (RFC 6455 section
+// 4.1). Any other protocol would be a tunnel that nobody looks into.
 func (x *Exchange) Upgrade(asked []string) string {
 	if len(asked) != 1 || !strings.EqualFold(asked[0], "websocket") || x.Request.Method() != "GET" || x.Request.Length() != 0 || !x.Group.HTTP1() {
 		return ""
@@ -71,7 +71,8 @@ func (x *Exchange) appendStart(b []byte, s *backend.Server) []byte {
 	return http1.AppendField(b, "Host", host)
 }
 
-// keepsBearer reports whether the server may see the Authorization fields. A bearer token meant for the gateway stays here.
+// keepsBearer reports whether the server may see the Authorization fields. A bearer token meant for the gateway stays
+// here.
 func (x *Exchange) keepsBearer() bool {
 	return x.Route.Security.Token == policy.Off || x.Route.ForwardAuthorization ||
 		x.Claims == nil && !carriesBearer(x.Request) // with claims it is known that it does
@@ -85,8 +86,8 @@ func (x *Exchange) goesOn(name string, keepsBearer bool) bool {
 	return keepsBearer || len(name) != len("Authorization") || !strings.EqualFold(name, "Authorization")
 }
 
-// appendOwn appends what the gateway says itself. The client's Connection field cannot take it away: it names fields of the
-// client's only.
+// appendOwn appends what the gateway says itself. The client's Connection field cannot take it away: it names fields of
+// the client's only.
 func (x *Exchange) appendOwn(b []byte) []byte {
 	for _, v := range x.Request.Values("Te") {
 		if hasToken(v, "trailers") {
@@ -116,8 +117,8 @@ func (x *Exchange) appendOwn(b []byte) []byte {
 	return b
 }
 
-// origin is where the call comes from: the addresses before the peer's, each followed by a comma, host and scheme as the
-// client has them, and the trace that the call is part of, if any. Only a load balancer is believed about these.
+// origin is where the call comes from: the addresses before the peer's, each followed by a comma, host and scheme as
+// the client has them, and the trace that the call is part of, if any. Only a load balancer is believed about these.
 func (x *Exchange) origin() (before, host, proto, trace string) {
 	r := x.Request
 	host, proto = r.Authority(), "http"
@@ -168,8 +169,8 @@ func (x *Exchange) appendOrigin(b []byte) []byte {
 	return append(b, "-00\r\n"...)
 }
 
-// certificateText is the caller's certificate as backends get it. Spaces and pluses are escaped, so that readers who take a
-// plus for a space see the same as those who do not.
+// certificateText is the caller's certificate as backends get it. Spaces and pluses are escaped, so that readers who
+// take a plus for a space see the same as those who do not.
 func (x *Exchange) certificateText() string {
 	block := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: x.Certificate.Leaf.Raw})
 	return strings.ReplaceAll(url.QueryEscape(string(block)), "+", "%20")
@@ -188,8 +189,8 @@ func traceparent(v string) bool {
 	return strings.Count(v, "-") == 3 && strings.Trim(v[3:35], "0") != "" && strings.Trim(v[36:52], "0") != ""
 }
 
-// carriesBearer reports whether the Authorization header has a bearer credential, readable or not: one that was meant for
-// the gateway stays here.
+// carriesBearer reports whether the Authorization header has a bearer credential, readable or not: one that was meant
+// for the gateway stays here.
 func carriesBearer(r message.Request) bool {
 	raw, err := token.Bearer(r.Values("Authorization")...)
 	return raw != "" || err != nil
@@ -214,8 +215,8 @@ var managed = append(clientcert.Headers(),
 	"proxy-*", "x-original-uri", "x-original-url", "x-rewrite-url", // what other proxies believe
 )
 
-// isManaged reports whether a header is managed, in any spelling, or is the configured certificate header, believed or not.
-// That one is given as message.Plain.
+// isManaged reports whether a header is managed, in any spelling, or is the configured certificate header, believed or
+// not. That one is given as message.Plain.
 func isManaged(name, certificateHeader string) bool {
 	var space [64]byte
 	plain := space[:0]

@@ -23,8 +23,8 @@ type watch struct {
 	broken   atomic.Bool
 }
 
-// Streams implements backend.Request: from now on the call is watched, if a certificate let it in and nobody knows the end
-// of the body.
+// Streams implements backend.Request: from now on the call is watched, if a certificate let it in and nobody knows the
+// end of the body.
 func (x *Exchange) Streams(answer *http1.Response) {
 	kind, length := "", int64(-1)
 	if answer == nil {
@@ -69,8 +69,8 @@ func (w *watch) follow(endless bool) {
 	}()
 }
 
-// Over ends the watch over the call: from now on nobody calls BreakOff. A carrier calls it before it lets go of the call's
-// connections, once or more.
+// Over ends the watch over the call: from now on nobody calls BreakOff. A carrier calls it before it lets go of the
+// call's connections, once or more.
 func (x *Exchange) Over() {
 	w := x.watch
 	if w == nil || w.over {
@@ -115,8 +115,8 @@ func (w *watch) outlivesItsRight() bool {
 	}
 }
 
-// stillAdmitted judges the call's certificate like that of a new call, by the snapshot and the time that are now. A token
-// that was looked at is not looked at again.
+// stillAdmitted judges the call's certificate like that of a new call, by the snapshot and the time that are now. A
+// token that was looked at is not looked at again.
 func (w *watch) stillAdmitted(s *Snapshot) error {
 	was := w.exchange
 	x := Exchange{

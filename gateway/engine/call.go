@@ -39,7 +39,8 @@ type request struct {
 	problem error
 }
 
-// Method, Target, Version, Lines, Length, Problem and Fields implement message.Request, as do the methods of http1.Request.
+// Method, Target, Version, Lines, Length, Problem and Fields implement message.Request, as do the methods of
+// http1.Request.
 func (r *request) Method() string { return r.Request.Method }
 
 func (r *request) Target() string { return r.Request.Target }

@@ -27,8 +27,8 @@ var errOver = errors.New("the connection is over")
 // errHeadTooLong is answered with 431.
 var errHeadTooLong = &http1.Error{Status: 431, Text: "the head is too long"}
 
-// readHead waits for the next head, and returns its length. It is still in the window. An *http1.Error is for the client;
-// any other error ends the connection.
+// readHead waits for the next head, and returns its length. It is still in the window. An *http1.Error is for the
+// client; any other error ends the connection.
 func (c *client) readHead() (int, error) {
 	bounded := false
 	for {
@@ -83,8 +83,8 @@ func (c *client) headSize() (int, error) {
 // rest prepares for waiting for the next call; false if there is to be none.
 func (c *client) rest() bool {
 	timeout := c.engine.terms.IdleTimeout
-	// Clients keep connections that they have made and not needed yet: closed soon, one would meet the first call on its
-	// way. A handshake shows that somebody means it.
+	// Clients keep connections that they have made and not needed yet: closed soon, one would meet the first call on
+	// its way. A handshake shows that somebody means it.
 	if c.calls == 0 && !c.TLS() {
 		timeout = c.engine.terms.HeadTimeout
 	}

@@ -39,9 +39,9 @@ type Engine struct {
 	clients map[*client]struct{}
 }
 
-// New returns an Engine without connections. loops is how many loops carry calls without a goroutine for each connection,
-// where the system has what they need; 0: each connection has its goroutine. If loops cannot be had, the Engine has none,
-// and the error says why.
+// New returns an Engine without connections. loops is how many loops carry calls without a goroutine for each
+// connection, where the system has what they need; 0: each connection has its goroutine. If loops cannot be had, the
+// Engine has none, and the error says why.
 func New(d *decision.Decider, terms Terms, loops int) (*Engine, error) {
 	e := &Engine{decider: d, terms: terms, clients: map[*client]struct{}{}}
 	e.calls.New = func() any { return newCall() }
@@ -79,8 +79,8 @@ func (e *Engine) Wait() {
 	e.tasks.Wait()
 }
 
-// Serve carries the calls of a connection, one after the other, until it ends or a loop has it. The connection may be a TLS
-// connection over a wire.Wire. A loop can have it only if below there is a wire.Socket.
+// Serve carries the calls of a connection, one after the other, until it ends or a loop has it. The connection may be a
+// TLS connection over a wire.Wire. A loop can have it only if below there is a wire.Socket.
 func (e *Engine) Serve(conn net.Conn, known *decision.Connection) {
 	c := &client{Conn: wire.NewConn(conn), engine: e, known: known}
 	e.mu.Lock()

@@ -9,8 +9,8 @@ import (
 	"sallyport/gateway/wire"
 )
 
-// A loop carries calls without waiting: one goroutine for many connections, by a wire.Poller. What would have to wait goes
-// to a goroutine of its own, and the connection comes back afterwards.
+// A loop carries calls without waiting: one goroutine for many connections, by a wire.Poller. What would have to wait
+// goes to a goroutine of its own, and the connection comes back afterwards.
 //
 // All that belongs to a loop is touched by its goroutine alone, except the inbox.
 type loop struct {
@@ -41,8 +41,8 @@ type loop struct {
 	arena []byte // what is outgoing; what lies beyond its length is free
 }
 
-// A member is a socket that the poller watches. The generation tells it from others that had its slot before: their events
-// may still be in a batch.
+// A member is a socket that the poller watches. The generation tells it from others that had its slot before: their
+// events may still be in a batch.
 type member struct {
 	generation uint32
 	happened   wire.Happened // reported and not acted on yet
@@ -255,7 +255,8 @@ func (l *loop) queue(c *loopClient) {
 	}
 }
 
-// takeTurns serves some of the clients that may have a call. Those with events that wait are served when these are acted on.
+// takeTurns serves some of the clients that may have a call. Those with events that wait are served when these are
+// acted on.
 func (l *loop) takeTurns() {
 	n := min(len(l.later), batch)
 	for i := range n {
@@ -271,9 +272,9 @@ func (l *loop) takeTurns() {
 // busy reports whether something is left to do without another event.
 func (l *loop) busy() bool { return len(l.answers) > 0 || len(l.asking) > 0 || len(l.later) > 0 }
 
-// collect looks for all that has happened, and returns of how many sockets. Bytes from an idle server are unsolicited, so
-// its connection is dropped here, before a call could mistake them for its answer. Without this look each call would have
-// to ask its server's socket; bytes that arrive after the look might as well still be on their way.
+// collect looks for all that has happened, and returns of how many sockets. Bytes from an idle server are unsolicited,
+// so its connection is dropped here, before a call could mistake them for its answer. Without this look each call would
+// have to ask its server's socket; bytes that arrive after the look might as well still be on their way.
 func (l *loop) collect() (n int, err error) {
 	events, err := l.poller.Look(len(l.members))
 	l.now = time.Now()
@@ -307,9 +308,9 @@ func (l *loop) member(t ticket) *member {
 	return m
 }
 
-// act acts on some of the events: on answers first, and on clients if only a few. Calls that are done make room for others,
-// so that no more servers' connections have calls at once than it takes: with 2,000 clients a fifth of the CPU of a call
-// (sallybench compare, "many").
+// act acts on some of the events: on answers first, and on clients if only a few. Calls that are done make room for
+// others, so that no more servers' connections have calls at once than it takes: with 2,000 clients a fifth of the CPU
+// of a call (sallybench compare, "many").
 func (l *loop) act() {
 	n := min(len(l.answers), batch)
 	for _, t := range l.answers[:n] {

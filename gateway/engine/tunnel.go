@@ -10,8 +10,8 @@ import (
 	"sallyport/gateway/wire"
 )
 
-// tunnel passes on the answer that switches protocols, and then bytes both ways until either side ends. The call is watched
-// from now on: a tunnel does not outlive the right that let it in.
+// tunnel passes on the answer that switches protocols, and then bytes both ways until either side ends. The call is
+// watched from now on: a tunnel does not outlive the right that let it in.
 func (c *call) tunnel() error {
 	out := wire.Small.Get()
 	*out = appendStatus((*out)[:0], c.trip.Response.Status, "")
@@ -41,8 +41,8 @@ func (c *call) tunnel() error {
 	return down
 }
 
-// pipe copies from one connection to another until from ends, and then ends that direction; an error ends both. What was
-// read before goes first.
+// pipe copies from one connection to another until from ends, and then ends that direction; an error ends both. What
+// was read before goes first.
 func pipe(to, from *wire.Conn) (n int64, err error) {
 	_ = from.SetReadDeadline(time.Time{})
 	for err == nil {

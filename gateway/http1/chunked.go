@@ -26,7 +26,8 @@ var (
 	errTrailerFields = bad("too many trailer fields")
 )
 
-// A Chunked reads a chunked body, RFC 9112 section 7.1, and nothing beyond its end. The zero value is at a body's start.
+// A Chunked reads a chunked body, RFC 9112 section 7.1, and nothing beyond its end. The zero value is at a body's
+// start.
 type Chunked struct {
 	state  chunkState
 	digits uint8 // of the size line
@@ -56,9 +57,9 @@ const (
 )
 
 // Next reads from b and returns the next piece of data, which is a part of b and may be empty, and how many bytes of b
-// are used up. The rest of b is for the next call; if nothing is left, Next needs more. The last piece may come together
-// with done: then the last chunk and the trailer section have been read whole. An *Error comes without data and again
-// with each call that follows.
+// are used up. The rest of b is for the next call; if nothing is left, Next needs more. The last piece may come
+// together with done: then the last chunk and the trailer section have been read whole. An *Error comes without data
+// and again with each call that follows.
 //
 // Extensions are skipped.
 func (c *Chunked) Next(b []byte) (data []byte, n int, done bool, err error) {

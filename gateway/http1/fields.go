@@ -41,8 +41,8 @@ type fields struct {
 	arena   []string // what Values has handed out
 }
 
-// Values returns the values of all lines of that name, in any case, in order; nil if there is none. They stay valid until
-// the next Parse; the caller does not change them.
+// Values returns the values of all lines of that name, in any case, in order; nil if there is none. They stay valid
+// until the next Parse; the caller does not change them.
 func (f *fields) Values(name string) []string {
 	start := len(f.arena)
 	for i := range f.Fields {
@@ -69,7 +69,8 @@ func (f *fields) First(name string) (value string, n int) {
 	return value, n
 }
 
-// Named reports whether a Connection field names this field, which then is for the next hop only (RFC 9110 section 7.6.1).
+// Named reports whether a Connection field names this field, which then is for the next hop only (RFC 9110 section
+// 7.6.1).
 func (f *fields) Named(name string) bool {
 	for _, option := range f.options {
 		if equalFold(option, name) {
@@ -99,8 +100,8 @@ func (f *fields) truncate() {
 	f.Fields, f.options, f.arena = f.Fields[:0], f.options[:0], f.arena[:0]
 }
 
-// parse reads the lines of a head from i on, up to its empty line, which has to be the end (RFC 9112 section 5). Line is
-// the number of the first.
+// parse reads the lines of a head from i on, up to its empty line, which has to be the end (RFC 9112 section 5). Line
+// is the number of the first.
 func (f *fields) parse(head string, i, line int) error {
 	for ; ; line++ {
 		start := i
@@ -262,8 +263,8 @@ func appendList(list []string, value string) []string {
 	return list
 }
 
-// announcesFraming reports whether a Trailer field names what must not stand in a trailer section (RFC 9110 section 6.5.1)
-// and would change what the message is.
+// announcesFraming reports whether a Trailer field names what must not stand in a trailer section (RFC 9110 section
+// 6.5.1) and would change what the message is.
 func announcesFraming(value string) bool {
 	for more := true; more; {
 		var name string

@@ -20,8 +20,8 @@ type Response struct {
 }
 
 // Parse reads a head with its empty line: that of an answer to a request with that method, which is not CONNECT. All
-// strings are parts of head. It refuses with an *Error what is malformed and whatever two readers could take for different
-// answers; then r holds only what was read before the fault, for logs. It allocates nothing once r has grown.
+// strings are parts of head. It refuses with an *Error what is malformed and whatever two readers could take for
+// different answers; then r holds only what was read before the fault, for logs. It allocates nothing once r has grown.
 func (r *Response) Parse(head, method string) error {
 	f := r.fields
 	f.truncate()
@@ -48,7 +48,8 @@ func (r *Response) Parse(head, method string) error {
 			return errInterimBody // RFC 9110 sections 8.6 and 6.1 forbid it, and its body could be taken for the answer
 		}
 	case r.Status == 204:
-		// The same, but it is seen with backends that are otherwise in order. If something follows, nobody waits for it.
+		// The same, but it is seen with backends that are otherwise in order. If something follows, nobody waits for
+		// it.
 		r.Close = r.Close || s.length != Unstated && s.length != 0
 	case r.Status == 304 || method == "HEAD":
 	case s.length == Unstated:

@@ -1,4 +1,5 @@
-// Package message is what a stage may know of a request, whatever carried it over the wire, and what names of fields mean.
+// Package message is what a stage may know of a request, whatever carried it over the wire, and what names of fields
+// mean.
 package message
 
 // A Field is a header or trailer line as it stood on the wire, without the spaces and tabs around the value.
@@ -24,11 +25,12 @@ type Request interface {
 	// Named reports whether a Connection field names this field, which then is for the next hop only (RFC 9110 section
 	// 7.6.1).
 	Named(name string) bool
-	// Lines is how many header lines were sent, without Host and pseudo-headers. Each line of cookies counts; where only
-	// their sum is known (HTTP/2, RFC 9113 section 8.2.3), each cookie does.
+	// Lines is how many header lines were sent, without Host and pseudo-headers. Each line of cookies counts; where
+	// only their sum is known (HTTP/2, RFC 9113 section 8.2.3), each cookie does.
 	Lines() int
 	// Length is how many bytes of body the request states, 0 without a body, or -1 if it does not say.
 	Length() int64
-	// Problem is why no request could be read that every reader reads alike; nil if one was. All else is then of no use.
+	// Problem is why no request could be read that every reader reads alike; nil if one was. All else is then of no
+	// use.
 	Problem() error
 }

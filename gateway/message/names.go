@@ -17,8 +17,8 @@ var framing = map[string]bool{
 	"upgrade": true, "te": true, "trailer": true, "keep-alive": true, "expect": true, "content-type": true, "cookie": true, "set-cookie": true,
 }
 
-// MayTrail reports whether a trailer field of that name may be passed on: it frames, routes and authenticates nothing, and
-// says nothing for which a trailer comes too late (RFC 9110 section 6.5.1).
+// MayTrail reports whether a trailer field of that name may be passed on: it frames, routes and authenticates nothing,
+// and says nothing for which a trailer comes too late (RFC 9110 section 6.5.1).
 func MayTrail(name string) bool {
 	return httpguts.ValidHeaderFieldName(name) && httpguts.ValidTrailerHeader(name) && !framing[Plain(name)]
 }

@@ -18,8 +18,8 @@ type expiry struct {
 	ends func() []CertificateEnd
 }
 
-// WatchExpiry has the metrics tell when each registered client certificate and each server certificate ends. The functions
-// are called at each look. It may be called once.
+// WatchExpiry has the metrics tell when each registered client certificate and each server certificate ends. The
+// functions are called at each look. It may be called once.
 func (m *Metrics) WatchExpiry(clients, servers func() []CertificateEnd) {
 	m.registry.MustRegister(
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{

@@ -107,8 +107,8 @@ func (l *line) float(key string, value float64) {
 	l.b = strconv.AppendFloat(l.b, value, 'f', -1, 64)
 }
 
-// appendEscaped appends s for within a JSON string. What a terminal would not print is escaped, too, and what is no UTF-8
-// replaced.
+// appendEscaped appends s for within a JSON string. What a terminal would not print is escaped, too, and what is no
+// UTF-8 replaced.
 func appendEscaped(b []byte, s string) []byte {
 	start := 0
 	for i := 0; i < len(s); {

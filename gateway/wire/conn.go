@@ -98,7 +98,8 @@ func (c *Conn) CloseWrite() error {
 	return err
 }
 
-// Gone reports whether the other end has closed the connection, or its half of it, even if it has sent something before.
+// Gone reports whether the other end has closed the connection, or its half of it, even if it has sent something
+// before.
 func (c *Conn) Gone() bool { return gone(c.raw) }
 
 // Quiet reports whether the connection is open and has nothing to read.
@@ -180,9 +181,9 @@ func (c *Conn) WriteNow(p []byte) (n int, err error) {
 // errStuck is a peer that does not take what TLS itself has to say.
 var errStuck = errors.New("the connection takes nothing")
 
-// Fill reads into In what has arrived, as far as there is room. some reports that data arrived, more that the socket may
-// hold more; with an error both are false. After the other end has ended the connection epoll reports nothing any more,
-// so Fill then reads to the end. The scratch is memory for bytes before they are decrypted.
+// Fill reads into In what has arrived, as far as there is room. some reports that data arrived, more that the socket
+// may hold more; with an error both are false. After the other end has ended the connection epoll reports nothing any
+// more, so Fill then reads to the end. The scratch is memory for bytes before they are decrypted.
 func (c *Conn) Fill(scratch []byte, ended bool) (some, more bool, err error) {
 	if c.wire != nil {
 		return c.fillTLS(scratch, ended)

@@ -9,7 +9,7 @@
 // In both states Close and Sever may be called by anyone: a detached socket is shut down, and the loop, to which epoll
 // reports that, closes the descriptor. So a descriptor number is never used after it has become another connection's.
 //
-// Under TLS a connection has a Wire between crypto/tls and its socket. While detached the Wire feeds crypto/tls with what
-// the loop has read, reports "nothing yet" as a temporary error at the end of it, and keeps what crypto/tls writes for
-// the loop to send. TLSCanWait verifies at run time that crypto/tls bears that.
+// Under TLS a connection has a Wire between crypto/tls and its socket. While detached the Wire feeds crypto/tls with
+// what the loop has read, reports "nothing yet" as a temporary error at the end of it, and keeps what crypto/tls writes
+// for the loop to send. TLSCanWait verifies at run time that crypto/tls bears that.
 package wire

@@ -6,7 +6,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// gone reports whether the other end has closed the connection, or its half of it, even if it has sent something before.
+// gone reports whether the other end has closed the connection, or its half of it, even if it has sent something
+// before.
 func gone(raw syscall.RawConn) bool {
 	if raw == nil {
 		return false

@@ -13,8 +13,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A Socket is a TCP connection that can leave Go's poller for a loop's, and return: in both at once, each packet would wake
-// the process twice.
+// A Socket is a TCP connection that can leave Go's poller for a loop's, and return: in both at once, each packet would
+// wake the process twice.
 //
 // While it is detached, only its loop reads and writes; anyone may do everything else at any time.
 type Socket struct {

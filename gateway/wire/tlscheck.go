@@ -14,8 +14,8 @@ import (
 	"time"
 )
 
-// TLSCanWait verifies once a process that crypto/tls does what loops need and no document promises: a Read continues after
-// it has found nothing, even within a record, and writes are complete when Write returns.
+// TLSCanWait verifies once a process that crypto/tls does what loops need and no document promises: a Read continues
+// after it has found nothing, even within a record, and writes are complete when Write returns.
 var TLSCanWait = sync.OnceValue(tryTLS)
 
 var errTLS = errors.New("crypto/tls does not go on with a read that has found nothing")

@@ -1,6 +1,7 @@
 package wire
 
-// A Window holds what was read from a connection and has not been used yet. The zero Window is empty and holds no memory.
+// A Window holds what was read from a connection and has not been used yet. The zero Window is empty and holds no
+// memory.
 type Window struct {
 	buf  *[]byte // nil: no memory is held
 	r, w int

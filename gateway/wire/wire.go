@@ -5,8 +5,8 @@ import (
 	"sync"
 )
 
-// A Wire is the connection below a TLS connection. It can send several records in one write, and can be read and written
-// without waiting.
+// A Wire is the connection below a TLS connection. It can send several records in one write, and can be read and
+// written without waiting.
 type Wire struct {
 	net.Conn
 
@@ -148,7 +148,8 @@ func (w *Wire) keep() {
 	}
 }
 
-// part detaches the Wire from its loop at any moment: unread bytes are copied, and the loop may reuse the buffer it lent.
+// part detaches the Wire from its loop at any moment: unread bytes are copied, and the loop may reuse the buffer it
+// lent.
 func (w *Wire) part() {
 	w.keep()
 	w.taken()
