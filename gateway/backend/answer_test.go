@@ -184,7 +184,8 @@ func TestAnswersOfBoth(t *testing.T) {
 				}
 				trip.Close()
 				ask(t, trip, s.Group)
-				if reused := s.conns.Load() == 1; reused == (c.broken && p == backend.HTTP1) {
+				// Over HTTP/2 net/http may dial a connection that it then does not need.
+				if reused := s.conns.Load() == 1; p == backend.HTTP1 && reused == c.broken {
 					t.Errorf("%d connections", s.conns.Load())
 				}
 			})

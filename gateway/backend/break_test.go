@@ -95,7 +95,7 @@ func TestTakesItsTime(t *testing.T) {
 			}
 			trip.Close()
 		}
-		if s.conns.Load() != 1 {
+		if p == backend.HTTP1 && s.conns.Load() != 1 { // over HTTP/2 net/http may dial one that it then does not need
 			t.Errorf("%d connections", s.conns.Load())
 		}
 	})

@@ -191,7 +191,7 @@ func TestHTTP2Silence(t *testing.T) {
 		trip.Close()
 		return err == nil
 	})
-	if s.conns.Load() != 2 {
+	if s.conns.Load() < 2 {
 		t.Errorf("%d connections", s.conns.Load())
 	}
 	ask(t, trip, s.Group)
