@@ -18,7 +18,7 @@ import (
 
 	"sallyport/gateway/clientcert"
 	"sallyport/gateway/decision"
-	"sallyport/listenerprofiles/keystore"
+	"sallyport/listenerprofiles/trust"
 )
 
 // A doorFixture has listeners behind load balancers beside the fixture's own: byCertificate and byAddress speak TLS, and
@@ -52,17 +52,17 @@ func newDoorFixture(t testing.TB, change ...func(*fixture, *setup)) *doorFixture
 	return f
 }
 
-func trusting(t testing.TB, list ...*party) *keystore.Trust {
+func trusting(t testing.TB, list ...*party) *trust.Anchors {
 	t.Helper()
 	var certs []*x509.Certificate
 	for _, p := range list {
 		certs = append(certs, p.cert)
 	}
-	trust, err := keystore.NewTrust(certs)
+	anchors, err := trust.New(certs)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return trust
+	return anchors
 }
 
 // setDoor puts the listeners with that door into force.

@@ -10,7 +10,7 @@ import (
 	"strings"
 	"testing"
 
-	"sallyport/listenerprofiles/keystore"
+	"sallyport/listenerprofiles/trust"
 )
 
 // namesOf returns the common names of a CertificateRequest's subjects.
@@ -28,13 +28,13 @@ func namesOf(t *testing.T, subjects [][]byte) (names []string) {
 	return names
 }
 
-func trustOf(t *testing.T, parties ...*party) *keystore.Trust {
+func trustOf(t *testing.T, parties ...*party) *trust.Anchors {
 	t.Helper()
 	var certs []*x509.Certificate
 	for _, p := range parties {
 		certs = append(certs, p.cert)
 	}
-	trust, err := keystore.NewTrust(certs)
+	trust, err := trust.New(certs)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -49,7 +49,7 @@ func TestAlsoAskFor(t *testing.T) {
 	balancer := issue(t, "balancer", balancers)
 	f.xml(t, "127.0.0.1 name=opt.test", "127.0.0.1 name=mtls.test verify=require", "127.0.0.1 name=open.test verify=none", "127.0.0.1 verify=require")
 	for _, version := range bothVersions {
-		for _, also := range []*keystore.Trust{nil, trustOf(t, balancers), trustOf(t, f.ca, balancers, balancers)} {
+		for _, also := range []*trust.Anchors{nil, trustOf(t, balancers), trustOf(t, f.ca, balancers, balancers)} {
 			cfg := f.config()
 			cfg.AlsoAskFor = also
 			set, err := Load(cfg, nil)
@@ -100,7 +100,7 @@ func TestAlsoAskFor(t *testing.T) {
 func TestAlsoAskForIsPartOfProfile(t *testing.T) {
 	f := newFixture(t)
 	f.xml(t, "127.0.0.1")
-	load := func(also *keystore.Trust, last *Set) *Set {
+	load := func(also *trust.Anchors, last *Set) *Set {
 		t.Helper()
 		cfg := f.config()
 		cfg.AlsoAskFor = also

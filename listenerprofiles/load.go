@@ -13,6 +13,7 @@ import (
 
 	"sallyport/internal/regularfile"
 	"sallyport/listenerprofiles/keystore"
+	"sallyport/listenerprofiles/trust"
 )
 
 // A Config says where a listener's profiles come from.
@@ -21,7 +22,7 @@ type Config struct {
 	Own        Settings                     // the listener's own, for whatever no profile serves; paths and passwords ready to use
 	FilePath   string                       // listenerprofiles.xml; "" means that there is none
 	BaseDir    string                       // what relative paths in the file count from; "" means the file's folder
-	AlsoAskFor *keystore.Trust              // named to clients beside the trust store when a certificate is asked for, and trusted for nothing; nil: none
+	AlsoAskFor *trust.Anchors               // named to clients beside the trust store when a certificate is asked for, and trusted for nothing; nil: none
 	Now        func() time.Time             // the clock for expiry; nil means time.Now
 	ReadFile   func(string) ([]byte, error) // nil means regular files of at most keystore.MaxSize bytes
 }
@@ -281,7 +282,7 @@ func contentOf(s *Set) (sum [32]byte) {
 
 // profileKey is a digest of s, but its place in the file, of the stores' contents, and of whose certificates are asked
 // for beside them. With secrets it must not be shown.
-func profileKey(s Settings, contents [][]byte, also *keystore.Trust, secrets bool) (sum [32]byte) {
+func profileKey(s Settings, contents [][]byte, also *trust.Anchors, secrets bool) (sum [32]byte) {
 	h := sha256.New()
 	for _, text := range []string{s.Name, s.BindAddress.String(), s.ServerName, s.VerifyClient.String()} {
 		writeField(h, []byte(text))

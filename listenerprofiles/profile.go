@@ -12,6 +12,7 @@ import (
 	"strings"
 
 	"sallyport/listenerprofiles/keystore"
+	"sallyport/listenerprofiles/trust"
 )
 
 // A VerifyClient is how a listener handles client certificates (WSO2's SSLVerifyClient). Its zero value requests one.
@@ -66,7 +67,7 @@ type Settings struct {
 type Profile struct {
 	Settings
 	TLS   *tls.Config         // to be returned by GetConfigForClient; has ticket keys of its own
-	Trust *keystore.Trust     // nil only for None without a trust store
+	Trust *trust.Anchors      // nil only for None without a trust store
 	Leafs []*x509.Certificate // the server's own, in the order of the key store
 
 	tickets ticketKeys

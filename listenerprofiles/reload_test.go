@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"sallyport/listenerprofiles/keystore"
+	"sallyport/listenerprofiles/trust"
 )
 
 // J132: a file is replaced after each read of it. What was checked is what serves.
@@ -95,7 +96,7 @@ func TestReadStores(t *testing.T) {
 // A profile is taken over only if its stores hold the same, and if the issuers that are asked for are the same.
 func TestProfileKeyFollowsContents(t *testing.T) {
 	f := newFixture(t)
-	trust, err := openTrust(keystore.Ref{}, certPEM(f.other))
+	anchors, err := trust.Open(certPEM(f.other), keystore.Ref{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -104,7 +105,7 @@ func TestProfileKeyFollowsContents(t *testing.T) {
 	for name, key := range map[string][32]byte{
 		"key store":                profileKey(Settings{}, [][]byte{{3}, {2}}, nil, true),
 		"trust store":              profileKey(Settings{}, [][]byte{{1}, {3}}, nil, true),
-		"issuer that is asked for": profileKey(Settings{}, data, trust, true),
+		"issuer that is asked for": profileKey(Settings{}, data, anchors, true),
 	} {
 		if key == before {
 			t.Errorf("another %s makes no other profile", name)

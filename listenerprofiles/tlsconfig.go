@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"sallyport/listenerprofiles/keystore"
+	"sallyport/listenerprofiles/trust"
 )
 
 // An elementError is a problem with one part of a profile.
@@ -25,7 +26,7 @@ func (e elementError) Error() string { return e.err.Error() }
 func (e elementError) Unwrap() error { return e.err }
 
 // newProfile makes s ready to serve. keys and trusted are the contents of the stores that it names; also may be nil.
-func newProfile(s Settings, keys, trusted []byte, also *keystore.Trust, now func() time.Time) (*Profile, error) {
+func newProfile(s Settings, keys, trusted []byte, also *trust.Anchors, now func() time.Time) (*Profile, error) {
 	p := &Profile{Settings: s}
 	var problems []error
 	pairs, err := openKeys(s.KeyStore, keys, now())
@@ -36,7 +37,7 @@ func newProfile(s Settings, keys, trusted []byte, also *keystore.Trust, now func
 		p.Leafs = append(p.Leafs, pair.Leaf)
 	}
 	if s.TrustStore.Location != "" {
-		if p.Trust, err = openTrust(s.TrustStore, trusted); err != nil {
+		if p.Trust, err = trust.Open(trusted, s.TrustStore); err != nil {
 			problems = append(problems, elementError{"TrustStore", err})
 		}
 	} else if s.VerifyClient != None {
@@ -60,14 +61,6 @@ func openKeys(ref keystore.Ref, data []byte, now time.Time) ([]tls.Certificate, 
 		return nil, err
 	}
 	return store.KeyPairs(ref.Alias, now)
-}
-
-func openTrust(ref keystore.Ref, data []byte) (*keystore.Trust, error) {
-	store, err := keystore.Open(data, ref)
-	if err != nil {
-		return nil, err
-	}
-	return store.Trust()
 }
 
 // checkWords checks that protocols, ciphers and keys fit together, so that no profile is loaded that no client can use.
@@ -121,7 +114,7 @@ func fits(suite uint16, key crypto.PrivateKey) bool {
 
 // tlsConfig never leaves ClientCAs nil when certificates are asked for: nil would mean the system's roots. With these
 // kinds of ClientAuth it is only the list of names to send: crypto/tls does not verify by it.
-func tlsConfig(s Settings, pairs []tls.Certificate, trust, also *keystore.Trust, now func() time.Time) *tls.Config {
+func tlsConfig(s Settings, pairs []tls.Certificate, anchors, also *trust.Anchors, now func() time.Time) *tls.Config {
 	c := &tls.Config{
 		Certificates: pairs,
 		MinVersion:   tls.VersionTLS12,
@@ -141,11 +134,11 @@ func tlsConfig(s Settings, pairs []tls.Certificate, trust, also *keystore.Trust,
 	case None:
 	case Optional:
 		c.ClientAuth = tls.RequestClientCert
-		c.ClientCAs = askedFor(trust, also)
+		c.ClientCAs = askedFor(anchors, also)
 	default:
 		c.ClientAuth = tls.RequireAnyClientCert
-		c.ClientCAs = askedFor(trust, also)
-		c.VerifyConnection = requireTrusted(trust, now) // runs on resumption too, which VerifyPeerCertificate does not
+		c.ClientCAs = askedFor(anchors, also)
+		c.VerifyConnection = requireTrusted(anchors, now) // runs on resumption too, which VerifyPeerCertificate does not
 	}
 	return c
 }
@@ -157,14 +150,14 @@ const maxAskedFor = 30 << 10
 // askedFor returns a pool with each subject of the stores once, for CertificateRequest. If there are too many it is
 // empty, which asks for a certificate of any issuer (RFC 8446 section 4.2.4, RFC 5246 section 7.4.4): with some of the
 // names only, clients of the others would not send theirs.
-func askedFor(stores ...*keystore.Trust) *x509.CertPool {
+func askedFor(stores ...*trust.Anchors) *x509.CertPool {
 	pool, size := x509.NewCertPool(), 0
 	named := make(map[string]bool)
-	for _, store := range stores {
-		if store == nil {
+	for _, anchors := range stores {
+		if anchors == nil {
 			continue
 		}
-		for _, cert := range store.Certificates() {
+		for _, cert := range anchors.Certificates() {
 			if subject := string(cert.RawSubject); !named[subject] {
 				named[subject] = true
 				size += 2 + len(subject)
@@ -178,9 +171,9 @@ func askedFor(stores ...*keystore.Trust) *x509.CertPool {
 	return pool
 }
 
-func requireTrusted(trust *keystore.Trust, now func() time.Time) func(tls.ConnectionState) error {
+func requireTrusted(anchors *trust.Anchors, now func() time.Time) func(tls.ConnectionState) error {
 	return func(state tls.ConnectionState) error {
-		_, err := trust.Verify(state.PeerCertificates, now())
+		_, err := anchors.Verify(state.PeerCertificates, now())
 		return err
 	}
 }

@@ -30,7 +30,7 @@ var rooms = map[string][]string{
 
 	"gateway/control": {
 		"gateway", "gateway/decision", "gateway/backend", "gateway/clientcert", "gateway/message", "policy", "policy/token", "policy/ratelimit", "policy/subscription",
-		"certstore", "certstore/revocation", "listenerprofiles", "listenerprofiles/keystore", "listenerprofiles/acme",
+		"certstore", "certstore/revocation", "listenerprofiles", "listenerprofiles/keystore", "listenerprofiles/trust", "listenerprofiles/acme",
 	},
 	"gateway/observe": {
 		"gateway", "gateway/decision", "gateway/backend", "gateway/clientcert", "gateway/message", "policy", "policy/token", "policy/ratelimit", "policy/subscription",
@@ -42,10 +42,11 @@ var rooms = map[string][]string{
 		"gateway/backend", "gateway/http1", "gateway/message", "gateway/clientcert", "policy", "policy/token", "policy/ratelimit", "policy/subscription",
 		"certstore", "certstore/revocation", "listenerprofiles",
 	},
-	"gateway/backend":    {"gateway/http1", "gateway/wire", "gateway/message"},
-	"gateway/http1":      {"gateway/message"},
-	"gateway/clientcert": {"listenerprofiles/keystore"},
-	"listenerprofiles":   {"listenerprofiles/keystore", "listenerprofiles/acme"},
+	"gateway/backend":        {"gateway/http1", "gateway/wire", "gateway/message"},
+	"gateway/http1":          {"gateway/message"},
+	"gateway/clientcert":     {"listenerprofiles/trust"},
+	"listenerprofiles":       {"listenerprofiles/keystore", "listenerprofiles/trust", "listenerprofiles/acme"},
+	"listenerprofiles/trust": {"listenerprofiles/keystore"},
 
 	"gateway/wire":              nil,
 	"gateway/message":           nil,

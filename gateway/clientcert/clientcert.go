@@ -7,7 +7,7 @@ import (
 	"errors"
 	"time"
 
-	"sallyport/listenerprofiles/keystore"
+	"sallyport/listenerprofiles/trust"
 )
 
 // A Certificate is what a caller presented, and whether it can be trusted. Which APIs accept it is not decided here.
@@ -16,31 +16,31 @@ type Certificate struct {
 	Leaf        *x509.Certificate // nil if it came in a header and was not parsed
 	Fingerprint [sha256.Size]byte // SHA-256 of the leaf's DER: the only identity there is
 
-	validity keystore.Validity
+	validity trust.Validity
 	err      error
 }
 
 // errNoTrust is the result without a trust store: nothing is trusted then, rather than everything.
 var errNoTrust = errors.New("no trust store is in force")
 
-// FromHandshake returns the certificate whose key the peer proved to hold in a TLS handshake, verified against trust at
+// FromHandshake returns the certificate whose key the peer proved to hold in a TLS handshake, verified against anchors at
 // now; nil if it presented none. The chain is as crypto/tls reports it: the first certificate's key signed, and the
 // others are hints for building the path.
-func FromHandshake(chain []*x509.Certificate, trust *keystore.Trust, now time.Time) *Certificate {
+func FromHandshake(chain []*x509.Certificate, anchors *trust.Anchors, now time.Time) *Certificate {
 	if len(chain) == 0 {
 		return nil
 	}
-	return fromChain(chain, trust, now)
+	return fromChain(chain, anchors, now)
 }
 
 // fromChain verifies certificates from the handshake and from headers alike.
-func fromChain(chain []*x509.Certificate, trust *keystore.Trust, now time.Time) *Certificate {
+func fromChain(chain []*x509.Certificate, anchors *trust.Anchors, now time.Time) *Certificate {
 	c := &Certificate{Leaf: chain[0], Fingerprint: sha256.Sum256(chain[0].Raw)}
-	if trust == nil {
+	if anchors == nil {
 		c.err = errNoTrust
 		return c
 	}
-	c.validity, c.err = trust.Verify(chain, now)
+	c.validity, c.err = anchors.Verify(chain, now)
 	return c
 }
 

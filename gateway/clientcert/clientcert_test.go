@@ -8,7 +8,7 @@ import (
 
 	"sallyport/gateway/clientcert"
 	"sallyport/internal/testpki"
-	"sallyport/listenerprofiles/keystore"
+	"sallyport/listenerprofiles/trust"
 )
 
 var (
@@ -21,13 +21,13 @@ func between(from, until int) testpki.Leaf {
 	return testpki.Leaf{NotBefore: noon.AddDate(0, 0, from), NotAfter: noon.AddDate(0, 0, until)}
 }
 
-func trusting(t testing.TB, list ...*testpki.Identity) *keystore.Trust {
+func trusting(t testing.TB, list ...*testpki.Identity) *trust.Anchors {
 	t.Helper()
-	trust, err := keystore.NewTrust(certificatesOf(list))
+	anchors, err := trust.New(certificatesOf(list))
 	if err != nil {
 		t.Fatal(err)
 	}
-	return trust
+	return anchors
 }
 
 func certificatesOf(list []*testpki.Identity) []*x509.Certificate {
@@ -43,24 +43,24 @@ func TestFromHandshake(t *testing.T) {
 	root, other := testpki.NewCA(t, "Root"), testpki.NewCA(t, "Other")
 	inter := root.IssueCA("Intermediate", func(c *x509.Certificate) { c.NotBefore, c.NotAfter = noon.Add(-10*day), noon.Add(5*day) })
 	leaf, direct := inter.Issue(between(-2, 10)), root.Issue(between(-2, 2))
-	trust := trusting(t, root)
+	anchors := trusting(t, root)
 
 	for _, c := range []struct {
 		name  string
 		chain []*testpki.Identity
-		trust *keystore.Trust
+		trust *trust.Anchors
 		made  time.Time // of the handshake
 		at    time.Duration
 		good  bool
 	}{
-		{"direct", []*testpki.Identity{direct}, trust, noon, 0, true},
-		{"in its last second", []*testpki.Identity{direct}, trust, noon, 2 * day, true},
-		{"a moment later", []*testpki.Identity{direct}, trust, noon, 2*day + 1, false},
-		{"by way of another", []*testpki.Identity{leaf, inter}, trust, noon, 5 * day, true},
-		{"whose end is its end", []*testpki.Identity{leaf, inter}, trust, noon, 5*day + 1, false},
-		{"which is missing", []*testpki.Identity{leaf}, trust, noon, 0, false},
-		{"clock set back", []*testpki.Identity{direct}, trust, noon, -3 * day, false},
-		{"expired in the handshake", []*testpki.Identity{direct}, trust, noon.Add(3 * day), 0, false},
+		{"direct", []*testpki.Identity{direct}, anchors, noon, 0, true},
+		{"in its last second", []*testpki.Identity{direct}, anchors, noon, 2 * day, true},
+		{"a moment later", []*testpki.Identity{direct}, anchors, noon, 2*day + 1, false},
+		{"by way of another", []*testpki.Identity{leaf, inter}, anchors, noon, 5 * day, true},
+		{"whose end is its end", []*testpki.Identity{leaf, inter}, anchors, noon, 5*day + 1, false},
+		{"which is missing", []*testpki.Identity{leaf}, anchors, noon, 0, false},
+		{"clock set back", []*testpki.Identity{direct}, anchors, noon, -3 * day, false},
+		{"expired in the handshake", []*testpki.Identity{direct}, anchors, noon.Add(3 * day), 0, false},
 		{"another root", []*testpki.Identity{direct}, trusting(t, other), noon, 0, false},
 		{"itself an entry", []*testpki.Identity{direct}, trusting(t, direct), noon, 0, true},
 		{"no trust store", []*testpki.Identity{direct}, nil, noon, 0, false},
@@ -76,7 +76,7 @@ func TestFromHandshake(t *testing.T) {
 			}
 		})
 	}
-	if got := clientcert.FromHandshake(nil, trust, noon); got != nil {
+	if got := clientcert.FromHandshake(nil, anchors, noon); got != nil {
 		t.Errorf("without a certificate: %v", got)
 	}
 }

@@ -11,19 +11,19 @@ import (
 	"strings"
 	"time"
 
-	"github.com/maypok86/otter/v2"
+	"sallyport/listenerprofiles/trust"
 
-	"sallyport/listenerprofiles/keystore"
+	"github.com/maypok86/otter/v2"
 )
 
 // DoorConfig names the load balancers that are believed about their clients' certificates, and the format they use.
 type DoorConfig struct {
-	Header        string          // the only name that is read; for a pinned Format, its own
-	Format        Format          // of the header's value
-	Trust         *keystore.Trust // verifies clients' certificates from the header; nil: none is good
-	Balancers     []netip.Prefix  // the socket peers that are believed; empty: none
-	BalancerTrust *keystore.Trust // verifies the load balancers' own certificates; nil: none is good
-	CacheSize     int             // certificates remembered; 0 means 16,384
+	Header        string         // the only name that is read; for a pinned Format, its own
+	Format        Format         // of the header's value
+	Trust         *trust.Anchors // verifies clients' certificates from the header; nil: none is good
+	Balancers     []netip.Prefix // the socket peers that are believed; empty: none
+	BalancerTrust *trust.Anchors // verifies the load balancers' own certificates; nil: none is good
+	CacheSize     int            // certificates remembered; 0 means 16,384
 }
 
 // A Request is the header of one.

@@ -10,7 +10,7 @@ import (
 	"testing"
 	"time"
 
-	"sallyport/listenerprofiles/keystore"
+	"sallyport/listenerprofiles/trust"
 )
 
 // FuzzParseAuto and the fuzz targets of the other formats check that no value panics, that the result is bounded, and that
@@ -93,14 +93,14 @@ func FuzzRead(f *testing.F) {
 	if err != nil {
 		f.Fatal(err)
 	}
-	trust, err := keystore.NewTrust([]*x509.Certificate{cert})
+	anchors, err := trust.New([]*x509.Certificate{cert})
 	if err != nil {
 		f.Fatal(err)
 	}
 	now := time.Unix(2e9, 0)
 	var doors [4]*Door
 	for i := range doors {
-		doors[i] = NewDoor(DoorConfig{Header: "Client-Cert", Format: Format(i), Trust: trust})
+		doors[i] = NewDoor(DoorConfig{Header: "Client-Cert", Format: Format(i), Trust: anchors})
 	}
 	good := sha256.Sum256(a)
 	for i := range doors {

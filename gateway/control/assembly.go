@@ -19,6 +19,7 @@ import (
 	"sallyport/internal/regularfile"
 	"sallyport/listenerprofiles"
 	"sallyport/listenerprofiles/keystore"
+	"sallyport/listenerprofiles/trust"
 	"sallyport/policy/ratelimit"
 	"sallyport/policy/token"
 )
@@ -32,7 +33,7 @@ type Assembly struct {
 	Warnings []error // registrations that are not admitted
 
 	door       *clientcert.Door
-	balancers  *keystore.Trust                  // who vouches for load balancers; nil: nobody
+	balancers  *trust.Anchors                   // who vouches for load balancers; nil: nobody
 	sets       map[string]*listenerprofiles.Set // by listener
 	tokens     *token.Verifier                  // nil: no key manager is configured
 	store      *certstore.Store                 // nil: there is none
@@ -167,7 +168,7 @@ func (b *builder) buildDoor() {
 }
 
 // openTrust opens a trust store. Without a Location it returns nil, which trusts nobody.
-func (b *builder) openTrust(ref Placed[keystore.Ref]) *keystore.Trust {
+func (b *builder) openTrust(ref Placed[keystore.Ref]) *trust.Anchors {
 	if ref.Value.Location == "" {
 		return nil
 	}
@@ -176,13 +177,9 @@ func (b *builder) openTrust(ref Placed[keystore.Ref]) *keystore.Trust {
 		b.problems.Add(ref.Place, fmt.Errorf("keystore %s: %w", ref.Value.Location, err))
 		return nil
 	}
-	var trust *keystore.Trust
-	store, err := keystore.Open(data, ref.Value)
-	if err == nil {
-		trust, err = store.Trust()
-	}
+	anchors, err := trust.Open(data, ref.Value)
 	b.problems.Add(ref.Place, err)
-	return trust
+	return anchors
 }
 
 func readFile(path string) ([]byte, error) { return regularfile.Read(path, keystore.MaxSize) }

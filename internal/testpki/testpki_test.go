@@ -110,8 +110,8 @@ func TestStores(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if trust, err := store.Trust(); err != nil || len(trust.Certificates()) != 2 {
-			t.Errorf("%s: %v, %v", kind, trust, err)
+		if trusted, err := store.Trusted(); err != nil || len(trusted) != 2 {
+			t.Errorf("%s: %v, %v", kind, trusted, err)
 		}
 	}
 }

@@ -27,7 +27,7 @@ func ExampleOpen() {
 	}
 	fmt.Println(pairs[0].Leaf.Subject)
 
-	_, err = store.Trust()
+	_, err = store.Trusted()
 	fmt.Println(err)
 	// Output:
 	// CN=gateway.test

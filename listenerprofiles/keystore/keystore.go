@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 	"time"
 )
@@ -18,6 +19,7 @@ import (
 const (
 	MaxSize    = 16 << 20 // bytes in a file
 	MaxEntries = 10_000   // entries in a store, and certificates in all
+	MaxChain   = 16       // certificates in a chain, also in one that a client presents
 )
 
 // The reasons that callers may ask for with errors.Is. Every other error of this package wraps ErrFormat.
@@ -247,18 +249,17 @@ func matches(key crypto.PrivateKey, cert *x509.Certificate) bool {
 	return ok && public.Equal(cert.PublicKey)
 }
 
-// Trust returns the trusted certificates: the trusted-certificate entries of a JKS or PKCS #12 store, every certificate
+// Trusted returns the trusted certificates: the trusted-certificate entries of a JKS or PKCS #12 store, every certificate
 // of a PEM file without a private key. The certificates of key entries are not trusted, which is stricter than Java.
 // The error wraps ErrEmpty when there is none.
-func (s *Store) Trust() (*Trust, error) {
-	t, err := NewTrust(s.trusted)
-	if err != nil {
-		if len(s.keys) > 0 {
-			err = fmt.Errorf("%w: it holds private keys only", err)
-		}
-		return nil, fmt.Errorf("keystore %s: %w", s.location, err)
+func (s *Store) Trusted() ([]*x509.Certificate, error) {
+	switch {
+	case len(s.trusted) > 0:
+		return slices.Clone(s.trusted), nil
+	case len(s.keys) > 0:
+		return nil, fmt.Errorf("keystore %s: %w: it holds private keys only", s.location, ErrEmpty)
 	}
-	return t, nil
+	return nil, fmt.Errorf("keystore %s: %w", s.location, ErrEmpty)
 }
 
 // parseCertificate parses exactly one certificate.

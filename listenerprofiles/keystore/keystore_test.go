@@ -2,6 +2,7 @@ package keystore_test
 
 import (
 	"bytes"
+	"crypto/x509"
 	"encoding/json"
 	"encoding/pem"
 	"errors"
@@ -145,18 +146,13 @@ func TestTrustStores(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.file+tt.ref.Password, func(t *testing.T) {
-			trust, err := openTrust(read(t, tt.file), tt.ref)
+			certs, err := trusted(read(t, tt.file), tt.ref)
 			if !errors.Is(err, tt.is) || (err == nil) != (tt.is == nil) {
 				t.Fatalf("error %v, want %v", err, tt.is)
 			}
 			var got []string
-			if trust != nil {
-				for _, c := range trust.Certificates() {
-					got = append(got, c.Subject.String())
-				}
-				if !trust.Pool().Equal(trust.Pool()) {
-					t.Error("two pools of one store differ")
-				}
+			for _, c := range certs {
+				got = append(got, c.Subject.String())
 			}
 			// keytool writes trusted entries in the order of its hash table.
 			if tt.want != strings.Join(got, ", ") && (len(got) != 2 || tt.want != got[1]+", "+got[0]) {
@@ -166,27 +162,24 @@ func TestTrustStores(t *testing.T) {
 	}
 }
 
-func openTrust(data []byte, ref keystore.Ref) (*keystore.Trust, error) {
+func trusted(data []byte, ref keystore.Ref) ([]*x509.Certificate, error) {
 	store, err := keystore.Open(data, ref)
 	if err != nil {
 		return nil, err
 	}
-	return store.Trust()
+	return store.Trusted()
 }
 
 // A store without trusted certificates must mean neither "trust everybody" nor the system's roots.
 func TestEmptyTrustStoreIsAnError(t *testing.T) {
 	for _, file := range []string{"empty.jks", "empty.p12", "single.p12", "server-pkcs8.pem"} {
-		trust, err := openTrust(read(t, file), keystore.Ref{Password: "changeit"})
-		if !errors.Is(err, keystore.ErrEmpty) || trust != nil {
-			t.Errorf("%s: got %v, %v", file, trust, err)
+		certs, err := trusted(read(t, file), keystore.Ref{Password: "changeit"})
+		if !errors.Is(err, keystore.ErrEmpty) || certs != nil {
+			t.Errorf("%s: got %v, %v", file, certs, err)
 		}
 	}
-	if trust, err := keystore.NewTrust(nil); !errors.Is(err, keystore.ErrEmpty) || trust != nil {
-		t.Errorf("NewTrust(nil): got %v, %v", trust, err)
-	}
 	for _, garbage := range []string{"", "\n", "no keystore", "\x30", "\x30\x80\x00\x00", "\xfe\xed\xfe\xed", "\xce\xce\xce\xce", "-----BEGIN CERTIFICATE-----\n", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"} {
-		if _, err := openTrust([]byte(garbage), keystore.Ref{}); !errors.Is(err, keystore.ErrFormat) {
+		if _, err := trusted([]byte(garbage), keystore.Ref{}); !errors.Is(err, keystore.ErrFormat) {
 			t.Errorf("%q: got %v", garbage, err)
 		}
 	}
@@ -264,9 +257,9 @@ func TestJKSByAnotherWriter(t *testing.T) {
 	if err := other.Store(&b, []byte("secret")); err != nil {
 		t.Fatal(err)
 	}
-	trust, err := openTrust(b.Bytes(), keystore.Ref{Password: "secret"})
-	if err != nil || len(trust.Certificates()) != 2 {
-		t.Errorf("got %v, %v", trust, err)
+	certs, err := trusted(b.Bytes(), keystore.Ref{Password: "secret"})
+	if err != nil || len(certs) != 2 {
+		t.Errorf("got %v, %v", certs, err)
 	}
 }
 
@@ -321,7 +314,7 @@ func FuzzOpen(f *testing.F) {
 				}
 			}
 		}
-		if trust, err := store.Trust(); err == nil && len(trust.Certificates()) == 0 {
+		if certs, err := store.Trusted(); err == nil && len(certs) == 0 {
 			t.Error("an empty trust")
 		}
 	})

@@ -1,4 +1,4 @@
-package keystore_test
+package trust_test
 
 import (
 	"bytes"
@@ -6,37 +6,37 @@ import (
 	"testing"
 
 	"sallyport/internal/testpki"
-	"sallyport/listenerprofiles/keystore"
+	"sallyport/listenerprofiles/trust"
 )
 
 // verified returns a trust store with one root, and a chain of leaf and intermediate that it has verified.
-func verified(t testing.TB) (*keystore.Trust, []*x509.Certificate) {
+func verified(t testing.TB) (*trust.Anchors, []*x509.Certificate) {
 	t.Helper()
 	root := testpki.NewCA(t, "root")
 	leaf := root.IssueCA("intermediate", func(c *x509.Certificate) { c.NotAfter = now.AddDate(0, 1, 0) }).Issue(testpki.Leaf{})
-	trust, err := keystore.NewTrust([]*x509.Certificate{root.Cert})
+	anchors, err := trust.New([]*x509.Certificate{root.Cert})
 	if err != nil {
 		t.Fatal(err)
 	}
 	chain := leaf.Chain()
-	if _, err := trust.Verify(chain, now); err != nil {
+	if _, err := anchors.Verify(chain, now); err != nil {
 		t.Fatal(err)
 	}
-	return trust, chain
+	return anchors, chain
 }
 
 // TestVerifiedChains checks that a remembered verification counts for exactly that chain, and while every certificate of
 // it is valid.
 func TestVerifiedChains(t *testing.T) {
-	trust, chain := verified(t)
-	first, _ := trust.Verify(chain, now)
-	if again, err := trust.Verify(chain, now.AddDate(0, 0, 20)); err != nil || again != first {
+	anchors, chain := verified(t)
+	first, _ := anchors.Verify(chain, now)
+	if again, err := anchors.Verify(chain, now.AddDate(0, 0, 20)); err != nil || again != first {
 		t.Errorf("again: %v, %v; before: %v", again, err, first)
 	}
-	if _, err := trust.Verify(chain, now.AddDate(0, 2, 0)); err == nil {
+	if _, err := anchors.Verify(chain, now.AddDate(0, 2, 0)); err == nil {
 		t.Error("good though its intermediate has expired")
 	}
-	if _, err := trust.Verify(chain[:1], now); err == nil {
+	if _, err := anchors.Verify(chain[:1], now); err == nil {
 		t.Error("good without its intermediate")
 	}
 	forged := bytes.Clone(chain[0].Raw)
@@ -45,10 +45,10 @@ func TestVerifiedChains(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := trust.Verify([]*x509.Certificate{cert, chain[1]}, now); err == nil {
+	if _, err := anchors.Verify([]*x509.Certificate{cert, chain[1]}, now); err == nil {
 		t.Error("good with another signature")
 	}
-	other, err := keystore.NewTrust([]*x509.Certificate{testpki.NewCA(t, "other").Cert})
+	other, err := trust.New([]*x509.Certificate{testpki.NewCA(t, "other").Cert})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -59,10 +59,10 @@ func TestVerifiedChains(t *testing.T) {
 
 // BenchmarkVerify measures a chain that was verified before.
 func BenchmarkVerify(b *testing.B) {
-	trust, chain := verified(b)
+	anchors, chain := verified(b)
 	b.ReportAllocs()
 	for b.Loop() {
-		if _, err := trust.Verify(chain, now); err != nil {
+		if _, err := anchors.Verify(chain, now); err != nil {
 			b.Fatal(err)
 		}
 	}

@@ -1,4 +1,4 @@
-package keystore_test
+package trust_test
 
 import (
 	"crypto/dsa" //lint:ignore SA1019 the test checks that its keys are refused
@@ -17,7 +17,10 @@ import (
 
 	"sallyport/internal/testpki"
 	"sallyport/listenerprofiles/keystore"
+	"sallyport/listenerprofiles/trust"
 )
+
+var now = time.Date(2030, 1, 1, 0, 0, 0, 0, time.UTC)
 
 // named is a leaf without the extension for extended key usages.
 func named(commonName string) testpki.Leaf {
@@ -51,7 +54,7 @@ func TestVerify(t *testing.T) {
 	past := testpki.Leaf{CommonName: "past", NotAfter: now.Add(-time.Second)}
 	future := testpki.Leaf{CommonName: "future", NotBefore: now.Add(time.Second)}
 	listedPast, listedFuture := testpki.SelfSigned(t, past), testpki.SelfSigned(t, future)
-	trust, err := keystore.NewTrust(chain(root, listed, unknownUsage, listedServer, listedClient, listedPast, listedFuture))
+	anchors, err := trust.New(chain(root, listed, unknownUsage, listedServer, listedClient, listedPast, listedFuture))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -150,11 +153,11 @@ func TestVerify(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			trust, err := keystore.NewTrust(trust.Certificates()) // for each chain, since it remembers chains by their bytes, and some differ only in the parsed fields
+			anchors, err := trust.New(anchors.Certificates()) // for each chain, since it remembers chains by their bytes, and some differ only in the parsed fields
 			if err != nil {
 				t.Fatal(err)
 			}
-			v, err := trust.Verify(tt.chain, now)
+			v, err := anchors.Verify(tt.chain, now)
 			if (err == nil) != tt.good {
 				t.Fatalf("got %v, want good = %v", err, tt.good)
 			}
@@ -163,8 +166,21 @@ func TestVerify(t *testing.T) {
 			}
 		})
 	}
-	if _, err := (*keystore.Trust)(nil).Verify(chain(leaf), now); !errors.Is(err, keystore.ErrEmpty) {
-		t.Errorf("a nil trust: %v", err)
+	if _, err := (*trust.Anchors)(nil).Verify(chain(leaf), now); !errors.Is(err, keystore.ErrEmpty) {
+		t.Errorf("a nil anchors: %v", err)
+	}
+}
+
+// Neither an empty list nor a store without trusted certificates means "trust everybody".
+func TestEmpty(t *testing.T) {
+	if anchors, err := trust.New(nil); !errors.Is(err, keystore.ErrEmpty) || anchors != nil {
+		t.Errorf("New(nil): got %v, %v", anchors, err)
+	}
+	leaf := testpki.NewCA(t, "Root").Issue(named("server"))
+	for _, data := range [][]byte{nil, leaf.KeyPEM(), testpki.TrustJKS(t, "changeit")} {
+		if anchors, err := trust.Open(data, keystore.Ref{Password: "changeit"}); err == nil || anchors != nil {
+			t.Errorf("%.40q: got %v, %v", data, anchors, err)
+		}
 	}
 }
 
@@ -184,7 +200,7 @@ func TestValidity(t *testing.T) {
 	renewed.Key = shortly.Key
 	longer := root.Issue(renewed)
 	leaf := longer.Issue(changed("leaf", year(2028, 2040)))
-	trust, err := keystore.NewTrust(chain(root))
+	anchors, err := trust.New(chain(root))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -197,7 +213,7 @@ func TestValidity(t *testing.T) {
 		{"the same in another order", chain(leaf, longer, shortly), 2029, 2035},
 		{"the only chain", chain(leaf, shortly), 2028, 2031},
 	} {
-		got, err := trust.Verify(tt.chain, now)
+		got, err := anchors.Verify(tt.chain, now)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -207,7 +223,7 @@ func TestValidity(t *testing.T) {
 		for at, want := range map[time.Time]bool{
 			got.From: true, got.From.Add(-1): false, got.Until: false, got.Until.Add(-1): true,
 		} {
-			if _, err := trust.Verify(tt.chain, at); tt.name == "the only chain" && (err == nil) != want {
+			if _, err := anchors.Verify(tt.chain, at); tt.name == "the only chain" && (err == nil) != want {
 				t.Errorf("%s: at %v: %v", tt.name, at, err)
 			}
 			if got.Contains(at) != want {
@@ -215,7 +231,7 @@ func TestValidity(t *testing.T) {
 			}
 		}
 	}
-	itself, err := keystore.NewTrust(chain(leaf, root))
+	itself, err := trust.New(chain(leaf, root))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -237,11 +253,11 @@ func TestSystemRootsAreNotTrusted(t *testing.T) {
 	if _, err := leaf.Cert.Verify(x509.VerifyOptions{CurrentTime: now, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny}}); err != nil {
 		t.Skipf("this system takes its roots from elsewhere: %v", err)
 	}
-	trust, err := keystore.NewTrust(chain(testpki.NewCA(t, "Own")))
+	anchors, err := trust.New(chain(testpki.NewCA(t, "Own")))
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := trust.Verify(chain(leaf, system), now); err == nil {
+	if _, err := anchors.Verify(chain(leaf, system), now); err == nil {
 		t.Error("a certificate under a system root is accepted")
 	}
 }

@@ -1,4 +1,5 @@
-package keystore
+// Package trust answers whether a certificate is believed, by trust stores and chains.
+package trust
 
 import (
 	"crypto/ecdsa"
@@ -14,21 +15,22 @@ import (
 	"time"
 
 	"github.com/maypok86/otter/v2"
+
+	"sallyport/listenerprofiles/keystore"
 )
 
-// Bounds of what Verify examines, so that hostile chains cost little CPU.
+// Bounds of what Verify examines, so that hostile chains cost little CPU. keystore.MaxChain is another.
 const (
-	MaxChain   = 16   // certificates that a client presents
-	MinRSABits = 2048 // of a leaf
-	MaxRSABits = 8192 // of any certificate
+	minRSABits = 2048 // of a leaf
+	maxRSABits = 8192 // of any certificate
 )
 
-// maxVerified is how many verified chains a Trust caches, so that their signatures, most of Verify's cost, are not
+// maxVerified is how many verified chains Anchors cache, so that their signatures, most of Verify's cost, are not
 // checked again (BenchmarkVerify).
 const maxVerified = 10_000
 
-// A Trust is the entries of a trust store. It never changes, and system roots are never part of it.
-type Trust struct {
+// Anchors are the entries of a trust store. They never change, and system roots are never among them.
+type Anchors struct {
 	certs   []*x509.Certificate
 	entries map[[sha256.Size]byte]struct{} // by digest of the whole DER
 	pool    *x509.CertPool
@@ -41,9 +43,22 @@ type Validity struct{ From, Until time.Time }
 // Contains reports whether now lies in the window.
 func (v Validity) Contains(now time.Time) bool { return !now.Before(v.From) && now.Before(v.Until) }
 
-// NewTrust returns a Trust of certs. Without any the error is ErrEmpty: an empty store is never "trust everybody".
-func NewTrust(certs []*x509.Certificate) (*Trust, error) {
-	t := &Trust{
+// Open opens a trust store, the content of ref's file. Which of its entries are trusted, keystore.Store.Trusted tells.
+func Open(data []byte, ref keystore.Ref) (*Anchors, error) {
+	store, err := keystore.Open(data, ref)
+	if err != nil {
+		return nil, err
+	}
+	certs, err := store.Trusted()
+	if err != nil {
+		return nil, err
+	}
+	return New(certs)
+}
+
+// New returns certs as Anchors. Without any the error is keystore.ErrEmpty: an empty store is never "trust everybody".
+func New(certs []*x509.Certificate) (*Anchors, error) {
+	a := &Anchors{
 		entries: make(map[[sha256.Size]byte]struct{}, len(certs)), pool: x509.NewCertPool(),
 		good: otter.Must(&otter.Options[[sha256.Size]byte, Validity]{MaximumSize: maxVerified}),
 	}
@@ -51,21 +66,21 @@ func NewTrust(certs []*x509.Certificate) (*Trust, error) {
 		if cert == nil {
 			continue
 		}
-		t.certs = append(t.certs, cert)
-		t.entries[sha256.Sum256(cert.Raw)] = struct{}{}
-		t.pool.AddCert(cert)
+		a.certs = append(a.certs, cert)
+		a.entries[sha256.Sum256(cert.Raw)] = struct{}{}
+		a.pool.AddCert(cert)
 	}
-	if len(t.certs) == 0 {
-		return nil, ErrEmpty
+	if len(a.certs) == 0 {
+		return nil, keystore.ErrEmpty
 	}
-	return t, nil
+	return a, nil
 }
 
 // Pool returns a copy of the entries as a pool, for tls.Config.ClientCAs.
-func (t *Trust) Pool() *x509.CertPool { return t.pool.Clone() }
+func (a *Anchors) Pool() *x509.CertPool { return a.pool.Clone() }
 
 // Certificates returns the entries in the order of the file.
-func (t *Trust) Certificates() []*x509.Certificate { return slices.Clone(t.certs) }
+func (a *Anchors) Certificates() []*x509.Certificate { return slices.Clone(a.certs) }
 
 // Verify reports whether chain[0], the certificate whose key a client has proven, is good at now: it is byte for byte
 // an entry of the store, or chains to one (RFC 5280) by way of the rest of chain; everything on the way is within its
@@ -73,25 +88,25 @@ func (t *Trust) Certificates() []*x509.Certificate { return slices.Clone(t.certs
 // helps to build the path: it is no identity.
 //
 // The answer holds for the whole Validity, so it may be kept with the chain until then.
-func (t *Trust) Verify(chain []*x509.Certificate, now time.Time) (Validity, error) {
+func (a *Anchors) Verify(chain []*x509.Certificate, now time.Time) (Validity, error) {
 	if len(chain) == 0 || chain[0] == nil {
 		return Validity{}, errors.New("no client certificate")
 	}
-	if len(chain) > MaxChain {
-		return Validity{}, fmt.Errorf("a chain of %d certificates, at most %d are looked at", len(chain), MaxChain)
+	if len(chain) > keystore.MaxChain {
+		return Validity{}, fmt.Errorf("a chain of %d certificates, at most %d are looked at", len(chain), keystore.MaxChain)
 	}
-	if t == nil {
-		return Validity{}, ErrEmpty
+	if a == nil {
+		return Validity{}, keystore.ErrEmpty
 	}
 	leaf := chain[0]
 	if err := checkLeaf(leaf, now); err != nil {
 		return Validity{}, err
 	}
-	if _, ok := t.entries[sha256.Sum256(leaf.Raw)]; ok {
+	if _, ok := a.entries[sha256.Sum256(leaf.Raw)]; ok {
 		return window(leaf), nil
 	}
 	key := keyOf(chain)
-	if v, ok := t.good.GetIfPresent(key); ok && v.Contains(now) {
+	if v, ok := a.good.GetIfPresent(key); ok && v.Contains(now) {
 		return v, nil
 	}
 	intermediates := x509.NewCertPool()
@@ -102,7 +117,7 @@ func (t *Trust) Verify(chain []*x509.Certificate, now time.Time) (Validity, erro
 		intermediates.AddCert(cert)
 	}
 	paths, err := leaf.Verify(x509.VerifyOptions{
-		Roots:         t.pool,
+		Roots:         a.pool,
 		Intermediates: intermediates,
 		CurrentTime:   now,
 		KeyUsages:     []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
@@ -116,7 +131,7 @@ func (t *Trust) Verify(chain []*x509.Certificate, now time.Time) (Validity, erro
 			best = v
 		}
 	}
-	t.good.Set(key, best)
+	a.good.Set(key, best)
 	return best, nil
 }
 
@@ -140,7 +155,7 @@ func keyOf(chain []*x509.Certificate) (key [sha256.Size]byte) {
 func checkLeaf(leaf *x509.Certificate, now time.Time) error {
 	switch {
 	case now.After(leaf.NotAfter):
-		return fmt.Errorf("client %w on %s", ErrExpired, leaf.NotAfter.UTC().Format(time.RFC3339))
+		return fmt.Errorf("client %w on %s", keystore.ErrExpired, leaf.NotAfter.UTC().Format(time.RFC3339))
 	case now.Before(leaf.NotBefore):
 		return fmt.Errorf("client certificate not valid before %s", leaf.NotBefore.UTC().Format(time.RFC3339))
 	case len(leaf.UnhandledCriticalExtensions) > 0:
@@ -161,9 +176,9 @@ func allowsClientAuth(leaf *x509.Certificate) bool {
 func checkKey(leaf *x509.Certificate) error {
 	switch key := leaf.PublicKey.(type) {
 	case *rsa.PublicKey:
-		if bits := key.N.BitLen(); bits < MinRSABits || bits > MaxRSABits {
+		if bits := key.N.BitLen(); bits < minRSABits || bits > maxRSABits {
 			return fmt.Errorf("client certificate: RSA key of %d bits, between %d and %d are accepted",
-				bits, MinRSABits, MaxRSABits)
+				bits, minRSABits, maxRSABits)
 		}
 	case *ecdsa.PublicKey:
 		if key.Curve == elliptic.P224() {
@@ -178,7 +193,7 @@ func checkKey(leaf *x509.Certificate) error {
 
 func tooBig(cert *x509.Certificate) bool {
 	key, ok := cert.PublicKey.(*rsa.PublicKey)
-	return ok && key.N.BitLen() > MaxRSABits
+	return ok && key.N.BitLen() > maxRSABits
 }
 
 // window returns the time in which all of path is valid, NotAfter included.
