@@ -16,7 +16,7 @@ import (
 
 // Bounds of the connections to servers, whatever is spoken on them.
 const (
-	dialTimeout      = 2 * time.Second
+	dialTimeout      = 5 * time.Second // a lost SYN is sent again after 1 s and after 3 s
 	dialKeepAlive    = 30 * time.Second
 	handshakeTimeout = 5 * time.Second
 	idleTimeout      = 55 * time.Second
