@@ -48,9 +48,9 @@ touched. That the caller holds the certificate's key is taken for granted.`,
 		if err != nil {
 			return err
 		}
-		a, err := control.Build(cmd.Context(), cfg.Spec())
+		a, err := control.Build(cmd.Context(), &cfg.Spec)
 		if err != nil {
-			return usage(config.Placed(err))
+			return usage(err)
 		}
 		defer a.Close()
 		question, err := ask(cfg, a, api, listener)
@@ -109,7 +109,7 @@ func ask(cfg *config.Config, a *control.Assembly, name, listener string) (decisi
 		}
 	}
 	if q.Target == "" {
-		return q, usage(fmt.Errorf("no API %s in %s: sallyport validate lists those that are", api, cfg.File))
+		return q, usage(fmt.Errorf("no API %s in %s: sallyport validate lists those that are", api, cfg.Place.File))
 	}
 	for _, l := range a.Listeners() {
 		if l.Name == listener {
@@ -120,7 +120,7 @@ func ask(cfg *config.Config, a *control.Assembly, name, listener string) (decisi
 			return q, nil
 		}
 	}
-	return q, usage(fmt.Errorf("no listener %s in %s", listener, cfg.File))
+	return q, usage(fmt.Errorf("no listener %s in %s", listener, cfg.Place.File))
 }
 
 // readChain reads the caller's certificate and, from a PEM file, the rest of its chain.

@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"sallyport/cmd/sallyport/internal/config"
+	"sallyport/gateway/control"
 )
 
 // Exit codes, which scripts rely on.
@@ -30,7 +31,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 	cmd.SetOut(stdout)
 	cmd.SetErr(stderr)
 	err := cmd.ExecuteContext(context.Background())
-	var list config.Errors
+	var list control.Problems
 	switch {
 	case err == nil:
 		return exitDone

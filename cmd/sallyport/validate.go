@@ -12,7 +12,6 @@ import (
 
 	"sallyport/cmd/sallyport/internal/config"
 	"sallyport/gateway/control"
-	"sallyport/gateway/decision"
 )
 
 func validateCommand() *cobra.Command {
@@ -35,7 +34,7 @@ is named.`,
 		out := cmd.OutOrStdout()
 		report, err := validate(cmd, load)
 		if wantJSON {
-			var list config.Errors
+			var list control.Problems
 			if err != nil && !errors.As(err, &list) {
 				return err
 			}
@@ -98,10 +97,10 @@ func validate(cmd *cobra.Command, load func() (*config.Config, error)) (validati
 	if err != nil {
 		return report, err
 	}
-	report.File = cfg.File
-	a, err := control.Build(cmd.Context(), cfg.Spec())
+	report.File = cfg.Place.File
+	a, err := control.Build(cmd.Context(), &cfg.Spec)
 	if err != nil {
-		return report, usage(config.Placed(err))
+		return report, usage(err)
 	}
 	defer a.Close()
 	for _, w := range cfg.Warnings {
@@ -113,21 +112,13 @@ func validate(cmd *cobra.Command, load func() (*config.Config, error)) (validati
 	report.Certificates = len(a.Clients.All())
 	for i, r := range a.Routes.Routes() {
 		report.APIs = append(report.APIs, apiReport{
-			API: r.API.String(), Paths: paths(r), Security: strings.Join(cfg.APIs[i].Security, ", "), Listeners: r.Listeners,
+			API: r.API.String(), Paths: r.Places(), Security: strings.Join(cfg.APIs[i].Words, ", "), Listeners: r.Listeners,
 		})
 		for _, open := range r.OpenResources() {
 			report.Open = append(report.Open, openRoute{r.API.String(), open})
 		}
 	}
 	return report, nil
-}
-
-func paths(r *decision.Route) []string {
-	list := []string{r.Context + "/" + r.API.Version}
-	if r.DefaultVersion {
-		list = append(list, r.Context)
-	}
-	return list
 }
 
 func (v validation) print(out io.Writer) {

@@ -83,7 +83,7 @@ func (m *mapping) name(key string) text {
 // checkName reports a text that is not a name.
 func (m *mapping) checkName(key string, t text) text {
 	if t.OK && !isName(t.Value) {
-		m.load.errorf(t.Pos,
+		m.load.errorf(t.Place,
 			"%s %s is to be at most %d letters, digits, \".\", \"_\" and \"-\", the first a letter or digit",
 			key, quote(t.Value), maxName)
 		t.OK = false
