@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/x509"
 	"encoding/hex"
-	"encoding/json"
 	"encoding/pem"
 	"errors"
 	"fmt"
@@ -74,16 +73,16 @@ func (f *certFlags) read() (*config.Config, certstore.API, certstore.KeyType, er
 	return cfg, api, keyType, nil
 }
 
-// openStore opens the configuration's store for changes that last.
-func openStore(ctx context.Context, cfg *config.Config) (*certstore.Store, error) {
+// changeStore opens the configuration's store for a change that lasts, makes it, and closes the store.
+func changeStore(ctx context.Context, cfg *config.Config, change func(*certstore.Store) error) error {
 	if url, err := certstore.ParseURL(cfg.Store.Value); err == nil && url.InMemory() {
-		return nil, badStore(cfg, errors.New("it is in memory and would forget the change: name a file, as in sqlite:sallyport.db, or register the certificate in an API file"))
+		return badStore(cfg, errors.New("it is in memory and would forget the change: name a file, as in sqlite:sallyport.db, or register the certificate in an API file"))
 	}
 	store, err := certstore.Open(ctx, cfg.Store.Value, certstore.Options{})
 	if err != nil {
-		return nil, badStore(cfg, err)
+		return badStore(cfg, err)
 	}
-	return store, nil
+	return storeError(errors.Join(change(store), store.Close()))
 }
 
 // badStore returns the error for a store that does not open, with the place where it is configured.
@@ -132,12 +131,9 @@ func certAdd() *cobra.Command {
 		if err := checkClient(cfg, client); err != nil {
 			return err
 		}
-		store, err := openStore(cmd.Context(), cfg)
+		err = changeStore(cmd.Context(), cfg, func(s *certstore.Store) error { return s.Add(cmd.Context(), client) })
 		if err != nil {
 			return err
-		}
-		if err := errors.Join(store.Add(cmd.Context(), client), store.Close()); err != nil {
-			return storeError(err)
 		}
 		out := cmd.OutOrStdout()
 		fmt.Fprintf(out, "registered %s for %s, tier %s, %s\n", client.Alias, api, tier, strings.ToLower(string(keyType)))
@@ -281,12 +277,11 @@ func certUpdate() *cobra.Command {
 			scopes = slices.DeleteFunc(scopes, func(s string) bool { return s == "" })
 			newScopes = &scopes
 		}
-		store, err := openStore(cmd.Context(), cfg)
+		err = changeStore(cmd.Context(), cfg, func(s *certstore.Store) error {
+			return s.Update(cmd.Context(), api, keyType, f.alias, certificate, tier, newScopes)
+		})
 		if err != nil {
 			return err
-		}
-		if err := errors.Join(store.Update(cmd.Context(), api, keyType, f.alias, certificate, tier, newScopes), store.Close()); err != nil {
-			return storeError(err)
 		}
 		fmt.Fprintf(cmd.OutOrStdout(), "updated %s of %s; a running gateway sees it within %s\n", f.alias, api, cfg.Period)
 		return nil
@@ -306,12 +301,11 @@ func certRemove() *cobra.Command {
 		if err := checkFiles(cfg, api, keyType, f.alias, nil); err != nil {
 			return err
 		}
-		store, err := openStore(cmd.Context(), cfg)
+		err = changeStore(cmd.Context(), cfg, func(s *certstore.Store) error {
+			return s.Remove(cmd.Context(), api, keyType, f.alias)
+		})
 		if err != nil {
 			return err
-		}
-		if err := errors.Join(store.Remove(cmd.Context(), api, keyType, f.alias), store.Close()); err != nil {
-			return storeError(err)
 		}
 		fmt.Fprintf(cmd.OutOrStdout(), "removed %s of %s; a running gateway refuses it within %s\n", f.alias, api, cfg.Period)
 		return nil
@@ -347,7 +341,7 @@ func certList() *cobra.Command {
 			fmt.Fprintln(cmd.ErrOrStderr(), "not admitted:", p)
 		}
 		if wantJSON {
-			return printJSON(cmd.OutOrStdout(), clients)
+			return printClientsJSON(cmd.OutOrStdout(), clients)
 		}
 		printClients(cmd.OutOrStdout(), clients, time.Now())
 		return nil
@@ -390,7 +384,7 @@ func certShow() *cobra.Command {
 			return err
 		}
 		if wantJSON {
-			return printJSON(cmd.OutOrStdout(), []certstore.Client{client})
+			return printClientsJSON(cmd.OutOrStdout(), []certstore.Client{client})
 		}
 		c, w := client.Certificate, tabwriter.NewWriter(cmd.OutOrStdout(), 0, 0, 2, ' ', 0)
 		fmt.Fprintf(w, "api\t%s\nalias\t%s\nkey type\t%s\ntier\t%s\nscopes\t%s\n", client.API, client.Alias, client.KeyType, client.Tier, strings.Join(client.Scopes, " "))
@@ -470,7 +464,7 @@ func expiry(end, now time.Time) string {
 	}
 }
 
-func printJSON(out io.Writer, clients []certstore.Client) error {
+func printClientsJSON(out io.Writer, clients []certstore.Client) error {
 	type row struct {
 		API         string    `json:"api"`
 		Alias       string    `json:"alias"`
@@ -493,7 +487,5 @@ func printJSON(out io.Writer, clients []certstore.Client) error {
 			x.NotBefore.UTC(), x.NotAfter.UTC(), hex.EncodeToString(c.Fingerprint[:]), c.Source,
 		})
 	}
-	encoder := json.NewEncoder(out)
-	encoder.SetIndent("", "  ")
-	return encoder.Encode(rows)
+	return printJSON(out, rows)
 }

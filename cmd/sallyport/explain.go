@@ -2,7 +2,6 @@ package main
 
 import (
 	"crypto/x509"
-	"encoding/json"
 	"encoding/pem"
 	"errors"
 	"fmt"
@@ -160,9 +159,7 @@ func printExplanationJSON(out io.Writer, q decision.Question, e decision.Explana
 	for i, s := range e.Steps {
 		steps[i] = step(s)
 	}
-	encoder := json.NewEncoder(out)
-	encoder.SetIndent("", "  ")
-	return encoder.Encode(struct {
+	return printJSON(out, struct {
 		Method  string `json:"method"`
 		Target  string `json:"target"`
 		Allowed bool   `json:"allowed"`

@@ -4,6 +4,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -114,6 +115,12 @@ func outputFlag(cmd *cobra.Command) func() (bool, error) {
 		}
 		return false, usage(fmt.Errorf("--output %q is neither text nor json", *format))
 	}
+}
+
+func printJSON(out io.Writer, v any) error {
+	encoder := json.NewEncoder(out)
+	encoder.SetIndent("", "  ")
+	return encoder.Encode(v)
 }
 
 // noSuchCommand is for commands that only hold others: whatever follows them is a command that is not there.

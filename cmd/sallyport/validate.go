@@ -1,7 +1,6 @@
 package main
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -41,9 +40,7 @@ is named.`,
 			for _, e := range list {
 				report.Problems = append(report.Problems, placed{e.File, e.Line, e.Column, e.Message})
 			}
-			encoder := json.NewEncoder(out)
-			encoder.SetIndent("", "  ")
-			return errors.Join(encoder.Encode(report), quiet(err))
+			return errors.Join(printJSON(out, report), quiet(err))
 		}
 		if err != nil {
 			return err
