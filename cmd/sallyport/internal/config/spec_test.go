@@ -42,23 +42,14 @@ var files = sync.OnceValues(func() (map[string][]byte, error) {
 	return found, err
 })
 
-func register(ctx context.Context, url string, clients []quickstart.Registration) (err error) {
+func register(ctx context.Context, url string, clients []certstore.Client) (err error) {
 	store, err := certstore.Open(ctx, url, certstore.Options{Now: func() time.Time { return time.Unix(0, 0) }})
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, store.Close()) }()
 	for _, c := range clients {
-		api, err := certstore.ParseAPI(c.API)
-		if err != nil {
-			return err
-		}
-		certificate, err := certstore.ParseCertificate(c.CertificatePEM)
-		if err != nil {
-			return err
-		}
-		client := certstore.Client{API: api, Alias: c.Alias, KeyType: certstore.Production, Tier: c.Tier, Certificate: certificate}
-		if err := store.Add(ctx, client); err != nil {
+		if err := store.Add(ctx, c); err != nil {
 			return err
 		}
 	}

@@ -12,6 +12,8 @@ import (
 	"math/big"
 	"net"
 	"time"
+
+	"sallyport/certstore"
 )
 
 // organization stands in every subject, so that nobody takes these certificates for real ones.
@@ -39,14 +41,14 @@ var clients = []client{
 }
 
 // clientAPIs are the APIs for which clients with a tier are registered.
-var clientAPIs = []string{"orders:1.0.0", "payments:1.0.0"}
+var clientAPIs = []certstore.API{{Name: "orders", Version: "1.0.0"}, {Name: "payments", Version: "1.0.0"}}
 
 func (c client) certificateFile() string { return "clients/" + c.name + ".crt" }
 func (c client) keyFile() string         { return "clients/" + c.name + ".key" }
 
 // fillCertificates makes the authority, the gateway's and the clients' certificates and the keystores,
 // and returns what the store is to hold.
-func fillCertificates(f *folder, now time.Time) ([]Registration, error) {
+func fillCertificates(f *folder, now time.Time) ([]certstore.Client, error) {
 	ca, err := newAuthority(now)
 	if err != nil {
 		return nil, err
@@ -66,7 +68,7 @@ func fillCertificates(f *folder, now time.Time) ([]Registration, error) {
 	}
 
 	pairs := map[string]*pair{}
-	var registrations []Registration
+	var registrations []certstore.Client
 	for _, c := range clients {
 		template := clientTemplate(c, now)
 		if c.forge != "" {
@@ -84,8 +86,8 @@ func fillCertificates(f *folder, now time.Time) ([]Registration, error) {
 			continue
 		}
 		for _, api := range clientAPIs {
-			registrations = append(registrations, Registration{
-				API: api, Alias: c.name, Tier: c.tier, CertificatePEM: p.pem(), Expired: c.expired,
+			registrations = append(registrations, certstore.Client{
+				API: api, Alias: c.name, KeyType: certstore.Production, Tier: c.tier, Certificate: p.certificate,
 			})
 		}
 	}
