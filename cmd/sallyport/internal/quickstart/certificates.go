@@ -9,7 +9,6 @@ import (
 	"crypto/x509/pkix"
 	"encoding/pem"
 	"fmt"
-	"math/big"
 	"net"
 	"time"
 
@@ -56,7 +55,7 @@ func fillCertificates(f *folder, now time.Time) ([]certstore.Client, error) {
 	if err := f.writePair(fileCA, fileCAKey, ca); err != nil {
 		return nil, err
 	}
-	gateway, err := ca.issue(serverTemplate(now))
+	gateway, err := sign(serverTemplate(now), ca)
 	if err != nil {
 		return nil, err
 	}
@@ -74,7 +73,11 @@ func fillCertificates(f *folder, now time.Time) ([]certstore.Client, error) {
 		if c.forge != "" {
 			template.Subject, template.SerialNumber = pairs[c.forge].certificate.Subject, pairs[c.forge].certificate.SerialNumber
 		}
-		p, err := ca.issueTo(c, template)
+		issuer := ca
+		if c.alone {
+			issuer = nil
+		}
+		p, err := sign(template, issuer)
 		if err != nil {
 			return nil, fmt.Errorf("certificate of %s: %w", c.name, err)
 		}
@@ -143,25 +146,11 @@ func clientTemplate(c client, now time.Time) *x509.Certificate {
 	return t
 }
 
-func (ca *pair) issueTo(c client, template *x509.Certificate) (*pair, error) {
-	if c.alone {
-		return sign(template, nil)
-	}
-	return ca.issue(template)
-}
-
-func (ca *pair) issue(template *x509.Certificate) (*pair, error) { return sign(template, ca) }
-
 // sign makes a P-256 key and its certificate, signed by issuer, or by the key itself if issuer is nil.
 func sign(template *x509.Certificate, issuer *pair) (*pair, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return nil, fmt.Errorf("making a key: %w", err)
-	}
-	if template.SerialNumber == nil {
-		if template.SerialNumber, err = newSerial(); err != nil {
-			return nil, err
-		}
 	}
 	template.BasicConstraintsValid = true
 	parent, signer := template, crypto.Signer(key)
@@ -177,15 +166,6 @@ func sign(template *x509.Certificate, issuer *pair) (*pair, error) {
 		return nil, fmt.Errorf("reading a certificate back: %w", err)
 	}
 	return &pair{certificate: certificate, key: key}, nil
-}
-
-// newSerial returns 127 random bits, never zero (RFC 5280 §4.1.2.2: positive, at most 20 octets).
-func newSerial() (*big.Int, error) {
-	n, err := rand.Int(rand.Reader, new(big.Int).Lsh(big.NewInt(1), 127))
-	if err != nil {
-		return nil, fmt.Errorf("making a serial number: %w", err)
-	}
-	return n.Add(n, big.NewInt(1)), nil
 }
 
 func (p *pair) pem() []byte {
