@@ -76,10 +76,7 @@ func Find(explicit string) (string, error) {
 	if explicit != "" {
 		return explicit, nil
 	}
-	return findIn("sallyport.yaml", "/etc/sallyport/sallyport.yaml")
-}
-
-func findIn(places ...string) (string, error) {
+	places := []string{"sallyport.yaml", "/etc/sallyport/sallyport.yaml"}
 	for _, place := range places {
 		// A file that exists is the one meant, even if it cannot be read.
 		if _, err := os.Stat(place); !errors.Is(err, fs.ErrNotExist) {

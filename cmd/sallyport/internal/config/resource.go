@@ -4,6 +4,8 @@ import (
 	"slices"
 	"strings"
 
+	"golang.org/x/net/http/httpguts"
+
 	"sallyport/gateway/control"
 	"sallyport/gateway/decision"
 )
@@ -49,7 +51,7 @@ func (m *mapping) methods() []string {
 	var out []string
 	for _, v := range values {
 		switch upper := strings.ToUpper(v.Value); {
-		case !isToken(v.Value) || v.Value == "*":
+		case !httpguts.ValidHeaderFieldName(v.Value) || v.Value == "*": // a method is a token as a name is
 			m.load.errorf(v.Place, "method %s is to be a word, as in GET", quote(v.Value))
 		case upper != v.Value:
 			m.load.errorf(v.Place, "method %s is to be in upper case: %s", quote(v.Value), upper)

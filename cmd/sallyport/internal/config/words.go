@@ -90,10 +90,3 @@ func (m *mapping) checkName(key string, t text) text {
 	}
 	return t
 }
-
-// isToken reports whether s is a token of RFC 9110, section 5.6.2.
-func isToken(s string) bool {
-	return s != "" && !strings.ContainsFunc(s, func(r rune) bool {
-		return r >= 0x7f || !isLetter(byte(r)) && !isDigit(byte(r)) && !strings.ContainsRune("!#$%&'*+-.^_`|~", r)
-	})
-}
