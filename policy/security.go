@@ -39,8 +39,8 @@ func ParseWord(word string) (Security, error) {
 
 // ParseSecurity returns what a security list and a precedence demand together. A list that opens no way in, or is open
 // and closed at once, is an error; so is an unknown word.
-func ParseSecurity(words []string, precedence string) (Security, error) {
-	var s Security
+func ParseSecurity(words []string, precedence Precedence) (Security, error) {
+	s := Security{Precedence: precedence}
 	for _, word := range words {
 		one, err := ParseWord(word)
 		if err != nil {
@@ -57,10 +57,6 @@ func ParseSecurity(words []string, precedence string) (Security, error) {
 		return Security{}, errors.New("none stands alone: remove it, or the others")
 	case s.Token == Mandatory && !slices.Contains(words, "oauth2"):
 		return Security{}, errors.New("oauth_basic_auth_api_key_mandatory needs oauth2 in the list: add it")
-	}
-	var err error
-	if s.Precedence, err = ParsePrecedence(precedence); err != nil {
-		return Security{}, err
 	}
 	return s, nil
 }

@@ -31,7 +31,11 @@ func TestParseSecurity(t *testing.T) {
 		{"mutualssl", "", policy.Security{}, "neither certificate nor token"},
 		{"mutualssl", "Token", policy.Security{}, "neither certificate nor token"},
 	} {
-		got, err := policy.ParseSecurity(strings.Fields(c.words), c.precedence)
+		precedence, err := policy.ParsePrecedence(c.precedence)
+		var got policy.Security
+		if err == nil {
+			got, err = policy.ParseSecurity(strings.Fields(c.words), precedence)
+		}
 		if got != c.want || (err == nil) != (c.err == "") || err != nil && !strings.Contains(err.Error(), c.err) {
 			t.Errorf("[%s] %s: %+v, %v; want %+v, %q", c.words, c.precedence, got, err, c.want, c.err)
 		}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/x509"
 	"encoding/hex"
-	"encoding/json"
 	"encoding/pem"
 	"errors"
 	"fmt"
@@ -19,6 +18,7 @@ import (
 
 	"sallyport/certstore"
 	"sallyport/cmd/sallyport/internal/config"
+	"sallyport/gateway/control"
 	"sallyport/internal/regularfile"
 )
 
@@ -73,21 +73,21 @@ func (f *certFlags) read() (*config.Config, certstore.API, certstore.KeyType, er
 	return cfg, api, keyType, nil
 }
 
-// openStore opens the configuration's store for changes that last.
-func openStore(ctx context.Context, cfg *config.Config) (*certstore.Store, error) {
-	if url, err := certstore.ParseURL(cfg.Store); err == nil && url.InMemory() {
-		return nil, badStore(cfg, errors.New("it is in memory and would forget the change: name a file, as in sqlite:sallyport.db, or register the certificate in an API file"))
+// changeStore opens the configuration's store for a change that lasts, makes it, and closes the store.
+func changeStore(ctx context.Context, cfg *config.Config, change func(*certstore.Store) error) error {
+	if url, err := certstore.ParseURL(cfg.Store.Value); err == nil && url.InMemory() {
+		return badStore(cfg, errors.New("it is in memory and would forget the change: name a file, as in sqlite:sallyport.db, or register the certificate in an API file"))
 	}
-	store, err := certstore.Open(ctx, cfg.Store, certstore.Options{})
+	store, err := certstore.Open(ctx, cfg.Store.Value, certstore.Options{})
 	if err != nil {
-		return nil, badStore(cfg, err)
+		return badStore(cfg, err)
 	}
-	return store, nil
+	return storeError(errors.Join(change(store), store.Close()))
 }
 
 // badStore returns the error for a store that does not open, with the place where it is configured.
 func badStore(cfg *config.Config, err error) error {
-	return config.Errors{{Pos: cfg.StorePos, Message: "store: " + err.Error()}}
+	return control.Problems{{Place: cfg.Store.Place, Message: "store: " + err.Error()}}
 }
 
 // storeError marks the errors that a different request would avoid as wrong usage; the others are the store's.
@@ -131,18 +131,15 @@ func certAdd() *cobra.Command {
 		if err := checkClient(cfg, client); err != nil {
 			return err
 		}
-		store, err := openStore(cmd.Context(), cfg)
+		err = changeStore(cmd.Context(), cfg, func(s *certstore.Store) error { return s.Add(cmd.Context(), client) })
 		if err != nil {
 			return err
-		}
-		if err := errors.Join(store.Add(cmd.Context(), client), store.Close()); err != nil {
-			return storeError(err)
 		}
 		out := cmd.OutOrStdout()
 		fmt.Fprintf(out, "registered %s for %s, tier %s, %s\n", client.Alias, api, tier, strings.ToLower(string(keyType)))
 		fmt.Fprintf(out, "SHA-256 %s, valid until %s\n", hex.EncodeToString(client.Fingerprint[:]), certificate.NotAfter.UTC().Format(time.DateOnly))
-		fmt.Fprintf(out, "a running gateway admits it within %s\n", cfg.MutualSSL.CertificateReloadPeriod)
-		if !cfg.Spec().Trusted(certificate) {
+		fmt.Fprintf(out, "a running gateway admits it within %s\n", cfg.Period)
+		if !cfg.Trusted(certificate) {
 			fmt.Fprintf(cmd.ErrOrStderr(), "note: no trust store of the configuration vouches for it, so that its calls are refused: put its CA, or the certificate itself, into the listener's trust store\n")
 		}
 		return nil
@@ -171,10 +168,10 @@ func checkClient(cfg *config.Config, client certstore.Client) error {
 func checkAPI(cfg *config.Config, api string) error {
 	names := make([]string, len(cfg.APIs))
 	for i := range cfg.APIs {
-		names[i] = cfg.APIs[i].ID()
+		names[i] = cfg.APIs[i].API.String()
 	}
 	if !slices.Contains(names, api) {
-		return usage(fmt.Errorf("no API %q in %s; there are: %s", api, cfg.File, strings.Join(names, ", ")))
+		return usage(fmt.Errorf("no API %q in %s; there are: %s", api, cfg.Place.File, strings.Join(names, ", ")))
 	}
 	return nil
 }
@@ -199,12 +196,8 @@ func checkFiles(cfg *config.Config, api certstore.API, keyType certstore.KeyType
 }
 
 func checkTier(cfg *config.Config, tier string) error {
-	tiers, err := cfg.AllTiers()
-	if err != nil {
-		return usage(err)
-	}
-	if _, ok := tiers.Find(tier); !ok {
-		return usage(fmt.Errorf("no tier %q: use one of %s, or define it in %s under tiers", tier, strings.Join(tiers.Names(), ", "), cfg.File))
+	if _, ok := cfg.Tiers.Find(tier); !ok {
+		return usage(fmt.Errorf("no tier %q: use one of %s, or define it in %s under tiers", tier, strings.Join(cfg.Tiers.Names(), ", "), cfg.Place.File))
 	}
 	return nil
 }
@@ -284,14 +277,13 @@ func certUpdate() *cobra.Command {
 			scopes = slices.DeleteFunc(scopes, func(s string) bool { return s == "" })
 			newScopes = &scopes
 		}
-		store, err := openStore(cmd.Context(), cfg)
+		err = changeStore(cmd.Context(), cfg, func(s *certstore.Store) error {
+			return s.Update(cmd.Context(), api, keyType, f.alias, certificate, tier, newScopes)
+		})
 		if err != nil {
 			return err
 		}
-		if err := errors.Join(store.Update(cmd.Context(), api, keyType, f.alias, certificate, tier, newScopes), store.Close()); err != nil {
-			return storeError(err)
-		}
-		fmt.Fprintf(cmd.OutOrStdout(), "updated %s of %s; a running gateway sees it within %s\n", f.alias, api, cfg.MutualSSL.CertificateReloadPeriod)
+		fmt.Fprintf(cmd.OutOrStdout(), "updated %s of %s; a running gateway sees it within %s\n", f.alias, api, cfg.Period)
 		return nil
 	}
 	return cmd
@@ -309,14 +301,13 @@ func certRemove() *cobra.Command {
 		if err := checkFiles(cfg, api, keyType, f.alias, nil); err != nil {
 			return err
 		}
-		store, err := openStore(cmd.Context(), cfg)
+		err = changeStore(cmd.Context(), cfg, func(s *certstore.Store) error {
+			return s.Remove(cmd.Context(), api, keyType, f.alias)
+		})
 		if err != nil {
 			return err
 		}
-		if err := errors.Join(store.Remove(cmd.Context(), api, keyType, f.alias), store.Close()); err != nil {
-			return storeError(err)
-		}
-		fmt.Fprintf(cmd.OutOrStdout(), "removed %s of %s; a running gateway refuses it within %s\n", f.alias, api, cfg.MutualSSL.CertificateReloadPeriod)
+		fmt.Fprintf(cmd.OutOrStdout(), "removed %s of %s; a running gateway refuses it within %s\n", f.alias, api, cfg.Period)
 		return nil
 	}
 	return cmd
@@ -350,7 +341,7 @@ func certList() *cobra.Command {
 			fmt.Fprintln(cmd.ErrOrStderr(), "not admitted:", p)
 		}
 		if wantJSON {
-			return printJSON(cmd.OutOrStdout(), clients)
+			return printClientsJSON(cmd.OutOrStdout(), clients)
 		}
 		printClients(cmd.OutOrStdout(), clients, time.Now())
 		return nil
@@ -364,7 +355,7 @@ func registered(ctx context.Context, cfg *config.Config) ([]certstore.Client, []
 	if err != nil {
 		return nil, nil, usage(err)
 	}
-	store, err := certstore.Open(ctx, cfg.Store, certstore.Options{ReadOnly: true})
+	store, err := certstore.Open(ctx, cfg.Store.Value, certstore.Options{ReadOnly: true})
 	if errors.Is(err, os.ErrNotExist) {
 		return clients, nil, nil
 	}
@@ -393,7 +384,7 @@ func certShow() *cobra.Command {
 			return err
 		}
 		if wantJSON {
-			return printJSON(cmd.OutOrStdout(), []certstore.Client{client})
+			return printClientsJSON(cmd.OutOrStdout(), []certstore.Client{client})
 		}
 		c, w := client.Certificate, tabwriter.NewWriter(cmd.OutOrStdout(), 0, 0, 2, ' ', 0)
 		fmt.Fprintf(w, "api\t%s\nalias\t%s\nkey type\t%s\ntier\t%s\nscopes\t%s\n", client.API, client.Alias, client.KeyType, client.Tier, strings.Join(client.Scopes, " "))
@@ -473,7 +464,7 @@ func expiry(end, now time.Time) string {
 	}
 }
 
-func printJSON(out io.Writer, clients []certstore.Client) error {
+func printClientsJSON(out io.Writer, clients []certstore.Client) error {
 	type row struct {
 		API         string    `json:"api"`
 		Alias       string    `json:"alias"`
@@ -496,7 +487,5 @@ func printJSON(out io.Writer, clients []certstore.Client) error {
 			x.NotBefore.UTC(), x.NotAfter.UTC(), hex.EncodeToString(c.Fingerprint[:]), c.Source,
 		})
 	}
-	encoder := json.NewEncoder(out)
-	encoder.SetIndent("", "  ")
-	return encoder.Encode(rows)
+	return printJSON(out, rows)
 }

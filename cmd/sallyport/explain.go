@@ -2,7 +2,6 @@ package main
 
 import (
 	"crypto/x509"
-	"encoding/json"
 	"encoding/pem"
 	"errors"
 	"fmt"
@@ -48,9 +47,9 @@ touched. That the caller holds the certificate's key is taken for granted.`,
 		if err != nil {
 			return err
 		}
-		a, err := control.Build(cmd.Context(), cfg.Spec())
+		a, err := control.Build(cmd.Context(), &cfg.Spec)
 		if err != nil {
-			return usage(config.Placed(err))
+			return usage(err)
 		}
 		defer a.Close()
 		question, err := ask(cfg, a, api, listener)
@@ -109,7 +108,7 @@ func ask(cfg *config.Config, a *control.Assembly, name, listener string) (decisi
 		}
 	}
 	if q.Target == "" {
-		return q, usage(fmt.Errorf("no API %s in %s: sallyport validate lists those that are", api, cfg.File))
+		return q, usage(fmt.Errorf("no API %s in %s: sallyport validate lists those that are", api, cfg.Place.File))
 	}
 	for _, l := range a.Listeners() {
 		if l.Name == listener {
@@ -120,7 +119,7 @@ func ask(cfg *config.Config, a *control.Assembly, name, listener string) (decisi
 			return q, nil
 		}
 	}
-	return q, usage(fmt.Errorf("no listener %s in %s", listener, cfg.File))
+	return q, usage(fmt.Errorf("no listener %s in %s", listener, cfg.Place.File))
 }
 
 // readChain reads the caller's certificate and, from a PEM file, the rest of its chain.
@@ -160,9 +159,7 @@ func printExplanationJSON(out io.Writer, q decision.Question, e decision.Explana
 	for i, s := range e.Steps {
 		steps[i] = step(s)
 	}
-	encoder := json.NewEncoder(out)
-	encoder.SetIndent("", "  ")
-	return encoder.Encode(struct {
+	return printJSON(out, struct {
 		Method  string `json:"method"`
 		Target  string `json:"target"`
 		Allowed bool   `json:"allowed"`

@@ -4,6 +4,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -12,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"sallyport/cmd/sallyport/internal/config"
+	"sallyport/gateway/control"
 )
 
 // Exit codes, which scripts rely on.
@@ -30,7 +32,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 	cmd.SetOut(stdout)
 	cmd.SetErr(stderr)
 	err := cmd.ExecuteContext(context.Background())
-	var list config.Errors
+	var list control.Problems
 	switch {
 	case err == nil:
 		return exitDone
@@ -113,6 +115,12 @@ func outputFlag(cmd *cobra.Command) func() (bool, error) {
 		}
 		return false, usage(fmt.Errorf("--output %q is neither text nor json", *format))
 	}
+}
+
+func printJSON(out io.Writer, v any) error {
+	encoder := json.NewEncoder(out)
+	encoder.SetIndent("", "  ")
+	return encoder.Encode(v)
 }
 
 // noSuchCommand is for commands that only hold others: whatever follows them is a command that is not there.

@@ -86,39 +86,16 @@ func freePort(err error) error {
 }
 
 // registerDemo fills a new store with the demonstration's clients.
-func registerDemo(ctx context.Context, url string, clients []quickstart.Registration) error {
-	for _, expired := range []bool{false, true} {
-		if err := registerSome(ctx, url, clients, expired); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func registerSome(ctx context.Context, url string, clients []quickstart.Registration, expired bool) (err error) {
-	var opts certstore.Options
-	if expired {
-		// The store refuses what has expired; this one was registered while it was good.
-		opts.Now = func() time.Time { return time.Unix(0, 0) }
-	}
-	store, err := certstore.Open(ctx, url, opts)
+func registerDemo(ctx context.Context, url string, clients []certstore.Client) (err error) {
+	// The store refuses what has expired; one of these was registered while it was good.
+	whenGood := func() time.Time { return time.Unix(0, 0) }
+	store, err := certstore.Open(ctx, url, certstore.Options{Now: whenGood})
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, store.Close()) }()
 	for _, c := range clients {
-		if c.Expired != expired {
-			continue
-		}
-		api, err := certstore.ParseAPI(c.API)
-		if err != nil {
-			return err
-		}
-		certificate, err := certstore.ParseCertificate(c.CertificatePEM)
-		if err != nil {
-			return err
-		}
-		if err := store.Add(ctx, certstore.Client{API: api, Alias: c.Alias, KeyType: certstore.Production, Tier: c.Tier, Certificate: certificate}); err != nil {
+		if err := store.Add(ctx, c); err != nil {
 			return err
 		}
 	}

@@ -77,8 +77,8 @@ func serve(ctx context.Context, cfg *config.Config, stdout, stderr io.Writer, re
 	after, done := context.WithCancel(context.WithoutCancel(ctx))
 	defer done()
 	var outer errgroup.Group
-	if cfg.Status != nil {
-		listener, err := net.Listen("tcp", cfg.Status.Address)
+	if cfg.Status != "" {
+		listener, err := net.Listen("tcp", cfg.Status)
 		if err != nil {
 			return errors.Join(fmt.Errorf("status listener: %w", err), loop.Close())
 		}
@@ -97,7 +97,7 @@ func serve(ctx context.Context, cfg *config.Config, stdout, stderr io.Writer, re
 	if ready != nil {
 		ready()
 	}
-	log.Info("serving", "config", cfg.File)
+	log.Info("serving", "config", cfg.Place.File)
 	inner.Go(func() error {
 		defer done()
 		return g.Run(innerCtx)
@@ -110,10 +110,12 @@ func serve(ctx context.Context, cfg *config.Config, stdout, stderr io.Writer, re
 }
 
 func newGateway(cfg *config.Config, log *slog.Logger, metrics *observe.Metrics, access *accessLog) *gateway.Gateway {
-	connections := affordable(cfg.Limits.Connections, descriptorLimit())
-	if connections < cfg.Limits.Connections {
+	limits := cfg.Limits
+	limits.Connections = affordable(limits.Connections, descriptorLimit())
+	if limits.Connections < cfg.Limits.Connections {
 		log.Warn("fewer connections than limits.connections are accepted, "+
-			"since the system allows too few open files (ulimit -n)", "allowed", cfg.Limits.Connections, "accepted", connections)
+			"since the system allows too few open files (ulimit -n)", "allowed", cfg.Limits.Connections, "accepted",
+			limits.Connections)
 	}
 	g := gateway.New(gateway.Config{
 		Log: log, DrainTimeout: max(cfg.DrainTimeout, time.Nanosecond), // its zero would be the default
@@ -125,13 +127,7 @@ func newGateway(cfg *config.Config, log *slog.Logger, metrics *observe.Metrics, 
 			}
 		},
 		Connections: metrics.ConnectionRefused,
-		Limits: gateway.Limits{
-			Connections:          connections,
-			ConnectionsPerSource: cfg.Limits.ConnectionsPerSource,
-			Handshakes:           cfg.Limits.Handshakes,
-			HeaderLines:          cfg.Limits.HeaderCount,
-			BodyRate:             cfg.Limits.BodyRate,
-		},
+		Limits:      limits,
 	})
 	metrics.WatchConnections(g.OpenConnections)
 	return g
@@ -145,7 +141,7 @@ func openLoop(
 		return nil, err // of a listener: another start may find its port free
 	}
 	if err != nil {
-		return nil, usage(config.Placed(err))
+		return nil, usage(err)
 	}
 	metrics.WatchExpiry(
 		func() []observe.CertificateEnd { return clientEnds(loop.InForce()) },
@@ -155,16 +151,13 @@ func openLoop(
 
 // specs returns a function that loads cfg anew, and costs little while nothing has changed.
 func specs(cfg *config.Config) func() (*control.Spec, error) {
-	spec := cfg.Spec()
 	return func() (*control.Spec, error) {
 		next, err := cfg.Reload()
 		if err != nil {
 			return nil, err
 		}
-		if next != cfg {
-			cfg, spec = next, next.Spec()
-		}
-		return spec, nil
+		cfg = next
+		return &cfg.Spec, nil
 	}
 }
 

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -12,7 +11,6 @@ import (
 
 	"sallyport/cmd/sallyport/internal/config"
 	"sallyport/gateway/control"
-	"sallyport/gateway/decision"
 )
 
 func validateCommand() *cobra.Command {
@@ -35,16 +33,14 @@ is named.`,
 		out := cmd.OutOrStdout()
 		report, err := validate(cmd, load)
 		if wantJSON {
-			var list config.Errors
+			var list control.Problems
 			if err != nil && !errors.As(err, &list) {
 				return err
 			}
 			for _, e := range list {
 				report.Problems = append(report.Problems, placed{e.File, e.Line, e.Column, e.Message})
 			}
-			encoder := json.NewEncoder(out)
-			encoder.SetIndent("", "  ")
-			return errors.Join(encoder.Encode(report), quiet(err))
+			return errors.Join(printJSON(out, report), quiet(err))
 		}
 		if err != nil {
 			return err
@@ -98,10 +94,10 @@ func validate(cmd *cobra.Command, load func() (*config.Config, error)) (validati
 	if err != nil {
 		return report, err
 	}
-	report.File = cfg.File
-	a, err := control.Build(cmd.Context(), cfg.Spec())
+	report.File = cfg.Place.File
+	a, err := control.Build(cmd.Context(), &cfg.Spec)
 	if err != nil {
-		return report, usage(config.Placed(err))
+		return report, usage(err)
 	}
 	defer a.Close()
 	for _, w := range cfg.Warnings {
@@ -113,21 +109,13 @@ func validate(cmd *cobra.Command, load func() (*config.Config, error)) (validati
 	report.Certificates = len(a.Clients.All())
 	for i, r := range a.Routes.Routes() {
 		report.APIs = append(report.APIs, apiReport{
-			API: r.API.String(), Paths: paths(r), Security: strings.Join(cfg.APIs[i].Security, ", "), Listeners: r.Listeners,
+			API: r.API.String(), Paths: r.Places(), Security: strings.Join(cfg.APIs[i].Words, ", "), Listeners: r.Listeners,
 		})
 		for _, open := range r.OpenResources() {
 			report.Open = append(report.Open, openRoute{r.API.String(), open})
 		}
 	}
 	return report, nil
-}
-
-func paths(r *decision.Route) []string {
-	list := []string{r.Context + "/" + r.API.Version}
-	if r.DefaultVersion {
-		list = append(list, r.Context)
-	}
-	return list
 }
 
 func (v validation) print(out io.Writer) {

@@ -34,6 +34,9 @@ type Problem struct {
 	Message string // one line; never holds a secret's value
 }
 
+// Error is "file:line:column: message".
+func (p Problem) Error() string { return p.Place.String() + ": " + p.Message }
+
 // Problems is everything that is wrong at once.
 type Problems []Problem
 
@@ -41,7 +44,7 @@ type Problems []Problem
 func (ps Problems) Error() string {
 	lines := make([]string, len(ps))
 	for i, p := range ps {
-		lines[i] = p.Place.String() + ": " + p.Message
+		lines[i] = p.Error()
 	}
 	return strings.Join(lines, "\n")
 }

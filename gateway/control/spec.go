@@ -50,6 +50,7 @@ type Listener struct {
 type API struct {
 	Place
 	decision.Route              // without limits, and without Roots, Certificates and TLSDigest of its upstream
+	Words          []string     // that Security was read from, for people
 	Tier           string       // of the API as a whole
 	ResourceTiers  []string     // of Resources, by index; "" for no limit
 	CAFile         string       // PEM roots for https upstreams; "" for the system's

@@ -80,14 +80,9 @@ func NewTable(settings Settings, routes []Route) (*Table, error) {
 		if r.resources, err = newResources(r.Security, r.Resources); err != nil {
 			return nil, fmt.Errorf("API %s: %w", r.API, err)
 		}
-		places := []string{r.Context + "/" + r.API.Version}
-		if r.DefaultVersion {
-			places = append(places, r.Context)
-		}
-		for _, place := range places {
+		for _, place := range r.Places() {
 			for _, other := range t.places[place] {
-				sameHost := len(other.Hosts) == 0 && len(r.Hosts) == 0 || overlap(other.Hosts, r.Hosts) // a named one goes before any
-				if sameHost && meet(other.Listeners, r.Listeners) {
+				if r.Meets(other) {
 					return nil, fmt.Errorf("APIs %s and %s both answer at %s", other.API, r.API, place)
 				}
 			}
@@ -96,6 +91,22 @@ func NewTable(settings Settings, routes []Route) (*Table, error) {
 		t.routes = append(t.routes, &r)
 	}
 	return t, nil
+}
+
+// Places are the paths that the route answers at, and below.
+func (r *Route) Places() []string {
+	versioned := r.Context + "/" + r.API.Version
+	if r.DefaultVersion {
+		return []string{versioned, r.Context}
+	}
+	return []string{versioned}
+}
+
+// Meets reports whether both routes answer on a common listener and host. A named host goes before any host, so that
+// one of each does not conflict.
+func (r *Route) Meets(other *Route) bool {
+	sameHost := len(r.Hosts) == 0 && len(other.Hosts) == 0 || overlap(r.Hosts, other.Hosts)
+	return sameHost && meet(r.Listeners, other.Listeners)
 }
 
 // meet reports whether two lists, of which an empty one means all, have anything in common.

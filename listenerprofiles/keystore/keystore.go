@@ -6,7 +6,6 @@ import (
 	"crypto"
 	"crypto/tls"
 	"crypto/x509"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -59,8 +58,8 @@ func (r Ref) Format(f fmt.State, _ rune) { _, _ = f.Write([]byte(r.String())) }
 // LogValue returns String.
 func (r Ref) LogValue() slog.Value { return slog.StringValue(r.String()) }
 
-// MarshalJSON writes String.
-func (r Ref) MarshalJSON() ([]byte, error) { return json.Marshal(r.String()) }
+// MarshalText writes String, in every format.
+func (r Ref) MarshalText() ([]byte, error) { return []byte(r.String()), nil }
 
 // A Store is an opened keystore. It never changes.
 type Store struct {

@@ -1,68 +1,16 @@
 package config
 
 import (
-	"bytes"
+	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
 
 	"sallyport/certstore"
+	"sallyport/gateway/control"
 	"sallyport/policy"
 	"sallyport/policy/ratelimit"
 )
-
-// An API is what the gateway serves under one context and version.
-type API struct {
-	Pos
-	Name           string // letters, digits, ".", "_", "-"
-	Version        string // the same alphabet
-	Context        string // "/orders": served at Context/Version, and at Context if DefaultVersion
-	DefaultVersion bool
-	Hosts          []string // lower-case names or addresses without port; empty: any
-	// Listeners are the names of the listeners that serve it: those it lists, or by default every TLS listener, and
-	// each plain one that believes the certificate header or whose API does not use certificates. Never empty.
-	Listeners []string
-	// Security holds "mutualssl", "mutualssl_mandatory" (which implies mutualssl), "oauth2",
-	// "oauth_basic_auth_api_key_mandatory", as written; or "none" alone. Never empty.
-	Security             []string
-	Precedence           string   // "certificate" (default) or "token"
-	KeyManagers          []string // names, with `all` resolved; empty only without oauth2 in Security
-	Audiences            []string // checked when named
-	Policy               string   // tier of the API as a whole, a known one; default "Unlimited"
-	Upstream             Upstream
-	MaxBodySize          int64 // bytes of a request's body, at most 1 TiB; 0: no limit
-	ForwardAuthorization bool  // forward a token that the gateway has consumed to the backend
-	ClientCertificates   []ClientCertificate
-	Resources            []Resource // empty: every path and method
-
-	demands policy.Security // Security and Precedence, parsed; zero if they are invalid
-}
-
-// ID is the API's name on the command line and in messages, "name:version".
-func (a *API) ID() string { return a.key().String() }
-
-func (a *API) key() certstore.API { return certstore.API{Name: a.Name, Version: a.Version} }
-
-// A ClientCertificate is a certificate that is registered for one API by a file.
-type ClientCertificate struct {
-	Pos
-	Alias   string   // as certstore.CheckAlias accepts it; unique for the API and KeyType
-	File    string   // absolute
-	Tier    string   // an existing one
-	KeyType string   // a certstore.KeyType; default PRODUCTION
-	Scopes  []string // as certstore.CheckScope accepts them, or "*"
-	Data    []byte   // the file's content, not parsed, at most certstore.MaxCertificate bytes
-}
-
-// A Resource is a set of paths of an API, and what they demand of the caller.
-type Resource struct {
-	Pos
-	Path     string   // "/items/{id}", "/files/*", "/"; relative to the API's context and version
-	Methods  []string // RFC 9110 tokens in upper case, at least one
-	Scopes   []string // one of them is needed; empty: none
-	Security []string // nil: the API's; else the API's own words or "none" alone
-	Policy   string   // a known tier, or "" for no limit of its own
-}
 
 // apis reads `apis:` of the main file: patterns of API files, and APIs themselves.
 func (l *loader) apis(m *mapping) {
@@ -76,15 +24,19 @@ func (l *loader) apis(m *mapping) {
 			l.apiFiles(m.from, t, seen)
 		}
 	}
+	if len(l.cfg.Problems) == 0 {
+		_, err := certstore.NewIndex(l.cfg.Clients)
+		l.cfg.Problems.Add(l.cfg.Place, err)
+	}
 	if len(l.cfg.APIs) == 0 && len(l.errs) == 0 {
-		l.warnf(m.Pos, "there are no APIs: every call is answered 404; add some under apis")
+		l.warnf(m.Place, "there are no APIs: every call is answered 404; add some under apis")
 	}
 }
 
 // apiFiles reads the files that pattern matches and no earlier pattern did.
 func (l *loader) apiFiles(main *source, pattern text, seen map[string]bool) {
 	if strings.Contains(pattern.Value, "**") {
-		l.errorf(pattern.Pos, "** is not supported: name each folder, as in apis/*.yaml")
+		l.errorf(pattern.Place, "** is not supported: name each folder, as in apis/*.yaml")
 		return
 	}
 	glob := main.pattern(pattern.Value)
@@ -92,11 +44,11 @@ func (l *loader) apiFiles(main *source, pattern text, seen map[string]bool) {
 	found, err := l.outside.glob(glob)
 	switch {
 	case err != nil:
-		l.errorf(pattern.Pos, "%s is no pattern: %v", quote(pattern.Value), err)
+		l.errorf(pattern.Place, "%s is no pattern: %v", quote(pattern.Value), err)
 	case len(found) == 0:
-		l.errorf(pattern.Pos, "no file matches %s: add one, or remove the entry", quote(pattern.Value))
+		l.errorf(pattern.Place, "no file matches %s: add one, or remove the entry", quote(pattern.Value))
 	case len(found) > maxAPIFiles:
-		l.errorf(pattern.Pos, "%s matches more than %d files", quote(pattern.Value), maxAPIFiles)
+		l.errorf(pattern.Place, "%s matches more than %d files", quote(pattern.Value), maxAPIFiles)
 		return
 	}
 	for _, path := range found {
@@ -105,7 +57,7 @@ func (l *loader) apiFiles(main *source, pattern text, seen map[string]bool) {
 		}
 		seen[path] = true
 		if path == main.path {
-			l.errorf(pattern.Pos,
+			l.errorf(pattern.Place,
 				"%s matches this file itself: keep API files in a folder of their own", quote(pattern.Value))
 			continue
 		}
@@ -120,7 +72,7 @@ func (l *loader) apiFile(from *source, pattern text) {
 	l.yaml = append(l.yaml, from.name)
 	data, err := l.read(from.path, maxFile)
 	if err != nil {
-		l.errorf(pattern.Pos, "API file %s: %v", from.name, err)
+		l.errorf(pattern.Place, "API file %s: %v", from.name, err)
 		return
 	}
 	root, ok := l.document(from, data)
@@ -140,37 +92,34 @@ func (l *loader) addAPI(n node) {
 	m := n.mapping("an API")
 	defer m.end()
 	name, version := m.name("name"), m.version()
-	api := API{
-		Pos:     n.Pos,
-		Name:    name.Value,
-		Version: version.Value,
-		Context: m.context(),
-	}
+	api := control.API{Place: n.Place}
+	api.API = certstore.API{Name: name.Value, Version: version.Value}
+	api.Context = m.context()
 	if name.OK && version.OK {
-		if err := api.key().Check(); err != nil {
-			l.errorf(version.Pos, "%v", err) // names are short enough
+		if err := api.API.Check(); err != nil {
+			l.errorf(version.Place, "%v", err) // names are short enough
 		}
 		for _, other := range l.cfg.APIs {
-			if other.ID() == api.ID() {
-				l.errorf(name.Pos,
-					"a second API %s, the first at %s: give it another name or version", api.ID(), other.Pos)
+			if other.API == api.API {
+				l.errorf(name.Place,
+					"a second API %s, the first at %s: give it another name or version", api.API, other.Place)
 			}
 		}
 	}
-	api.DefaultVersion, _ = m.boolean("defaultVersion", false)
+	api.DefaultVersion = m.boolean("defaultVersion")
 	api.Hosts = m.hosts()
 	m.apiSecurity(&api)
 	api.Listeners = l.apiListeners(m, &api)
 	api.KeyManagers = l.apiKeyManagers(m, &api)
 	api.Audiences = l.apiAudiences(m, &api)
-	api.Policy = m.policy(ratelimit.Unlimited)
+	api.Tier = m.policy(ratelimit.Unlimited)
 	m.refuse("unauthenticatedTier", "is not built yet: remove it")
 	m.need("upstream", "where its calls go, as in {urls: [http://127.0.0.1:9000]}")
-	api.Upstream = m.upstream()
-	api.MaxBodySize = m.bodySize("maxBodySize")
-	api.ForwardAuthorization, _ = m.boolean("forwardAuthorization", false)
-	api.ClientCertificates = l.clientCertificates(m, &api)
-	api.Resources = l.resources(m, &api)
+	m.upstream(&api)
+	api.MaxBody = m.bodySize("maxBodySize")
+	api.ForwardAuthorization = m.boolean("forwardAuthorization")
+	l.clientCertificates(m, &api)
+	l.resources(m, &api)
 	l.cfg.APIs = append(l.cfg.APIs, api)
 }
 
@@ -180,9 +129,9 @@ func (m *mapping) version() text {
 	m.need(key, "as in 1.0.0")
 	n, ok := m.take(key)
 	if !ok {
-		return text{Pos: m.Pos}
+		return text{Place: m.Place}
 	}
-	t := text{Pos: n.Pos}
+	t := text{Place: n.Place}
 	if n.kind() == "a number" {
 		t.Value, t.OK = n.ast.GetToken().Value, true
 	} else {
@@ -202,13 +151,13 @@ func (m *mapping) hosts() []string {
 		}
 		switch {
 		case strings.HasPrefix(host, "*."):
-			m.load.errorf(v.Pos, "host %s: wildcards are not built yet: name each host", quote(v.Value))
+			m.load.errorf(v.Place, "host %s: wildcards are not built yet: name each host", quote(v.Value))
 		case !isHost(host):
-			m.load.errorf(v.Pos,
+			m.load.errorf(v.Place,
 				"host %s is to be a name or an address, without scheme, port or trailing dot, in ASCII (xn--… for "+
 					"others)", quote(v.Value))
 		case slices.Contains(out, host):
-			m.load.errorf(v.Pos, "host %s is here twice: keep one", quote(v.Value))
+			m.load.errorf(v.Place, "host %s is here twice: keep one", quote(v.Value))
 		default:
 			out = append(out, host)
 		}
@@ -217,7 +166,7 @@ func (m *mapping) hosts() []string {
 }
 
 // apiListeners returns the names of the listeners that serve api.
-func (l *loader) apiListeners(m *mapping, api *API) []string {
+func (l *loader) apiListeners(m *mapping, api *control.API) []string {
 	values, _ := m.texts("listeners")
 	if len(values) == 0 {
 		return l.defaultListeners(m, api)
@@ -229,17 +178,17 @@ func (l *loader) apiListeners(m *mapping, api *API) []string {
 	for _, v := range values {
 		at := slices.Index(known, v.Value)
 		if at < 0 {
-			l.errorf(v.Pos,
+			l.errorf(v.Place,
 				"there is no listener %s: name one of %s, or add it under listeners",
 				quote(v.Value), strings.Join(known, ", "))
 			continue
 		}
-		onlyCertificates := api.demands.Certificate != policy.Off && api.demands.Token == policy.Off
+		onlyCertificates := api.Security.Certificate != policy.Off && api.Security.Token == policy.Off
 		listener := &l.cfg.Listeners[at]
-		if onlyCertificates && !listener.TLS() && listener.ClientCertificateHeader == "off" {
-			l.warnf(v.Pos,
+		if onlyCertificates && listener.TLS == nil && !listener.Believes {
+			l.warnf(v.Place,
 				"no call can pass here: %s asks for certificates, and listener %s is plain and believes no header",
-				api.ID(), listener.Name)
+				api.API, listener.Name)
 		}
 		out = append(out, v.Value)
 	}
@@ -248,16 +197,16 @@ func (l *loader) apiListeners(m *mapping, api *API) []string {
 
 // defaultListeners returns the listeners of an API that names none: every TLS listener, and a plain one only if it
 // believes the certificate header or the API does not use certificates.
-func (l *loader) defaultListeners(m *mapping, api *API) []string {
+func (l *loader) defaultListeners(m *mapping, api *control.API) []string {
 	var out []string
 	for i := range l.cfg.Listeners {
 		listener := &l.cfg.Listeners[i]
-		if listener.TLS() || listener.ClientCertificateHeader != "off" || api.demands.Certificate == policy.Off {
+		if listener.TLS != nil || listener.Believes || api.Security.Certificate == policy.Off {
 			out = append(out, listener.Name)
 		}
 	}
 	if len(out) == 0 && len(l.cfg.Listeners) > 0 && !m.broken {
-		l.errorf(m.Pos,
+		l.errorf(m.Place,
 			"no listener serves this API: it uses certificates, and there is none with a keyStore or an open header "+
 				"door; name its listeners, or add one")
 	}
@@ -265,10 +214,10 @@ func (l *loader) defaultListeners(m *mapping, api *API) []string {
 }
 
 // apiKeyManagers returns the names of the key managers whose tokens api takes.
-func (l *loader) apiKeyManagers(m *mapping, api *API) []string {
+func (l *loader) apiKeyManagers(m *mapping, api *control.API) []string {
 	var known []string
 	for _, k := range l.cfg.KeyManagers {
-		known = append(known, k.Name)
+		known = append(known, k.Value.Name)
 	}
 	values, given := m.texts("keyManagers")
 	all := !given
@@ -276,25 +225,25 @@ func (l *loader) apiKeyManagers(m *mapping, api *API) []string {
 	for _, v := range values {
 		switch {
 		case v.Value == "all" && len(values) > 1:
-			l.errorf(v.Pos, "keyManagers is [all] or names: keep one of both")
+			l.errorf(v.Place, "keyManagers is [all] or names: keep one of both")
 		case v.Value == "all":
 			all = true
 		case !slices.Contains(known, v.Value):
-			l.errorf(v.Pos, "there is no key manager %s: add it under keyManagers", quote(v.Value))
+			l.errorf(v.Place, "there is no key manager %s: add it under keyManagers", quote(v.Value))
 		default:
 			named = append(named, v.Value)
 		}
 	}
-	if api.demands.Token == policy.Off {
-		if len(named) > 0 && len(api.Security) > 0 {
-			l.errorf(m.find("keyManagers").Pos,
+	if api.Security.Token == policy.Off {
+		if len(named) > 0 && len(api.Words) > 0 {
+			l.errorf(m.find("keyManagers").Place,
 				"keyManagers has no meaning without oauth2 in security: add oauth2, or remove it")
 		}
 		return nil
 	}
 	m.notEmpty("keyManagers", "no token is good then; say [all], or name some")
 	if len(known) == 0 {
-		l.errorf(m.Pos,
+		l.errorf(m.Place,
 			"the API takes tokens (oauth2), and there is no key manager: add one under keyManagers in the main file")
 	}
 	if all {
@@ -303,10 +252,10 @@ func (l *loader) apiKeyManagers(m *mapping, api *API) []string {
 	return named
 }
 
-func (l *loader) apiAudiences(m *mapping, api *API) []string {
+func (l *loader) apiAudiences(m *mapping, api *control.API) []string {
 	values, _ := m.texts("audiences")
-	if len(values) > 0 && len(api.Security) > 0 && api.demands.Token == policy.Off {
-		l.errorf(m.find("audiences").Pos,
+	if len(values) > 0 && len(api.Words) > 0 && api.Security.Token == policy.Off {
+		l.errorf(m.find("audiences").Place,
 			"audiences has no meaning without oauth2 in security: add oauth2, or remove it")
 	}
 	return plain(values)
@@ -332,35 +281,36 @@ func (m *mapping) policy(otherwise string) string {
 }
 
 // clientCertificates reads `clientCertificates`.
-func (l *loader) clientCertificates(m *mapping, api *API) []ClientCertificate {
+func (l *loader) clientCertificates(m *mapping, api *control.API) {
 	const key = "clientCertificates"
 	values := m.nodes(key)
-	if len(values) > 0 && len(api.Security) > 0 && api.demands.Certificate == policy.Off {
-		l.errorf(m.find(key).Pos, "%s has no meaning without mutualssl in security: add mutualssl, or remove them", key)
+	if len(values) > 0 && len(api.Words) > 0 && api.Security.Certificate == policy.Off {
+		l.errorf(m.find(key).Place,
+			"%s has no meaning without mutualssl in security: add mutualssl, or remove them", key)
 	}
-	var out []ClientCertificate
+	var own []control.Placed[certstore.Client]
 	for _, n := range values {
-		c := l.clientCertificate(n)
-		for _, other := range out {
-			if c.Alias != "" && other.Alias == c.Alias && other.KeyType == c.KeyType {
-				l.errorf(n.Pos,
+		c := l.clientCertificate(n, api.API)
+		for _, other := range own {
+			if c.Alias != "" && other.Value.Alias == c.Alias && other.Value.KeyType == c.KeyType {
+				l.errorf(n.Place,
 					"a second %s certificate %s, the first in line %d: give each its own alias",
 					c.KeyType, quote(c.Alias), other.Line)
 			}
-			if c.Data != nil && bytes.Equal(other.Data, c.Data) {
-				l.errorf(n.Pos, "this certificate is registered for this API in line %d already: keep one", other.Line)
+			if c.Certificate != nil && c.Certificate.Equal(other.Value.Certificate) {
+				l.errorf(n.Place, "this certificate is registered for this API in line %d already: keep one", other.Line)
 			}
 		}
-		if c.KeyType == string(certstore.Sandbox) && len(api.Upstream.SandboxURLs) == 0 {
-			l.warnf(n.Pos,
+		if c.KeyType == certstore.Sandbox && len(api.Upstream.SandboxURLs) == 0 {
+			l.warnf(n.Place,
 				"a SANDBOX certificate reaches sandboxUrls only, and upstream has none: its calls are answered 403")
 		}
-		out = append(out, c)
+		own = append(own, control.Placed[certstore.Client]{Place: n.Place, Value: c})
+		l.cfg.Clients = append(l.cfg.Clients, c)
 	}
-	return out
 }
 
-func (l *loader) clientCertificate(n node) ClientCertificate {
+func (l *loader) clientCertificate(n node, api certstore.API) certstore.Client {
 	m := n.mapping("a client certificate")
 	defer m.end()
 	m.need("alias", "the name it is registered under")
@@ -369,27 +319,27 @@ func (l *loader) clientCertificate(n node) ClientCertificate {
 	alias, tier, file := m.text("alias"), m.text("tier"), m.text("certificate")
 	if alias.OK {
 		if err := certstore.CheckAlias(alias.Value); err != nil {
-			l.errorf(alias.Pos, "%v", err)
+			l.errorf(alias.Place, "%v", err)
 		}
 	}
 	l.checkTier(tier)
-	out := ClientCertificate{
-		Pos:     n.Pos,
-		Alias:   alias.Value,
-		Tier:    tier.Value,
-		KeyType: ask(m, "keyType", string(certstore.Production), certstore.ParseKeyType).Value,
-		Scopes:  m.scopes(true),
+	out := certstore.Client{API: api, Alias: alias.Value, Tier: tier.Value, Source: n.Place.String()}
+	out.KeyType, _ = ask(m, "keyType", certstore.Production, certstore.ParseKeyType)
+	out.Scopes = m.scopes(true)
+	if !file.OK {
+		return out
 	}
-	if file.OK {
-		out.File = m.from.resolve(file.Value)
-		data, err := l.read(out.File, certstore.MaxCertificate)
-		switch {
-		case err != nil:
-			l.errorf(file.Pos, "certificate %s: %v", quote(file.Value), err)
-		case len(data) == 0:
-			l.errorf(file.Pos, "certificate %s: the file is empty", quote(file.Value))
-		default:
-			out.Data = data
+	path := m.from.resolve(file.Value)
+	data, err := l.read(path, certstore.MaxCertificate)
+	switch {
+	case err != nil:
+		l.errorf(file.Place, "certificate %s: %v", quote(file.Value), err)
+	case len(data) == 0:
+		l.errorf(file.Place, "certificate %s: the file is empty", quote(file.Value))
+	default:
+		if out.Certificate, err = certstore.ParseCertificate(data); err != nil {
+			// Not an error of the file that is read here: what else cannot be opened is to be told with it.
+			l.cfg.Problems.Add(n.Place, fmt.Errorf("certificate %s: %w", path, err))
 		}
 	}
 	return out
@@ -400,9 +350,9 @@ func (m *mapping) scopes(anyScope bool) []string {
 	values, _ := m.texts("scopes")
 	for _, v := range values {
 		if v.Value == "*" && !anyScope {
-			m.load.errorf(v.Pos, "scope \"*\" is for client certificates: name scopes here, or remove the list")
+			m.load.errorf(v.Place, "scope \"*\" is for client certificates: name scopes here, or remove the list")
 		} else if err := certstore.CheckScope(v.Value); err != nil {
-			m.load.errorf(v.Pos, "%v", err)
+			m.load.errorf(v.Place, "%v", err)
 		}
 	}
 	return plain(values)

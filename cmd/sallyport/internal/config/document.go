@@ -11,6 +11,8 @@ import (
 	"github.com/goccy/go-yaml/lexer"
 	"github.com/goccy/go-yaml/parser"
 	"github.com/goccy/go-yaml/token"
+
+	"sallyport/gateway/control"
 )
 
 const (
@@ -30,7 +32,7 @@ func parseDocument(file string, data []byte) (root ast.Node, err error) {
 	// The library sometimes indexes into its tokens unchecked; its panics are reported as syntax errors.
 	defer func() {
 		if recover() != nil {
-			root, err = nil, Error{Pos{file, 1, 1}, "this is not YAML that can be read"}
+			root, err = nil, problem(tokenPos(file, nil), "this is not YAML that can be read")
 		}
 	}()
 	tokens := joinColons(lexer.Tokenize(text))
@@ -41,37 +43,41 @@ func parseDocument(file string, data []byte) (root ast.Node, err error) {
 	if err != nil {
 		return nil, err
 	}
-	start := Pos{file, 1, 1}
+	start := tokenPos(file, nil)
 	if len(parsed.Docs) > 1 {
 		if second := parsed.Docs[1]; second.Start != nil {
 			start = tokenPos(file, second.Start)
 		}
-		return nil, Error{start, "a second document begins here: keep one document in a file"}
+		return nil, problem(start, "a second document begins here: keep one document in a file")
 	}
 	if len(parsed.Docs) == 0 || parsed.Docs[0].Body == nil {
-		return nil, Error{start, "the file is empty"}
+		return nil, problem(start, "the file is empty")
 	}
 	return parsed.Docs[0].Body, nil
+}
+
+func problem(at control.Place, message string) error {
+	return control.Problem{Place: at, Message: message}
 }
 
 // checkText returns data as text with "\n" line ends and without a byte order mark.
 func checkText(file string, data []byte) (string, error) {
 	if len(data) > maxFile {
-		return "", Error{Pos{File: file}, fmt.Sprintf("the file is larger than %d MiB", maxFile>>20)}
+		return "", problem(control.Place{File: file}, fmt.Sprintf("the file is larger than %d MiB", maxFile>>20))
 	}
 	text := strings.ReplaceAll(strings.TrimPrefix(string(data), "\ufeff"), "\r\n", "\n")
-	line, column := 1, 1
+	at := tokenPos(file, nil)
 	for i, r := range text {
 		switch {
 		case r == '\n':
-			line, column = line+1, 1
+			at.Line, at.Column = at.Line+1, 1
 			continue
 		case r == utf8.RuneError && !strings.HasPrefix(text[i:], "\ufffd"):
-			return "", Error{Pos{file, line, column}, "a byte that is not UTF-8: save the file as UTF-8"}
+			return "", problem(at, "a byte that is not UTF-8: save the file as UTF-8")
 		case isControl(r) && r != '\t', r == '\ufeff':
-			return "", Error{Pos{file, line, column}, fmt.Sprintf("control character %U: remove it", r)}
+			return "", problem(at, fmt.Sprintf("control character %U: remove it", r))
 		}
-		column++
+		at.Column++
 	}
 	return text, nil
 }
@@ -82,11 +88,12 @@ func isControl(r rune) bool {
 	return r < ' ' || r >= 0x7f && r < 0xa0 || r == '\u2028' || r == '\u2029'
 }
 
-func tokenPos(file string, t *token.Token) Pos {
+// tokenPos is where t is, or the start of the file if it is nowhere.
+func tokenPos(file string, t *token.Token) control.Place {
 	if t == nil || t.Position == nil {
-		return Pos{File: file, Line: 1, Column: 1}
+		return control.Place{File: file, Line: 1, Column: 1}
 	}
-	return Pos{file, max(t.Position.Line, 1), max(t.Position.Column, 1)}
+	return control.Place{File: file, Line: max(t.Position.Line, 1), Column: max(t.Position.Column, 1)}
 }
 
 // checkTokens refuses the YAML features that a configuration does not need, and bounds depth and size.
@@ -97,15 +104,15 @@ func checkTokens(file string, tokens token.Tokens) error {
 		pos := tokenPos(file, t)
 		switch t.Type {
 		case token.AnchorType, token.AliasType:
-			return Error{pos, "anchors and aliases are not supported: write the value out"}
+			return problem(pos, "anchors and aliases are not supported: write the value out")
 		case token.MergeKeyType:
-			return Error{pos, "merge keys are not supported: write the keys out"}
+			return problem(pos, "merge keys are not supported: write the keys out")
 		case token.TagType:
-			return Error{pos, "tags are not supported: write the value without one"}
+			return problem(pos, "tags are not supported: write the value without one")
 		case token.DirectiveType:
-			return Error{pos, "directives are not supported: remove the line, or quote the value"}
+			return problem(pos, "directives are not supported: remove the line, or quote the value")
 		case token.MappingKeyType:
-			return Error{pos, `keys with "?" are not supported: write "key: value", or quote the value`}
+			return problem(pos, `keys with "?" are not supported: write "key: value", or quote the value`)
 		case token.CommentType, token.InvalidType: // the parser reports the latter
 			continue
 		case token.MappingStartType, token.SequenceStartType:
@@ -129,12 +136,12 @@ func checkTokens(file string, tokens token.Tokens) error {
 				open[len(open)-1].keys++
 			}
 			if open[len(open)-1].keys > maxKeys {
-				return Error{pos, fmt.Sprintf("more than %d keys in one map", maxKeys)}
+				return problem(pos, fmt.Sprintf("more than %d keys in one map", maxKeys))
 			}
 		}
 		line = pos.Line
 		if flow > maxDepth || len(open) > maxDepth {
-			return Error{pos, fmt.Sprintf("more than %d maps and lists within each other", maxDepth)}
+			return problem(pos, fmt.Sprintf("more than %d maps and lists within each other", maxDepth))
 		}
 	}
 	return nil
@@ -147,11 +154,11 @@ type block struct {
 
 // checkPlain refuses unquoted scalars that the scanner accepts against YAML 1.2.2, section 7.3.3, and those that span
 // lines: an entry after a wrong indent or a missing comma would silently become part of a value.
-func checkPlain(t *token.Token, pos Pos, flow bool) error {
+func checkPlain(t *token.Token, pos control.Place, flow bool) error {
 	if lines := strings.Split(strings.TrimSpace(t.Origin), "\n"); len(lines) > 1 { // the position is that of the last line
 		pos.Line = max(1, pos.Line-len(lines)+2)
 		pos.Column = len(lines[1]) - len(strings.TrimLeft(lines[1], " ")) + 1
-		return Error{pos, "the value in the line before goes on here: mend the indentation, or put it in quotes"}
+		return problem(pos, "the value in the line before goes on here: mend the indentation, or put it in quotes")
 	}
 	value, why := t.Value, ""
 	switch {
@@ -164,7 +171,7 @@ func checkPlain(t *token.Token, pos Pos, flow bool) error {
 	default:
 		return nil
 	}
-	return Error{pos, why}
+	return problem(pos, why)
 }
 
 // parseTokens runs the library's parser and converts its errors.
@@ -175,12 +182,12 @@ func parseTokens(file string, tokens token.Tokens) (*ast.File, error) {
 	}
 	var syntax yaml.Error
 	if !errors.As(err, &syntax) {
-		return nil, Error{Pos{file, 1, 1}, "this is not YAML that can be read"}
+		return nil, problem(tokenPos(file, nil), "this is not YAML that can be read")
 	}
 	// The message without the quoted source line and the character after a backslash: both may be part of a password.
 	message := syntax.GetMessage()
 	if before, _, ok := strings.Cut(message, "escape character "); ok {
 		message = before + "escape character: write \\\\ for a backslash, or use single quotes"
 	}
-	return nil, Error{tokenPos(file, syntax.GetToken()), "YAML: " + message}
+	return nil, problem(tokenPos(file, syntax.GetToken()), "YAML: "+message)
 }

@@ -9,6 +9,9 @@ import (
 	"testing"
 
 	"github.com/goccy/go-yaml/ast"
+
+	"sallyport/gateway/control"
+	"sallyport/policy"
 )
 
 // TestPositions looks up every key and plain value of the test data where the parser says that it stands.
@@ -200,7 +203,7 @@ func deep(n int) string {
 	return b.String()
 }
 
-// FuzzParse reads any bytes as the main file and as an API file. It must come back, with a Config or with Errors that
+// FuzzParse reads any bytes as the main file and as an API file. It must come back, with a Config or with Problems that
 // stand inside the file and show no secret.
 func FuzzParse(f *testing.F) {
 	for _, pattern := range []string{"testdata/*/*.yaml", "testdata/*/*/*.yaml"} {
@@ -236,24 +239,24 @@ func FuzzParse(f *testing.F) {
 			lookupEnv: func(string) (string, bool) { return "CANARY-2", true },
 		}
 		c, err := parse("x.yaml", "/etc/x/x.yaml", data, o)
-		switch problems := (Errors{}); {
+		switch problems := (control.Problems{}); {
 		case err == nil:
 			if len(c.Listeners) == 0 {
 				t.Error("a good configuration has a listener")
 			}
-			if n := c.Limits; n.ConnectionsPerSource < 1 || n.ConnectionsPerSource > n.Connections || n.Handshakes < 1 || n.HeaderCount < 1 || n.BodyRate < 0 {
+			if n := c.Limits; n.ConnectionsPerSource < 1 || n.ConnectionsPerSource > n.Connections || n.Handshakes < 1 || n.HeaderLines < 1 || n.BodyRate < 0 {
 				t.Errorf("a good configuration has its limits: %+v", n)
 			}
 			for _, api := range c.APIs {
-				if len(api.Security) == 0 || len(api.Listeners) == 0 || len(api.Upstream.URLs) == 0 || api.Context == "" {
+				if api.Security == (policy.Security{}) || len(api.Words) == 0 || len(api.Listeners) == 0 || len(api.Upstream.URLs) == 0 || api.Context == "" {
 					t.Errorf("a good API says who may call it and where it is: %+v", api)
 				}
-				if u := api.Upstream; u.Protocol == "" || u.MaxCalls < 1 || api.MaxBodySize < 0 || api.MaxBodySize > maxSize {
+				if u := api.Upstream; u.MaxCalls < 1 || api.MaxBody < 0 || api.MaxBody > maxSize {
 					t.Errorf("a good API has its limits: %+v", api)
 				}
 			}
 		case !errors.As(err, &problems) || c != nil || len(problems) == 0:
-			t.Errorf("%v, %v: want Errors alone", c, err)
+			t.Errorf("%v, %v: want Problems alone", c, err)
 		default:
 			lines := strings.Count(string(data), "\n") + 1
 			for _, p := range problems {

@@ -10,6 +10,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"sallyport/cmd/sallyport/internal/config"
+	"sallyport/gateway/control"
 )
 
 // TestErrors compares all that is said about each bad configuration with what is written beside it.
@@ -22,8 +23,8 @@ func TestErrors(t *testing.T) {
 	for _, file := range files {
 		t.Run(strings.TrimSuffix(filepath.Base(file), ".yaml"), func(t *testing.T) {
 			c, err := config.Load(file)
-			if c != nil || !errors.As(err, new(config.Errors)) {
-				t.Fatalf("Load: %v, %v; want Errors alone", c, err)
+			if c != nil || !errors.As(err, new(control.Problems)) {
+				t.Fatalf("Load: %v, %v; want Problems alone", c, err)
 			}
 			if strings.Contains(err.Error(), "canary") {
 				t.Error("a message shows a secret")

@@ -6,62 +6,48 @@ import (
 	"net/url"
 	"strings"
 
+	"sallyport/gateway/control"
 	"sallyport/policy/token"
 )
 
-// A KeyManager issues access tokens. It has exactly one of JWKS and Certificate.
-type KeyManager struct {
-	Pos
-	Name        string // letters, digits, ".", "_", "-"; unique, never "all"
-	Type        string // a word of token.ParseType; default "default"
-	Issuer      string // the token's `iss`, compared exactly; unique
-	JWKS        string // http or https URL, or the absolute path of a file
-	Certificate string // absolute path of a PEM file
-	CAFile      string // absolute path of the PEM roots for the JWKS URL's TLS; "": the system's
-	TokenType   string // "at+jwt": only tokens of this `typ` (RFC 9068) are accepted; "": any access token
-}
-
 // keyManager reads one entry of `keyManagers:`.
-func (l *loader) keyManager(n node) KeyManager {
+func (l *loader) keyManager(n node) control.Placed[token.KeyManager] {
 	m := n.mapping("a key manager")
 	defer m.end()
 	name := m.name("name")
 	m.need("issuer", "the iss of its tokens")
 	issuer := m.text("issuer")
 	if name.OK && name.Value == "all" {
-		l.errorf(name.Pos, "the name all stands for every key manager: choose another")
+		l.errorf(name.Place, "the name all stands for every key manager: choose another")
 	}
 	for _, other := range l.cfg.KeyManagers {
-		if name.OK && other.Name == name.Value {
-			l.errorf(name.Pos,
+		if name.OK && other.Value.Name == name.Value {
+			l.errorf(name.Place,
 				"a second key manager %s, the first in line %d: give each its own name", name.Value, other.Line)
 		}
-		if issuer.OK && other.Issuer == issuer.Value {
-			l.errorf(issuer.Pos, "the issuer is that of key manager %s: a token must lead to one of them", other.Name)
+		if issuer.OK && other.Value.Issuer == issuer.Value {
+			l.errorf(issuer.Place, "the issuer is that of key manager %s: a token must lead to one of them",
+				other.Value.Name)
 		}
 	}
-	out := KeyManager{
-		Pos:         n.Pos,
-		Name:        name.Value,
-		Type:        ask(m, "type", "default", token.ParseType).Value,
-		Issuer:      issuer.Value,
-		JWKS:        m.jwks(),
-		Certificate: m.path("certificate"),
-		CAFile:      m.path("caFile"),
-		TokenType:   ask(m, "tokenType", "", token.ParseTokenType).Value,
-	}
+	out := token.KeyManager{Name: name.Value, Issuer: issuer.Value}
+	out.Type, _ = ask(m, "type", "default", token.ParseType)
+	out.JWKS = m.jwks()
+	out.CertificateFile = m.path("certificate")
+	out.CAFile = m.path("caFile")
+	out.TokenType, _ = ask(m, "tokenType", "", token.ParseTokenType)
 	jwks, certificate, caFile := m.find("jwks"), m.find("certificate"), m.find("caFile")
 	switch {
 	case m.broken:
 	case jwks != nil && certificate != nil:
-		l.errorf(certificate.Pos, "a key manager has jwks or certificate: keep one of them")
+		l.errorf(certificate.Place, "a key manager has jwks or certificate: keep one of them")
 	case jwks == nil && certificate == nil:
-		l.errorf(m.Pos, "a key manager needs the key jwks (a URL or a file) or certificate (a PEM file)")
+		l.errorf(m.Place, "a key manager needs the key jwks (a URL or a file) or certificate (a PEM file)")
 	}
 	if caFile != nil && !strings.HasPrefix(out.JWKS, "https:") {
-		l.errorf(caFile.Pos, "caFile is for a jwks by https: remove it")
+		l.errorf(caFile.Place, "caFile is for a jwks by https: remove it")
 	}
-	return out
+	return control.Placed[token.KeyManager]{Place: n.Place, Value: out}
 }
 
 // jwks reads the URL or the file under `jwks`.
@@ -75,11 +61,11 @@ func (m *mapping) jwks() string {
 	}
 	u, why := parseURL(t.Value)
 	if why != "" {
-		m.load.errorf(t.Pos, "jwks: %s", why)
+		m.load.errorf(t.Place, "jwks: %s", why)
 		return ""
 	}
 	if u.Scheme == "http" && u.Hostname() != "localhost" && !isLoopback(net.JoinHostPort(u.Hostname(), "0")) {
-		m.load.warnf(t.Pos, "keys by plain http: whoever can answer in that host's place can make tokens; use https")
+		m.load.warnf(t.Place, "keys by plain http: whoever can answer in that host's place can make tokens; use https")
 	}
 	return u.String()
 }

@@ -1,22 +1,26 @@
 package config
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 
+	"sallyport/gateway/control"
 	"sallyport/internal/regularfile"
+	"sallyport/policy/ratelimit"
 )
 
-// Load reads file and the API files, certificates and secrets that it names. The error is Errors, with everything that
-// is wrong, or why file can't be read.
+// Load reads file and the API files, certificates and secrets that it names. The error is control.Problems,
+// with everything that is wrong, or why file can't be read.
 func Load(file string) (*Config, error) {
 	abs, err := filepath.Abs(file)
 	if err != nil {
@@ -44,7 +48,7 @@ func (c *Config) Reload() (*Config, error) {
 	if !c.changed() {
 		return c, nil
 	}
-	return Load(c.File)
+	return Load(c.Place.File)
 }
 
 // changed reports whether a file that was read has changed, or a pattern matches other files. It returns true when in
@@ -72,10 +76,7 @@ func Find(explicit string) (string, error) {
 	if explicit != "" {
 		return explicit, nil
 	}
-	return findIn("sallyport.yaml", "/etc/sallyport/sallyport.yaml")
-}
-
-func findIn(places ...string) (string, error) {
+	places := []string{"sallyport.yaml", "/etc/sallyport/sallyport.yaml"}
 	for _, place := range places {
 		// A file that exists is the one meant, even if it cannot be read.
 		if _, err := os.Stat(place); !errors.Is(err, fs.ErrNotExist) {
@@ -144,26 +145,27 @@ func (s *source) beside(path string) *source {
 type loader struct {
 	outside  outside
 	cfg      *Config
-	errs     Errors
-	warnings Errors
+	tiers    []control.Placed[ratelimit.Tier] // the configured ones
+	errs     control.Problems
+	warnings control.Problems
 	yaml     []string          // names of the YAML files, in the order in which they were read
 	files    map[string][]byte // by absolute path; each is read once, so that what is checked is what is used
 	env      map[string]string // variables that were used
 }
 
-func (l *loader) errorf(at Pos, format string, args ...any) {
-	l.errs = append(l.errs, Error{at, fmt.Sprintf(format, args...)})
+func (l *loader) errorf(at control.Place, format string, args ...any) {
+	l.errs = append(l.errs, control.Problem{Place: at, Message: fmt.Sprintf(format, args...)})
 }
 
-func (l *loader) warnf(at Pos, format string, args ...any) {
-	l.warnings = append(l.warnings, Error{at, fmt.Sprintf(format, args...)})
+func (l *loader) warnf(at control.Place, format string, args ...any) {
+	l.warnings = append(l.warnings, control.Problem{Place: at, Message: fmt.Sprintf(format, args...)})
 }
 
 // parse makes the Config of data, the content of the file at path, which messages call name. It reads through o only.
 func parse(name, path string, data []byte, o outside) (*Config, error) {
 	l := &loader{
 		outside: o,
-		cfg:     &Config{File: path},
+		cfg:     &Config{Spec: control.Spec{Place: control.Place{File: path}}},
 		yaml:    []string{name},
 		files:   map[string][]byte{path: data},
 		env:     map[string]string{},
@@ -173,27 +175,38 @@ func parse(name, path string, data []byte, o outside) (*Config, error) {
 		l.config(root.mapping("the configuration"))
 	}
 	if len(l.errs) > 0 {
-		return nil, l.errs.sorted(l.yaml)
+		return nil, l.sorted(l.errs)
 	}
-	l.cfg.Warnings = l.warnings.sorted(l.yaml)
-	l.cfg.sums = map[string][sha256.Size]byte{}
+	c := l.cfg
+	c.Warnings = l.sorted(l.warnings)
+	c.Fixed = c.Startup.byKey()
+	c.Files = slices.Sorted(maps.Keys(l.files))
+	c.Digest = l.digest()
+	c.sums = map[string][sha256.Size]byte{}
 	for file, data := range l.files {
-		l.cfg.Files = append(l.cfg.Files, file)
-		l.cfg.sums[file] = sha256.Sum256(data)
+		c.sums[file] = sha256.Sum256(data)
 	}
-	slices.Sort(l.cfg.Files)
-	l.cfg.digest = l.digest()
-	return l.cfg, nil
+	return c, nil
+}
+
+// sorted orders problems by place and drops repetitions; files keep the order in which they were read.
+func (l *loader) sorted(problems control.Problems) control.Problems {
+	rank := func(file string) int { return slices.Index(l.yaml, file) }
+	slices.SortStableFunc(problems, func(a, b control.Problem) int {
+		return cmp.Or(cmp.Compare(rank(a.File), rank(b.File)), cmp.Compare(a.Line, b.Line),
+			cmp.Compare(a.Column, b.Column), cmp.Compare(a.Message, b.Message))
+	})
+	return slices.Compact(problems)
 }
 
 // document parses one file.
 func (l *loader) document(from *source, data []byte) (node, bool) {
 	root, err := parseDocument(from.name, data)
 	if err != nil {
-		if at := (Error{}); errors.As(err, &at) {
+		if at := (control.Problem{}); errors.As(err, &at) {
 			l.errs = append(l.errs, at)
 		} else {
-			l.errorf(Pos{File: from.name}, "%v", err)
+			l.errorf(control.Place{File: from.name}, "%v", err)
 		}
 		return node{}, false
 	}
@@ -228,12 +241,7 @@ func (l *loader) digest() [32]byte {
 		write(file)
 		write(string(l.files[file]))
 	}
-	names := make([]string, 0, len(l.env))
-	for name := range l.env {
-		names = append(names, name)
-	}
-	slices.Sort(names)
-	for _, name := range names {
+	for _, name := range slices.Sorted(maps.Keys(l.env)) {
 		write("env")
 		write(name)
 		write(l.env[name])

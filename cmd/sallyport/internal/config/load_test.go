@@ -80,7 +80,7 @@ apis: ["apis/*.yaml"]
 		if err != nil {
 			t.Fatal(err)
 		}
-		return c.Digest()
+		return c.Digest
 	}
 	first := load()
 	if load() != first {

@@ -1,7 +1,6 @@
 package config
 
 import (
-	"fmt"
 	"math"
 	"slices"
 	"strconv"
@@ -10,13 +9,15 @@ import (
 	"unicode/utf8"
 
 	"github.com/goccy/go-yaml/ast"
+
+	"sallyport/gateway/control"
 )
 
 const maxText = 4096 // characters of one value that isn't a secret
 
 // A node is one value of a YAML file.
 type node struct {
-	Pos
+	control.Place
 	load *loader
 	from *source
 	ast  ast.Node
@@ -67,7 +68,7 @@ func (n node) rawText() (string, bool) {
 
 // A text is a scalar's text and its place. OK is false if it is absent, or invalid and reported.
 type text struct {
-	Pos
+	control.Place
 	Value string
 	OK    bool
 }
@@ -77,27 +78,27 @@ func (n node) text(what string) text {
 	s, ok := n.rawText()
 	switch {
 	case !ok && (n.kind() == "a number" || n.kind() == "true or false"):
-		n.load.errorf(n.Pos, "%s is to be text, not %s: put it in quotes", what, n.kind())
+		n.load.errorf(n.Place, "%s is to be text, not %s: put it in quotes", what, n.kind())
 	case !ok:
-		n.load.errorf(n.Pos, "%s is to be text, not %s", what, n.kind())
+		n.load.errorf(n.Place, "%s is to be text, not %s", what, n.kind())
 	case s == "":
-		n.load.errorf(n.Pos, "%s is empty: give a value, or remove it", what)
+		n.load.errorf(n.Place, "%s is empty: give a value, or remove it", what)
 	case strings.Contains(s, "${"):
-		n.load.errorf(n.Pos,
+		n.load.errorf(n.Place,
 			"%s can't hold a ${…} reference: these stand for secrets, in password and keyPassword only", what)
 	case strings.ContainsFunc(s, isControl) || !utf8.ValidString(s):
-		n.load.errorf(n.Pos, "%s holds a control character: write it on one line, without escapes", what)
+		n.load.errorf(n.Place, "%s holds a control character: write it on one line, without escapes", what)
 	case utf8.RuneCountInString(s) > maxText:
-		n.load.errorf(n.Pos, "%s is longer than %d characters", what, maxText)
+		n.load.errorf(n.Place, "%s is longer than %d characters", what, maxText)
 	default:
-		return text{n.Pos, s, true}
+		return text{n.Place, s, true}
 	}
-	return text{Pos: n.Pos}
+	return text{Place: n.Place}
 }
 
 // A mapping is a YAML map being read: each method reads one key, and end reports those that none has read.
 type mapping struct {
-	Pos
+	control.Place
 	load    *loader
 	from    *source
 	what    string // "listener", for messages
@@ -107,7 +108,7 @@ type mapping struct {
 }
 
 type entry struct {
-	Pos
+	control.Place
 	key   string
 	value node
 	used  bool // a method has read it
@@ -115,7 +116,7 @@ type entry struct {
 
 // mapping reads n's keys.
 func (n node) mapping(what string) *mapping {
-	m := &mapping{Pos: n.Pos, load: n.load, from: n.from, what: what}
+	m := &mapping{Place: n.Place, load: n.load, from: n.from, what: what}
 	var pairs []*ast.MappingValueNode
 	switch v := n.ast.(type) {
 	case *ast.MappingNode:
@@ -123,11 +124,11 @@ func (n node) mapping(what string) *mapping {
 	case *ast.MappingValueNode:
 		pairs = []*ast.MappingValueNode{v}
 	default:
-		n.load.errorf(n.Pos, "%s is to be a map of keys and values, not %s", what, n.kind())
+		n.load.errorf(n.Place, "%s is to be a map of keys and values, not %s", what, n.kind())
 		m.broken = true
 		return m
 	}
-	first := map[string]Pos{}
+	first := map[string]control.Place{}
 	for _, pair := range pairs {
 		pos := tokenPos(n.from.name, pair.Key.GetToken())
 		name, ok := pair.Key.(*ast.StringNode)
@@ -140,7 +141,7 @@ func (n node) mapping(what string) *mapping {
 			continue
 		}
 		first[name.Value] = pos
-		m.entries = append(m.entries, entry{Pos: pos, key: name.Value, value: newNode(n.load, n.from, pair.Value)})
+		m.entries = append(m.entries, entry{Place: pos, key: name.Value, value: newNode(n.load, n.from, pair.Value)})
 	}
 	return m
 }
@@ -160,11 +161,11 @@ func (m *mapping) end() {
 			continue
 		}
 		if strings.Contains(e.key, ":") {
-			m.load.errorf(e.Pos, "unknown key%s in %s: write a space after the colon", m.show(e.key), m.what)
+			m.load.errorf(e.Place, "unknown key%s in %s: write a space after the colon", m.show(e.key), m.what)
 		} else if near := nearest(e.key, m.known); near != "" {
-			m.load.errorf(e.Pos, "unknown key%s in %s: did you mean %s?", m.show(e.key), m.what, near)
+			m.load.errorf(e.Place, "unknown key%s in %s: did you mean %s?", m.show(e.key), m.what, near)
 		} else {
-			m.load.errorf(e.Pos,
+			m.load.errorf(e.Place,
 				"unknown key%s in %s: its keys are %s", m.show(e.key), m.what, strings.Join(m.known, ", "))
 		}
 	}
@@ -191,7 +192,7 @@ func (m *mapping) use(key string) *entry {
 // refuse reports key if it is present: it is known, but not allowed here.
 func (m *mapping) refuse(key, why string) {
 	if e := m.use(key); e != nil {
-		m.load.errorf(e.Pos, "%s %s", key, why)
+		m.load.errorf(e.Place, "%s %s", key, why)
 	}
 }
 
@@ -202,7 +203,7 @@ func (m *mapping) take(key string) (node, bool) {
 		return node{}, false
 	}
 	if e.value.kind() == "nothing" {
-		m.load.errorf(e.Pos, "key %s has no value: give one, or remove the key", key)
+		m.load.errorf(e.Place, "key %s has no value: give one, or remove the key", key)
 		return node{}, false
 	}
 	return e.value, true
@@ -211,7 +212,7 @@ func (m *mapping) take(key string) (node, bool) {
 // need reports a missing key; say is what to write.
 func (m *mapping) need(key, say string) {
 	if m.find(key) == nil && !m.broken {
-		m.load.errorf(m.Pos, "%s needs the key %s: %s", m.what, key, say)
+		m.load.errorf(m.Place, "%s needs the key %s: %s", m.what, key, say)
 	}
 }
 
@@ -220,14 +221,14 @@ func (m *mapping) sub(key string) (*mapping, bool) {
 	if n, ok := m.take(key); ok {
 		return n.mapping(key), true
 	}
-	return &mapping{Pos: m.Pos, load: m.load, from: m.from, what: key, broken: true}, false
+	return &mapping{Place: m.Place, load: m.load, from: m.from, what: key, broken: true}, false
 }
 
 // text returns the text under key.
 func (m *mapping) text(key string) text {
 	n, ok := m.take(key)
 	if !ok {
-		return text{Pos: m.Pos}
+		return text{Place: m.Place}
 	}
 	return n.text(key)
 }
@@ -240,7 +241,7 @@ func (m *mapping) list(key string) (values []node, given bool) {
 	}
 	seq, ok := n.ast.(*ast.SequenceNode)
 	if !ok {
-		m.load.errorf(n.Pos, "%s is to be a list, not %s: write it as [ … ], or one \"- …\" a line", key, n.kind())
+		m.load.errorf(n.Place, "%s is to be a list, not %s: write it as [ … ], or one \"- …\" a line", key, n.kind())
 		return nil, false
 	}
 	for _, v := range seq.Values {
@@ -259,7 +260,7 @@ func (m *mapping) nodes(key string) []node {
 func (m *mapping) notEmpty(key, say string) {
 	if e := m.find(key); e != nil {
 		if seq, ok := e.value.ast.(*ast.SequenceNode); ok && len(seq.Values) == 0 {
-			m.load.errorf(e.Pos, "%s is empty: %s", key, say)
+			m.load.errorf(e.Place, "%s is empty: %s", key, say)
 		}
 	}
 }
@@ -273,7 +274,7 @@ func (m *mapping) texts(key string) (values []text, given bool) {
 			continue
 		}
 		if slices.ContainsFunc(values, func(v text) bool { return v.Value == t.Value }) {
-			m.load.errorf(t.Pos, "%s is in %s twice: keep one", quote(t.Value), key)
+			m.load.errorf(t.Place, "%s is in %s twice: keep one", quote(t.Value), key)
 			continue
 		}
 		values = append(values, t)
@@ -281,18 +282,18 @@ func (m *mapping) texts(key string) (values []text, given bool) {
 	return values, given
 }
 
-// boolean returns the boolean under key, or whether.
-func (m *mapping) boolean(key string, whether bool) (bool, Pos) {
+// boolean returns the boolean under key, or false.
+func (m *mapping) boolean(key string) bool {
 	n, ok := m.take(key)
 	if !ok {
-		return whether, m.Pos
+		return false
 	}
 	b, ok := n.ast.(*ast.BoolNode)
 	if !ok {
-		m.load.errorf(n.Pos, "%s is to be true or false, not %s", key, n.kind())
-		return whether, n.Pos
+		m.load.errorf(n.Place, "%s is to be true or false, not %s", key, n.kind())
+		return false
 	}
-	return b.Value, n.Pos
+	return b.Value
 }
 
 // integer returns the whole number under key, or otherwise. Only decimal digits are accepted: 010 and 0x10 are
@@ -303,7 +304,7 @@ func (m *mapping) integer(key string, low, high, otherwise int) int {
 		return otherwise
 	}
 	if _, ok := n.ast.(*ast.IntegerNode); !ok {
-		m.load.errorf(n.Pos, "%s is to be a whole number from %d to %d, not %s", key, low, high, n.kind())
+		m.load.errorf(n.Place, "%s is to be a whole number from %d to %d, not %s", key, low, high, n.kind())
 		return otherwise
 	}
 	digits := n.ast.GetToken().Value
@@ -312,7 +313,7 @@ func (m *mapping) integer(key string, low, high, otherwise int) int {
 		v = math.MinInt
 	}
 	if v < low || v > high {
-		m.load.errorf(n.Pos, "%s is to be a whole number from %d to %d, in decimal digits", key, low, high)
+		m.load.errorf(n.Place, "%s is to be a whole number from %d to %d, in decimal digits", key, low, high)
 		return otherwise
 	}
 	return v
@@ -325,7 +326,7 @@ func (m *mapping) duration(key string, low, otherwise time.Duration) time.Durati
 		return otherwise
 	}
 	if n.kind() == "a number" {
-		m.load.errorf(n.Pos, "%s needs a unit, as in 500ms, 10s or 2m", key)
+		m.load.errorf(n.Place, "%s needs a unit, as in 500ms, 10s or 2m", key)
 		return otherwise
 	}
 	t := n.text(key)
@@ -335,10 +336,10 @@ func (m *mapping) duration(key string, low, otherwise time.Duration) time.Durati
 	d, err := time.ParseDuration(t.Value)
 	switch {
 	case err != nil:
-		m.load.errorf(t.Pos, "%s is to be a duration, as in 500ms, 10s, 2m or 1h30m, not %s", key, quote(t.Value))
+		m.load.errorf(t.Place, "%s is to be a duration, as in 500ms, 10s, 2m or 1h30m, not %s", key, quote(t.Value))
 		return otherwise
 	case d < low:
-		m.load.errorf(t.Pos, "%s is %s: it is to be at least %s", key, d, low)
+		m.load.errorf(t.Place, "%s is %s: it is to be at least %s", key, d, low)
 		return otherwise
 	}
 	return d
@@ -351,40 +352,41 @@ func (m *mapping) word(key, otherwise string, words ...string) text {
 		return t
 	}
 	if t.OK {
-		m.load.errorf(t.Pos, "%s is to be %s, not %s", key, either(words), quote(t.Value))
+		m.load.errorf(t.Place, "%s is to be %s, not %s", key, either(words), quote(t.Value))
 	}
-	return text{Pos: t.Pos, Value: otherwise}
+	return text{Place: t.Place, Value: otherwise}
 }
 
-// ask returns the text under key in its room's canonical form, or otherwise. parse is the room's, which defines the
-// words.
-func ask[T any](m *mapping, key, otherwise string, parse func(string) (T, error)) text {
+// ask returns what the text under key means to its room, or otherwise, and the text if it means something. parse is the
+// room's, which defines the words.
+func ask[T any](m *mapping, key string, otherwise T, parse func(string) (T, error)) (T, text) {
 	t := m.text(key)
 	if !t.OK {
-		return text{Pos: t.Pos, Value: otherwise}
+		return otherwise, t
 	}
 	v, err := parse(t.Value)
 	if err != nil {
-		m.load.errorf(t.Pos, "%s: %v", key, err)
-		return text{Pos: t.Pos, Value: otherwise}
+		m.load.errorf(t.Place, "%s: %v", key, err)
+		return otherwise, text{Place: t.Place}
 	}
-	return text{t.Pos, fmt.Sprint(v), true}
+	return v, t
 }
 
-// askEach returns the texts of the list under key. Their room's parse checks each alone, for its place, then all
-// together.
-func askEach[T any](m *mapping, key string, parse func([]string) (T, error)) []string {
+// askEach returns what the texts of the list under key mean together. Their room's parse checks each alone, for its
+// place, then all of them.
+func askEach[T any](m *mapping, key string, parse func([]string) (T, error)) T {
 	values, _ := m.texts(key)
 	before := len(m.load.errs)
 	for _, v := range values {
 		if _, err := parse([]string{v.Value}); err != nil {
-			m.load.errorf(v.Pos, "%s: %v", key, err)
+			m.load.errorf(v.Place, "%s: %v", key, err)
 		}
 	}
-	if _, err := parse(plain(values)); err != nil && len(m.load.errs) == before {
-		m.load.errorf(m.find(key).Pos, "%s: %v", key, err)
+	all, err := parse(plain(values))
+	if err != nil && len(m.load.errs) == before {
+		m.load.errorf(m.find(key).Place, "%s: %v", key, err)
 	}
-	return plain(values)
+	return all
 }
 
 // path returns the path under key, absolute, or "".

@@ -3,41 +3,43 @@ package config
 import (
 	"slices"
 	"strings"
+
+	"golang.org/x/net/http/httpguts"
+
+	"sallyport/gateway/control"
+	"sallyport/gateway/decision"
 )
 
 // resources reads `resources`.
-func (l *loader) resources(m *mapping, api *API) []Resource {
+func (l *loader) resources(m *mapping, api *control.API) {
 	const key = "resources"
 	m.notEmpty(key, "name some, or remove the key to serve every path and method")
-	var out []Resource
-	first := map[string]Pos{} // by method and shape
+	first := map[string]control.Place{} // by method and shape
 	for _, n := range m.nodes(key) {
-		r := l.resource(n, api)
+		r, tier := l.resource(n, api)
 		for _, method := range r.Methods {
 			id := method + " " + shape(r.Path)
 			if at, twice := first[id]; twice && r.Path != "" {
-				l.errorf(n.Pos, "%s %s is a resource already, in line %d: keep one", method, r.Path, at.Line)
+				l.errorf(n.Place, "%s %s is a resource already, in line %d: keep one", method, r.Path, at.Line)
 				continue
 			}
-			first[id] = n.Pos
+			first[id] = n.Place
 		}
-		out = append(out, r)
+		api.Resources, api.ResourceTiers = append(api.Resources, r), append(api.ResourceTiers, tier)
 	}
-	return out
 }
 
-func (l *loader) resource(n node, api *API) Resource {
+// resource reads one entry of `resources`, and its tier.
+func (l *loader) resource(n node, api *control.API) (out decision.Resource, tier string) {
 	m := n.mapping("a resource")
 	defer m.end()
-	out := Resource{Pos: n.Pos, Path: m.template(), Methods: m.methods()}
-	out.Scopes = m.scopes(false)
-	security, demands := m.resourceSecurity(api)
-	out.Security = security
-	out.Policy = m.policy("")
-	if e := m.find("scopes"); len(out.Scopes) > 0 && (demands.Open || api.demands.Open) {
-		l.errorf(e.Pos, "scopes have no meaning where no credential is asked for: remove them, or the none of security")
+	out = decision.Resource{Path: m.template(), Methods: m.methods(), Scopes: m.scopes(false)}
+	out.Security = m.resourceSecurity(api)
+	tier = m.policy("")
+	if e := m.find("scopes"); len(out.Scopes) > 0 && (out.Security.Open || api.Security.Open) {
+		l.errorf(e.Place, "scopes have no meaning where no credential is asked for: remove them, or the none of security")
 	}
-	return out
+	return out, tier
 }
 
 // methods reads `methods`.
@@ -49,12 +51,12 @@ func (m *mapping) methods() []string {
 	var out []string
 	for _, v := range values {
 		switch upper := strings.ToUpper(v.Value); {
-		case !isToken(v.Value) || v.Value == "*":
-			m.load.errorf(v.Pos, "method %s is to be a word, as in GET", quote(v.Value))
+		case !httpguts.ValidHeaderFieldName(v.Value) || v.Value == "*": // a method is a token as a name is
+			m.load.errorf(v.Place, "method %s is to be a word, as in GET", quote(v.Value))
 		case upper != v.Value:
-			m.load.errorf(v.Pos, "method %s is to be in upper case: %s", quote(v.Value), upper)
+			m.load.errorf(v.Place, "method %s is to be in upper case: %s", quote(v.Value), upper)
 		case v.Value == "CONNECT":
-			m.load.errorf(v.Pos, "method CONNECT is never forwarded: remove it")
+			m.load.errorf(v.Place, "method CONNECT is never forwarded: remove it")
 		default:
 			out = append(out, v.Value)
 		}
@@ -71,7 +73,7 @@ func (m *mapping) template() string {
 		return ""
 	}
 	if why := templateTrouble(t.Value); why != "" {
-		m.load.errorf(t.Pos, "path %s %s", quote(t.Value), why)
+		m.load.errorf(t.Place, "path %s %s", quote(t.Value), why)
 		return ""
 	}
 	return t.Value
@@ -127,7 +129,7 @@ func (m *mapping) context() string {
 		return ""
 	}
 	if why := pathTrouble(t.Value); why != "" {
-		m.load.errorf(t.Pos, "context %s %s", quote(t.Value), why)
+		m.load.errorf(t.Place, "context %s %s", quote(t.Value), why)
 		return ""
 	}
 	return t.Value

@@ -25,15 +25,15 @@ func (m *mapping) bodySize(key string) int64 {
 		}
 		written = t.Value
 	default:
-		m.load.errorf(n.Pos, form, key, n.kind())
+		m.load.errorf(n.Place, form, key, n.kind())
 		return 0
 	}
 	size, ok := parseSize(written)
 	switch {
 	case !ok:
-		m.load.errorf(n.Pos, form, key, quote(written))
+		m.load.errorf(n.Place, form, key, quote(written))
 	case size == 0:
-		m.load.errorf(n.Pos, "%s: 0 would let no body pass: leave the key out for no limit", key)
+		m.load.errorf(n.Place, "%s: 0 would let no body pass: leave the key out for no limit", key)
 	}
 	return size
 }

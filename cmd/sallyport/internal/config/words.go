@@ -83,17 +83,10 @@ func (m *mapping) name(key string) text {
 // checkName reports a text that is not a name.
 func (m *mapping) checkName(key string, t text) text {
 	if t.OK && !isName(t.Value) {
-		m.load.errorf(t.Pos,
+		m.load.errorf(t.Place,
 			"%s %s is to be at most %d letters, digits, \".\", \"_\" and \"-\", the first a letter or digit",
 			key, quote(t.Value), maxName)
 		t.OK = false
 	}
 	return t
-}
-
-// isToken reports whether s is a token of RFC 9110, section 5.6.2.
-func isToken(s string) bool {
-	return s != "" && !strings.ContainsFunc(s, func(r rune) bool {
-		return r >= 0x7f || !isLetter(byte(r)) && !isDigit(byte(r)) && !strings.ContainsRune("!#$%&'*+-.^_`|~", r)
-	})
 }

@@ -9,9 +9,10 @@ import (
 	"crypto/x509/pkix"
 	"encoding/pem"
 	"fmt"
-	"math/big"
 	"net"
 	"time"
+
+	"sallyport/certstore"
 )
 
 // organization stands in every subject, so that nobody takes these certificates for real ones.
@@ -39,14 +40,14 @@ var clients = []client{
 }
 
 // clientAPIs are the APIs for which clients with a tier are registered.
-var clientAPIs = []string{"orders:1.0.0", "payments:1.0.0"}
+var clientAPIs = []certstore.API{{Name: "orders", Version: "1.0.0"}, {Name: "payments", Version: "1.0.0"}}
 
 func (c client) certificateFile() string { return "clients/" + c.name + ".crt" }
 func (c client) keyFile() string         { return "clients/" + c.name + ".key" }
 
 // fillCertificates makes the authority, the gateway's and the clients' certificates and the keystores,
 // and returns what the store is to hold.
-func fillCertificates(f *folder, now time.Time) ([]Registration, error) {
+func fillCertificates(f *folder, now time.Time) ([]certstore.Client, error) {
 	ca, err := newAuthority(now)
 	if err != nil {
 		return nil, err
@@ -54,7 +55,7 @@ func fillCertificates(f *folder, now time.Time) ([]Registration, error) {
 	if err := f.writePair(fileCA, fileCAKey, ca); err != nil {
 		return nil, err
 	}
-	gateway, err := ca.issue(serverTemplate(now))
+	gateway, err := sign(serverTemplate(now), ca)
 	if err != nil {
 		return nil, err
 	}
@@ -66,13 +67,17 @@ func fillCertificates(f *folder, now time.Time) ([]Registration, error) {
 	}
 
 	pairs := map[string]*pair{}
-	var registrations []Registration
+	var registrations []certstore.Client
 	for _, c := range clients {
 		template := clientTemplate(c, now)
 		if c.forge != "" {
 			template.Subject, template.SerialNumber = pairs[c.forge].certificate.Subject, pairs[c.forge].certificate.SerialNumber
 		}
-		p, err := ca.issueTo(c, template)
+		issuer := ca
+		if c.alone {
+			issuer = nil
+		}
+		p, err := sign(template, issuer)
 		if err != nil {
 			return nil, fmt.Errorf("certificate of %s: %w", c.name, err)
 		}
@@ -84,8 +89,8 @@ func fillCertificates(f *folder, now time.Time) ([]Registration, error) {
 			continue
 		}
 		for _, api := range clientAPIs {
-			registrations = append(registrations, Registration{
-				API: api, Alias: c.name, Tier: c.tier, CertificatePEM: p.pem(), Expired: c.expired,
+			registrations = append(registrations, certstore.Client{
+				API: api, Alias: c.name, KeyType: certstore.Production, Tier: c.tier, Certificate: p.certificate,
 			})
 		}
 	}
@@ -141,25 +146,11 @@ func clientTemplate(c client, now time.Time) *x509.Certificate {
 	return t
 }
 
-func (ca *pair) issueTo(c client, template *x509.Certificate) (*pair, error) {
-	if c.alone {
-		return sign(template, nil)
-	}
-	return ca.issue(template)
-}
-
-func (ca *pair) issue(template *x509.Certificate) (*pair, error) { return sign(template, ca) }
-
 // sign makes a P-256 key and its certificate, signed by issuer, or by the key itself if issuer is nil.
 func sign(template *x509.Certificate, issuer *pair) (*pair, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return nil, fmt.Errorf("making a key: %w", err)
-	}
-	if template.SerialNumber == nil {
-		if template.SerialNumber, err = newSerial(); err != nil {
-			return nil, err
-		}
 	}
 	template.BasicConstraintsValid = true
 	parent, signer := template, crypto.Signer(key)
@@ -175,15 +166,6 @@ func sign(template *x509.Certificate, issuer *pair) (*pair, error) {
 		return nil, fmt.Errorf("reading a certificate back: %w", err)
 	}
 	return &pair{certificate: certificate, key: key}, nil
-}
-
-// newSerial returns 127 random bits, never zero (RFC 5280 §4.1.2.2: positive, at most 20 octets).
-func newSerial() (*big.Int, error) {
-	n, err := rand.Int(rand.Reader, new(big.Int).Lsh(big.NewInt(1), 127))
-	if err != nil {
-		return nil, fmt.Errorf("making a serial number: %w", err)
-	}
-	return n.Add(n, big.NewInt(1)), nil
 }
 
 func (p *pair) pem() []byte {

@@ -16,12 +16,8 @@ const (
 )
 
 // fill writes a whole demonstration into an empty folder.
-func fill(ctx context.Context, f *folder, offset int, now time.Time, register Registrar) error {
+func fill(ctx context.Context, f *folder, ports Ports, now time.Time, register Registrar) error {
 	now = now.UTC().Truncate(time.Second)
-	ports, err := PortsAt(offset)
-	if err != nil {
-		return err
-	}
 	settings, err := renderSettings(ports)
 	if err != nil {
 		return err
@@ -56,7 +52,7 @@ func fill(ctx context.Context, f *folder, offset int, now time.Time, register Re
 		Format:     markerFormat,
 		Made:       now,
 		Until:      now.AddDate(tokenYears, 0, 0),
-		PortOffset: offset,
+		PortOffset: ports.offset(),
 		Settings:   []string{digest(settings)},
 	})
 }

@@ -204,24 +204,20 @@ func (f *folder) writeMarker(write func(name string, data []byte) error, m marke
 	return write(fileMarker, append(data, '\n'))
 }
 
-// settle brings the ports in sallyport.yaml to offset and reports whether somebody has edited that file.
+// settle brings sallyport.yaml to ports and reports whether somebody has edited that file.
 // An edited file is left alone: it is an error if its ports are not the ones asked for.
-func (f *folder) settle(m marker, offset int) (edited bool, err error) {
+func (f *folder) settle(m marker, ports Ports) (edited bool, err error) {
 	data, err := regularfile.Read(f.path(fileSettings), maxFile)
 	if err != nil {
 		return false, fmt.Errorf("reading %s: %w", f.shownPath(fileSettings), err)
 	}
 	edited = !slices.Contains(m.Settings, digest(data))
-	if m.PortOffset == offset && len(m.Settings) == 1 {
+	if m.PortOffset == ports.offset() && len(m.Settings) == 1 {
 		return edited, nil
 	}
 	if edited {
 		return true, fmt.Errorf("%w: %s was edited since it was made with --port-offset %d, so its ports are not changed: "+
 			"run again with that offset, or make another demonstration with --dir", ErrUsage, f.shownPath(fileSettings), m.PortOffset)
-	}
-	ports, err := PortsAt(offset)
-	if err != nil {
-		return false, err
 	}
 	data, err = renderSettings(ports)
 	if err != nil {
@@ -235,7 +231,7 @@ func (f *folder) settle(m marker, offset int) (edited bool, err error) {
 	if err := f.replace(fileSettings, data); err != nil {
 		return false, err
 	}
-	m.Settings, m.PortOffset = []string{digest(data)}, offset
+	m.Settings, m.PortOffset = []string{digest(data)}, ports.offset()
 	return false, f.writeMarker(f.replace, m)
 }
 
@@ -258,7 +254,7 @@ func (f *folder) replace(name string, data []byte) error {
 }
 
 // build makes the folder beside its place and renames it there. It reports false if another process was quicker.
-func (f *folder) build(ctx context.Context, offset int, now time.Time, register Registrar) (made bool, err error) {
+func (f *folder) build(ctx context.Context, ports Ports, now time.Time, register Registrar) (made bool, err error) {
 	if register == nil {
 		return false, errors.New("no registrar")
 	}
@@ -276,7 +272,7 @@ func (f *folder) build(ctx context.Context, offset int, now time.Time, register 
 			os.RemoveAll(temp)
 		}
 	}()
-	if err := fill(ctx, &folder{shown: f.shown, dir: temp}, offset, now, register); err != nil {
+	if err := fill(ctx, &folder{shown: f.shown, dir: temp}, ports, now, register); err != nil {
 		return false, err
 	}
 	if err := syncTree(temp); err != nil {

@@ -13,6 +13,7 @@ import (
 	"strings"
 	"time"
 
+	"sallyport/certstore"
 	"sallyport/internal/regularfile"
 )
 
@@ -200,13 +201,8 @@ func validScope(scope string) bool {
 		return false
 	}
 	for word := range strings.SplitSeq(scope, " ") {
-		if word == "" {
+		if certstore.CheckScope(word) != nil {
 			return false
-		}
-		for _, c := range []byte(word) {
-			if c < 0x21 || c > 0x7e || c == '"' || c == '\\' {
-				return false
-			}
 		}
 	}
 	return true

@@ -11,9 +11,11 @@ type Ports struct {
 	Issuer       int // the demo token issuer, plain HTTP
 }
 
+// The documented ports that are the lowest and the highest.
+const lowest, highest = 8243, 9444
+
 // PortsAt returns the documented ports with offset added to each. It fails, with ErrUsage, if one leaves 1..65535.
 func PortsAt(offset int) (Ports, error) {
-	const lowest, highest = 8243, 9444
 	if offset < 1-lowest || offset > 65535-highest {
 		return Ports{}, fmt.Errorf("%w: port offset %d is outside %d to %d, in which every port stays within 1 and 65535",
 			ErrUsage, offset, 1-lowest, 65535-highest)
@@ -26,3 +28,6 @@ func PortsAt(offset int) (Ports, error) {
 		Issuer:       highest + offset,
 	}, nil
 }
+
+// offset is what was added to the documented ports.
+func (p Ports) offset() int { return p.HTTPS - lowest }

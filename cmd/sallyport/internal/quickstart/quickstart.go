@@ -7,6 +7,8 @@ import (
 	"errors"
 	"fmt"
 	"time"
+
+	"sallyport/certstore"
 )
 
 // DefaultDir is the folder that Make uses when Options name none.
@@ -23,18 +25,9 @@ type Options struct {
 	Now        func() time.Time // the clock for validity and tokens; nil means time.Now
 }
 
-// A Registration is one client certificate for one API, as the store is to hold it: key type PRODUCTION, no scopes.
-type Registration struct {
-	API            string // NAME:VERSION, such as "orders:1.0.0"
-	Alias          string // the client's name, such as "gold"
-	Tier           string // the tier's name, such as "Gold"
-	CertificatePEM []byte // exactly one certificate
-	Expired        bool   // it is past its end already, and is to be registered all the same
-}
-
 // A Registrar creates the store at storeURL ("sqlite:" and an absolute path), registers clients and closes the store:
-// all of them, or it returns an error. The folder moves once it has returned, so no file of the store may stay open.
-type Registrar func(ctx context.Context, storeURL string, clients []Registration) error
+// all of them, also the one whose certificate has expired, or it returns an error. The folder moves once it has returned, so no file of the store may stay open.
+type Registrar func(ctx context.Context, storeURL string, clients []certstore.Client) error
 
 // A Demo is a demonstration that is ready to be served: a folder on disk, and the two servers beside the gateway.
 type Demo struct {
@@ -73,20 +66,20 @@ func Make(ctx context.Context, opts Options, register Registrar) (*Demo, error) 
 		return nil, err
 	}
 	if !d.Reused {
-		made, err := f.build(ctx, opts.PortOffset, d.now(), register)
+		made, err := f.build(ctx, ports, d.now(), register)
 		if err != nil {
 			return nil, fmt.Errorf("making %s: %w", f.shown, err)
 		}
 		d.Reused = !made
 	}
-	if err := d.open(f, opts.PortOffset); err != nil {
+	if err := d.open(f); err != nil {
 		return nil, err
 	}
 	return d, nil
 }
 
-// open checks the folder, reads what the issuer needs and brings the ports to offset.
-func (d *Demo) open(f *folder, offset int) error {
+// open checks the folder, reads what the issuer needs and brings its ports to d's.
+func (d *Demo) open(f *folder) error {
 	m, err := f.readMarker()
 	if err != nil {
 		return err
@@ -102,7 +95,7 @@ func (d *Demo) open(f *folder, offset int) error {
 		return err
 	}
 	// Only now does anything change.
-	if d.edited, err = f.settle(m, offset); err != nil {
+	if d.edited, err = f.settle(m, d.Ports); err != nil {
 		return err
 	}
 	return f.protect()

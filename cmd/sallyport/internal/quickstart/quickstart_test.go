@@ -17,7 +17,9 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"sallyport/certstore"
 	"sallyport/cmd/sallyport/internal/quickstart"
+	"sallyport/internal/testpki"
 )
 
 var update = flag.Bool("update", false, "rewrite the golden files")
@@ -30,11 +32,11 @@ func clock() time.Time { return today }
 // A recorder is a Registrar that remembers, and makes the file that a store would make.
 type recorder struct {
 	calls   int
-	clients []quickstart.Registration
+	clients []certstore.Client
 	err     error
 }
 
-func (r *recorder) register(_ context.Context, storeURL string, clients []quickstart.Registration) error {
+func (r *recorder) register(_ context.Context, storeURL string, clients []certstore.Client) error {
 	path, ok := strings.CutPrefix(storeURL, "sqlite:")
 	if !ok || !filepath.IsAbs(path) {
 		return errors.New("not the address of a store: " + storeURL)
@@ -129,13 +131,14 @@ func TestRegistrations(t *testing.T) {
 	}
 	type row struct {
 		API, Alias, Tier string
+		KeyType          certstore.KeyType
 		Expired          bool
 	}
 	var got, want []row
 	for _, c := range r.clients {
-		got = append(got, row{c.API, c.Alias, c.Tier, c.Expired})
+		got = append(got, row{c.API.String(), c.Alias, c.Tier, c.KeyType, today.After(c.Certificate.NotAfter)})
 		file, err := os.ReadFile(filepath.Join(dir, "clients", c.Alias+".crt"))
-		if err != nil || !bytes.Equal(file, c.CertificatePEM) {
+		if err != nil || !bytes.Equal(file, testpki.PEM(c.Certificate)) {
 			t.Errorf("%s of %s is not the certificate in clients (%v)", c.Alias, c.API, err)
 		}
 	}
@@ -147,6 +150,7 @@ func TestRegistrations(t *testing.T) {
 		{Alias: "expired", Tier: "Bronze", Expired: true},
 	} {
 		for _, c.API = range []string{"orders:1.0.0", "payments:1.0.0"} {
+			c.KeyType = certstore.Production
 			want = append(want, c)
 		}
 	}
@@ -341,10 +345,10 @@ func TestAFailureLeavesNothing(t *testing.T) {
 		want     error
 	}{
 		"the registrar fails": {t.Context(), (&recorder{err: errStore}).register, errStore},
-		"no store is made":    {t.Context(), func(context.Context, string, []quickstart.Registration) error { return nil }, fs.ErrNotExist},
+		"no store is made":    {t.Context(), func(context.Context, string, []certstore.Client) error { return nil }, fs.ErrNotExist},
 		"cancelled before":    {ended, new(recorder).register, context.Canceled},
 		"no registrar":        {t.Context(), nil, nil},
-		"cancelled in the end ": {late, func(ctx context.Context, url string, c []quickstart.Registration) error {
+		"cancelled in the end ": {late, func(ctx context.Context, url string, c []certstore.Client) error {
 			cancelLate()
 			return new(recorder).register(ctx, url, c)
 		}, context.Canceled},

@@ -9,12 +9,15 @@ import (
 // TestACrashWhileThePortsChange: after a crash between the steps of a port change, the generated file does not look edited,
 // and the next run completes the change.
 func TestACrashWhileThePortsChange(t *testing.T) {
-	ports := func(offset int) []byte {
+	portsAt := func(offset int) Ports {
 		p, err := PortsAt(offset)
 		if err != nil {
 			t.Fatal(err)
 		}
-		data, err := renderSettings(p)
+		return p
+	}
+	ports := func(offset int) []byte {
+		data, err := renderSettings(portsAt(offset))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -40,7 +43,7 @@ func TestACrashWhileThePortsChange(t *testing.T) {
 			if err := f.write(fileSettings, state.settings); err != nil {
 				t.Fatal(err)
 			}
-			if edited, err := f.settle(state.marker, offset); edited || err != nil {
+			if edited, err := f.settle(state.marker, portsAt(offset)); edited || err != nil {
 				t.Errorf("%s, offset %d: edited %t, %v", name, offset, edited, err)
 			}
 			if got, err := os.ReadFile(f.path(fileSettings)); err != nil || !bytes.Equal(got, ports(offset)) {
