@@ -17,7 +17,7 @@ func screen(x *Exchange) error {
 	if d.short.Load() {
 		return refuse(Overloaded, nil)
 	}
-	if problem := x.Request.Problem(); problem != nil {
+	if problem := x.Request.Problem; problem != nil {
 		return refuse(reasonOfHead(problem), problem)
 	}
 	if x.Request.Lines() > d.cfg.HeaderLines {

@@ -477,5 +477,5 @@ func (l *loop) goOn(c *loopClient, part func() (again bool)) {
 // giveUp ends a call that is under way.
 func (l *loop) giveUp(c *loopClient, why error) {
 	call := c.call
-	l.goOn(c, func() bool { return call.finish(call.trip.Fail(why)) })
+	l.goOn(c, func() bool { return call.finish(call.Trip.Fail(why)) })
 }

@@ -87,9 +87,9 @@ func (l *loop) contain(c *loopClient) {
 func (l *loop) carry(c *loopClient, size int, problem error) {
 	call := c.conn.begin(size, problem, l.now)
 	c.call = call
-	switch err := decision.Decide(&call.Exchange); err {
+	switch decision.Decide(&call.Exchange) {
 	case decision.ErrWait:
-		l.goOn(c, func() bool { return call.proceed(err) })
+		l.goOn(c, call.proceed)
 		return
 	case nil:
 		call.accept()
@@ -219,19 +219,19 @@ func (l *loop) forward(c *loopClient) {
 		l.goOn(c, func() bool { return call.finish(call.forward()) })
 		return
 	}
-	call.prepare()
-	b := l.takeBackend(call.trip.Turn())
+	call.Depart(&call.body)
+	b := l.takeBackend(call.Trip.Turn())
 	if b == nil {
 		l.goOn(c, func() bool { return call.finish(call.sendAndDeliver()) })
 		return
 	}
-	if !call.trip.Use(b.conn) {
+	if !call.Trip.Use(b.conn) {
 		b.Keep(b.conn, true)
 		l.giveUp(c, backend.ErrBroken)
 		return
 	}
 	b.client, c.backend = c, b
-	request, err := call.trip.AppendRequest(l.scratch(b.conn.Conn))
+	request, err := call.Trip.AppendRequest(l.scratch(b.conn.Conn))
 	if err != nil {
 		l.giveUp(c, err)
 		return
@@ -241,7 +241,7 @@ func (l *loop) forward(c *loopClient) {
 
 // fits reports whether a loop can carry the call: all of it is there, and nothing but an answer of HTTP/1.1 follows.
 func (c *call) fits() bool {
-	r := &c.request.Request
+	r := &c.Head
 	return (c.body.done || r.Length > 0 && r.Length <= int64(len(c.client.In.Bytes()))) && c.Group.HTTP1() && !r.Upgrade
 }
 
@@ -252,11 +252,11 @@ func (l *loop) requested(c *loopClient, rest []byte, err error) {
 		l.await(c, rest, err)
 		return
 	}
-	call.trip.Sent(l.now)
+	call.Trip.Sent(l.now)
 	if len(c.conn.In.Bytes()) == 0 {
 		c.conn.In.Close()
 	}
-	timeout := call.trip.Group.Timeout
+	timeout := call.Trip.Group.Timeout
 	if c.gone {
 		timeout = min(lateGoner, timeout)
 	}
@@ -270,7 +270,7 @@ const lateGoner = 100 * time.Millisecond
 func (l *loop) await(c *loopClient, rest []byte, err error) {
 	call := c.call
 	l.goOn(c, func() bool {
-		err := call.trip.Resume(rest, err)
+		err := call.Trip.Resume(rest, err)
 		if err == nil {
 			err = call.deliver()
 		}
@@ -333,7 +333,7 @@ func (l *loop) answer(b *loopBackend) {
 	}
 	whole, head := false, 0
 	if err == nil && !more {
-		head, whole = call.trip.Whole(conn.In.Bytes())
+		head, whole = call.Trip.Whole(conn.In.Bytes())
 	}
 	if !whole {
 		conn.In.Own()
@@ -345,7 +345,7 @@ func (l *loop) answer(b *loopBackend) {
 	out := call.appendHead(l.scratch(c.conn.Conn))
 	for err == nil {
 		var data []byte
-		if data, err = call.trip.Next(); err == nil || err == io.EOF {
+		if data, err = call.Trip.Next(); err == nil || err == io.EOF {
 			out = call.appendBody(out, data, err == io.EOF)
 		}
 	}
@@ -354,6 +354,6 @@ func (l *loop) answer(b *loopBackend) {
 		return
 	}
 	call.begun = true
-	call.settle()
+	call.Settle()
 	l.post(c, c.conn.Conn, out, false)
 }

@@ -161,7 +161,7 @@ func (l *AccessLog) Observe(x *decision.Exchange, took time.Duration) {
 	w.str("listener", x.Listener.Name)
 	var memory [2 * sha256.Size]byte
 	w.word("peer", x.Peer.AppendTo(memory[:0]))
-	w.str("method", x.Request.Method())
+	w.str("method", x.Request.Method)
 	w.str("host", x.Request.Authority())
 	w.str("path", path(x))
 	if x.Route != nil {
@@ -226,7 +226,7 @@ func path(x *decision.Exchange) string {
 	if x.Path != "" {
 		return x.Path
 	}
-	p, _, _ := strings.Cut(x.Request.Target(), "?")
+	p, _, _ := strings.Cut(x.Request.Target, "?")
 	return p
 }
 
