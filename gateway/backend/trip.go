@@ -6,7 +6,6 @@ import (
 	"io"
 	"os"
 	"runtime"
-	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -230,9 +229,7 @@ func appendLength(b []byte, method string, n int64) []byte {
 	if n == http1.Unstated && method != "POST" && method != "PUT" && method != "PATCH" {
 		return b
 	}
-	b = append(b, "Content-Length: "...)
-	b = strconv.AppendInt(b, max(n, 0), 10)
-	return append(b, "\r\n"...)
+	return http1.AppendNumber(b, "Content-Length", max(n, 0))
 }
 
 // appendBody appends what there is of the body, framed, without waiting.

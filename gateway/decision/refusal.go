@@ -2,7 +2,6 @@ package decision
 
 import (
 	"errors"
-	"strconv"
 	"time"
 
 	"sallyport/gateway/backend"
@@ -179,13 +178,6 @@ func appendChallenges(b []byte, route *Route, reason Reason) []byte {
 		b = http1.AppendField(b, "WWW-Authenticate", bearer)
 	}
 	return b
-}
-
-func appendNumber(b []byte, name string, n int) []byte {
-	b = append(b, name...)
-	b = append(b, ": "...)
-	b = strconv.AppendInt(b, int64(n), 10)
-	return append(b, "\r\n"...)
 }
 
 // Refusal is the refusal that x.Err is. Any other error is a fault of ours.

@@ -60,9 +60,7 @@ func (c *call) appendHead(b []byte) []byte {
 			b = http1.AppendField(b, "Trailer", name)
 		}
 	case res.Length >= 0:
-		b = append(b, "Content-Length: "...)
-		b = strconv.AppendInt(b, res.Length, 10)
-		b = append(b, "\r\n"...)
+		b = http1.AppendNumber(b, "Content-Length", res.Length)
 	}
 	if c.last {
 		b = append(b, "Connection: close\r\n"...)

@@ -10,12 +10,6 @@ import (
 	"sallyport/gateway/wire"
 )
 
-// read reads what a client without a call has sent, and carries the calls that it finds.
-func (l *loop) read(c *loopClient) {
-	c.more = true
-	l.serve(c)
-}
-
 // serve carries the call that is there, if it is there whole.
 func (l *loop) serve(c *loopClient) {
 	conn := c.conn
@@ -313,11 +307,11 @@ func (b *loopBackend) Keep(_ *backend.Conn, reusable bool) {
 		r = new(ring)
 		l.backends[b.conn.Server()] = r
 	}
-	if !reusable || r.len() >= backend.MaxIdle || b.gone {
+	if !reusable || len(*r) >= backend.MaxIdle || b.gone {
 		l.dropBackend(b)
 		return
 	}
-	r.give(b)
+	*r = append(*r, b)
 }
 
 // answer reads the server's answer, and sends it on if all of it is there.

@@ -138,6 +138,11 @@ func parseVersion(s string) (minor int, err *Error) {
 	return 0, errVersion
 }
 
+func isHexDigit(c byte) bool {
+	_, ok := message.HexDigit(c)
+	return ok
+}
+
 func digit(c byte) bool { return '0' <= c && c <= '9' }
 
 // validTarget reports whether a target is in one of the forms of RFC 9112 section 3.2 that the method can have: visible
@@ -166,7 +171,7 @@ func validTarget(method, target string) bool {
 		case c == '?':
 			inQuery = true
 		case c == '%' && !inQuery:
-			if i+2 >= len(path) || hexDigit(path[i+1]) < 0 || hexDigit(path[i+2]) < 0 {
+			if len(path)-i < len("%2F") || !isHexDigit(path[i+1]) || !isHexDigit(path[i+2]) {
 				return false
 			}
 		}

@@ -135,12 +135,13 @@ func unescape(s string) (byte, bool) {
 	if len(s) < 3 {
 		return 0, false
 	}
-	hi, ok1 := hexDigit(s[1])
-	lo, ok2 := hexDigit(s[2])
+	hi, ok1 := HexDigit(s[1])
+	lo, ok2 := HexDigit(s[2])
 	return hi<<4 | lo, ok1 && ok2
 }
 
-func hexDigit(c byte) (byte, bool) {
+// HexDigit is the value of a hexadecimal digit.
+func HexDigit(c byte) (value byte, ok bool) {
 	switch {
 	case '0' <= c && c <= '9':
 		return c - '0', true
@@ -152,26 +153,19 @@ func hexDigit(c byte) (byte, bool) {
 	return 0, false
 }
 
-// unescapedIsUTF8 looks at each run of escapes by itself: what stands between them is ASCII.
+// unescapedIsUTF8 is for a path with escapes.
 func unescapedIsUTF8(path string) bool {
-	var run []byte
-	var space [64]byte
-	for i := 0; i < len(path); {
-		if path[i] != '%' {
-			i++
-			continue
+	var space [256]byte
+	text := space[:0]
+	for i := 0; i < len(path); i++ {
+		c := path[i]
+		if c == '%' {
+			c, _ = unescape(path[i:])
+			i += len("2F")
 		}
-		run = space[:0]
-		for i < len(path) && path[i] == '%' {
-			c, _ := unescape(path[i:])
-			run = append(run, c)
-			i += 3
-		}
-		if !utf8.Valid(run) {
-			return false
-		}
+		text = append(text, c)
 	}
-	return true
+	return utf8.Valid(text)
 }
 
 // ValidMethod reports whether a method is a token, RFC 9110 section 5.6.2.
@@ -203,7 +197,7 @@ func ValidAuthority(authority string) bool {
 		}
 		host, port = authority[1:end], authority[end+1:]
 		for i := range len(host) {
-			if _, ok := hexDigit(host[i]); !ok && host[i] != ':' && host[i] != '.' {
+			if _, ok := HexDigit(host[i]); !ok && host[i] != ':' && host[i] != '.' {
 				return false
 			}
 		}
