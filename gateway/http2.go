@@ -29,7 +29,8 @@ type http2Call struct {
 	socket *socket
 	w      http2Writer
 	body   http2Body
-	text   []byte // memory for header lines
+	text   []byte   // memory for header lines
+	values []string // memory for the values of the answer's fields
 }
 
 // ServeHTTP carries one call from its head to its last byte.
@@ -55,11 +56,10 @@ func newHTTP2Call() any {
 
 func (c *http2Call) begin(s *socket, w http.ResponseWriter, r *http.Request) {
 	g := s.gateway
-	rate, grace := g.guard.limits.BodyRate, g.cfg.timing.bodyGrace
 	c.socket = s
 	c.read(r)
-	c.w.begin(w, rate, grace)
-	c.body.begin(r, w, rate, grace)
+	c.w.begin(w, &g.cfg.terms)
+	c.body.begin(r, w, &g.cfg.terms)
 	known := r.Context().Value(connectionKey{}).(*decision.Connection)
 	g.decider.Begin(&c.Exchange, &c.Head, decision.NewID(), known, time.Now())
 }
@@ -127,7 +127,7 @@ func (c *http2Call) end() {
 		}
 	}
 	c.Settle()
-	c.BytesOut = c.w.pace.Bytes()
+	c.BytesOut = c.w.patience.Bytes()
 	if c.Status == 0 {
 		c.Status = c.w.status
 	}
@@ -135,7 +135,10 @@ func (c *http2Call) end() {
 	c.Exchange, c.socket = decision.Exchange{BreakOff: c.BreakOff}, nil
 	c.Head.Reset()
 	c.w.end()
-	c.body.release()
+	c.body.end()
+	if clear(c.values); len(c.values) > keptValues {
+		c.values = nil
+	}
 	g.calls.Put(c)
 	if fault != nil {
 		panic(fault) // http.ErrAbortHandler: net/http breaks the stream off
@@ -181,7 +184,7 @@ func addField(h http.Header, name, value string, room []string) []string {
 // passInterim passes an interim answer on.
 func (c *http2Call) passInterim(res *http1.Response) error {
 	h := c.w.Header()
-	c.setFields(h, res, 0)
+	c.setFields(h, res, make([]string, len(res.Fields)))
 	// net/http may still be reading an interim answer's fields when it returns, if the client ends the stream
 	// meanwhile, and clearing them then brings the process down. With this field, which it leaves out, it takes a copy.
 	h["Content-Length"] = []string{"0"}
@@ -190,14 +193,16 @@ func (c *http2Call) passInterim(res *http1.Response) error {
 	return nil
 }
 
-// setFields sets the fields of an answer, and returns room for more of them.
-func (c *http2Call) setFields(h http.Header, res *http1.Response, more int) (room []string) {
-	room = make([]string, len(res.Fields)+more)
+// setFields sets the fields of an answer. Their values stand in room, of which it returns the rest.
+func (c *http2Call) setFields(h http.Header, res *http1.Response, room []string) []string {
 	c.AnswerFields(res, func(name, value string) {
 		room = addField(h, textproto.CanonicalMIMEHeaderKey(name), value, room)
 	})
 	return room
 }
+
+// keptValues is how many values an http2Call keeps memory for.
+const keptValues = 128
 
 // ownFields is how many fields an answer has at most besides those of the server.
 const ownFields = 4
@@ -206,7 +211,9 @@ const ownFields = 4
 // the answer will never be whole.
 func (c *http2Call) deliver() error {
 	t, res, h := &c.Trip, &c.Trip.Response, c.w.Header()
-	room := c.setFields(h, res, ownFields)
+	n := len(res.Fields) + ownFields
+	c.values = slices.Grow(c.values[:0], n)[:n] // net/http takes a copy when it is told the status
+	room := c.setFields(h, res, c.values)
 	if length, n := res.First("Content-Length"); n > 0 && res.Status != http.StatusNoContent { // RFC 9110 section 8.6: none there
 		room = addField(h, "Content-Length", length, room)
 	}
@@ -291,16 +298,16 @@ type http2Writer struct {
 	http.ResponseWriter
 	status   int
 	kept     int // bytes that net/http may still keep to itself
-	pace     wire.Pace
 	patience patience
 }
 
-func (w *http2Writer) begin(to http.ResponseWriter, rate int, grace time.Duration) {
+func (w *http2Writer) begin(to http.ResponseWriter, terms *engine.Terms) {
 	w.ResponseWriter, w.status, w.kept = to, 0, 0
-	w.pace.Begin(rate, grace)
+	w.patience.client, w.patience.giveUp = to, forWrites
+	w.patience.Begin(terms.BodyRate, terms.BodyGrace)
 }
 
-func (w *http2Writer) end() { w.ResponseWriter = nil }
+func (w *http2Writer) end() { w.ResponseWriter, w.patience.client = nil, nil }
 
 // WriteHeader implements http.ResponseWriter.
 func (w *http2Writer) WriteHeader(status int) {
@@ -320,68 +327,47 @@ const keepable = 2 << 10
 
 // Write implements http.ResponseWriter.
 func (w *http2Writer) Write(b []byte) (n int, err error) {
-	w.pace.Passed(len(b))
+	w.patience.Passed(len(b))
 	if w.kept += len(b); w.kept <= keepable {
 		return w.ResponseWriter.Write(b)
 	}
-	began := w.beginWait()
+	w.patience.begin()
 	n, err = w.ResponseWriter.Write(b)
-	w.endWait(began)
+	w.patience.end()
 	return n, err
 }
 
 // flush sends what net/http has kept.
 func (w *http2Writer) flush() error {
-	began := w.beginWait()
+	w.patience.begin()
 	err := http.NewResponseController(w.ResponseWriter).Flush()
-	w.endWait(began)
+	w.patience.end()
 	w.kept = 0
 	return err
-}
-
-// beginWait bounds a wait for the client to take what it is sent.
-func (w *http2Writer) beginWait() (began time.Time) {
-	if w.pace.Rate > 0 {
-		began = time.Now()
-		w.patience.hold(w.ResponseWriter, forWrites)
-		w.patience.begin(w.pace.Due(began))
-	}
-	return began
-}
-
-func (w *http2Writer) endWait(began time.Time) {
-	if w.pace.Rate > 0 {
-		w.patience.release()
-		w.pace.Waited(time.Since(began))
-	}
 }
 
 // An http2Body is the body of a client's request, a backend.Body.
 type http2Body struct {
 	in       *http.Request
 	memory   *[]byte
-	pace     wire.Pace
-	patience patience // without a hold if there is no rate
+	patience patience
 	ended    bool
 	stopped  atomic.Bool
 }
 
-func (b *http2Body) begin(r *http.Request, w http.ResponseWriter, rate int, grace time.Duration) {
+func (b *http2Body) begin(r *http.Request, w http.ResponseWriter, terms *engine.Terms) {
 	b.in, b.ended = r, false
 	b.stopped.Store(false)
-	b.pace.Begin(rate, grace)
-	if rate > 0 && r.ContentLength != 0 {
-		b.patience.hold(w, forReads)
-	}
+	b.patience.client, b.patience.giveUp = w, forReads
+	b.patience.Begin(terms.BodyRate, terms.BodyGrace)
 }
 
-// release lets go of the body, which nobody reads any more.
-func (b *http2Body) release() {
-	b.patience.release()
+// end lets go of the body, which nobody reads any more.
+func (b *http2Body) end() {
 	if b.memory != nil {
 		wire.Large.Put(b.memory)
 	}
-	b.memory, b.in = nil, nil
+	b.memory, b.in, b.patience.client = nil, nil, nil
 }
 
 // Next implements backend.Body.
@@ -396,13 +382,10 @@ func (b *http2Body) Next(wait bool) ([]byte, error) {
 	}
 	p := (*b.memory)[:cap(*b.memory)]
 	for {
-		began := time.Now()
-		b.patience.begin(b.pace.Due(began))
+		b.patience.begin()
 		n, err := b.in.Body.Read(p)
-		late := b.patience.over()
-		b.patience.end()
-		b.pace.Waited(time.Since(began))
-		b.pace.Passed(n)
+		late := b.patience.end()
+		b.patience.Passed(n)
 		switch {
 		case err == io.EOF:
 			b.ended = true

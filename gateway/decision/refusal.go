@@ -86,27 +86,6 @@ var answers = [reasons]answer{
 	ClientGone:           {"client_gone", statusClientGone, "499", "Client Closed Request", "The client closed the connection before the answer."},
 }
 
-// An Answer is what a caller gets when the gateway ends its call.
-type Answer struct {
-	Reason      Reason
-	Status      int    // of HTTP
-	Code        string // WSO2's, or the status where it has none
-	Message     string
-	Description string
-}
-
-// Answers returns all answers that the gateway gives of its own, one for each Reason except
-// ClientGone, which nobody gets.
-func Answers() []Answer {
-	var list []Answer
-	for r, a := range answers {
-		if Reason(r) != ClientGone {
-			list = append(list, Answer{Reason(r), a.status, a.code, a.message, a.description})
-		}
-	}
-	return list
-}
-
 // String is the reason's name in logs and metrics.
 func (r Reason) String() string {
 	if r >= reasons {
