@@ -12,6 +12,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"golang.org/x/sync/semaphore"
 	"golang.org/x/time/rate"
 
 	"sallyport/gateway/backend"
@@ -79,7 +80,11 @@ func New(cfg Config) *Gateway {
 		BodyGrace: cmp.Or(cfg.terms.BodyGrace, 10*time.Second), BodyRate: cfg.Limits.BodyRate, MaxHead: maxHeaderBytes,
 	}
 	g.calls.New = newHTTP2Call
-	g.guard = guard{limits: cfg.Limits.withDefaults(), sources: map[netip.Addr]int{}, conns: map[*countedConn]struct{}{}}
+	limits := cfg.Limits.withDefaults()
+	g.guard = guard{
+		limits: limits, handshakes: semaphore.NewWeighted(int64(limits.Handshakes)),
+		sources: map[netip.Addr]int{}, conns: map[*countedConn]struct{}{},
+	}
 	g.handshakeLog = rate.NewLimiter(handshakeLines, handshakeLines)
 	g.decider = decision.New(decision.Options{
 		Log: cfg.Log, Now: cfg.Now, Observe: cfg.Observe, HeaderLines: cfg.Limits.HeaderLines,

@@ -15,6 +15,8 @@ import (
 	"syscall"
 	"time"
 
+	"golang.org/x/sync/semaphore"
+
 	"sallyport/gateway/decision"
 )
 
@@ -34,11 +36,11 @@ func (l Limits) withDefaults() Limits {
 	return l
 }
 
-// A guard counts connections and handshakes, and refuses those that are too many.
+// A guard counts connections and handshakes under way, and refuses those that are too many.
 type guard struct {
 	limits     Limits
-	handshakes atomic.Int64
-	admitted   atomic.Int64 // connections, ever
+	handshakes *semaphore.Weighted // under way
+	admitted   atomic.Int64        // connections, ever
 
 	mu      sync.Mutex
 	sources map[netip.Addr]int
@@ -91,16 +93,6 @@ func (g *guard) count() int {
 	defer g.mu.Unlock()
 	return len(g.conns)
 }
-
-func (g *guard) beginHandshake() bool {
-	if g.handshakes.Add(1) > int64(g.limits.Handshakes) {
-		g.handshakes.Add(-1)
-		return false
-	}
-	return true
-}
-
-func (g *guard) endHandshake() { g.handshakes.Add(-1) }
 
 // A countedConn is counted until it is closed.
 type countedConn struct {

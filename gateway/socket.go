@@ -139,13 +139,13 @@ func (s *socket) accept() {
 			s.serve(counted)
 			continue
 		}
-		if !g.guard.beginHandshake() {
+		if !g.guard.handshakes.TryAcquire(1) {
 			g.cfg.Connections.refused("handshakes")
 			counted.Close()
 			continue
 		}
 		handshakes.Go(func() {
-			defer g.guard.endHandshake()
+			defer g.guard.handshakes.Release(1)
 			s.handshake(counted)
 		})
 	}
@@ -262,13 +262,6 @@ func (l serverLog) Write(line []byte) (int, error) {
 
 // addressOf is the address of a socket's end, with IPv4 in its own form.
 func addressOf(a net.Addr) netip.AddrPort {
-	if t, ok := a.(*net.TCPAddr); ok {
-		p := t.AddrPort()
-		return netip.AddrPortFrom(p.Addr().Unmap(), p.Port())
-	}
-	p, err := netip.ParseAddrPort(a.String())
-	if err != nil {
-		return netip.AddrPort{}
-	}
+	p, _ := netip.ParseAddrPort(a.String()) // zero for a connection that is none of a network
 	return netip.AddrPortFrom(p.Addr().Unmap(), p.Port())
 }

@@ -109,19 +109,14 @@ func (t *Trip) ask() error {
 	if t.Server.h2 != nil {
 		return t.askHTTP2()
 	}
-	if c := t.take(); c != nil {
-		return t.carry(c)
+	// A call that asks for another protocol gets a new connection, and gives none back: after an answer that two readers
+	// may read differently, the next call must not meet a tunnel (CVE-2026-71324).
+	if t.Upgrade == "" {
+		if c := t.Server.Take(); c != nil {
+			return t.carry(c)
+		}
 	}
 	return t.askAnew()
-}
-
-// take returns an idle connection. A call that asks for another protocol gets a new one, and gives none back: after an
-// answer that two readers may read differently, the next call must not meet a tunnel (CVE-2026-71324).
-func (t *Trip) take() *Conn {
-	if t.Upgrade != "" {
-		return nil
-	}
-	return t.Server.Take()
 }
 
 // replayable reports whether the call may be sent again if the connection turns out to have been closed while it was

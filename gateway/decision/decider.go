@@ -3,6 +3,7 @@ package decision
 import (
 	"cmp"
 	"context"
+	"encoding/binary"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -197,9 +198,7 @@ func NewID() string {
 // AppendID appends a new call's ID.
 func AppendID(b []byte) []byte {
 	var id [16]byte
-	hi, lo := rand.Uint64(), rand.Uint64()|1 // never all zeros (W3C Trace Context section 3.2.2.3)
-	for i := range 8 {
-		id[i], id[8+i] = byte(hi>>(8*i)), byte(lo>>(8*i))
-	}
+	binary.LittleEndian.PutUint64(id[:8], rand.Uint64())
+	binary.LittleEndian.PutUint64(id[8:], rand.Uint64()|1) // never all zeros (W3C Trace Context section 3.2.2.3)
 	return hex.AppendEncode(b, id[:])
 }

@@ -1,6 +1,7 @@
 package decision
 
 import (
+	"encoding/binary"
 	"encoding/hex"
 	"encoding/pem"
 	"math/rand/v2"
@@ -166,9 +167,7 @@ func (x *Exchange) appendOrigin(b []byte) []byte {
 	b = append(b, x.ID...)
 	b = append(b, '-')
 	var span [8]byte
-	for i, v := 0, rand.Uint64()|1; i < 8; i++ {
-		span[i] = byte(v >> (8 * i))
-	}
+	binary.LittleEndian.PutUint64(span[:], rand.Uint64()|1)
 	b = hex.AppendEncode(b, span[:])
 	return append(b, "-00\r\n"...)
 }

@@ -449,10 +449,10 @@ func (l *loop) goOn(c *loopClient, part func() (again bool)) {
 	}
 	l.leave(c)
 	l.engine.tasks.Go(func() {
-		if call.guard(part) {
-			l.engine.resume(conn)
-		} else {
+		if !call.guard(part) {
 			l.engine.forget(conn)
+		} else if !l.engine.park(conn) {
+			l.engine.run(conn)
 		}
 	})
 }

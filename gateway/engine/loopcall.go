@@ -168,25 +168,19 @@ func (l *loop) answered(c *loopClient, rest []byte, err error) {
 		l.sendRest(c, rest, err)
 		return
 	}
-	if !call.end() {
-		l.lose(c)
+	well := call.end()
+	if c.call = nil; !well { // its connection has been closed
+		l.leave(c)
+		conn.In.Close()
+		l.engine.forget(conn)
 		return
 	}
-	c.call = nil
 	l.begin(c)
 	if c.more || len(conn.In.Bytes()) > 0 {
 		l.queue(c)
 	} else {
 		conn.In.Close()
 	}
-}
-
-// lose lets go of a client whose connection has been closed.
-func (l *loop) lose(c *loopClient) {
-	c.call = nil
-	l.leave(c)
-	c.conn.In.Close()
-	l.engine.forget(c.conn)
 }
 
 // sendRest ends a call whose answer could not be written at once, or is the last.

@@ -3,6 +3,8 @@ package http1
 import (
 	"strconv"
 
+	"golang.org/x/net/http/httpguts"
+
 	"sallyport/gateway/message"
 )
 
@@ -238,19 +240,9 @@ func AppendChunk(b, data []byte) []byte {
 func AppendLast(b []byte, trailer []Field) []byte {
 	b = append(b, "0\r\n"...)
 	for _, f := range trailer {
-		if valid(f) {
+		if message.ValidMethod(f.Name) && httpguts.ValidHeaderFieldValue(f.Value) {
 			b = AppendField(b, f.Name, f.Value)
 		}
 	}
 	return append(b, "\r\n"...)
-}
-
-// valid reports whether the name is a token and the value is on one line.
-func valid(f Field) bool {
-	for i := range len(f.Value) {
-		if control(f.Value[i]) {
-			return false
-		}
-	}
-	return message.ValidMethod(f.Name)
 }

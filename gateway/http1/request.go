@@ -138,11 +138,6 @@ func parseVersion(s string) (minor int, err *Error) {
 	return 0, errVersion
 }
 
-func isHexDigit(c byte) bool {
-	_, ok := message.HexDigit(c)
-	return ok
-}
-
 func digit(c byte) bool { return '0' <= c && c <= '9' }
 
 // validTarget reports whether a target is in one of the forms of RFC 9112 section 3.2 that the method can have: visible
@@ -171,7 +166,7 @@ func validTarget(method, target string) bool {
 		case c == '?':
 			inQuery = true
 		case c == '%' && !inQuery:
-			if len(path)-i < len("%2F") || !isHexDigit(path[i+1]) || !isHexDigit(path[i+2]) {
+			if _, ok := message.Unescape(path[i:]); !ok {
 				return false
 			}
 		}

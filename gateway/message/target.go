@@ -4,6 +4,8 @@ import (
 	"errors"
 	"strings"
 	"unicode/utf8"
+
+	"golang.org/x/net/http/httpguts"
 )
 
 // Bounds of a request target. A path of more segments than these is nobody's resource.
@@ -112,7 +114,7 @@ func unreserved(c byte) bool {
 
 // checkEscape looks at the escape that s begins with.
 func checkEscape(s string) error {
-	c, ok := unescape(s)
+	c, ok := Unescape(s)
 	if !ok {
 		return errEscape
 	}
@@ -123,15 +125,15 @@ func checkEscape(s string) error {
 		return errDelimiter
 	case c == '%':
 		// %252e: a backend that unescapes once more than it should would see the dot.
-		if d, ok := unescape("%" + s[3:min(5, len(s))]); ok && (d == '%' || d == '.' || d == '/' || d == '\\' || d < ' ' || d == 0x7f) {
+		if d, ok := Unescape("%" + s[3:min(5, len(s))]); ok && (d == '%' || d == '.' || d == '/' || d == '\\' || d < ' ' || d == 0x7f) {
 			return errTwice
 		}
 	}
 	return nil
 }
 
-// unescape reads the octet of the escape ("%2F") that s begins with.
-func unescape(s string) (byte, bool) {
+// Unescape reads the octet of the escape ("%2F") that s begins with.
+func Unescape(s string) (byte, bool) {
 	if len(s) < 3 {
 		return 0, false
 	}
@@ -160,7 +162,7 @@ func unescapedIsUTF8(path string) bool {
 	for i := 0; i < len(path); i++ {
 		c := path[i]
 		if c == '%' {
-			c, _ = unescape(path[i:])
+			c, _ = Unescape(path[i:])
 			i += len("2F")
 		}
 		text = append(text, c)
@@ -169,22 +171,7 @@ func unescapedIsUTF8(path string) bool {
 }
 
 // ValidMethod reports whether a method is a token, RFC 9110 section 5.6.2.
-func ValidMethod(method string) bool {
-	for i := range len(method) {
-		if !tokenCharacter(method[i]) {
-			return false
-		}
-	}
-	return method != ""
-}
-
-func tokenCharacter(c byte) bool {
-	switch c {
-	case '!', '#', '$', '%', '&', '\'', '*', '+', '^', '`', '|':
-		return true
-	}
-	return unreserved(c)
-}
+func ValidMethod(method string) bool { return httpguts.ValidHeaderFieldName(method) }
 
 // ValidAuthority reports whether a Host or :authority is a name or an address with perhaps a port, and nothing else: no
 // user, no list, no zone, nothing escaped (RFC 9110 section 7.2, RFC 3986 section 3.2).

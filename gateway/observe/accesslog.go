@@ -118,21 +118,15 @@ func (l *AccessLog) tell(err error) {
 	}
 }
 
-// Retire closes a destination that SetOutput returned as soon as nobody writes to it any more.
-func (l *AccessLog) Retire(old io.Closer) {
+// SetOutput sends what comes from now on to out. The old destination is closed, if it can be, as soon as nobody writes to
+// it any more.
+func (l *AccessLog) SetOutput(out io.Writer) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.retired = append(l.retired, old)
-}
-
-// SetOutput sends what comes from now on to out, and returns the old destination, which may still be written to for a
-// moment: see Retire.
-func (l *AccessLog) SetOutput(out io.Writer) io.Writer {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	old := l.out
+	if old, ok := l.out.(io.Closer); ok {
+		l.retired = append(l.retired, old)
+	}
 	l.out = out
-	return old
 }
 
 // add has a line written.
