@@ -9,8 +9,8 @@ import (
 )
 
 // A patience gives up on a client that keeps a read or a write waiting for longer than the Pace allows. A deadline for
-// each would do the same, but over HTTP/2 setting one costs two trips through the connection's goroutine, and it ends the
-// stream even if nobody waits any more.
+// each would do the same, but over HTTP/2 setting one costs two trips through the connection's goroutine, and it ends
+// the stream even if nobody waits any more.
 type patience struct {
 	wire.Pace
 	client http.ResponseWriter                             // of what waits

@@ -24,8 +24,8 @@ type Certificate struct {
 var errNoTrust = errors.New("no trust store is in force")
 
 // FromChain returns the certificate that a chain from a TLS handshake, or from a header, begins with, verified against
-// trust at now; nil if there is none. The others are hints for building the path. From a handshake, where the chain is as
-// crypto/tls reports it, the peer has proved to hold the first one's key.
+// trust at now; nil if there is none. The others are hints for building the path. In a handshake, where the chain is
+// as crypto/tls reports it, the peer has proved to hold the first one's key.
 func FromChain(chain []*x509.Certificate, trust *keystore.Trust, now time.Time) *Certificate {
 	if len(chain) == 0 {
 		return nil

@@ -128,13 +128,12 @@ func (d *Decider) Finish(x *Exchange) {
 	d.cfg.Observe(x)
 }
 
-// ErrWait is Decide's answer when a stage needs something that is not in memory: call Await, off any
-// event loop.
+// ErrWait is Decide's answer when a stage needs something that is not in memory: call Await, off any event loop.
 var ErrWait = errors.New("the decision has to wait")
 
-// Decide carries x through the stages and returns nil to forward it to x.Group, a *Refusal, or ErrWait; called
-// again, it continues where it stopped. It is pure work on snapshots: it reads no file, no database and no socket, and takes no
-// lock that a reload holds.
+// Decide carries x through the stages and returns nil to forward it to x.Group, a *Refusal, or ErrWait; called again,
+// it continues where it stopped. It is pure work on snapshots: it reads no file, no database and no socket, and takes
+// no lock that a reload holds.
 func Decide(x *Exchange) error {
 	for ; x.stage < stageForward; x.stage++ {
 		if err := stages[x.stage].run(x); err != nil {

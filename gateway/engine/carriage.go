@@ -6,8 +6,8 @@ import (
 	"sallyport/gateway/http1"
 )
 
-// A Carriage is a call on its way to a server and back: what those who carry calls of HTTP/1.1 have in common with those
-// who carry calls of HTTP/2. It is used again for other calls.
+// A Carriage is a call on its way to a server and back: what those who carry calls of HTTP/1.1 have in common with
+// those who carry calls of HTTP/2. It is used again for other calls.
 type Carriage struct {
 	decision.Exchange
 	Head http1.Request // the Exchange's Request, since it has begun

@@ -118,8 +118,8 @@ func (l *AccessLog) tell(err error) {
 	}
 }
 
-// SetOutput sends what comes from now on to out. The old destination is closed, if it can be, as soon as nobody writes to
-// it any more.
+// SetOutput sends what comes from now on to out. The old destination is closed, if it can be, as soon as nobody writes
+// to it any more.
 func (l *AccessLog) SetOutput(out io.Writer) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
