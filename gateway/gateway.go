@@ -12,10 +12,12 @@ import (
 	"sync/atomic"
 	"time"
 
+	"golang.org/x/sync/semaphore"
 	"golang.org/x/time/rate"
 
 	"sallyport/gateway/backend"
 	"sallyport/gateway/decision"
+	"sallyport/gateway/engine"
 )
 
 // Config is what a Gateway works with. Its zero value is usable.
@@ -27,18 +29,10 @@ type Config struct {
 	Limits       Limits
 	Connections  ConnectionObserver // hears of connections that were turned away; nil: nobody does
 
-	timing timing // zero fields: the defaults; tests hasten them
-	driver driver
+	terms      engine.Terms  // times: 0 means the default, see New; tests hasten them
+	recheck    time.Duration // see decision.Options; tests hasten it
+	goroutines bool          // carry all calls of HTTP/1.1, and no loops; tests have each carry all, and compare
 }
-
-// A driver carries calls of HTTP/1.1. Its zero value is loops, as far as the system has them. Tests have each carry
-// all, and compare.
-type driver uint8
-
-const (
-	driverLoops driver = iota
-	driverGoroutines
-)
 
 // A ConnectionObserver hears why a connection was turned away before its first call: connections,
 // connections_per_source, handshakes (too many of them), handshake (it failed), accept (the system had none to give).
@@ -55,23 +49,6 @@ const (
 	maxHeaderBytes = 64 << 10 // of a request's head; more is answered with 431
 	maxStreams     = 100      // calls at once on an HTTP/2 connection
 )
-
-// A timing is how long clients may keep the gateway waiting.
-type timing struct {
-	readHeader time.Duration // for a request's head, and for the TLS handshake; 0: 10 s
-	idle       time.Duration // between calls on a connection; 0: 60 s
-	bodyGrace  time.Duration // before a body's rate counts; 0: 10 s
-	recheck    time.Duration // and how often the right of an open stream is judged though nothing has been swapped; 0: 10 s
-}
-
-func (t timing) withDefaults() timing {
-	return timing{
-		readHeader: cmp.Or(t.readHeader, 10*time.Second),
-		idle:       cmp.Or(t.idle, 60*time.Second),
-		bodyGrace:  cmp.Or(t.bodyGrace, 10*time.Second),
-		recheck:    cmp.Or(t.recheck, 10*time.Second),
-	}
-}
 
 // handshakeLines is how many refused handshakes are logged a second.
 const handshakeLines = 10
@@ -96,19 +73,24 @@ type Gateway struct {
 
 // New returns a Gateway without listeners, routes or clients: until they are set it admits nobody. It starts nothing.
 func New(cfg Config) *Gateway {
-	g := &Gateway{cfg: cfg, log: cfg.Log, listeners: map[string]*socket{}, sockets: map[*socket]struct{}{}}
-	if g.log == nil {
-		g.log = slog.New(slog.DiscardHandler)
-	}
+	g := &Gateway{cfg: cfg, listeners: map[string]*socket{}, sockets: map[*socket]struct{}{}}
 	g.cfg.DrainTimeout = cmp.Or(cfg.DrainTimeout, 30*time.Second)
-	g.cfg.timing = cfg.timing.withDefaults()
+	g.cfg.terms = engine.Terms{
+		HeadTimeout: cmp.Or(cfg.terms.HeadTimeout, 10*time.Second), IdleTimeout: cmp.Or(cfg.terms.IdleTimeout, time.Minute),
+		BodyGrace: cmp.Or(cfg.terms.BodyGrace, 10*time.Second), BodyRate: cfg.Limits.BodyRate, MaxHead: maxHeaderBytes,
+	}
 	g.calls.New = newHTTP2Call
-	g.guard = guard{limits: cfg.Limits.withDefaults(), sources: map[netip.Addr]int{}, conns: map[*countedConn]struct{}{}}
+	limits := cfg.Limits.withDefaults()
+	g.guard = guard{
+		limits: limits, handshakes: semaphore.NewWeighted(int64(limits.Handshakes)),
+		sources: map[netip.Addr]int{}, conns: map[*countedConn]struct{}{},
+	}
 	g.handshakeLog = rate.NewLimiter(handshakeLines, handshakeLines)
 	g.decider = decision.New(decision.Options{
-		Log: g.log, Now: cfg.Now, Observe: cfg.Observe, HeaderLines: cfg.Limits.HeaderLines,
-		Drain: g.cfg.DrainTimeout, Recheck: cfg.timing.recheck,
+		Log: cfg.Log, Now: cfg.Now, Observe: cfg.Observe, HeaderLines: cfg.Limits.HeaderLines,
+		Drain: g.cfg.DrainTimeout, Recheck: cfg.recheck,
 	})
+	g.log = g.decider.Log()
 	return g
 }
 

@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"cmp"
 	"errors"
 	"maps"
 	"math"
@@ -13,6 +14,8 @@ import (
 	"sync/atomic"
 	"syscall"
 	"time"
+
+	"golang.org/x/sync/semaphore"
 
 	"sallyport/gateway/decision"
 )
@@ -27,22 +30,17 @@ type Limits struct {
 }
 
 func (l Limits) withDefaults() Limits {
-	for _, d := range []struct {
-		field *int
-		value int
-	}{{&l.Connections, 20_000}, {&l.ConnectionsPerSource, 5_000}, {&l.Handshakes, 1_000}} {
-		if *d.field == 0 {
-			*d.field = d.value
-		}
-	}
+	l.Connections = cmp.Or(l.Connections, 20_000)
+	l.ConnectionsPerSource = cmp.Or(l.ConnectionsPerSource, 5_000)
+	l.Handshakes = cmp.Or(l.Handshakes, 1_000)
 	return l
 }
 
-// A guard counts connections and handshakes, and refuses those that are too many.
+// A guard counts connections and handshakes under way, and refuses those that are too many.
 type guard struct {
 	limits     Limits
-	handshakes atomic.Int64
-	admitted   atomic.Int64 // connections, ever
+	handshakes *semaphore.Weighted // under way
+	admitted   atomic.Int64        // connections, ever
 
 	mu      sync.Mutex
 	sources map[netip.Addr]int
@@ -96,16 +94,6 @@ func (g *guard) count() int {
 	return len(g.conns)
 }
 
-func (g *guard) beginHandshake() bool {
-	if g.handshakes.Add(1) > int64(g.limits.Handshakes) {
-		g.handshakes.Add(-1)
-		return false
-	}
-	return true
-}
-
-func (g *guard) endHandshake() { g.handshakes.Add(-1) }
-
 // A countedConn is counted until it is closed.
 type countedConn struct {
 	net.Conn
@@ -146,25 +134,32 @@ const (
 // quietSpell is how long nothing has to happen before memory is given back to the system.
 const quietSpell = 10 * time.Second
 
-// restMemory gives back what a burst of connections has left behind, which the collector would keep for minutes: once
-// after each, when it is quiet. It ends when stop is closed.
-func (g *Gateway) restMemory(stop <-chan struct{}) {
-	tick := time.NewTicker(quietSpell)
+// every calls do after each interval until stop is closed.
+func every(interval time.Duration, stop <-chan struct{}, do func()) {
+	tick := time.NewTicker(interval)
 	defer tick.Stop()
-	rested, last := int64(0), int64(0)
 	for {
 		select {
 		case <-stop:
 			return
 		case <-tick.C:
+			do()
 		}
+	}
+}
+
+// restMemory gives back what a burst of connections has left behind, which the collector would keep for minutes: once
+// after each, when it is quiet. It ends when stop is closed.
+func (g *Gateway) restMemory(stop <-chan struct{}) {
+	rested, last := int64(0), int64(0)
+	every(quietSpell, stop, func() {
 		now := g.guard.admitted.Load()
 		if quiet := now == last && g.decider.UnderWay() == 0; quiet && rested != now {
 			rested = now
 			debug.FreeOSMemory()
 		}
 		last = now
-	}
+	})
 }
 
 // watchMemory holds the process to its memory limit (GOMEMLIMIT) by refusing new calls before the collector thrashes.
@@ -182,14 +177,7 @@ func watchMemory(setShort func(bool), stop <-chan struct{}) {
 		{Name: "/memory/classes/heap/objects:bytes"},
 		{Name: "/gc/heap/live:bytes"},
 	}
-	tick := time.NewTicker(memoryInterval)
-	defer tick.Stop()
-	for {
-		select {
-		case <-stop:
-			return
-		case <-tick.C:
-		}
+	every(memoryInterval, stop, func() {
 		metrics.Read(sample)
 		used := float64(sample[4].Value.Uint64())
 		for i, sign := range []float64{1, -1, -1, -1} {
@@ -201,5 +189,5 @@ func watchMemory(setShort func(bool), stop <-chan struct{}) {
 		case used < memoryLow*float64(limit):
 			setShort(false)
 		}
-	}
+	})
 }

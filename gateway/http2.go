@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"net/textproto"
 	"os"
@@ -15,6 +16,7 @@ import (
 
 	"sallyport/gateway/backend"
 	"sallyport/gateway/decision"
+	"sallyport/gateway/engine"
 	"sallyport/gateway/http1"
 	"sallyport/gateway/message"
 	"sallyport/gateway/wire"
@@ -23,14 +25,12 @@ import (
 // An http2Call carries an Exchange of an HTTP/2 client: net/http has read its request and writes its answer. Like the
 // engine it asks decision and drives a backend.Trip, and has no rule of its own.
 type http2Call struct {
-	decision.Exchange
-	socket  *socket
-	request http2Request
-	w       http2Writer
-	body    http2Body
-	trip    backend.Trip
-	interim func(*http1.Response) error // passInterim
-	text    []byte                      // memory for header lines
+	engine.Carriage
+	socket *socket
+	w      http2Writer
+	body   http2Body
+	text   []byte   // memory for header lines
+	values []string // memory for the values of the answer's fields
 }
 
 // ServeHTTP carries one call from its head to its last byte.
@@ -38,53 +38,57 @@ func (s *socket) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	c := s.gateway.calls.Get().(*http2Call)
 	c.begin(s, w, r)
 	defer c.end()
-	err := decision.Decide(&c.Exchange)
-	for err == decision.ErrWait {
-		c.Wait(r.Context())
-		err = decision.Decide(&c.Exchange)
-	}
+	err := decision.Await(r.Context(), &c.Exchange)
 	if err == nil {
-		if err = c.forward(); err == nil {
-			return
-		}
+		err = c.forward()
 	}
-	c.refuse()
+	if err != nil {
+		c.refuse()
+	}
 }
 
 func newHTTP2Call() any {
 	c := new(http2Call)
-	c.BreakOff, c.interim = c.breakOff, c.passInterim
-	c.trip.Gone, c.trip.Lasting = c.gone, true
+	c.BreakOff = c.breakOff
+	c.Trip.Interim, c.Trip.Gone, c.Trip.Lasting = c.passInterim, c.gone, true
 	return c
 }
 
 func (c *http2Call) begin(s *socket, w http.ResponseWriter, r *http.Request) {
 	g := s.gateway
-	rate, grace := g.guard.limits.BodyRate, g.cfg.timing.bodyGrace
-	c.socket, c.request.Request, c.request.problem = s, r, http2Problem(r)
-	c.w.begin(w, rate, grace)
-	c.body.begin(r, w, rate, grace)
-	g.decider.Begin(&c.Exchange, &c.request, newID(), r.Context().Value(connectionKey{}).(*decision.Connection), time.Now())
+	c.socket = s
+	c.read(r)
+	c.w.begin(w, &g.cfg.terms)
+	c.body.begin(r, w, &g.cfg.terms)
+	known := r.Context().Value(connectionKey{}).(*decision.Connection)
+	g.decider.Begin(&c.Exchange, &c.Head, decision.NewID(), known, time.Now())
 }
 
-func newID() string { return string(decision.AppendID(make([]byte, 0, 32))) }
+// read tells the request in the words of HTTP/1.1.
+func (c *http2Call) read(in *http.Request) {
+	r := &c.Head
+	r.Method, r.Target, r.Version, r.Host = in.Method, in.RequestURI, "2", in.Host
+	r.Length, r.HasLength = in.ContentLength, in.Header["Content-Length"] != nil
+	r.Fields = message.AppendFields(r.Fields, in.Header)
+	r.Hosts = len(in.Header["Host"])
+	for _, cookies := range in.Header["Cookie"] { // net/http has joined the lines
+		r.Joined += strings.Count(cookies, "; ")
+	}
+	if in.Trailer != nil { // net/http has taken it off the header
+		names := slices.Collect(maps.Keys(in.Trailer))
+		r.Fields = append(r.Fields, http1.Field{Name: "Trailer", Value: strings.Join(names, ", ")})
+	}
+	r.Problem = http2Problem(in)
+}
 
 // forward carries the call to a server and the answer back.
 func (c *http2Call) forward() error {
-	t, r := &c.trip, c.request.Request
-	t.Request, t.Group, t.MaxBody, t.Interim = &c.Exchange, c.Group, c.Route.MaxBody, c.interim
-	switch t.Length = r.ContentLength; {
-	case t.Length != 0:
-		t.Body, t.Length = &c.body, max(t.Length, http1.InChunks)
-	case r.Header["Content-Length"] == nil:
-		t.Length = http1.Unstated
-	}
-	t.Begin()
-	err := t.Send()
+	c.Depart(&c.body)
+	err := c.Trip.Send()
 	if err == nil {
 		err = c.deliver()
 	}
-	c.settle()
+	c.Settle()
 	if err != nil && !c.Fail(err, c.w.status != 0) {
 		panic(http.ErrAbortHandler)
 	}
@@ -93,7 +97,7 @@ func (c *http2Call) forward() error {
 
 // gone reports that the client does not wait for an answer any more.
 func (c *http2Call) gone() error {
-	if c.request.Context().Err() != nil {
+	if c.body.in.Context().Err() != nil {
 		return backend.ErrClientGone
 	}
 	return nil
@@ -101,33 +105,12 @@ func (c *http2Call) gone() error {
 
 // breakOff is the Exchange's BreakOff. A client that takes nothing would hold the call for ever.
 func (c *http2Call) breakOff() {
-	c.trip.Break()
+	c.Trip.Break()
 	_ = http.NewResponseController(c.w.ResponseWriter).SetWriteDeadline(time.Now().Add(lastWrite))
 }
 
 // lastWrite is how long a client may take for what it is still sent when its call is broken off.
 const lastWrite = time.Second
-
-// settle lets go of the server, and of the request's body.
-func (c *http2Call) settle() {
-	if c.trip.Request == nil {
-		return // it was never sent, or is settled already
-	}
-	c.Over()
-	if c.trip.Server != nil {
-		c.Upstream = c.trip.Server.Name
-	}
-	c.BytesIn = c.trip.Close()
-	c.body.release()
-}
-
-// abandon is settle for a call in which something has panicked.
-func (c *http2Call) abandon() {
-	if c.trip.Request != nil {
-		c.trip.Break()
-	}
-	c.settle()
-}
 
 // end finishes the call whatever happened: it is observed once, and its Exchange goes back to the pool.
 func (c *http2Call) end() {
@@ -135,7 +118,7 @@ func (c *http2Call) end() {
 	g := c.socket.gateway
 	if fault != nil && fault != http.ErrAbortHandler {
 		g.log.Error("a call panicked", "id", c.ID, "panic", fmt.Sprint(fault), "stack", string(debug.Stack()))
-		c.abandon()
+		c.Abandon()
 		if c.Fail(fmt.Errorf("%w: a panic: %v", decision.ErrInternal, fault), c.w.status != 0) {
 			c.refuse()
 			fault = nil
@@ -143,15 +126,19 @@ func (c *http2Call) end() {
 			fault = http.ErrAbortHandler // what was sent cannot be taken back: let the client see that it is broken
 		}
 	}
-	c.settle()
-	c.BytesOut = c.w.pace.Bytes()
+	c.Settle()
+	c.BytesOut = c.w.patience.Bytes()
 	if c.Status == 0 {
 		c.Status = c.w.status
 	}
 	g.decider.Finish(&c.Exchange)
 	c.Exchange, c.socket = decision.Exchange{BreakOff: c.BreakOff}, nil
-	c.request.end()
+	c.Head.Reset()
 	c.w.end()
+	c.body.end()
+	if clear(c.values); len(c.values) > keptValues {
+		c.values = nil
+	}
 	g.calls.Put(c)
 	if fault != nil {
 		panic(fault) // http.ErrAbortHandler: net/http breaks the stream off
@@ -168,7 +155,7 @@ func (c *http2Call) refuse() {
 	c.text = fields
 	addFields(h, fields, nil)
 	c.w.WriteHeader(r.Status())
-	if c.request.Request.Method != http.MethodHead {
+	if c.Head.Method != http.MethodHead {
 		_, _ = io.WriteString(&c.w, body) // the client may have gone; then there is nobody to tell
 	}
 }
@@ -197,7 +184,7 @@ func addField(h http.Header, name, value string, room []string) []string {
 // passInterim passes an interim answer on.
 func (c *http2Call) passInterim(res *http1.Response) error {
 	h := c.w.Header()
-	c.setFields(h, res, 0)
+	c.setFields(h, res, make([]string, len(res.Fields)))
 	// net/http may still be reading an interim answer's fields when it returns, if the client ends the stream
 	// meanwhile, and clearing them then brings the process down. With this field, which it leaves out, it takes a copy.
 	h["Content-Length"] = []string{"0"}
@@ -206,14 +193,16 @@ func (c *http2Call) passInterim(res *http1.Response) error {
 	return nil
 }
 
-// setFields sets the fields of an answer, and returns room for more of them.
-func (c *http2Call) setFields(h http.Header, res *http1.Response, more int) (room []string) {
-	room = make([]string, len(res.Fields)+more)
+// setFields sets the fields of an answer. Their values stand in room, of which it returns the rest.
+func (c *http2Call) setFields(h http.Header, res *http1.Response, room []string) []string {
 	c.AnswerFields(res, func(name, value string) {
 		room = addField(h, textproto.CanonicalMIMEHeaderKey(name), value, room)
 	})
 	return room
 }
+
+// keptValues is how many values an http2Call keeps memory for.
+const keptValues = 128
 
 // ownFields is how many fields an answer has at most besides those of the server.
 const ownFields = 4
@@ -221,8 +210,10 @@ const ownFields = 4
 // deliver passes the server's answer on as it comes: nothing is kept while more is waited for. If it returns an error,
 // the answer will never be whole.
 func (c *http2Call) deliver() error {
-	t, res, h := &c.trip, &c.trip.Response, c.w.Header()
-	room := c.setFields(h, res, ownFields)
+	t, res, h := &c.Trip, &c.Trip.Response, c.w.Header()
+	n := len(res.Fields) + ownFields
+	c.values = slices.Grow(c.values[:0], n)[:n] // net/http takes a copy when it is told the status
+	room := c.setFields(h, res, c.values)
 	if length, n := res.First("Content-Length"); n > 0 && res.Status != http.StatusNoContent { // RFC 9110 section 8.6: none there
 		room = addField(h, "Content-Length", length, room)
 	}
@@ -279,73 +270,6 @@ func (c *http2Call) setTrailers(trailers []http1.Field, announced []string) {
 	}
 }
 
-// An http2Request is what net/http has read, as it stood on the wire.
-type http2Request struct {
-	*http.Request
-	problem error
-	fields  []message.Field // memory
-}
-
-func (r *http2Request) end() {
-	r.Request, r.problem = nil, nil
-	clear(r.fields)
-}
-
-// Method, Target, Authority, Version, Length, Problem, Values, Lines, Fields and Named implement message.Request.
-func (r *http2Request) Method() string { return r.Request.Method }
-
-func (r *http2Request) Target() string { return r.RequestURI }
-
-func (r *http2Request) Authority() string { return r.Host }
-
-func (r *http2Request) Version() string { return "2" }
-
-func (r *http2Request) Length() int64 { return r.ContentLength }
-
-func (r *http2Request) Problem() error { return r.problem }
-
-func (r *http2Request) Values(name string) []string {
-	if name != "Trailer" {
-		return r.Header[name]
-	}
-	var announced []string // net/http has taken them off the header
-	for name := range r.Trailer {
-		announced = append(announced, name)
-	}
-	return announced
-}
-
-func (r *http2Request) Lines() (n int) {
-	if r.Trailer != nil {
-		n = 1 // net/http has taken it off the header
-	}
-	for name, values := range r.Header {
-		switch name {
-		case "Host":
-		case "Cookie": // net/http has joined the lines
-			for _, v := range values {
-				n += strings.Count(v, "; ") + 1
-			}
-		default:
-			n += len(values)
-		}
-	}
-	return n
-}
-
-func (r *http2Request) Fields() []message.Field {
-	r.fields = r.fields[:0]
-	for name, values := range r.Header {
-		for _, v := range values {
-			r.fields = append(r.fields, message.Field{Name: name, Value: v})
-		}
-	}
-	return r.fields
-}
-
-// Named is false: HTTP/2 has no Connection field, and net/http refuses one.
-func (r *http2Request) Named(string) bool { return false }
-
 var (
 	errPath   = errors.New(":path is no path")                                     // RFC 9113 section 8.3.1
 	errTwo    = errors.New("a host beside :authority, or two content-lengths")     // RFC 9113 sections 8.3.1 and 8.1.1
@@ -374,16 +298,16 @@ type http2Writer struct {
 	http.ResponseWriter
 	status   int
 	kept     int // bytes that net/http may still keep to itself
-	pace     wire.Pace
 	patience patience
 }
 
-func (w *http2Writer) begin(to http.ResponseWriter, rate int, grace time.Duration) {
+func (w *http2Writer) begin(to http.ResponseWriter, terms *engine.Terms) {
 	w.ResponseWriter, w.status, w.kept = to, 0, 0
-	w.pace.Begin(rate, grace)
+	w.patience.client, w.patience.giveUp = to, forWrites
+	w.patience.Begin(terms.BodyRate, terms.BodyGrace)
 }
 
-func (w *http2Writer) end() { w.ResponseWriter = nil }
+func (w *http2Writer) end() { w.ResponseWriter, w.patience.client = nil, nil }
 
 // WriteHeader implements http.ResponseWriter.
 func (w *http2Writer) WriteHeader(status int) {
@@ -403,68 +327,47 @@ const keepable = 2 << 10
 
 // Write implements http.ResponseWriter.
 func (w *http2Writer) Write(b []byte) (n int, err error) {
-	w.pace.Passed(len(b))
+	w.patience.Passed(len(b))
 	if w.kept += len(b); w.kept <= keepable {
 		return w.ResponseWriter.Write(b)
 	}
-	began := w.beginWait()
+	w.patience.begin()
 	n, err = w.ResponseWriter.Write(b)
-	w.endWait(began)
+	w.patience.end()
 	return n, err
 }
 
 // flush sends what net/http has kept.
 func (w *http2Writer) flush() error {
-	began := w.beginWait()
+	w.patience.begin()
 	err := http.NewResponseController(w.ResponseWriter).Flush()
-	w.endWait(began)
+	w.patience.end()
 	w.kept = 0
 	return err
-}
-
-// beginWait bounds a wait for the client to take what it is sent.
-func (w *http2Writer) beginWait() (began time.Time) {
-	if w.pace.Rate > 0 {
-		began = time.Now()
-		w.patience.hold(w.ResponseWriter, forWrites)
-		w.patience.begin(w.pace.Due(began))
-	}
-	return began
-}
-
-func (w *http2Writer) endWait(began time.Time) {
-	if w.pace.Rate > 0 {
-		w.patience.release()
-		w.pace.Waited(time.Since(began))
-	}
 }
 
 // An http2Body is the body of a client's request, a backend.Body.
 type http2Body struct {
 	in       *http.Request
 	memory   *[]byte
-	pace     wire.Pace
-	patience patience // without a hold if there is no rate
+	patience patience
 	ended    bool
 	stopped  atomic.Bool
 }
 
-func (b *http2Body) begin(r *http.Request, w http.ResponseWriter, rate int, grace time.Duration) {
+func (b *http2Body) begin(r *http.Request, w http.ResponseWriter, terms *engine.Terms) {
 	b.in, b.ended = r, false
 	b.stopped.Store(false)
-	b.pace.Begin(rate, grace)
-	if rate > 0 && r.ContentLength != 0 {
-		b.patience.hold(w, forReads)
-	}
+	b.patience.client, b.patience.giveUp = w, forReads
+	b.patience.Begin(terms.BodyRate, terms.BodyGrace)
 }
 
-// release lets go of the body, which nobody reads any more.
-func (b *http2Body) release() {
-	b.patience.release()
+// end lets go of the body, which nobody reads any more.
+func (b *http2Body) end() {
 	if b.memory != nil {
 		wire.Large.Put(b.memory)
 	}
-	b.memory, b.in = nil, nil
+	b.memory, b.in, b.patience.client = nil, nil, nil
 }
 
 // Next implements backend.Body.
@@ -479,13 +382,10 @@ func (b *http2Body) Next(wait bool) ([]byte, error) {
 	}
 	p := (*b.memory)[:cap(*b.memory)]
 	for {
-		began := time.Now()
-		b.patience.begin(b.pace.Due(began))
+		b.patience.begin()
 		n, err := b.in.Body.Read(p)
-		late := b.patience.over()
-		b.patience.end()
-		b.pace.Waited(time.Since(began))
-		b.pace.Passed(n)
+		late := b.patience.end()
+		b.patience.Passed(n)
 		switch {
 		case err == io.EOF:
 			b.ended = true
@@ -505,13 +405,7 @@ func (b *http2Body) Next(wait bool) ([]byte, error) {
 
 // Trailers implements backend.Body.
 func (b *http2Body) Trailers() []http1.Field {
-	var list []http1.Field
-	for name, values := range b.in.Trailer {
-		for _, v := range values {
-			list = append(list, http1.Field{Name: name, Value: v})
-		}
-	}
-	return list
+	return message.AppendFields(nil, b.in.Trailer)
 }
 
 // Stop implements backend.Body.

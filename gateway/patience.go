@@ -4,17 +4,22 @@ import (
 	"net/http"
 	"sync"
 	"time"
+
+	"sallyport/gateway/wire"
 )
 
-// A patience gives up on a client that keeps a read or a write waiting for too long. A deadline for each would do the
-// same, but over HTTP/2 setting one costs two trips through the connection's goroutine, and it ends the stream even if
-// nobody waits any more. The zero value is ready, and so is one after release.
+// A patience gives up on a client that keeps a read or a write waiting for longer than the Pace allows. A deadline for
+// each would do the same, but over HTTP/2 setting one costs two trips through the connection's goroutine, and it ends
+// the stream even if nobody waits any more.
 type patience struct {
-	mu     sync.Mutex
-	timer  *time.Timer
-	client http.ResponseWriter                             // of what waits, or has waited
+	wire.Pace
+	client http.ResponseWriter                             // of what waits
 	giveUp func(*http.ResponseController, time.Time) error // sets its deadline
-	due    time.Time                                       // when the wait has to be over; zero: nothing waits
+	began  time.Time                                       // of the wait
+
+	mu    sync.Mutex
+	timer *time.Timer
+	due   time.Time // when the wait has to be over; zero: nothing waits
 }
 
 // forReads and forWrites are what a patience gives up.
@@ -23,66 +28,46 @@ var (
 	forWrites = (*http.ResponseController).SetWriteDeadline
 )
 
-// begin begins a wait.
-func (p *patience) begin(until time.Time) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.client == nil {
+// begin begins a wait. The client is set before, unless any Pace will do.
+func (p *patience) begin() {
+	if p.Rate == 0 {
 		return
 	}
-	p.due = until
-	if left := time.Until(until); p.timer == nil {
+	p.began = time.Now()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.due = p.Due(p.began)
+	if left := time.Until(p.due); p.timer == nil {
 		p.timer = time.AfterFunc(left, p.expire)
 	} else {
 		p.timer.Reset(left)
 	}
 }
 
-// end ends the wait.
-func (p *patience) end() {
+// end ends the wait, and reports whether it has taken too long. From now on the client is left alone.
+func (p *patience) end() (late bool) {
+	if p.Rate == 0 {
+		return false
+	}
+	p.Waited(time.Since(p.began))
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.stop()
-}
-
-func (p *patience) stop() {
+	late = p.over()
+	p.timer.Stop()
 	p.due = time.Time{}
-	if p.timer != nil {
-		p.timer.Stop()
-	}
+	return late
 }
 
 // over reports whether a wait has taken too long and has not ended.
-func (p *patience) over() bool {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.isOver()
-}
-
-func (p *patience) isOver() bool { return !p.due.IsZero() && !time.Now().Before(p.due) }
+func (p *patience) over() bool { return !p.due.IsZero() && !time.Now().Before(p.due) }
 
 func (p *patience) expire() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.client != nil && p.isOver() { // or the timer was one of an earlier wait
+	if p.over() { // or the timer was one of an earlier wait
 		_ = p.giveUp(http.NewResponseController(p.client), longAgo)
 	}
 }
 
 // longAgo is a deadline that has passed.
 var longAgo = time.Unix(1, 0)
-
-// hold is whose patience it is from now on.
-func (p *patience) hold(client http.ResponseWriter, giveUp func(*http.ResponseController, time.Time) error) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.client, p.giveUp = client, giveUp
-}
-
-// release ends the hold on the client, whose answer ends.
-func (p *patience) release() {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.stop()
-	p.client = nil
-}

@@ -9,15 +9,15 @@ import (
 // alike.
 func (c *Config) Drive() {
 	if os.Getenv("SALLYPORT_DRIVER") == "goroutines" {
-		c.driver = driverGoroutines
+		c.goroutines = true
 	}
 }
 
 // Recheck sets how often the right of an open stream is judged though nothing has been swapped.
-func (c *Config) Recheck(every time.Duration) { c.timing.recheck = every }
+func (c *Config) Recheck(every time.Duration) { c.recheck = every }
 
 // Carriers are what carries calls of HTTP/1.1.
 var Carriers = map[string]func(*Config){
-	"loops":      func(c *Config) { c.driver = driverLoops },
-	"goroutines": func(c *Config) { c.driver = driverGoroutines },
+	"loops":      func(c *Config) { c.goroutines = false },
+	"goroutines": func(c *Config) { c.goroutines = true },
 }

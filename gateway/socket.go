@@ -53,32 +53,29 @@ func (g *Gateway) open(l *decision.Listener) (*socket, error) {
 	s.server = &http.Server{
 		Handler:                      s,
 		DisableGeneralOptionsHandler: true, // or net/http would answer OPTIONS * itself
-		ReadHeaderTimeout:            g.cfg.timing.readHeader,
-		IdleTimeout:                  g.cfg.timing.idle,
+		ReadHeaderTimeout:            g.cfg.terms.HeadTimeout,
+		IdleTimeout:                  g.cfg.terms.IdleTimeout,
 		MaxHeaderBytes:               maxHeaderBytes,
-		HTTP2:                        &http.HTTP2Config{MaxConcurrentStreams: maxStreams, WriteByteTimeout: g.cfg.timing.idle}, // for a client that takes nothing, no stream's deadline counts
+		HTTP2:                        &http.HTTP2Config{MaxConcurrentStreams: maxStreams, WriteByteTimeout: g.cfg.terms.IdleTimeout}, // for a client that takes nothing, no stream's deadline counts
 		ErrorLog:                     log.New(serverLog{g.log}, "", 0),
 		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
 			return context.WithValue(ctx, connectionKey{}, s.connection(c))
 		},
 	}
-	if g.guard.limits.BodyRate > 0 {
+	if g.cfg.terms.BodyRate > 0 {
 		// A client that takes nothing at all holds up all its streams, and the end of each of them.
-		s.server.HTTP2.WriteByteTimeout = g.cfg.timing.bodyGrace
+		s.server.HTTP2.WriteByteTimeout = g.cfg.terms.BodyGrace
 	}
 	return s, nil
 }
 
 // newEngine returns an engine by the gateway's settings.
 func (g *Gateway) newEngine() *engine.Engine {
-	loops := 0
-	if g.cfg.driver == driverLoops {
-		loops = runtime.GOMAXPROCS(0)
+	loops := runtime.GOMAXPROCS(0)
+	if g.cfg.goroutines {
+		loops = 0
 	}
-	e, err := engine.New(g.decider, engine.Terms{
-		HeadTimeout: g.cfg.timing.readHeader, IdleTimeout: g.cfg.timing.idle,
-		BodyRate: g.guard.limits.BodyRate, BodyGrace: g.cfg.timing.bodyGrace, MaxHead: maxHeaderBytes,
-	}, loops)
+	e, err := engine.New(g.decider, g.cfg.terms, loops)
 	if err != nil {
 		g.log.Error("each connection gets a goroutine of its own, which costs more, since event loops cannot be had", "error", err)
 	}
@@ -142,13 +139,13 @@ func (s *socket) accept() {
 			s.serve(counted)
 			continue
 		}
-		if !g.guard.beginHandshake() {
+		if !g.guard.handshakes.TryAcquire(1) {
 			g.cfg.Connections.refused("handshakes")
 			counted.Close()
 			continue
 		}
 		handshakes.Go(func() {
-			defer g.guard.endHandshake()
+			defer g.guard.handshakes.Release(1)
 			s.handshake(counted)
 		})
 	}
@@ -169,9 +166,9 @@ func (s *socket) hand(c net.Conn) {
 	}
 }
 
-// handshake does the handshake of one connection, for at most timing.readHeader.
+// handshake does the handshake of one connection, for at most the terms' HeadTimeout.
 func (s *socket) handshake(c net.Conn) {
-	ctx, cancel := context.WithTimeout(s.life, s.gateway.cfg.timing.readHeader)
+	ctx, cancel := context.WithTimeout(s.life, s.gateway.cfg.terms.HeadTimeout)
 	defer cancel()
 	below := wire.NewWire(c)
 	conn := tls.Server(below, s.tls)
@@ -265,13 +262,6 @@ func (l serverLog) Write(line []byte) (int, error) {
 
 // addressOf is the address of a socket's end, with IPv4 in its own form.
 func addressOf(a net.Addr) netip.AddrPort {
-	if t, ok := a.(*net.TCPAddr); ok {
-		p := t.AddrPort()
-		return netip.AddrPortFrom(p.Addr().Unmap(), p.Port())
-	}
-	p, err := netip.ParseAddrPort(a.String())
-	if err != nil {
-		return netip.AddrPort{}
-	}
+	p, _ := netip.ParseAddrPort(a.String()) // zero for a connection that is none of a network
 	return netip.AddrPortFrom(p.Addr().Unmap(), p.Port())
 }

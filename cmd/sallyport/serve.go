@@ -323,8 +323,6 @@ func (a *accessLog) reopen() error {
 	if err != nil {
 		return err
 	}
-	if old, ok := a.log.SetOutput(f).(io.Closer); ok {
-		a.log.Retire(old)
-	}
+	a.log.SetOutput(f)
 	return nil
 }

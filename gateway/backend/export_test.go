@@ -13,3 +13,9 @@ const (
 	MaxHeads = maxHeads
 	Slice    = slice
 )
+
+// Servers are all servers of the group.
+func (g *Group) Servers() []*Server { return g.servers }
+
+// Answered reports whether the head of the answer has been read.
+func (r *Reader) Answered() bool { return r.state != readingHead }

@@ -240,12 +240,13 @@ func (t *Trip) request(s *stream) (*http.Request, error) {
 func (s *stream) interim(t *Trip, status int, h textproto.MIMEHeader) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	fields, size := fieldsOf(h)
+	res := http1.Response{Status: status, Minor: 1}
+	res.Fields = message.AppendFields(nil, h)
 	switch s.heads++; {
 	case s.fault != nil:
 	case s.heads >= maxHeads:
 		s.fault = errInterim
-	case size > MaxHead:
+	case headSize(res.Fields) > MaxHead:
 		s.fault = errHead
 	case status == http.StatusSwitchingProtocols: // RFC 9113 section 8.6
 		s.fault = errSwitched
@@ -253,8 +254,6 @@ func (s *stream) interim(t *Trip, status int, h textproto.MIMEHeader) error {
 	if s.fault != nil || s.deaf || status == http.StatusContinue || t.Interim == nil {
 		return s.fault
 	}
-	res := http1.Response{Status: status, Minor: 1}
-	res.Fields = fields
 	s.coming = append(s.coming, res)
 	if s.passing == nil {
 		s.passing = make(chan struct{})
@@ -296,16 +295,13 @@ func (s *stream) heard() error {
 	return s.fault
 }
 
-// fieldsOf are the lines of a head, and how long it would be in HTTP/1.1.
-func fieldsOf(h map[string][]string) (list []http1.Field, size int) {
-	size = len("HTTP/1.1 200 OK\r\n\r\n")
-	for name, values := range h {
-		for _, v := range values {
-			list = append(list, http1.Field{Name: name, Value: v})
-			size += len(name) + len(v) + len(": \r\n")
-		}
+// headSize is how long a head of these lines would be in HTTP/1.1.
+func headSize(fields []http1.Field) int {
+	size := len("HTTP/1.1 200 OK\r\n\r\n")
+	for _, f := range fields {
+		size += len(f.Name) + len(f.Value) + len(": \r\n")
 	}
-	return list, size
+	return size
 }
 
 // setHead makes the head of the answer the Reader's, and holds it to the rules of every answer.
@@ -313,11 +309,9 @@ func (t *Trip) setHead(res *http.Response) error {
 	r := &t.Response
 	r.Reset()
 	r.Status, r.Minor, r.Length = res.StatusCode, 1, res.ContentLength
-	list, size := fieldsOf(res.Header)
-	r.Fields = append(r.Fields, list...)
+	r.Fields = message.AppendFields(r.Fields, res.Header)
 	for name := range res.Trailer {
 		r.Fields = append(r.Fields, http1.Field{Name: "Trailer", Value: name})
-		size += len(name) + len("Trailer: \r\n")
 		switch name {
 		case "Content-Length", "Transfer-Encoding", "Trailer": // as http1 has it
 			return errTrailer
@@ -330,7 +324,7 @@ func (t *Trip) setHead(res *http.Response) error {
 	}
 	lengths := res.Header["Content-Length"]
 	switch {
-	case size > MaxHead:
+	case headSize(r.Fields) > MaxHead:
 		return errHead
 	case r.Status < 200 || r.Status > 999:
 		return errFields
@@ -418,13 +412,7 @@ func (t *Trip) Trailers() []http1.Field {
 	if t.stream == nil {
 		return t.Reader.Trailers()
 	}
-	var list []http1.Field
-	for name, values := range t.stream.res.Trailer {
-		for _, v := range values {
-			list = append(list, http1.Field{Name: name, Value: v})
-		}
-	}
-	return mayTrail(list, message.MayTrail)
+	return mayTrail(message.AppendFields(nil, t.stream.res.Trailer), message.MayTrail)
 }
 
 // A streamBody is the request's body as net/http reads it, on a goroutine of its own.

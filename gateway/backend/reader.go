@@ -104,9 +104,6 @@ func (r *Reader) Closed(err error) error {
 	return fmt.Errorf("%w: %w", problem, err)
 }
 
-// Answered reports whether the head of the answer has been read.
-func (r *Reader) Answered() bool { return r.state != readingHead }
-
 // Over reports whether the answer has been read whole.
 func (r *Reader) Over() bool { return r.state == readDone }
 

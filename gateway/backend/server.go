@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -142,24 +143,19 @@ func (s *Server) sweepIdle() {
 	idle := s.idle
 	s.idle = nil
 	s.mu.Unlock()
-	kept := idle[:0]
-	for _, c := range idle {
-		if !c.Stale(time.Now()) && c.Quiet() {
-			kept = append(kept, c)
-		} else {
+	idle = slices.DeleteFunc(idle, func(c *Conn) bool {
+		over := c.Stale(time.Now()) || !c.Quiet()
+		if over {
 			c.Conn.Close()
 		}
-	}
+		return over
+	})
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.idle = append(idle, s.idle...)
 	if s.closed {
-		for _, c := range kept {
-			c.Conn.Close()
-		}
-		kept = nil
+		s.closeIdle()
 	}
-	clear(idle[len(kept):])
-	s.idle = append(kept, s.idle...)
 	if s.sweep = nil; len(s.idle) > 0 {
 		s.sweep = time.AfterFunc(sweepInterval, s.sweepIdle)
 	}
@@ -173,14 +169,18 @@ func (s *Server) Close() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.closed = true
-	for _, c := range s.idle {
-		c.Conn.Close()
-	}
-	s.idle = nil
+	s.closeIdle()
 	if s.sweep != nil {
 		s.sweep.Stop()
 	}
 	s.closeUnused()
+}
+
+func (s *Server) closeIdle() {
+	for _, c := range s.idle {
+		c.Conn.Close()
+	}
+	s.idle = nil
 }
 
 // Closed reports whether the server's connections are not kept any more.

@@ -6,7 +6,6 @@ import (
 	"io"
 	"os"
 	"runtime"
-	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -110,19 +109,14 @@ func (t *Trip) ask() error {
 	if t.Server.h2 != nil {
 		return t.askHTTP2()
 	}
-	if c := t.take(); c != nil {
-		return t.carry(c)
+	// A call that asks for another protocol gets a new connection, and gives none back: after an answer that two readers
+	// may read differently, the next call must not meet a tunnel (CVE-2026-71324).
+	if t.Upgrade == "" {
+		if c := t.Server.Take(); c != nil {
+			return t.carry(c)
+		}
 	}
 	return t.askAnew()
-}
-
-// take returns an idle connection. A call that asks for another protocol gets a new one, and gives none back: after an
-// answer that two readers may read differently, the next call must not meet a tunnel (CVE-2026-71324).
-func (t *Trip) take() *Conn {
-	if t.Upgrade != "" {
-		return nil
-	}
-	return t.Server.Take()
 }
 
 // replayable reports whether the call may be sent again if the connection turns out to have been closed while it was
@@ -230,9 +224,7 @@ func appendLength(b []byte, method string, n int64) []byte {
 	if n == http1.Unstated && method != "POST" && method != "PUT" && method != "PATCH" {
 		return b
 	}
-	b = append(b, "Content-Length: "...)
-	b = strconv.AppendInt(b, max(n, 0), 10)
-	return append(b, "\r\n"...)
+	return http1.AppendNumber(b, "Content-Length", max(n, 0))
 }
 
 // appendBody appends what there is of the body, framed, without waiting.

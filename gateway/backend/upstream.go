@@ -74,9 +74,6 @@ func (g *Group) Begin() bool {
 // End ends Begin.
 func (g *Group) End() { g.counts.underWay.Add(-1) }
 
-// Servers are all servers of the group. The caller does not change them.
-func (g *Group) Servers() []*Server { return g.servers }
-
 // HTTP1 reports whether the servers speak HTTP/1.1.
 func (g *Group) HTTP1() bool { return g.Protocol == HTTP1 }
 

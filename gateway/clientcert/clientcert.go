@@ -23,18 +23,13 @@ type Certificate struct {
 // errNoTrust is the result without a trust store: nothing is trusted then, rather than everything.
 var errNoTrust = errors.New("no trust store is in force")
 
-// FromHandshake returns the certificate whose key the peer proved to hold in a TLS handshake, verified against anchors at
-// now; nil if it presented none. The chain is as crypto/tls reports it: the first certificate's key signed, and the
-// others are hints for building the path.
-func FromHandshake(chain []*x509.Certificate, anchors *trust.Anchors, now time.Time) *Certificate {
+// FromChain returns the certificate that a chain from a TLS handshake, or from a header, begins with, verified against
+// anchors at now; nil if there is none. The others are hints for building the path. In a handshake, where the chain is
+// as crypto/tls reports it, the peer has proved to hold the first one's key.
+func FromChain(chain []*x509.Certificate, anchors *trust.Anchors, now time.Time) *Certificate {
 	if len(chain) == 0 {
 		return nil
 	}
-	return fromChain(chain, anchors, now)
-}
-
-// fromChain verifies certificates from the handshake and from headers alike.
-func fromChain(chain []*x509.Certificate, anchors *trust.Anchors, now time.Time) *Certificate {
 	c := &Certificate{Leaf: chain[0], Fingerprint: sha256.Sum256(chain[0].Raw)}
 	if anchors == nil {
 		c.err = errNoTrust

@@ -38,8 +38,8 @@ func certificatesOf(list []*testpki.Identity) []*x509.Certificate {
 	return certs
 }
 
-// TestFromHandshake judges a certificate at later moments, for which its chain is not verified again.
-func TestFromHandshake(t *testing.T) {
+// TestFromChain judges a certificate at later moments, for which its chain is not verified again.
+func TestFromChain(t *testing.T) {
 	root, other := testpki.NewCA(t, "Root"), testpki.NewCA(t, "Other")
 	inter := root.IssueCA("Intermediate", func(c *x509.Certificate) { c.NotBefore, c.NotAfter = noon.Add(-10*day), noon.Add(5*day) })
 	leaf, direct := inter.Issue(between(-2, 10)), root.Issue(between(-2, 2))
@@ -67,7 +67,7 @@ func TestFromHandshake(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			chain := certificatesOf(c.chain)
-			got := clientcert.FromHandshake(chain, c.trust, c.made)
+			got := clientcert.FromChain(chain, c.trust, c.made)
 			if got.Leaf != chain[0] || got.Fingerprint != sha256.Sum256(chain[0].Raw) {
 				t.Error("got another certificate")
 			}
@@ -76,7 +76,7 @@ func TestFromHandshake(t *testing.T) {
 			}
 		})
 	}
-	if got := clientcert.FromHandshake(nil, anchors, noon); got != nil {
+	if got := clientcert.FromChain(nil, anchors, noon); got != nil {
 		t.Errorf("without a certificate: %v", got)
 	}
 }

@@ -65,13 +65,11 @@ func (d *Door) Knows(peer netip.Addr) bool {
 // Balancer returns the certificate that a peer proved to hold if it is a load balancer's own, else nil. Such a
 // certificate is never a client's. Its Check reports whether it is still valid later.
 func (d *Door) Balancer(chain []*x509.Certificate, now time.Time) *Certificate {
-	if len(chain) == 0 || d.cfg.BalancerTrust == nil {
+	c := FromChain(chain, d.cfg.BalancerTrust, now)
+	if c == nil || c.err != nil {
 		return nil
 	}
-	if c := fromChain(chain, d.cfg.BalancerTrust, now); c.err == nil {
-		return c
-	}
-	return nil
+	return c
 }
 
 // ErrAmbiguous reports a call with more than one certificate in its headers: it is unknown which is the client's.
@@ -139,7 +137,7 @@ func (d *Door) examine(value string, more []string, registered func([sha256.Size
 		}
 		chain = append(chain, parsed)
 	}
-	return fromChain(chain, d.cfg.Trust, now)
+	return FromChain(chain, d.cfg.Trust, now)
 }
 
 var errNobodys = errors.New("certificate is registered for no API")

@@ -6,6 +6,7 @@ import (
 	"encoding/base64"
 	"encoding/hex"
 	"errors"
+	"net/url"
 	"strings"
 )
 
@@ -36,9 +37,9 @@ func (f Format) parse(value string) ([][]byte, error) {
 	value = strings.Trim(value, " \t") // RFC 9110 section 5.5
 	switch f {
 	case Auto:
-		return one(parseAuto(value))
+		return parseAuto(value)
 	case RFC9440:
-		return one(parseByteSequence(value))
+		return parseByteSequence(value)
 	case XFCC:
 		return parseXFCC(value)
 	case ALB:
@@ -54,15 +55,8 @@ func (f Format) parse(value string) ([][]byte, error) {
 	return nil, errors.New("unknown header format")
 }
 
-func one(der []byte, err error) ([][]byte, error) {
-	if err != nil {
-		return nil, err
-	}
-	return [][]byte{der}, nil
-}
-
 // parseAuto distinguishes the formats by what only one of them can begin with or contain.
-func parseAuto(value string) ([]byte, error) {
+func parseAuto(value string) ([][]byte, error) {
 	switch {
 	case strings.HasPrefix(value, ":"):
 		return parseByteSequence(value)
@@ -71,34 +65,26 @@ func parseAuto(value string) ([]byte, error) {
 		if err != nil {
 			return nil, err
 		}
-		return onePEM(text)
+		return parsePEM(text, 1)
 	case strings.HasPrefix(value, "-----"):
-		return onePEM([]byte(value))
+		return parsePEM(value, 1)
 	}
 	decoded, err := decodeBase64(value)
 	if err != nil {
 		return nil, err
 	}
 	if bytes.HasPrefix(decoded, []byte("-----")) {
-		return onePEM(decoded)
+		return parsePEM(string(decoded), 1)
 	}
-	return decoded, nil
-}
-
-func onePEM(text []byte) ([]byte, error) {
-	certificates, err := parsePEM(text, 1)
-	if err != nil {
-		return nil, err
-	}
-	return certificates[0], nil
+	return [][]byte{decoded}, nil
 }
 
 // parsePEM reads one to most CERTIFICATE blocks and nothing else. Their line ends may be any white space, since a
 // header cannot hold line ends.
-func parsePEM(text []byte, most int) ([][]byte, error) {
+func parsePEM(text string, most int) ([][]byte, error) {
 	const begin, end = "-----BEGIN CERTIFICATE-----", "-----END CERTIFICATE-----"
 	var certificates [][]byte
-	for rest := strings.Trim(string(text), " \t\r\n"); rest != ""; rest = strings.TrimLeft(rest, " \t\r\n") {
+	for rest := strings.Trim(text, " \t\r\n"); rest != ""; rest = strings.TrimLeft(rest, " \t\r\n") {
 		inner, ok := strings.CutPrefix(rest, begin)
 		if !ok {
 			return nil, errors.New("certificate header holds something that is no PEM certificate")
@@ -122,7 +108,7 @@ func parsePEM(text []byte, most int) ([][]byte, error) {
 }
 
 // parseByteSequence reads RFC 9440's ":base64:" (RFC 8941 section 3.3.5), without parameters.
-func parseByteSequence(value string) ([]byte, error) {
+func parseByteSequence(value string) ([][]byte, error) {
 	if len(value) < 3 || value[0] != ':' || value[len(value)-1] != ':' {
 		return nil, errors.New("certificate header is no byte sequence")
 	}
@@ -133,7 +119,7 @@ func parseByteSequence(value string) ([]byte, error) {
 	if err != nil {
 		return nil, errBase64
 	}
-	return der, nil
+	return [][]byte{der}, nil
 }
 
 // parseByteSequences reads Client-Cert-Chain: a list of byte sequences.
@@ -147,7 +133,7 @@ func parseByteSequences(value string) ([][]byte, error) {
 		if err != nil {
 			return nil, err
 		}
-		list = append(list, der)
+		list = append(list, der...)
 	}
 	return list, nil
 }
@@ -175,24 +161,12 @@ func decodeBase64(text string) ([]byte, error) {
 }
 
 // unescape undoes URL escapes, once. A "+" is itself: PEM has many, and AWS ALB does not escape them.
-func unescape(s string) ([]byte, error) {
-	out := make([]byte, 0, len(s))
-	for i := 0; i < len(s); i++ {
-		if s[i] != '%' {
-			out = append(out, s[i])
-			continue
-		}
-		if i+2 >= len(s) {
-			return nil, errors.New("certificate header has a malformed escape")
-		}
-		b, err := hex.DecodeString(s[i+1 : i+3])
-		if err != nil {
-			return nil, errors.New("certificate header has a malformed escape")
-		}
-		out = append(out, b[0])
-		i += 2
+func unescape(s string) (string, error) {
+	text, err := url.PathUnescape(s)
+	if err != nil {
+		return "", errors.New("certificate header has a malformed escape") // without a part of it
 	}
-	return out, nil
+	return text, nil
 }
 
 // parseXFCC reads Envoy's X-Forwarded-Client-Cert: elements of key=value pairs. More than one element means that the

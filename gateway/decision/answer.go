@@ -59,11 +59,11 @@ func (x *Exchange) AppendRefusalFields(b []byte) (fields []byte, body string) {
 	case status == 401:
 		b = appendChallenges(b, x.Route, r.Reason)
 	case status == 429:
-		b = appendNumber(b, "Retry-After", ratelimit.RetryAfterSeconds(r.RetryAfter))
+		b = http1.AppendNumber(b, "Retry-After", int64(ratelimit.RetryAfterSeconds(r.RetryAfter)))
 	case status == 503:
-		b = appendNumber(b, "Retry-After", ratelimit.RetryAfterSeconds(retryAfter))
+		b = http1.AppendNumber(b, "Retry-After", int64(ratelimit.RetryAfterSeconds(retryAfter)))
 	}
-	b = appendNumber(b, "Content-Length", len(body))
+	b = http1.AppendNumber(b, "Content-Length", int64(len(body)))
 	if r.Status() == 429 {
 		return x.AppendOwnFields(b), body
 	}

@@ -35,11 +35,13 @@ func examineCertificate(x *Exchange) policy.Proof {
 	if x.Certificate == nil {
 		return policy.Absent
 	}
-	client := x.Snapshot.Clients.Find(x.Route.API, x.Certificate.Fingerprint)
+	clients := x.Snapshot.Clients
+	client := clients.Find(x.Route.API, x.Certificate.Fingerprint)
+	_, tierKnown := clients.buckets[client]
 	switch {
 	case client == nil:
 		x.certificateErr = errUnregistered
-	case !x.Snapshot.Clients.tierKnown(client):
+	case !tierKnown:
 		x.certificateErr = errUnknownTier
 	default:
 		x.certificateErr = x.Certificate.Check(x.at())

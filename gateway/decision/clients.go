@@ -66,10 +66,3 @@ func (c *Clients) Holds(key ratelimit.Key) bool {
 	_, ok := c.keys[key]
 	return ok
 }
-
-func (c *Clients) tierKnown(client *certstore.Client) bool {
-	_, ok := c.buckets[client]
-	return ok
-}
-
-func (c *Clients) bucket(client *certstore.Client) ratelimit.Bucket { return c.buckets[client] }

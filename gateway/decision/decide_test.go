@@ -15,30 +15,13 @@ import (
 	"sallyport/certstore"
 	"sallyport/gateway/backend"
 	"sallyport/gateway/clientcert"
-	"sallyport/gateway/message"
+	"sallyport/gateway/http1"
 	"sallyport/internal/testpki"
 	"sallyport/listenerprofiles"
 	"sallyport/listenerprofiles/keystore"
 	"sallyport/policy"
 	"sallyport/policy/ratelimit"
 )
-
-// A request is a message.Request that came over no wire.
-type request struct {
-	method, target, authority string
-	headers                   map[string][]string
-}
-
-func (r *request) Version() string             { return "1.1" }
-func (r *request) Lines() int                  { return len(r.headers) }
-func (r *request) Length() int64               { return 0 }
-func (r *request) Problem() error              { return nil }
-func (r *request) Fields() []message.Field     { return nil }
-func (r *request) Named(string) bool           { return false }
-func (r *request) Method() string              { return r.method }
-func (r *request) Target() string              { return r.target }
-func (r *request) Authority() string           { return r.authority }
-func (r *request) Values(name string) []string { return r.headers[name] }
 
 // A table is a Decider without sockets, and an Exchange of an mTLS call that it allows.
 type table struct {
@@ -104,8 +87,8 @@ func newTable(t testing.TB) *table {
 	d.Set(Snapshot{Routes: routes, Clients: clients})
 	l := &Listener{Name: "tls", Address: "127.0.0.1:8243", Profiles: set}
 	return &table{decider: d, limits: limits, listener: l, leaf: leaf, exchange: &Exchange{
-		Request:  &request{method: "GET", target: "/orders/1.0.0/items/7?expand=all", authority: "api.test"},
-		Listener: l, Snapshot: d.Snapshot(), Started: now, ID: newID(), decider: d,
+		Request:  &http1.Request{Method: "GET", Target: "/orders/1.0.0/items/7?expand=all", Host: "api.test"},
+		Listener: l, Snapshot: d.Snapshot(), Started: now, ID: NewID(), decider: d,
 		connection: &Connection{Local: netip.MustParseAddr("127.0.0.1"), serverName: "api.test", chain: []*x509.Certificate{leaf}},
 	}}
 }
@@ -137,7 +120,7 @@ func TestMillionStrangers(t *testing.T) {
 	profile := tab.listener.Profiles.Find(fresh.connection.Local, fresh.connection.serverName)
 	buckets, heap := tab.limits.Len(), liveHeap()
 	for i := range uint64(1_000_000) {
-		stranger := *clientcert.FromHandshake([]*x509.Certificate{tab.leaf}, profile.Trust, fresh.Started)
+		stranger := *clientcert.FromChain([]*x509.Certificate{tab.leaf}, profile.Trust, fresh.Started)
 		binary.BigEndian.PutUint64(stranger.Fingerprint[:], i)
 		x := tab.again(&fresh)
 		x.connection = &Connection{Local: fresh.connection.Local, serverName: fresh.connection.serverName}
@@ -174,9 +157,9 @@ func TestDecideStopsWhereItRefuses(t *testing.T) {
 		reason Reason
 	}{
 		{"no certificate", func(x *Exchange) { x.connection = &Connection{Local: x.connection.Local, serverName: "api.test"} }, stageAuthorize, MissingCredentials},
-		{"bad path", func(x *Exchange) { x.Request = &request{method: "GET", target: "/orders/../x", authority: "api.test"} }, stageMatch, BadRequest},
+		{"bad path", func(x *Exchange) { x.Request = &http1.Request{Method: "GET", Target: "/orders/../x", Host: "api.test"} }, stageMatch, BadRequest},
 		{"another method", func(x *Exchange) {
-			x.Request = &request{method: "get", target: "/orders/items/7", authority: "api.test"}
+			x.Request = &http1.Request{Method: "get", Target: "/orders/items/7", Host: "api.test"}
 		}, stageMatch, NoSuchResource},
 		{"no routes", func(x *Exchange) { x.Snapshot = &Snapshot{Routes: &Table{}, Clients: &Clients{}} }, stageMatch, NoSuchAPI},
 		{"no clients", func(x *Exchange) { x.Snapshot = &Snapshot{Routes: x.Snapshot.Routes, Clients: &Clients{}} }, stageAuthorize, InvalidCredentials},

@@ -3,6 +3,7 @@ package decision
 import (
 	"cmp"
 	"context"
+	"encoding/binary"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -12,7 +13,7 @@ import (
 	"sync/atomic"
 	"time"
 
-	"sallyport/gateway/message"
+	"sallyport/gateway/http1"
 )
 
 // Options are what a Decider works with. Their zero value is usable.
@@ -54,7 +55,7 @@ func (s *Snapshot) listener(e *Endpoint) *Listener {
 
 // New returns a Decider that admits nobody: its snapshot has no routes and no clients.
 func New(cfg Options) *Decider {
-	d := &Decider{cfg: cfg, timed: cfg.Now != nil, via: "sallyport-" + newID()[:8]}
+	d := &Decider{cfg: cfg, timed: cfg.Now != nil, via: "sallyport-" + NewID()[:8]}
 	if cfg.Log == nil {
 		d.cfg.Log = slog.New(slog.DiscardHandler)
 	}
@@ -99,7 +100,7 @@ func (d *Decider) Now(seen time.Time) time.Time {
 
 // Begin begins a call whose head was seen at that time by the system's clock, or could not be read: see
 // Request.Problem. Finish ends it.
-func (d *Decider) Begin(x *Exchange, r message.Request, id string, c *Connection, seen time.Time) {
+func (d *Decider) Begin(x *Exchange, r *http1.Request, id string, c *Connection, seen time.Time) {
 	d.underWay.Add(1)
 	now := d.Now(seen)
 	s := d.snapshot.Load()
@@ -127,13 +128,12 @@ func (d *Decider) Finish(x *Exchange) {
 	d.cfg.Observe(x)
 }
 
-// ErrWait is Decide's answer when a stage needs something that is not in memory: call Wait, off any event loop, and
-// then Decide again.
+// ErrWait is Decide's answer when a stage needs something that is not in memory: call Await, off any event loop.
 var ErrWait = errors.New("the decision has to wait")
 
-// Decide carries x through the stages and returns nil to forward it to x.Group, a *Refusal, or ErrWait; after Wait it
-// continues where it stopped. It is pure work on snapshots: it reads no file, no database and no socket, and takes no
-// lock that a reload holds.
+// Decide carries x through the stages and returns nil to forward it to x.Group, a *Refusal, or ErrWait; called again,
+// it continues where it stopped. It is pure work on snapshots: it reads no file, no database and no socket, and takes
+// no lock that a reload holds.
 func Decide(x *Exchange) error {
 	for ; x.stage < stageForward; x.stage++ {
 		if err := stages[x.stage].run(x); err != nil {
@@ -167,9 +167,14 @@ var stages = [stageForward]struct {
 	{"screen", screen}, {"identify", identify}, {"match", match}, {"authorize", authorize}, {"limit", limit}, {"dispatch", dispatch},
 }
 
-// Wait does what Decide stopped for. It ends with ctx at the latest; the proof that it waited for is then missing.
-func (x *Exchange) Wait(ctx context.Context) {
-	if x.wait != nil {
+// Await is Decide for whoever may wait: it does what Decide stops for. That ends with ctx at the latest; the proof that
+// it waited for is then missing.
+func Await(ctx context.Context, x *Exchange) error {
+	for {
+		err := Decide(x)
+		if err != ErrWait {
+			return err
+		}
 		x.wait(ctx)
 		x.wait, x.now = nil, time.Time{}
 	}
@@ -183,8 +188,8 @@ func (x *Exchange) at() time.Time {
 	return x.now
 }
 
-// newID is 128 random bits as 32 hexadecimal digits. It tells calls apart; it is no secret.
-func newID() string {
+// NewID is 128 random bits as 32 hexadecimal digits. It tells calls apart; it is no secret.
+func NewID() string {
 	var space [32]byte
 	return string(AppendID(space[:0]))
 }
@@ -192,9 +197,7 @@ func newID() string {
 // AppendID appends a new call's ID.
 func AppendID(b []byte) []byte {
 	var id [16]byte
-	hi, lo := rand.Uint64(), rand.Uint64()|1 // never all zeros (W3C Trace Context section 3.2.2.3)
-	for i := range 8 {
-		id[i], id[8+i] = byte(hi>>(8*i)), byte(lo>>(8*i))
-	}
+	binary.LittleEndian.PutUint64(id[:8], rand.Uint64())
+	binary.LittleEndian.PutUint64(id[8:], rand.Uint64()|1) // never all zeros (W3C Trace Context section 3.2.2.3)
 	return hex.AppendEncode(b, id[:])
 }

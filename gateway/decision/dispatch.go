@@ -8,7 +8,7 @@ import (
 
 // dispatch finds the environment whose servers get the call, and counts the call there.
 func dispatch(x *Exchange) error {
-	if most := x.Route.MaxBody; most > 0 && x.Request.Length() > most {
+	if most := x.Route.MaxBody; most > 0 && x.Request.Length > most {
 		return refuse(BodyTooLarge, nil)
 	}
 	group := x.Route.production

@@ -8,7 +8,7 @@ import (
 	"sallyport/certstore"
 	"sallyport/gateway/backend"
 	"sallyport/gateway/clientcert"
-	"sallyport/gateway/message"
+	"sallyport/gateway/http1"
 	"sallyport/policy"
 	"sallyport/policy/ratelimit"
 	"sallyport/policy/token"
@@ -21,9 +21,9 @@ type Exchange struct {
 	BreakOff func()
 
 	// accept
-	Request  message.Request // as received; no stage changes it
-	ID       string          // of this call, ours; goes to the backend, the log and the client
-	Peer     netip.AddrPort  // the socket's other end
+	Request  *http1.Request // as received; no stage changes it
+	ID       string         // of this call, ours; goes to the backend, the log and the client
+	Peer     netip.AddrPort // the socket's other end
 	Started  time.Time
 	Listener *Listener
 	Snapshot *Snapshot // what Decide reads

@@ -10,7 +10,7 @@ import (
 	"strings"
 	"time"
 
-	"sallyport/gateway/message"
+	"sallyport/gateway/http1"
 	"sallyport/listenerprofiles"
 	"sallyport/policy"
 )
@@ -50,13 +50,9 @@ func (d *Decider) Explain(ctx context.Context, q Question) Explanation {
 	if q.Listener.Profiles != nil {
 		c.Learn(q.Host, q.Chain)
 	}
-	d.Begin(x, &question{q}, newID(), c, time.Time{})
+	d.Begin(x, q.request(), NewID(), c, time.Time{})
 	defer d.underWay.Add(-1) // it is no call: nobody observes it
-	err := Decide(x)
-	for err == ErrWait {
-		x.Wait(ctx)
-		err = Decide(x)
-	}
+	err := Await(ctx, x)
 	if x.Group != nil {
 		x.Group.End()
 	}
@@ -159,29 +155,11 @@ func (x *Exchange) explainProof(say func(stage, format string, args ...any), kin
 	}
 }
 
-// A question is a Question as the stages see it.
-type question struct{ q Question }
-
-func (q *question) Version() string   { return "1.1" }
-func (q *question) Lines() int        { return 0 }
-func (q *question) Length() int64     { return 0 }
-func (q *question) Problem() error    { return nil }
-func (q *question) Method() string    { return q.q.Method }
-func (q *question) Target() string    { return q.q.Target }
-func (q *question) Authority() string { return q.q.Host }
-
-func (q *question) Values(name string) []string {
-	if name == "Authorization" && q.q.Authorization != "" {
-		return []string{q.q.Authorization}
+// request is the call as the stages see it.
+func (q Question) request() *http1.Request {
+	r := &http1.Request{Method: q.Method, Target: q.Target, Version: "1.1", Minor: 1, Host: q.Host}
+	if q.Authorization != "" {
+		r.Fields = append(r.Fields, http1.Field{Name: "Authorization", Value: q.Authorization})
 	}
-	return nil
+	return r
 }
-
-func (q *question) Fields() (list []message.Field) {
-	for _, v := range q.Values("Authorization") {
-		list = append(list, message.Field{Name: "Authorization", Value: v})
-	}
-	return list
-}
-
-func (q *question) Named(string) bool { return false }

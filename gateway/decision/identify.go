@@ -68,7 +68,7 @@ func identityOf(c *Connection, l *Listener, now time.Time) *identity {
 	if l.Profiles != nil {
 		id.profile = l.Profiles.Find(c.Local, c.serverName)
 		if id.profile.VerifyClient != listenerprofiles.None {
-			id.certificate = clientcert.FromHandshake(c.chain, id.profile.Trust, now)
+			id.certificate = clientcert.FromChain(c.chain, id.profile.Trust, now)
 		}
 	}
 	if l.Door == nil {

@@ -8,7 +8,7 @@ import (
 func limit(x *Exchange) error {
 	var client ratelimit.Bucket
 	if x.Client != nil {
-		client = x.Snapshot.Clients.bucket(x.Client)
+		client = x.Snapshot.Clients.buckets[x.Client]
 	}
 	x.Allowance = ratelimit.TakeAll(x.at(), x.Route.Limit, x.Resource.Limit, client)
 	if x.Allowance.Allowed {

@@ -18,14 +18,14 @@ var (
 // A call for what does not exist is refused before any credential is looked at.
 func match(x *Exchange) error {
 	var err error
-	x.Path, x.Query, x.HasQuery, err = message.ParseTarget(x.Request.Target())
+	x.Path, x.Query, x.HasQuery, err = message.ParseTarget(x.Request.Target)
 	if err != nil {
 		return refuse(BadRequest, err)
 	}
-	if x.Request.Method() == http.MethodConnect {
+	if x.Request.Method == http.MethodConnect {
 		return refuse(BadRequest, errConnect)
 	}
-	if !message.ValidMethod(x.Request.Method()) {
+	if !message.ValidMethod(x.Request.Method) {
 		return refuse(BadRequest, errMethod)
 	}
 	if !message.ValidAuthority(x.Request.Authority()) {
@@ -36,7 +36,7 @@ func match(x *Exchange) error {
 	if x.Route == nil {
 		return refuse(NoSuchAPI, nil)
 	}
-	x.Resource = x.Route.resources.find(x.ResourcePath, x.Request.Method())
+	x.Resource = x.Route.resources.find(x.ResourcePath, x.Request.Method)
 	if x.Resource == nil {
 		return refuse(NoSuchResource, nil)
 	}

@@ -2,7 +2,6 @@ package decision
 
 import (
 	"errors"
-	"strconv"
 	"time"
 
 	"sallyport/gateway/backend"
@@ -87,27 +86,6 @@ var answers = [reasons]answer{
 	ClientGone:           {"client_gone", statusClientGone, "499", "Client Closed Request", "The client closed the connection before the answer."},
 }
 
-// An Answer is what a caller gets when the gateway ends its call.
-type Answer struct {
-	Reason      Reason
-	Status      int    // of HTTP
-	Code        string // WSO2's, or the status where it has none
-	Message     string
-	Description string
-}
-
-// Answers returns all answers that the gateway gives of its own, one for each Reason except
-// ClientGone, which nobody gets.
-func Answers() []Answer {
-	var list []Answer
-	for r, a := range answers {
-		if Reason(r) != ClientGone {
-			list = append(list, Answer{Reason(r), a.status, a.code, a.message, a.description})
-		}
-	}
-	return list
-}
-
 // String is the reason's name in logs and metrics.
 func (r Reason) String() string {
 	if r >= reasons {
@@ -179,13 +157,6 @@ func appendChallenges(b []byte, route *Route, reason Reason) []byte {
 		b = http1.AppendField(b, "WWW-Authenticate", bearer)
 	}
 	return b
-}
-
-func appendNumber(b []byte, name string, n int) []byte {
-	b = append(b, name...)
-	b = append(b, ": "...)
-	b = strconv.AppendInt(b, int64(n), 10)
-	return append(b, "\r\n"...)
 }
 
 // Refusal is the refusal that x.Err is. Any other error is a fault of ours.

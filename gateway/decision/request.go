@@ -1,6 +1,7 @@
 package decision
 
 import (
+	"encoding/binary"
 	"encoding/hex"
 	"encoding/pem"
 	"math/rand/v2"
@@ -20,13 +21,13 @@ import (
 var _ backend.Request = (*Exchange)(nil)
 
 // Method implements backend.Request.
-func (x *Exchange) Method() string { return x.Request.Method() }
+func (x *Exchange) Method() string { return x.Request.Method }
 
 // AppendHead implements backend.Request.
 func (x *Exchange) AppendHead(b []byte, s *backend.Server) []byte {
 	b = x.appendStart(b, s)
 	keepsBearer := x.keepsBearer()
-	fields := x.Request.Fields()
+	fields := x.Request.Fields
 	for i := range fields {
 		if name := fields[i].Name; x.goesOn(name, keepsBearer) && !x.Request.Named(name) {
 			b = http1.AppendField(b, name, fields[i].Value)
@@ -45,8 +46,12 @@ func (x *Exchange) MayTrail(name string) bool {
 
 // Upgrade is the protocol that the call asks to switch to, if its server may be asked: a WebSocket (RFC 6455 section
 // 4.1). Any other protocol would be a tunnel that nobody looks into.
-func (x *Exchange) Upgrade(asked []string) string {
-	if len(asked) != 1 || !strings.EqualFold(asked[0], "websocket") || x.Request.Method() != "GET" || x.Request.Length() != 0 || !x.Group.HTTP1() {
+func (x *Exchange) Upgrade() string {
+	if !x.Request.Upgrade {
+		return ""
+	}
+	asked := x.Request.Values("Upgrade")
+	if len(asked) != 1 || !strings.EqualFold(asked[0], "websocket") || x.Request.Method != "GET" || x.Request.Length != 0 || !x.Group.HTTP1() {
 		return ""
 	}
 	return "websocket"
@@ -55,7 +60,7 @@ func (x *Exchange) Upgrade(asked []string) string {
 // appendStart appends the request line and the host.
 func (x *Exchange) appendStart(b []byte, s *backend.Server) []byte {
 	// The path that was judged is the path that is sent.
-	b = append(b, x.Request.Method()...)
+	b = append(b, x.Request.Method...)
 	b = append(b, ' ')
 	b = append(b, s.Path...)
 	b = append(b, x.ResourcePath...)
@@ -98,7 +103,7 @@ func (x *Exchange) appendOwn(b []byte) []byte {
 	b = x.appendOrigin(b)
 	b = http1.AppendField(b, "X-Request-Id", x.ID)
 	b = append(b, "Via: "...)
-	b = append(b, x.Request.Version()...)
+	b = append(b, x.Request.Version...)
 	b = append(b, ' ')
 	b = append(b, x.decider.via...)
 	b = append(b, "\r\n"...)
@@ -162,9 +167,7 @@ func (x *Exchange) appendOrigin(b []byte) []byte {
 	b = append(b, x.ID...)
 	b = append(b, '-')
 	var span [8]byte
-	for i, v := 0, rand.Uint64()|1; i < 8; i++ {
-		span[i] = byte(v >> (8 * i))
-	}
+	binary.LittleEndian.PutUint64(span[:], rand.Uint64()|1)
 	b = hex.AppendEncode(b, span[:])
 	return append(b, "-00\r\n"...)
 }
@@ -191,7 +194,7 @@ func traceparent(v string) bool {
 
 // carriesBearer reports whether the Authorization header has a bearer credential, readable or not: one that was meant
 // for the gateway stays here.
-func carriesBearer(r message.Request) bool {
+func carriesBearer(r *http1.Request) bool {
 	raw, err := token.Bearer(r.Values("Authorization")...)
 	return raw != "" || err != nil
 }

@@ -2,7 +2,6 @@ package decision
 
 import (
 	"errors"
-	"net/http"
 	"strings"
 
 	"sallyport/gateway/http1"
@@ -17,7 +16,7 @@ func screen(x *Exchange) error {
 	if d.short.Load() {
 		return refuse(Overloaded, nil)
 	}
-	if problem := x.Request.Problem(); problem != nil {
+	if problem := x.Request.Problem; problem != nil {
 		return refuse(reasonOfHead(problem), problem)
 	}
 	if x.Request.Lines() > d.cfg.HeaderLines {
@@ -37,15 +36,10 @@ func reasonOfHead(problem error) Reason {
 	if !errors.As(problem, &malformed) {
 		return BadRequest
 	}
-	switch malformed.Status {
-	case http.StatusExpectationFailed:
-		return UnknownExpectation
-	case http.StatusRequestHeaderFieldsTooLarge:
-		return TooManyHeaders
-	case http.StatusNotImplemented:
-		return UnknownCoding
-	case http.StatusHTTPVersionNotSupported:
-		return UnknownVersion
+	for r, a := range answers { // of the statuses that http1 names, each is the answer to one reason
+		if a.status == malformed.Status {
+			return Reason(r)
+		}
 	}
 	return BadRequest
 }

@@ -18,8 +18,12 @@ type answer struct {
 	pace     wire.Pace
 }
 
-// passInterim passes an interim answer on.
+// passInterim passes an interim answer on, unless the client speaks HTTP/1.0, which knows no such thing (RFC 9110
+// section 15.2).
 func (c *call) passInterim(res *http1.Response) error {
+	if c.Head.Minor == 0 {
+		return nil
+	}
 	out := wire.Small.Get()
 	defer wire.Small.Put(out)
 	*out = appendStatus((*out)[:0], res.Status, res.Reason)
@@ -30,10 +34,10 @@ func (c *call) passInterim(res *http1.Response) error {
 
 // appendHead appends the head of the answer.
 func (c *call) appendHead(b []byte) []byte {
-	e, res, a := c.client.engine, &c.trip.Response, &c.answer
+	e, res, a := c.client.engine, &c.Trip.Response, &c.answer
 	// What a client still sends of a body that nobody wants could be mistaken for its next call.
 	c.body.answer()
-	c.last = c.last || !c.trip.BodySent() || e.draining.Load()
+	c.last = c.last || !c.Trip.BodySent() || e.draining.Load()
 	c.Status = res.Status
 
 	b = appendStatus(b, res.Status, res.Reason)
@@ -41,9 +45,9 @@ func (c *call) appendHead(b []byte) []byte {
 		b = e.appendDate(b, c.seen)
 	}
 	b = c.AppendOwnFields(b)
-	*a = answer{bodyless: c.request.Request.Method == "HEAD" || res.Status == 204 || res.Status == 304}
+	*a = answer{bodyless: c.Head.Method == "HEAD" || res.Status == 204 || res.Status == 304}
 	a.pace.Begin(e.terms.BodyRate, e.terms.BodyGrace)
-	a.inChunks = !a.bodyless && res.Length < 0 && c.request.Minor > 0
+	a.inChunks = !a.bodyless && res.Length < 0 && c.Head.Minor > 0
 	switch {
 	case res.Status == 204: // RFC 9110 section 8.6: none
 	case a.bodyless:
@@ -52,13 +56,11 @@ func (c *call) appendHead(b []byte) []byte {
 		}
 	case a.inChunks:
 		b = append(b, "Transfer-Encoding: chunked\r\n"...)
-		for _, name := range c.trip.Announced() {
+		for _, name := range c.Trip.Announced() {
 			b = http1.AppendField(b, "Trailer", name)
 		}
 	case res.Length >= 0:
-		b = append(b, "Content-Length: "...)
-		b = strconv.AppendInt(b, res.Length, 10)
-		b = append(b, "\r\n"...)
+		b = http1.AppendNumber(b, "Content-Length", res.Length)
 	}
 	if c.last {
 		b = append(b, "Connection: close\r\n"...)
@@ -73,7 +75,7 @@ func (c *call) appendBody(b, data []byte, last bool) []byte {
 		return append(b, data...)
 	}
 	if b = http1.AppendChunk(b, data); last {
-		b = http1.AppendLast(b, c.trip.Trailers())
+		b = http1.AppendLast(b, c.Trip.Trailers())
 	}
 	return b
 }
@@ -84,13 +86,13 @@ func (c *call) deliver() error {
 	defer wire.Small.Put(out)
 	*out = c.appendHead((*out)[:0])
 	for {
-		if !c.trip.Ready() && len(*out) > 0 { // nothing is kept while more is waited for
+		if !c.Trip.Ready() && len(*out) > 0 { // nothing is kept while more is waited for
 			if err := c.send(*out); err != nil {
 				return err
 			}
 			*out = (*out)[:0]
 		}
-		data, err := c.trip.Next()
+		data, err := c.Trip.Next()
 		if err != nil && err != io.EOF {
 			return err
 		}
@@ -160,7 +162,7 @@ func (c *call) appendRefusal(b []byte) []byte {
 		b = append(b, "Connection: close\r\n"...)
 	}
 	b = append(b, "\r\n"...)
-	if c.request.Request.Method == http.MethodHead {
+	if c.Head.Method == http.MethodHead {
 		return b
 	}
 	c.BytesOut = int64(len(body))

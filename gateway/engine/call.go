@@ -12,57 +12,27 @@ import (
 	"sallyport/gateway/backend"
 	"sallyport/gateway/decision"
 	"sallyport/gateway/http1"
-	"sallyport/gateway/message"
 	"sallyport/gateway/wire"
 )
 
-// A call is one Exchange of a client. It is used again for other calls.
+// A call is one call of a client.
 type call struct {
-	decision.Exchange
-	client  *client
-	seen    time.Time // when its head came, and then its answer's, as far as anybody has looked at the clock
-	request request
-	size    int // of the request's head
-	body    body
-	trip    backend.Trip
-	answer  answer
-	interim func(*http1.Response) error // passInterim
-	id      []byte                      // memory for the ID
-	last    bool                        // the answer ends the connection
-	begun   bool                        // a part of the server's answer was sent
-	broken  atomic.Bool                 // it was broken off
+	Carriage
+	client *client
+	seen   time.Time // when its head came, and then its answer's, as far as anybody has looked at the clock
+	size   int       // of the request's head
+	body   body
+	answer answer
+	id     []byte      // memory for the ID
+	last   bool        // the answer ends the connection
+	begun  bool        // a part of the server's answer was sent
+	broken atomic.Bool // it was broken off
 }
-
-// A request is what was read of a call's head, as the stages see it.
-type request struct {
-	http1.Request
-	problem error
-}
-
-// Method, Target, Version, Lines, Length, Problem and Fields implement message.Request, as do the methods of
-// http1.Request.
-func (r *request) Method() string { return r.Request.Method }
-
-func (r *request) Target() string { return r.Request.Target }
-
-func (r *request) Version() string { return versions[r.Minor] }
-
-func (r *request) Lines() int { return len(r.Request.Fields) - r.Hosts }
-
-func (r *request) Length() int64 { return max(r.Request.Length, -1) }
-
-func (r *request) Problem() error { return r.problem }
-
-func (r *request) Fields() []message.Field { return r.Request.Fields }
-
-// versions are those of HTTP/1, as RFC 9110 section 7.6.3 writes them.
-var versions = [...]string{"1.0", "1.1"}
 
 func newCall() *call {
 	c := new(call)
 	c.body.call = c
-	c.BreakOff = c.breakOff
-	c.interim, c.trip.Gone = c.passInterim, c.gone
+	c.BreakOff, c.Trip.Interim, c.Trip.Gone = c.breakOff, c.passInterim, c.gone
 	return c
 }
 
@@ -74,7 +44,7 @@ func (c *client) next() (again bool) {
 		return false
 	}
 	call := c.begin(size, err, time.Now())
-	return call.guard(func() bool { return call.proceed(decision.Decide(&call.Exchange)) })
+	return call.guard(call.proceed)
 }
 
 // begin begins a call with a head of that size in the window, unless it is known why it is none.
@@ -84,10 +54,10 @@ func (c *client) begin(size int, problem error, now time.Time) *call {
 	c.calls++
 	head := call.identify(c.In.Bytes()[:size])
 	if problem == nil {
-		problem = call.request.Parse(head)
+		problem = call.Head.Parse(head)
 	}
-	call.request.problem, call.last = problem, problem != nil
-	c.engine.decider.Begin(&call.Exchange, &call.request, call.ID, c.known, now)
+	call.Head.Problem, call.last = problem, problem != nil
+	c.engine.decider.Begin(&call.Exchange, &call.Head, call.ID, c.known, now)
 	return call
 }
 
@@ -119,12 +89,9 @@ func (c *call) guard(part func() (again bool)) (again bool) {
 	return part()
 }
 
-// proceed does what follows from the decision, however long it takes.
-func (c *call) proceed(decided error) (again bool) {
-	for decided == decision.ErrWait {
-		c.Wait(context.Background())
-		decided = decision.Decide(&c.Exchange)
-	}
+// proceed decides, and does what follows from that, however long it takes.
+func (c *call) proceed() (again bool) {
+	decided := decision.Await(context.Background(), &c.Exchange)
 	c.accept()
 	if decided != nil {
 		return c.refuse()
@@ -134,7 +101,7 @@ func (c *call) proceed(decided error) (again bool) {
 
 // accept takes the head off the window.
 func (c *call) accept() {
-	r := &c.request.Request
+	r := &c.Head
 	c.client.In.Skip(c.size)
 	c.last = c.last || r.Close || r.Minor == 0 || c.client.engine.draining.Load()
 	c.body.begin(r)
@@ -142,38 +109,18 @@ func (c *call) accept() {
 
 // forward carries the call to a server and the answer back. Without an error all went well.
 func (c *call) forward() error {
-	c.prepare()
+	c.Depart(&c.body)
 	return c.sendAndDeliver()
 }
 
 func (c *call) sendAndDeliver() error {
-	if err := c.trip.Send(); err != nil {
+	if err := c.Trip.Send(); err != nil {
 		return err
 	}
-	if c.trip.Response.Status == 101 {
+	if c.Trip.Response.Status == 101 {
 		return c.tunnel()
 	}
 	return c.deliver()
-}
-
-// prepare makes the Trip ready to be sent.
-func (c *call) prepare() {
-	r, t := &c.request.Request, &c.trip
-	t.Request, t.Group, t.MaxBody, t.Length = &c.Exchange, c.Group, c.Route.MaxBody, r.Length
-	switch {
-	case r.Length != 0:
-		t.Body = &c.body
-	case !r.HasLength:
-		t.Length = http1.Unstated
-	}
-	if r.Upgrade {
-		t.Upgrade = c.Upgrade(r.Values("Upgrade"))
-	}
-	t.Interim = nil
-	if r.Minor > 0 { // HTTP/1.0 knows no such thing (RFC 9110 section 15.2)
-		t.Interim = c.interim
-	}
-	t.Begin()
 }
 
 // gone reports that the client does not wait for an answer any more.
@@ -190,33 +137,13 @@ const lastWrite = time.Second
 // breakOff is the Exchange's BreakOff.
 func (c *call) breakOff() {
 	c.broken.Store(true)
-	c.trip.Break()
+	c.Trip.Break()
 	_ = c.client.SetWriteDeadline(time.Now().Add(lastWrite))
-}
-
-// settle lets go of the server, and of the request's body.
-func (c *call) settle() {
-	if c.trip.Request == nil {
-		return // it was never sent, or is settled already
-	}
-	c.Over()
-	if c.trip.Server != nil {
-		c.Upstream = c.trip.Server.Name
-	}
-	c.BytesIn += c.trip.Close()
-}
-
-// abandon is settle for a call in which something has panicked.
-func (c *call) abandon() {
-	if c.trip.Request != nil {
-		c.trip.Break()
-	}
-	c.settle()
 }
 
 // finish ends a call that was to be forwarded, however that went.
 func (c *call) finish(cause error) (again bool) {
-	c.settle()
+	c.Settle()
 	client := c.client
 	switch {
 	case cause == nil && !c.last:
@@ -235,7 +162,7 @@ func (c *call) finish(cause error) (again bool) {
 func (c *call) refuse() (again bool) {
 	client := c.client
 	whole := c.skipBody()
-	if r := &c.request.Request; !whole && (r.Length < 0 || r.Length > restOfBytes || r.Expect) {
+	if r := &c.Head; !whole && (r.Length < 0 || r.Length > restOfBytes || r.Expect) {
 		c.last = true
 	}
 	out := wire.Small.Get()
@@ -247,7 +174,7 @@ func (c *call) refuse() (again bool) {
 		return false
 	}
 	if c.last {
-		client.end(!whole || c.request.problem != nil)
+		client.end(!whole || c.Head.Problem != nil)
 		return false
 	}
 	_ = client.SetDeadline(time.Now().Add(restOfBody))
@@ -266,7 +193,7 @@ func (c *call) refuse() (again bool) {
 
 // skipBody passes over what has come of the request's body; true if that was all of it.
 func (c *call) skipBody() bool {
-	if c.request.problem != nil {
+	if c.Head.Problem != nil {
 		return false
 	}
 	for !c.body.done {
@@ -293,7 +220,7 @@ func (c *call) end() (well bool) {
 			well = false
 		}
 	}()
-	c.settle()
+	c.Settle()
 	client.engine.decider.Finish(&c.Exchange)
 	if c.broken.Swap(false) { // perhaps when all had gone well
 		_ = client.SetWriteDeadline(time.Time{})
@@ -306,8 +233,8 @@ func (c *call) end() (well bool) {
 // reset lets go of all that the call held.
 func (c *call) reset() {
 	c.Exchange = decision.Exchange{BreakOff: c.BreakOff}
-	c.request.Reset()
-	c.request.problem, c.client, c.last, c.begun = nil, nil, false, false
+	c.Head.Reset()
+	c.client, c.last, c.begun = nil, false, false
 	c.body.reset()
 }
 
@@ -321,7 +248,7 @@ func (c *call) panicked(fault any, stack []byte) {
 			client.engine.tell(c.ID, again, debug.Stack())
 		}
 	}()
-	c.abandon()
+	c.Abandon()
 	c.last = true
 	if c.Fail(fmt.Errorf("%w: a panic: %v", decision.ErrInternal, fault), c.begun) {
 		_ = client.Send(c.appendRefusal(nil))

@@ -116,27 +116,22 @@ const (
 	restOfBytes = 256 << 10
 )
 
-// end closes a connection after its last answer.
+// end closes a connection after its last answer. Closed at once, a client that may still be sending would lose what it
+// was answered.
 func (c *client) end(more bool) {
-	if more || len(c.In.Bytes()) > 0 {
-		c.linger()
+	defer c.Conn.Close()
+	if !more && len(c.In.Bytes()) == 0 {
 		return
 	}
-	c.Conn.Close()
-}
-
-// linger ends a connection whose client may still be sending: closed at once, it would lose what it was answered.
-func (c *client) linger() {
 	_ = c.CloseWrite()
 	_ = c.SetReadDeadline(time.Now().Add(restOfBody))
 	c.In.Skip(len(c.In.Bytes()))
 	for left := restOfBytes; left > 0; {
 		n, err := c.Read(c.In.Room())
 		if left -= n; err != nil {
-			break
+			return
 		}
 	}
-	c.Conn.Close()
 }
 
 // breakOff closes a connection in a way that no client takes for the end of an answer.

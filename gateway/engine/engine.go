@@ -113,13 +113,6 @@ func (e *Engine) tell(id string, fault any, stack []byte) {
 	e.decider.Log().Error("a call panicked", "id", id, "panic", fmt.Sprint(fault), "stack", string(stack))
 }
 
-// resume continues with a connection that was with a loop before.
-func (e *Engine) resume(c *client) {
-	if !e.park(c) {
-		e.run(c)
-	}
-}
-
 // park gives a connection to a loop, if there is one.
 func (e *Engine) park(c *client) bool {
 	if len(e.loops) == 0 || !c.Detachable() || e.draining.Load() {

@@ -85,36 +85,18 @@ type loopBackend struct {
 }
 
 // A ring is the idle connections to one server; the one used last is at the end.
-type ring struct {
-	idle []*loopBackend
-}
+type ring []*loopBackend
 
 // take returns the connection used last, nil if there is none.
 func (r *ring) take() *loopBackend {
-	n := len(r.idle)
-	if n == 0 {
+	last := len(*r) - 1
+	if last < 0 {
 		return nil
 	}
-	b := r.idle[n-1]
-	r.idle[n-1] = nil
-	r.idle = r.idle[:n-1]
+	b := (*r)[last]
+	(*r)[last] = nil
+	*r = (*r)[:last]
 	return b
-}
-
-func (r *ring) give(b *loopBackend) { r.idle = append(r.idle, b) }
-
-func (r *ring) len() int { return len(r.idle) }
-
-// keep lets go of the connections that are not to be kept.
-func (r *ring) keep(kept func(*loopBackend) bool) {
-	list := r.idle[:0]
-	for _, b := range r.idle {
-		if kept(b) {
-			list = append(list, b)
-		}
-	}
-	clear(r.idle[len(list):])
-	r.idle = list
 }
 
 const (
@@ -342,7 +324,8 @@ func (l *loop) event(t ticket) {
 	switch {
 	case m.client != nil && m.client.call == nil:
 		m.client.gone = ended // epoll reports this once, together with what was sent before
-		l.read(m.client)
+		m.client.more = true
+		l.serve(m.client)
 	case m.client != nil && ended:
 		l.giveUp(m.client, backend.ErrClientGone)
 	case m.client != nil:
@@ -383,16 +366,16 @@ func (l *loop) tick() (over bool) {
 	}
 	for server, r := range l.backends {
 		gone := closed || server.Closed()
-		r.keep(func(b *loopBackend) bool {
-			if kept := !gone && !b.conn.Stale(l.now); kept {
-				return true
+		*r = slices.DeleteFunc(*r, func(b *loopBackend) bool {
+			over := gone || b.conn.Stale(l.now)
+			if over {
+				l.part(b.fd, b.slot)
+				b.conn.LastWord()
+				b.conn.Release()
 			}
-			l.part(b.fd, b.slot)
-			b.conn.LastWord()
-			b.conn.Release()
-			return false
+			return over
 		})
-		if r.len() == 0 {
+		if len(*r) == 0 {
 			delete(l.backends, server)
 		}
 	}
@@ -445,7 +428,7 @@ func (l *loop) drop(c *loopClient) {
 func (l *loop) dropBackend(b *loopBackend) {
 	l.part(b.fd, b.slot)
 	if r := l.backends[b.conn.Server()]; r != nil && b.client == nil {
-		r.keep(func(one *loopBackend) bool { return one != b })
+		*r = slices.DeleteFunc(*r, func(one *loopBackend) bool { return one == b })
 	}
 	b.conn.In.Close()
 	b.conn.Release()
@@ -466,10 +449,10 @@ func (l *loop) goOn(c *loopClient, part func() (again bool)) {
 	}
 	l.leave(c)
 	l.engine.tasks.Go(func() {
-		if call.guard(part) {
-			l.engine.resume(conn)
-		} else {
+		if !call.guard(part) {
 			l.engine.forget(conn)
+		} else if !l.engine.park(conn) {
+			l.engine.run(conn)
 		}
 	})
 }
@@ -477,5 +460,5 @@ func (l *loop) goOn(c *loopClient, part func() (again bool)) {
 // giveUp ends a call that is under way.
 func (l *loop) giveUp(c *loopClient, why error) {
 	call := c.call
-	l.goOn(c, func() bool { return call.finish(call.trip.Fail(why)) })
+	l.goOn(c, func() bool { return call.finish(call.Trip.Fail(why)) })
 }

@@ -107,7 +107,7 @@ func TestOneClientAmongOthers(t *testing.T) {
 	g := newGate(t, setup{
 		servers: []*url.URL{newSource(t, echo)},
 		observe: func(x *decision.Exchange) {
-			switch x.Request.Target() {
+			switch x.Request.Target {
 			case flooding:
 				floods.Add(1)
 			case nowhere:

@@ -10,12 +10,6 @@ import (
 	"sallyport/gateway/wire"
 )
 
-// read reads what a client without a call has sent, and carries the calls that it finds.
-func (l *loop) read(c *loopClient) {
-	c.more = true
-	l.serve(c)
-}
-
 // serve carries the call that is there, if it is there whole.
 func (l *loop) serve(c *loopClient) {
 	conn := c.conn
@@ -87,9 +81,9 @@ func (l *loop) contain(c *loopClient) {
 func (l *loop) carry(c *loopClient, size int, problem error) {
 	call := c.conn.begin(size, problem, l.now)
 	c.call = call
-	switch err := decision.Decide(&call.Exchange); err {
+	switch decision.Decide(&call.Exchange) {
 	case decision.ErrWait:
-		l.goOn(c, func() bool { return call.proceed(err) })
+		l.goOn(c, call.proceed)
 		return
 	case nil:
 		call.accept()
@@ -174,25 +168,19 @@ func (l *loop) answered(c *loopClient, rest []byte, err error) {
 		l.sendRest(c, rest, err)
 		return
 	}
-	if !call.end() {
-		l.lose(c)
+	well := call.end()
+	if c.call = nil; !well { // its connection has been closed
+		l.leave(c)
+		conn.In.Close()
+		l.engine.forget(conn)
 		return
 	}
-	c.call = nil
 	l.begin(c)
 	if c.more || len(conn.In.Bytes()) > 0 {
 		l.queue(c)
 	} else {
 		conn.In.Close()
 	}
-}
-
-// lose lets go of a client whose connection has been closed.
-func (l *loop) lose(c *loopClient) {
-	c.call = nil
-	l.leave(c)
-	c.conn.In.Close()
-	l.engine.forget(c.conn)
 }
 
 // sendRest ends a call whose answer could not be written at once, or is the last.
@@ -219,19 +207,19 @@ func (l *loop) forward(c *loopClient) {
 		l.goOn(c, func() bool { return call.finish(call.forward()) })
 		return
 	}
-	call.prepare()
-	b := l.takeBackend(call.trip.Turn())
+	call.Depart(&call.body)
+	b := l.takeBackend(call.Trip.Turn())
 	if b == nil {
 		l.goOn(c, func() bool { return call.finish(call.sendAndDeliver()) })
 		return
 	}
-	if !call.trip.Use(b.conn) {
+	if !call.Trip.Use(b.conn) {
 		b.Keep(b.conn, true)
 		l.giveUp(c, backend.ErrBroken)
 		return
 	}
 	b.client, c.backend = c, b
-	request, err := call.trip.AppendRequest(l.scratch(b.conn.Conn))
+	request, err := call.Trip.AppendRequest(l.scratch(b.conn.Conn))
 	if err != nil {
 		l.giveUp(c, err)
 		return
@@ -241,7 +229,7 @@ func (l *loop) forward(c *loopClient) {
 
 // fits reports whether a loop can carry the call: all of it is there, and nothing but an answer of HTTP/1.1 follows.
 func (c *call) fits() bool {
-	r := &c.request.Request
+	r := &c.Head
 	return (c.body.done || r.Length > 0 && r.Length <= int64(len(c.client.In.Bytes()))) && c.Group.HTTP1() && !r.Upgrade
 }
 
@@ -252,11 +240,11 @@ func (l *loop) requested(c *loopClient, rest []byte, err error) {
 		l.await(c, rest, err)
 		return
 	}
-	call.trip.Sent(l.now)
+	call.Trip.Sent(l.now)
 	if len(c.conn.In.Bytes()) == 0 {
 		c.conn.In.Close()
 	}
-	timeout := call.trip.Group.Timeout
+	timeout := call.Trip.Group.Timeout
 	if c.gone {
 		timeout = min(lateGoner, timeout)
 	}
@@ -270,7 +258,7 @@ const lateGoner = 100 * time.Millisecond
 func (l *loop) await(c *loopClient, rest []byte, err error) {
 	call := c.call
 	l.goOn(c, func() bool {
-		err := call.trip.Resume(rest, err)
+		err := call.Trip.Resume(rest, err)
 		if err == nil {
 			err = call.deliver()
 		}
@@ -313,11 +301,11 @@ func (b *loopBackend) Keep(_ *backend.Conn, reusable bool) {
 		r = new(ring)
 		l.backends[b.conn.Server()] = r
 	}
-	if !reusable || r.len() >= backend.MaxIdle || b.gone {
+	if !reusable || len(*r) >= backend.MaxIdle || b.gone {
 		l.dropBackend(b)
 		return
 	}
-	r.give(b)
+	*r = append(*r, b)
 }
 
 // answer reads the server's answer, and sends it on if all of it is there.
@@ -333,7 +321,7 @@ func (l *loop) answer(b *loopBackend) {
 	}
 	whole, head := false, 0
 	if err == nil && !more {
-		head, whole = call.trip.Whole(conn.In.Bytes())
+		head, whole = call.Trip.Whole(conn.In.Bytes())
 	}
 	if !whole {
 		conn.In.Own()
@@ -345,7 +333,7 @@ func (l *loop) answer(b *loopBackend) {
 	out := call.appendHead(l.scratch(c.conn.Conn))
 	for err == nil {
 		var data []byte
-		if data, err = call.trip.Next(); err == nil || err == io.EOF {
+		if data, err = call.Trip.Next(); err == nil || err == io.EOF {
 			out = call.appendBody(out, data, err == io.EOF)
 		}
 	}
@@ -354,6 +342,6 @@ func (l *loop) answer(b *loopBackend) {
 		return
 	}
 	call.begun = true
-	call.settle()
+	call.Settle()
 	l.post(c, c.conn.Conn, out, false)
 }

@@ -14,19 +14,19 @@ import (
 // watched from now on: a tunnel does not outlive the right that let it in.
 func (c *call) tunnel() error {
 	out := wire.Small.Get()
-	*out = appendStatus((*out)[:0], c.trip.Response.Status, "")
-	c.AnswerFields(&c.trip.Response, func(name, value string) { *out = http1.AppendField(*out, name, value) })
+	*out = appendStatus((*out)[:0], c.Trip.Response.Status, "")
+	c.AnswerFields(&c.Trip.Response, func(name, value string) { *out = http1.AppendField(*out, name, value) })
 	*out = c.AppendOwnFields(*out)
 	*out = http1.AppendField(*out, "Connection", "Upgrade")
-	*out = append(http1.AppendField(*out, "Upgrade", c.trip.Upgrade), "\r\n"...)
-	c.Status, c.begun, c.last = c.trip.Response.Status, true, true
+	*out = append(http1.AppendField(*out, "Upgrade", c.Trip.Upgrade), "\r\n"...)
+	c.Status, c.begun, c.last = c.Trip.Response.Status, true, true
 	err := c.client.sendSoon(*out)
 	wire.Small.Put(out)
 	if err != nil {
 		return err
 	}
 	c.Watch(true)
-	server := c.trip.Tunnel()
+	server := c.Trip.Tunnel()
 	var up, down error
 	var both sync.WaitGroup
 	both.Go(func() { c.BytesIn, up = pipe(server, c.client.Conn) })

@@ -3,6 +3,8 @@ package http1
 import (
 	"strconv"
 
+	"golang.org/x/net/http/httpguts"
+
 	"sallyport/gateway/message"
 )
 
@@ -101,11 +103,11 @@ func (c *Chunked) Reset() { *c = Chunked{} }
 func (c *Chunked) step(b byte) error {
 	switch c.state {
 	case inSize:
-		d := hexDigit(b)
+		d, ok := message.HexDigit(b)
 		switch {
-		case d >= 0 && (c.digits == maxSizeDigits || c.size > maxChunk>>4):
+		case ok && (c.digits == maxSizeDigits || c.size > maxChunk>>4):
 			return errSizeTooBig
-		case d >= 0:
+		case ok:
 			c.size = c.size<<4 | int64(d)
 			c.digits++
 			c.line++
@@ -222,19 +224,6 @@ func (c *Chunked) keep(b byte) error {
 
 func control(b byte) bool { return b < ' ' && b != '\t' || b == 0x7f }
 
-// hexDigit is the value of a hexadecimal digit, -1 of anything else.
-func hexDigit(c byte) int {
-	switch {
-	case '0' <= c && c <= '9':
-		return int(c - '0')
-	case 'a' <= c && c <= 'f':
-		return int(c-'a') + 10
-	case 'A' <= c && c <= 'F':
-		return int(c-'A') + 10
-	}
-	return -1
-}
-
 // AppendChunk appends data as a chunk to b. No data is no chunk: it would end the body.
 func AppendChunk(b, data []byte) []byte {
 	if len(data) == 0 {
@@ -251,23 +240,9 @@ func AppendChunk(b, data []byte) []byte {
 func AppendLast(b []byte, trailer []Field) []byte {
 	b = append(b, "0\r\n"...)
 	for _, f := range trailer {
-		if !valid(f) {
-			continue
+		if message.ValidMethod(f.Name) && httpguts.ValidHeaderFieldValue(f.Value) {
+			b = AppendField(b, f.Name, f.Value)
 		}
-		b = append(b, f.Name...)
-		b = append(b, ": "...)
-		b = append(b, f.Value...)
-		b = append(b, "\r\n"...)
 	}
 	return append(b, "\r\n"...)
-}
-
-// valid reports whether the name is a token and the value is on one line.
-func valid(f Field) bool {
-	for i := range len(f.Value) {
-		if control(f.Value[i]) {
-			return false
-		}
-	}
-	return message.ValidMethod(f.Name)
 }

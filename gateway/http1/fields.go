@@ -2,6 +2,7 @@ package http1
 
 import (
 	"math"
+	"strconv"
 	"strings"
 
 	"sallyport/gateway/message"
@@ -266,15 +267,21 @@ func appendList(list []string, value string) []string {
 // announcesFraming reports whether a Trailer field names what must not stand in a trailer section (RFC 9110 section
 // 6.5.1) and would change what the message is.
 func announcesFraming(value string) bool {
-	for more := true; more; {
-		var name string
-		name, value, more = strings.Cut(value, ",")
+	for name := range strings.SplitSeq(value, ",") {
 		switch name = strings.Trim(name, " \t"); {
 		case equalFold(name, "content-length"), equalFold(name, "transfer-encoding"), equalFold(name, "trailer"):
 			return true
 		}
 	}
 	return false
+}
+
+// AppendNumber appends a header line of a number to b.
+func AppendNumber(b []byte, name string, n int64) []byte {
+	b = append(b, name...)
+	b = append(b, ": "...)
+	b = strconv.AppendInt(b, n, 10)
+	return append(b, "\r\n"...)
 }
 
 // AppendField appends a header line to b.

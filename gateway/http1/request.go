@@ -19,19 +19,23 @@ var (
 	errExpect      = &Error{Status: 417, Text: "an expectation other than 100-continue"}
 )
 
-// A Request is the head of a request. It is reused from one call of a connection to the next.
+// A Request is the head of a request, whatever carried it: that of HTTP/2 is told in the words of HTTP/1.1. Its strings
+// are as they stood on the wire; none is decoded or cleaned. It is reused from one call of a connection to the next.
 type Request struct {
-	Method string
-	Target string // origin-form, absolute-form of http and https, authority-form with CONNECT only, "*" with OPTIONS only
-	Minor  int    // of the version: 0 or 1
-	Host   string // of the Host field, even if Target has another; "" if none was sent (HTTP/1.0) or it was sent empty
+	Method  string
+	Target  string // origin-form, absolute-form of http and https, authority-form with CONNECT only, "*" with OPTIONS only
+	Version string // as RFC 9110 section 7.6.3 writes it: "1.0", "1.1" or "2"
+	Minor   int    // of the version: 0 or 1
+	Host    string // of the Host field, even if Target has another; "" if none was sent (HTTP/1.0) or it was sent empty
 	fields
 	Hosts     int   // how many Host fields there are
+	Joined    int   // cookies of HTTP/2 that stand in a field with others
 	Length    int64 // of the body in bytes, or InChunks
 	HasLength bool  // a Content-Length states it
 	Close     bool  // the connection ends with this call
 	Expect    bool  // 100-continue, in HTTP/1.1, whether or not there is a body to wait for
 	Upgrade   bool  // asks for another protocol, in HTTP/1.1
+	Problem   error // why there is no request that every reader reads alike, told by whoever read it; nil if there is one
 }
 
 // Parse reads a head with its empty line. All strings are parts of head. It refuses with an *Error whatever two readers
@@ -94,6 +98,10 @@ func (r *Request) Authority() string {
 	return r.Host
 }
 
+// Lines is how many header lines were sent, without Host and pseudo-headers. Each line of cookies counts; where only
+// their sum is known (HTTP/2, RFC 9113 section 8.2.3), each cookie does.
+func (r *Request) Lines() int { return len(r.Fields) - r.Hosts + r.Joined }
+
 // parseLine reads method SP target SP version, with nothing more around or between them (RFC 9112 section 3).
 func (r *Request) parseLine(line string) *Error {
 	i := strings.IndexByte(line, ' ')
@@ -102,7 +110,8 @@ func (r *Request) parseLine(line string) *Error {
 		return errRequestLine // no space, or one
 	}
 	r.Method, r.Target = line[:i], line[i+1:j]
-	minor, err := parseVersion(line[j+1:])
+	version := line[j+1:]
+	minor, err := parseVersion(version)
 	switch {
 	case !message.ValidMethod(r.Method):
 		return errMethod
@@ -111,7 +120,7 @@ func (r *Request) parseLine(line string) *Error {
 	case !validTarget(r.Method, r.Target):
 		return errTarget
 	}
-	r.Minor = minor
+	r.Minor, r.Version = minor, version[len("HTTP/"):]
 	return nil
 }
 
@@ -157,7 +166,7 @@ func validTarget(method, target string) bool {
 		case c == '?':
 			inQuery = true
 		case c == '%' && !inQuery:
-			if i+2 >= len(path) || hexDigit(path[i+1]) < 0 || hexDigit(path[i+2]) < 0 {
+			if _, ok := message.Unescape(path[i:]); !ok {
 				return false
 			}
 		}

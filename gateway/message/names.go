@@ -1,3 +1,4 @@
+// Package message is what names of fields mean, and the strict reading of a request's path.
 package message
 
 import (
@@ -5,6 +6,19 @@ import (
 
 	"golang.org/x/net/http/httpguts"
 )
+
+// A Field is a header or trailer line as it stood on the wire, without the spaces and tabs around the value.
+type Field struct{ Name, Value string }
+
+// AppendFields appends the lines of a header that is kept by its names, in any order of these.
+func AppendFields(list []Field, h map[string][]string) []Field {
+	for name, values := range h {
+		for _, v := range values {
+			list = append(list, Field{name, v})
+		}
+	}
+	return list
+}
 
 // Plain is a field's name as names are compared that backends may confuse: in lower case and with "-" for "_".
 func Plain(name string) string { return strings.ReplaceAll(strings.ToLower(name), "_", "-") }

@@ -4,6 +4,8 @@ import (
 	"errors"
 	"strings"
 	"unicode/utf8"
+
+	"golang.org/x/net/http/httpguts"
 )
 
 // Bounds of a request target. A path of more segments than these is nobody's resource.
@@ -112,7 +114,7 @@ func unreserved(c byte) bool {
 
 // checkEscape looks at the escape that s begins with.
 func checkEscape(s string) error {
-	c, ok := unescape(s)
+	c, ok := Unescape(s)
 	if !ok {
 		return errEscape
 	}
@@ -123,24 +125,25 @@ func checkEscape(s string) error {
 		return errDelimiter
 	case c == '%':
 		// %252e: a backend that unescapes once more than it should would see the dot.
-		if d, ok := unescape("%" + s[3:min(5, len(s))]); ok && (d == '%' || d == '.' || d == '/' || d == '\\' || d < ' ' || d == 0x7f) {
+		if d, ok := Unescape("%" + s[3:min(5, len(s))]); ok && (d == '%' || d == '.' || d == '/' || d == '\\' || d < ' ' || d == 0x7f) {
 			return errTwice
 		}
 	}
 	return nil
 }
 
-// unescape reads the octet of the escape ("%2F") that s begins with.
-func unescape(s string) (byte, bool) {
+// Unescape reads the octet of the escape ("%2F") that s begins with.
+func Unescape(s string) (byte, bool) {
 	if len(s) < 3 {
 		return 0, false
 	}
-	hi, ok1 := hexDigit(s[1])
-	lo, ok2 := hexDigit(s[2])
+	hi, ok1 := HexDigit(s[1])
+	lo, ok2 := HexDigit(s[2])
 	return hi<<4 | lo, ok1 && ok2
 }
 
-func hexDigit(c byte) (byte, bool) {
+// HexDigit is the value of a hexadecimal digit.
+func HexDigit(c byte) (value byte, ok bool) {
 	switch {
 	case '0' <= c && c <= '9':
 		return c - '0', true
@@ -152,45 +155,23 @@ func hexDigit(c byte) (byte, bool) {
 	return 0, false
 }
 
-// unescapedIsUTF8 looks at each run of escapes by itself: what stands between them is ASCII.
+// unescapedIsUTF8 is for a path with escapes.
 func unescapedIsUTF8(path string) bool {
-	var run []byte
-	var space [64]byte
-	for i := 0; i < len(path); {
-		if path[i] != '%' {
-			i++
-			continue
+	var space [256]byte
+	text := space[:0]
+	for i := 0; i < len(path); i++ {
+		c := path[i]
+		if c == '%' {
+			c, _ = Unescape(path[i:])
+			i += len("2F")
 		}
-		run = space[:0]
-		for i < len(path) && path[i] == '%' {
-			c, _ := unescape(path[i:])
-			run = append(run, c)
-			i += 3
-		}
-		if !utf8.Valid(run) {
-			return false
-		}
+		text = append(text, c)
 	}
-	return true
+	return utf8.Valid(text)
 }
 
 // ValidMethod reports whether a method is a token, RFC 9110 section 5.6.2.
-func ValidMethod(method string) bool {
-	for i := range len(method) {
-		if !tokenCharacter(method[i]) {
-			return false
-		}
-	}
-	return method != ""
-}
-
-func tokenCharacter(c byte) bool {
-	switch c {
-	case '!', '#', '$', '%', '&', '\'', '*', '+', '^', '`', '|':
-		return true
-	}
-	return unreserved(c)
-}
+func ValidMethod(method string) bool { return httpguts.ValidHeaderFieldName(method) }
 
 // ValidAuthority reports whether a Host or :authority is a name or an address with perhaps a port, and nothing else: no
 // user, no list, no zone, nothing escaped (RFC 9110 section 7.2, RFC 3986 section 3.2).
@@ -203,7 +184,7 @@ func ValidAuthority(authority string) bool {
 		}
 		host, port = authority[1:end], authority[end+1:]
 		for i := range len(host) {
-			if _, ok := hexDigit(host[i]); !ok && host[i] != ':' && host[i] != '.' {
+			if _, ok := HexDigit(host[i]); !ok && host[i] != ':' && host[i] != '.' {
 				return false
 			}
 		}

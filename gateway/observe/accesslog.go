@@ -118,21 +118,15 @@ func (l *AccessLog) tell(err error) {
 	}
 }
 
-// Retire closes a destination that SetOutput returned as soon as nobody writes to it any more.
-func (l *AccessLog) Retire(old io.Closer) {
+// SetOutput sends what comes from now on to out. The old destination is closed, if it can be, as soon as nobody writes
+// to it any more.
+func (l *AccessLog) SetOutput(out io.Writer) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.retired = append(l.retired, old)
-}
-
-// SetOutput sends what comes from now on to out, and returns the old destination, which may still be written to for a
-// moment: see Retire.
-func (l *AccessLog) SetOutput(out io.Writer) io.Writer {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	old := l.out
+	if old, ok := l.out.(io.Closer); ok {
+		l.retired = append(l.retired, old)
+	}
 	l.out = out
-	return old
 }
 
 // add has a line written.
@@ -161,7 +155,7 @@ func (l *AccessLog) Observe(x *decision.Exchange, took time.Duration) {
 	w.str("listener", x.Listener.Name)
 	var memory [2 * sha256.Size]byte
 	w.word("peer", x.Peer.AppendTo(memory[:0]))
-	w.str("method", x.Request.Method())
+	w.str("method", x.Request.Method)
 	w.str("host", x.Request.Authority())
 	w.str("path", path(x))
 	if x.Route != nil {
@@ -226,7 +220,7 @@ func path(x *decision.Exchange) string {
 	if x.Path != "" {
 		return x.Path
 	}
-	p, _, _ := strings.Cut(x.Request.Target(), "?")
+	p, _, _ := strings.Cut(x.Request.Target, "?")
 	return p
 }
 

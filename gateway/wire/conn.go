@@ -14,8 +14,9 @@ type Conn struct {
 	net.Conn        // TLS if the connection has it, else the socket
 	In       Window // read and not used yet
 
-	wire   *Wire // below TLS; nil: plain
-	socket *Socket
+	wire   *Wire           // below TLS; nil: plain
+	below  net.Conn        // the socket
+	socket *Socket         // the same, if a loop can have it
 	raw    syscall.RawConn // of the socket; nil: it has none
 	fd     int             // of a detached connection
 	probe  probe
@@ -24,15 +25,14 @@ type Conn struct {
 // NewConn returns the Conn of a connection, which may be a TLS connection over a Wire. It can be detached only if below
 // there is a Socket.
 func NewConn(c net.Conn) *Conn {
-	conn := &Conn{Conn: c}
-	below := c
+	conn := &Conn{Conn: c, below: c}
 	if overTLS, ok := c.(*tls.Conn); ok {
-		below = overTLS.NetConn()
+		conn.below = overTLS.NetConn()
 	}
-	if w, ok := below.(*Wire); ok {
-		conn.wire, below = w, w.Conn
+	if w, ok := conn.below.(*Wire); ok {
+		conn.wire, conn.below = w, w.Conn
 	}
-	if s, ok := below.(syscall.Conn); ok {
+	if s, ok := conn.below.(syscall.Conn); ok {
 		conn.raw, _ = s.SyscallConn() // nil if the connection is closed
 	}
 	conn.socket = socketOf(conn.raw)
@@ -44,13 +44,7 @@ func (c *Conn) TLS() bool { return c.wire != nil }
 
 // Sever closes the socket without TLS's closing alert, for which it might have to wait, and so that no reader takes it
 // for the end of a message.
-func (c *Conn) Sever() {
-	if c.wire != nil {
-		c.wire.Conn.Close()
-		return
-	}
-	c.Conn.Close()
-}
+func (c *Conn) Sever() { c.below.Close() }
 
 // record is what one TLS record holds at most.
 const record = 16 << 10
@@ -75,11 +69,7 @@ func (c *Conn) Send(b []byte) error {
 
 // SendSealed writes bytes that TLS, if there is any, has sealed before.
 func (c *Conn) SendSealed(b []byte) error {
-	conn := c.Conn
-	if c.wire != nil {
-		conn = c.wire.Conn
-	}
-	_, err := conn.Write(b)
+	_, err := c.below.Write(b)
 	return err
 }
 
@@ -91,7 +81,7 @@ func (c *Conn) CloseWrite() error {
 	}
 	err := half.CloseWrite()
 	if c.wire != nil {
-		if half, ok := c.wire.Conn.(interface{ CloseWrite() error }); ok {
+		if half, ok := c.below.(interface{ CloseWrite() error }); ok {
 			err = errors.Join(err, half.CloseWrite())
 		}
 	}
@@ -153,7 +143,7 @@ func (c *Conn) LastWord() {
 	if c.wire == nil {
 		return
 	}
-	c.wire.queue(nil)
+	c.wire.hold(nil)
 	_ = c.Conn.(interface{ CloseWrite() error }).CloseWrite()
 	if sealed := c.wire.taken(); len(sealed) > 0 {
 		_, _ = write(c.fd, sealed)
@@ -165,7 +155,7 @@ func (c *Conn) Seal(memory, p []byte) ([]byte, error) {
 	if c.wire == nil {
 		return p, nil
 	}
-	c.wire.queue(memory)
+	c.wire.hold(memory)
 	_, err := c.Conn.Write(p)
 	return c.wire.taken(), err
 }
@@ -208,7 +198,7 @@ func (c *Conn) Fill(scratch []byte, ended bool) (some, more bool, err error) {
 func (c *Conn) fillTLS(scratch []byte, ended bool) (some, more bool, err error) {
 	w := c.wire
 	w.dry = true
-	w.queue(nil)
+	w.hold(nil)
 	some, more, err = c.unseal(scratch, ended)
 	w.keep()
 	if said := w.taken(); len(said) > 0 {

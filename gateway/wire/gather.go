@@ -61,7 +61,7 @@ const lastWrite = time.Second
 func (g *gatherer) write(p []byte) (int, error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	for g.err == nil && g.memory != nil && len(*g.memory)+len(p) > maxHeld {
+	for g.err == nil && g.memory != nil && len(*g.memory)+len(p) > LargeSize {
 		g.changed.Wait()
 	}
 	if g.err != nil || g.closing {

@@ -78,6 +78,3 @@ func (w *Window) Filled(n int) { w.w += n }
 
 // Skip marks the first n bytes as used.
 func (w *Window) Skip(n int) { w.r += n }
-
-// Full reports whether the window holds as many bytes as it ever may.
-func (w *Window) Full() bool { return w.w-w.r >= LargeSize }

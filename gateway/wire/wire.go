@@ -12,7 +12,6 @@ type Wire struct {
 
 	mu      sync.Mutex
 	holding bool
-	queuing bool // held bytes stay until taken
 	held    []byte
 
 	gather *gatherer // nil: writes go to the socket at once
@@ -77,33 +76,21 @@ func (r *records) pass(p []byte) {
 	}
 }
 
-// maxHeld is how many bytes one write to the socket gathers.
-const maxHeld = LargeSize
-
-// Write implements net.Conn. Between hold and release it keeps up to maxHeld bytes.
+// Write implements net.Conn.
 func (w *Wire) Write(p []byte) (int, error) {
 	if w.gather != nil {
 		return w.gather.write(p)
 	}
 	w.mu.Lock()
-	if w.queuing {
-		w.held = append(w.held, p...)
-		w.mu.Unlock()
-		return len(p), nil
-	}
 	defer w.mu.Unlock()
-	if !w.holding {
-		return w.Conn.Write(p)
-	}
-	if w.held = append(w.held, p...); len(w.held) < maxHeld {
+	if w.holding {
+		w.held = append(w.held, p...)
 		return len(p), nil
 	}
-	_, err := w.Conn.Write(w.held)
-	w.held = w.held[:0]
-	return len(p), err
+	return w.Conn.Write(p)
 }
 
-// hold makes Write gather in the memory.
+// hold makes Write gather until release or taken. The memory is used first.
 func (w *Wire) hold(memory []byte) {
 	w.mu.Lock()
 	w.holding, w.held = true, memory[:0]
@@ -122,18 +109,11 @@ func (w *Wire) release() (memory []byte, err error) {
 	return memory, err
 }
 
-// queue makes Write gather without bound until taken. The memory is used first.
-func (w *Wire) queue(memory []byte) {
-	w.mu.Lock()
-	w.holding, w.queuing, w.held = true, true, memory[:0]
-	w.mu.Unlock()
-}
-
-// taken ends queue and returns what was written since.
+// taken ends hold and returns what was written since.
 func (w *Wire) taken() []byte {
 	w.mu.Lock()
 	p := w.held
-	w.holding, w.queuing, w.held = false, false, nil
+	w.holding, w.held = false, nil
 	w.mu.Unlock()
 	return p
 }

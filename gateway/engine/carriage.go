@@ -1,0 +1,49 @@
+package engine
+
+import (
+	"sallyport/gateway/backend"
+	"sallyport/gateway/decision"
+	"sallyport/gateway/http1"
+)
+
+// A Carriage is a call on its way to a server and back: what those who carry calls of HTTP/1.1 have in common with
+// those who carry calls of HTTP/2. It is used again for other calls.
+type Carriage struct {
+	decision.Exchange
+	Head http1.Request // the Exchange's Request, since it has begun
+	Trip backend.Trip
+}
+
+// Depart makes the Trip of a call that goes on to a server ready to be sent, with the body if the request has one.
+func (c *Carriage) Depart(body backend.Body) {
+	r, t := &c.Head, &c.Trip
+	t.Request, t.Group, t.MaxBody = &c.Exchange, c.Group, c.Route.MaxBody
+	t.Length, t.Upgrade = r.Length, c.Upgrade()
+	switch {
+	case r.Length != 0:
+		t.Body = body
+	case !r.HasLength:
+		t.Length = http1.Unstated
+	}
+	t.Begin()
+}
+
+// Settle lets go of the server, and of the request's body.
+func (c *Carriage) Settle() {
+	if c.Trip.Request == nil {
+		return // it was never sent, or is settled already
+	}
+	c.Over()
+	if c.Trip.Server != nil {
+		c.Upstream = c.Trip.Server.Name
+	}
+	c.BytesIn += c.Trip.Close()
+}
+
+// Abandon is Settle for a call in which something has panicked.
+func (c *Carriage) Abandon() {
+	if c.Trip.Request != nil {
+		c.Trip.Break()
+	}
+	c.Settle()
+}
