@@ -6,7 +6,6 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
-	"log/slog"
 	"maps"
 	"reflect"
 	"slices"
@@ -32,7 +31,6 @@ type Assembly struct {
 	Warnings []error // registrations that are not admitted
 
 	door       *clientcert.Door
-	balancers  *keystore.Trust                  // who vouches for load balancers; nil: nobody
 	sets       map[string]*listenerprofiles.Set // by listener
 	tokens     *token.Verifier                  // nil: no key manager is configured
 	store      *certstore.Store                 // nil: there is none
@@ -46,20 +44,15 @@ type Assembly struct {
 // one that does not exist yet is an empty one. The error is Problems, as many as there are, wherever a place in a file
 // can be named. The caller closes the Assembly.
 func Build(ctx context.Context, spec *Spec) (*Assembly, error) {
-	b := newBuilder(spec, builder{log: slog.New(slog.DiscardHandler), limits: ratelimit.NewLocal(nil)})
-	a, err := b.build()
-	if err != nil { // name what is wrong with the store as well
-		store := &Assembly{Spec: spec}
-		var problems, more Problems
-		if !errors.As(err, &problems) || !errors.As(store.openStore(ctx, certstore.Options{ReadOnly: true}), &more) {
-			return nil, errors.Join(err, store.Close())
-		}
-		return nil, append(problems, more...)
+	b := newLoop(Config{}).builder(spec)
+	if b.build() != nil { // name what is wrong with the store as well
+		b.problems.Add(spec.Store.Place, b.openStore(ctx, certstore.Options{ReadOnly: true}))
+		return nil, errors.Join(b.problems, b.Close())
 	}
-	if err := a.open(ctx, nil, certstore.Options{ReadOnly: true}); err != nil {
+	if err := b.open(ctx, nil, certstore.Options{ReadOnly: true}); err != nil {
 		return nil, err
 	}
-	return a, nil
+	return b.Assembly, nil
 }
 
 // Close closes what the Assembly opened.
@@ -108,42 +101,37 @@ func (a *Assembly) with(listener string, set *listenerprofiles.Set) *Assembly {
 
 // A builder makes an Assembly of a Spec from files alone; open adds the store.
 type builder struct {
-	log      *slog.Logger
-	limits   *ratelimit.Local
-	now      func() time.Time
-	readFile func(string) ([]byte, error)
-	told     func(keyManager string, err error)
-	known    []*Assembly // to take over from; the one in force is the first
-
 	*Assembly
+	loop     *Loop
+	known    []*Assembly                         // to take over from; the one in force is the first
 	readings map[string]listenerprofiles.Reading // by listener
 	problems Problems
 }
 
-func newBuilder(spec *Spec, b builder) *builder {
-	if b.readFile == nil {
-		b.readFile = readFile
+func (l *Loop) builder(spec *Spec, known ...*Assembly) *builder {
+	return &builder{
+		Assembly: &Assembly{
+			Spec:   spec,
+			limits: l.limits,
+			sets:   map[string]*listenerprofiles.Set{},
+			keys:   map[ratelimit.Key]bool{},
+			read:   map[string][sha256.Size]byte{},
+		},
+		loop:     l,
+		known:    known,
+		readings: map[string]listenerprofiles.Reading{},
+		problems: slices.Clone(spec.Problems),
 	}
-	b.known = slices.DeleteFunc(b.known, func(a *Assembly) bool { return a == nil })
-	b.Assembly = &Assembly{
-		Spec:   spec,
-		limits: b.limits,
-		sets:   map[string]*listenerprofiles.Set{},
-		keys:   map[ratelimit.Key]bool{},
-		read:   map[string][sha256.Size]byte{},
-	}
-	b.readings, b.problems = map[string]listenerprofiles.Reading{}, slices.Clone(spec.Problems)
-	return &b
 }
 
-func (b *builder) build() (*Assembly, error) {
+func (b *builder) build() error {
 	b.buildDoor()
 	b.buildProfiles()
 	b.buildTokens()
 	if len(b.problems) == 0 {
 		b.buildRoutes()
 	}
-	return b.Assembly, b.problems.err()
+	return b.problems.err()
 }
 
 // buildDoor makes the door for certificates that come in a header. A door whose settings and stores are unchanged is
@@ -152,14 +140,13 @@ func (b *builder) buildDoor() {
 	s := b.Spec
 	door := s.Header
 	door.Trust, door.BalancerTrust = b.openTrust(s.HeaderTrust), b.openTrust(s.Balancers)
-	b.balancers = door.BalancerTrust
 	for _, k := range b.known {
 		same := func(x, y Placed[keystore.Ref]) bool {
 			return x.Value == y.Value && k.read[x.Value.Location] == b.read[x.Value.Location]
 		}
 		if reflect.DeepEqual(k.Spec.Header, s.Header) &&
 			same(k.Spec.HeaderTrust, s.HeaderTrust) && same(k.Spec.Balancers, s.Balancers) {
-			b.door, b.balancers = k.door, k.balancers
+			b.door = k.door
 			return
 		}
 	}
@@ -189,7 +176,7 @@ func readFile(path string) ([]byte, error) { return regularfile.Read(path, keyst
 
 // readNamed reads a file that Spec names itself, and records its digest.
 func (b *builder) readNamed(path string) ([]byte, error) {
-	data, err := b.readFile(path)
+	data, err := b.loop.cfg.readFile(path)
 	b.read[path] = sha256.Sum256(data)
 	return data, err
 }
@@ -202,7 +189,7 @@ func (b *builder) buildProfiles() {
 		if l.TLS == nil {
 			continue
 		}
-		r := b.readProfiles(l, true)
+		r := b.loop.readProfiles(l, b.door, true, b.known)
 		b.readings[l.Name] = r
 		if b.sets[l.Name] = r.Set; r.Err == nil {
 			continue
@@ -218,20 +205,22 @@ func (b *builder) buildProfiles() {
 }
 
 // readProfiles reads the profiles of a listener, or just their stores unless fresh is set.
-func (b *builder) readProfiles(l *Listener, fresh bool) listenerprofiles.Reading {
-	cfg := *l.TLS
-	cfg.Now, cfg.ReadFile = b.now, b.readFile
-	if l.Believes {
-		cfg.AlsoAskFor = b.balancers
+func (l *Loop) readProfiles(
+	listener *Listener, door *clientcert.Door, fresh bool, known []*Assembly,
+) listenerprofiles.Reading {
+	cfg := *listener.TLS
+	cfg.Now, cfg.ReadFile = l.cfg.Now, l.cfg.readFile
+	if listener.Believes {
+		cfg.AlsoAskFor = door.BalancerTrust()
 	}
-	known := make([]*listenerprofiles.Set, len(b.known))
-	for i, k := range b.known {
-		known[i] = k.sets[l.Name]
+	var sets []*listenerprofiles.Set
+	for _, k := range known {
+		sets = append(sets, k.sets[listener.Name])
 	}
 	if fresh {
-		return listenerprofiles.Read(cfg, known...)
+		return listenerprofiles.Read(cfg, sets...)
 	}
-	return listenerprofiles.ReadStores(cfg, known...)
+	return listenerprofiles.ReadStores(cfg, sets...)
 }
 
 func (b *builder) buildTokens() {
@@ -239,7 +228,7 @@ func (b *builder) buildTokens() {
 	if len(s.KeyManagers) == 0 {
 		return
 	}
-	cfg := token.Config{Log: b.log, FilePoll: s.Period, Looked: b.told}
+	cfg := token.Config{Log: b.loop.log, FilePoll: s.Period, Looked: b.loop.keysTold}
 	for _, k := range s.KeyManagers {
 		cfg.KeyManagers = append(cfg.KeyManagers, k.Value)
 	}
