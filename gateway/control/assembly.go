@@ -103,8 +103,8 @@ func (a *Assembly) with(listener string, set *listenerprofiles.Set) *Assembly {
 type builder struct {
 	*Assembly
 	loop     *Loop
-	known    []*Assembly                         // to take over from; the one in force is the first
-	readings map[string]listenerprofiles.Reading // by listener
+	known    []*Assembly        // to take over from; the one in force is the first
+	found    map[string]finding // by source
 	problems Problems
 }
 
@@ -119,7 +119,7 @@ func (l *Loop) builder(spec *Spec, known ...*Assembly) *builder {
 		},
 		loop:     l,
 		known:    known,
-		readings: map[string]listenerprofiles.Reading{},
+		found:    map[string]finding{},
 		problems: slices.Clone(spec.Problems),
 	}
 }
@@ -131,7 +131,16 @@ func (b *builder) build() error {
 	if len(b.problems) == 0 {
 		b.buildRoutes()
 	}
-	return b.problems.err()
+	files := slices.Concat(b.Spec.Files, slices.Collect(maps.Keys(b.read)))
+	if len(b.problems) == 0 {
+		b.found[configuration] = finding{content: b.content(), files: files}
+		return nil
+	}
+	for _, profiles := range b.found {
+		files = append(files, profiles.files...) // one may have the problem, as a key store with another password
+	}
+	b.found[configuration] = faulty(b.problems, files)
+	return b.problems
 }
 
 // buildDoor makes the door for certificates that come in a header. A door whose settings and stores are unchanged is
@@ -190,7 +199,7 @@ func (b *builder) buildProfiles() {
 			continue
 		}
 		r := b.loop.readProfiles(l, b.door, true, b.known)
-		b.readings[l.Name] = r
+		b.found[profilesOf(l.Name)] = finding{r.Content, r.Err, r.Files}
 		if b.sets[l.Name] = r.Set; r.Err == nil {
 			continue
 		}
@@ -249,12 +258,11 @@ func (b *builder) buildTokens() {
 		_, err := token.New(token.Config{KeyManagers: []token.KeyManager{k.Value}})
 		b.problems.Add(k.Place, err)
 	}
-	if len(b.problems) > wrong {
-		return
+	if len(b.problems) == wrong {
+		var err error
+		b.tokens, err = token.New(cfg)
+		b.problems.Add(s.KeyManagers[0].Place, err)
 	}
-	var err error
-	b.tokens, err = token.New(cfg)
-	b.problems.Add(s.KeyManagers[0].Place, err)
 }
 
 func (b *builder) buildRoutes() {
@@ -309,26 +317,22 @@ func (b *builder) openUpstream(api API, u *backend.Upstream) error {
 	if api.CAFile == "" && api.KeyStore.Location == "" {
 		return nil
 	}
-	made := sha256.New()
 	if api.CAFile != "" {
 		data, err := b.readNamed(api.CAFile)
 		if err != nil {
 			return fmt.Errorf("upstream caFile %s: %w", api.CAFile, err)
 		}
-		fmt.Fprintln(made, len(data))
-		made.Write(data)
 		u.Roots = x509.NewCertPool()
 		if !u.Roots.AppendCertsFromPEM(data) {
 			return fmt.Errorf("upstream caFile %s holds no PEM certificate", api.CAFile)
 		}
 	}
-	if ref := api.KeyStore; ref.Location != "" {
+	ref := api.KeyStore
+	if ref.Location != "" {
 		data, err := b.readNamed(ref.Location)
 		if err != nil {
 			return fmt.Errorf("upstream keyStore %s: %w", ref.Location, err)
 		}
-		fmt.Fprintln(made, ref.Type, ref.Alias)
-		made.Write(data)
 		store, err := keystore.Open(data, ref)
 		if err == nil {
 			u.Certificates, err = store.KeyPairs(ref.Alias, time.Now())
@@ -337,6 +341,7 @@ func (b *builder) openUpstream(api API, u *backend.Upstream) error {
 			return fmt.Errorf("upstream keyStore: %w", err)
 		}
 	}
-	made.Sum(u.TLSDigest[:0])
+	made := fmt.Appendf(nil, "%x %x %q %q", b.read[api.CAFile], b.read[ref.Location], ref.Type, ref.Alias)
+	u.TLSDigest = sha256.Sum256(made)
 	return nil
 }

@@ -106,7 +106,7 @@ func Open(ctx context.Context, cfg Config) (*Loop, error) {
 		return nil, errors.Join(err, b.Close())
 	}
 	l.attend()
-	for name, f := range b.findings() {
+	for name, f := range b.found {
 		l.sources[name].judged, l.sources[name].files = f.content, f.files
 	}
 	for _, w := range spec.Warnings {
@@ -136,13 +136,13 @@ func (l *Loop) Run(ctx context.Context) error {
 	for ctx.Err() == nil {
 		select {
 		case <-ctx.Done():
-		case event, ok := <-l.files.events():
+		case event, ok := <-l.files.events:
 			if !ok {
 				l.files = fileEvents{} // the next turn makes another watcher
 				continue
 			}
 			l.hint(l.files.concerned(event)...)
-		case <-l.files.lost():
+		case <-l.files.lost:
 			l.hintAll()
 		case <-l.wake:
 			l.turnContained(ctx)

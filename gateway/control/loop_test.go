@@ -599,7 +599,7 @@ func (e *fileEvents) expect(t *testing.T, source, what string) {
 	deadline := time.After(20 * time.Second)
 	for {
 		select {
-		case event := <-e.events():
+		case event := <-e.events:
 			if slices.Contains(e.concerned(event), source) {
 				return
 			}

@@ -96,11 +96,11 @@ func (l *Loop) lookAtConfiguration(t *attempt, known []*Assembly) {
 		return
 	}
 	b := l.builder(spec, known...)
-	if err := b.build(); err != nil {
-		t.found[configuration] = faulty(err, b.findings()[configuration].files)
+	if b.build() != nil {
+		t.found[configuration] = b.found[configuration]
 		return
 	}
-	t.found, t.next, t.rebuilt = b.findings(), b.Assembly, true
+	t.found, t.next, t.rebuilt = b.found, b.Assembly, true
 }
 
 // stale reports whether a file that a's Spec names itself has changed.
@@ -111,20 +111,6 @@ func (l *Loop) stale(a *Assembly) bool {
 		}
 	}
 	return false
-}
-
-// findings returns those of the configuration and of all profiles.
-func (b *builder) findings() map[string]finding {
-	found := map[string]finding{}
-	files := slices.Concat(b.Spec.Files, slices.Collect(maps.Keys(b.read)))
-	for listener, r := range b.readings {
-		found[profilesOf(listener)] = finding{r.Content, r.Err, r.Files}
-		if len(b.problems) > 0 {
-			files = append(files, r.Files...) // one of them may have the problem, as a key store with another password
-		}
-	}
-	found[configuration] = finding{content: b.content(), files: files}
-	return found
 }
 
 // lookAtProfiles looks at profiles under an unchanged configuration.
@@ -162,10 +148,7 @@ func (l *Loop) lookAtStore(ctx context.Context, asked bool) {
 	}
 	next := *last
 	var conflicts []error
-	if err == nil {
-		next.registered, err = readRegistrations(ctx, last.store)
-	}
-	if err == nil {
+	if next.registered, err = readRegistrations(ctx, last.store); err == nil {
 		conflicts, err = next.admit()
 	}
 	if ctx.Err() != nil {
@@ -174,8 +157,7 @@ func (l *Loop) lookAtStore(ctx context.Context, asked bool) {
 	if err == nil {
 		err = l.put(&next)
 	}
-	l.unread = err != nil
-	if err != nil {
+	if l.unread = err != nil; l.unread {
 		if before := l.board.state(store).Broken; asked || before == nil || before.Error() != err.Error() {
 			l.board.bad(store, err)
 			l.log.Error("the store cannot be read; the registered certificates serve on as they were", "error", err)
