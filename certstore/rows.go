@@ -216,12 +216,7 @@ func (r row) fingerprint() ([32]byte, error) {
 
 // admit separates valid rows from invalid ones. Of rows that contradict each other none is admitted: whichever was
 // chosen could be the wrong one.
-func admit(rows []row) ([]Client, []Problem) {
-	var problems []Problem
-	report := func(r row, err error) {
-		problems = append(problems, Problem{r.api(), r.alias, KeyType(r.keyType), err})
-	}
-
+func admit(rows []row) (clients []Client, problems []Problem) {
 	ids := make(map[API]int64)
 	several := make(map[API]bool)
 	for _, r := range rows {
@@ -231,38 +226,33 @@ func admit(rows []row) ([]Client, []Problem) {
 		ids[r.api()] = r.apiID
 	}
 
-	type pair struct {
-		row    row
-		client Client
-	}
-	var good []pair
+	read := make([]Client, len(rows))
+	errs := make([]error, len(rows))
 	shared := make(map[[32]byte]*x509.Certificate) // one certificate is often registered for many APIs
 	holders := make(map[proof]int)
-	for _, r := range rows {
+	for i, r := range rows {
 		cert, err := parseShared(shared, r.certificate)
-		if err != nil {
-			report(r, err)
-			continue
+		if err == nil {
+			read[i], err = r.with(cert)
 		}
-		c, err := r.with(cert)
 		switch {
 		case err != nil:
-			report(r, err)
+			errs[i] = err
 		case several[r.api()]:
-			report(r, errSeveralAPIs)
+			errs[i] = errSeveralAPIs
 		default:
-			good = append(good, pair{r, c})
-			holders[c.proof()]++
+			holders[read[i].proof()]++
 		}
 	}
-
-	clients := make([]Client, 0, len(good))
-	for _, p := range good {
-		if holders[p.client.proof()] > 1 {
-			report(p.row, errors.New("its certificate is registered for that API more than once"))
+	for i, r := range rows {
+		if errs[i] == nil && holders[read[i].proof()] > 1 {
+			errs[i] = errors.New("its certificate is registered for that API more than once")
+		}
+		if errs[i] != nil {
+			problems = append(problems, Problem{r.api(), r.alias, KeyType(r.keyType), errs[i]})
 			continue
 		}
-		clients = append(clients, p.client)
+		clients = append(clients, read[i])
 	}
 	return clients, problems
 }

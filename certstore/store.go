@@ -251,18 +251,12 @@ func (s *Store) List(ctx context.Context) ([]Client, []Problem, error) {
 	if err != nil {
 		return nil, nil, fmt.Errorf("list registered certificates: %w", err)
 	}
+	slices.SortFunc(rows, func(a, b row) int {
+		return cmp.Or(cmp.Compare(a.name.String, b.name.String), cmp.Compare(a.version.String, b.version.String),
+			cmp.Compare(a.alias, b.alias), cmp.Compare(a.keyType, b.keyType))
+	})
 	clients, problems := admit(rows)
-	slices.SortFunc(clients, func(a, b Client) int {
-		return cmp.Or(compare(a.API, b.API), cmp.Compare(a.Alias, b.Alias), cmp.Compare(a.KeyType, b.KeyType))
-	})
-	slices.SortStableFunc(problems, func(a, b Problem) int {
-		return cmp.Or(compare(a.API, b.API), cmp.Compare(a.Alias, b.Alias), cmp.Compare(a.KeyType, b.KeyType))
-	})
 	return clients, problems, nil
-}
-
-func compare(a, b API) int {
-	return cmp.Or(cmp.Compare(a.Name, b.Name), cmp.Compare(a.Version, b.Version))
 }
 
 // Version returns a number that is another one each time after the database was changed by this process or any other,

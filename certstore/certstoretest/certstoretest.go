@@ -54,13 +54,13 @@ func Run(t *testing.T, db Database) {
 		return
 	}
 	for name, test := range map[string]func(*testing.T, Database){
-		"reopen":                            testReopen,
-		"read-only":                         testReadOnly,
-		"tenants":                           testTenants,
-		"many open one new database":        testManyOpenOne,
-		"two stores write":                  testTwoStores,
-		"version shows another's writes":    testVersionOther,
-		"killed writers":                    testKilledWriters,
+		"reopen":                         testReopen,
+		"read-only":                      testReadOnly,
+		"tenants":                        testTenants,
+		"many open one new database":     testManyOpenOne,
+		"two stores write":               testTwoStores,
+		"version shows another's writes": testVersionOther,
+		"killed writers":                 testKilledWriters,
 	} {
 		t.Run(name, func(t *testing.T) { test(t, db) })
 	}
