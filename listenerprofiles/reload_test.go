@@ -2,6 +2,7 @@ package listenerprofiles
 
 import (
 	"bytes"
+	"crypto/x509"
 	"fmt"
 	"os"
 	"strings"
@@ -48,7 +49,7 @@ func TestFileReplacedAfterEachRead(t *testing.T) {
 			if !p.Leafs[0].Equal(server) || !bytes.Equal(p.TLS.Certificates[0].Certificate[0], server.Raw) {
 				t.Fatalf("serves %s, read was %s", p.Leafs[0].Subject, server.Subject)
 			}
-			if !p.Trust.Certificates()[0].Equal(client) || !p.TLS.ClientCAs.Equal(p.Trust.Pool()) {
+			if !p.Trust.Certificates()[0].Equal(client) || !p.TLS.ClientCAs.Equal(askedFor(p.Trust)) {
 				t.Fatalf("trusts %s, read was %s", p.Trust.Certificates()[0].Subject, client.Subject)
 			}
 		}
@@ -95,16 +96,20 @@ func TestReadStores(t *testing.T) {
 // A profile is taken over only if its stores hold the same, and if the issuers that are asked for are the same.
 func TestProfileKeyFollowsContents(t *testing.T) {
 	f := newFixture(t)
-	trust, err := openTrust(keystore.Ref{}, certPEM(f.other))
+	trust, err := keystore.NewTrust([]*x509.Certificate{f.other.cert})
 	if err != nil {
 		t.Fatal(err)
 	}
 	data := [][]byte{{1}, {2}}
-	before := profileKey(Settings{}, data, nil, true)
+	key := func(contents [][]byte, also *keystore.Trust) [32]byte {
+		key, _ := profileKeys(Settings{}, contents, also)
+		return key
+	}
+	before := key(data, nil)
 	for name, key := range map[string][32]byte{
-		"key store":                profileKey(Settings{}, [][]byte{{3}, {2}}, nil, true),
-		"trust store":              profileKey(Settings{}, [][]byte{{1}, {3}}, nil, true),
-		"issuer that is asked for": profileKey(Settings{}, data, trust, true),
+		"key store":                key([][]byte{{3}, {2}}, nil),
+		"trust store":              key([][]byte{{1}, {3}}, nil),
+		"issuer that is asked for": key(data, trust),
 	} {
 		if key == before {
 			t.Errorf("another %s makes no other profile", name)

@@ -28,7 +28,11 @@ func (e elementError) Unwrap() error { return e.err }
 func newProfile(s Settings, keys, trusted []byte, also *keystore.Trust, now func() time.Time) (*Profile, error) {
 	p := &Profile{Settings: s}
 	var problems []error
-	pairs, err := openKeys(s.KeyStore, keys, now())
+	var pairs []tls.Certificate
+	store, err := keystore.Open(keys, s.KeyStore)
+	if err == nil {
+		pairs, err = store.KeyPairs(s.KeyStore.Alias, now())
+	}
 	if err != nil {
 		problems = append(problems, elementError{"KeyStore", err})
 	}
@@ -36,7 +40,10 @@ func newProfile(s Settings, keys, trusted []byte, also *keystore.Trust, now func
 		p.Leafs = append(p.Leafs, pair.Leaf)
 	}
 	if s.TrustStore.Location != "" {
-		if p.Trust, err = openTrust(s.TrustStore, trusted); err != nil {
+		if store, err = keystore.Open(trusted, s.TrustStore); err == nil {
+			p.Trust, err = store.Trust()
+		}
+		if err != nil {
 			problems = append(problems, elementError{"TrustStore", err})
 		}
 	} else if s.VerifyClient != None {
@@ -52,22 +59,6 @@ func newProfile(s Settings, keys, trusted []byte, also *keystore.Trust, now func
 	p.TLS = tlsConfig(s, pairs, p.Trust, also, now)
 	p.tickets.rotate(p.TLS, now())
 	return p, nil
-}
-
-func openKeys(ref keystore.Ref, data []byte, now time.Time) ([]tls.Certificate, error) {
-	store, err := keystore.Open(data, ref)
-	if err != nil {
-		return nil, err
-	}
-	return store.KeyPairs(ref.Alias, now)
-}
-
-func openTrust(ref keystore.Ref, data []byte) (*keystore.Trust, error) {
-	store, err := keystore.Open(data, ref)
-	if err != nil {
-		return nil, err
-	}
-	return store.Trust()
 }
 
 // checkWords checks that protocols, ciphers and keys fit together, so that no profile is loaded that no client can use.

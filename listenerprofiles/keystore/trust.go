@@ -61,9 +61,6 @@ func NewTrust(certs []*x509.Certificate) (*Trust, error) {
 	return t, nil
 }
 
-// Pool returns a copy of the entries as a pool, for tls.Config.ClientCAs.
-func (t *Trust) Pool() *x509.CertPool { return t.pool.Clone() }
-
 // Certificates returns the entries in the order of the file.
 func (t *Trust) Certificates() []*x509.Certificate { return slices.Clone(t.certs) }
 
