@@ -79,9 +79,8 @@ type tasks struct {
 	ctx    context.Context
 	cancel context.CancelFunc
 
-	mu      sync.Mutex
-	stopped bool
-	group   sync.WaitGroup
+	mu    sync.Mutex // so that none starts while stop waits
+	group sync.WaitGroup
 }
 
 func newTasks() *tasks {
@@ -93,7 +92,7 @@ func newTasks() *tasks {
 func (t *tasks) start(task func(ctx context.Context)) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.stopped {
+	if t.ctx.Err() != nil {
 		return false
 	}
 	t.group.Go(func() { task(t.ctx) })
@@ -103,8 +102,7 @@ func (t *tasks) start(task func(ctx context.Context)) bool {
 // stop ends the tasks and waits for them.
 func (t *tasks) stop() {
 	t.mu.Lock()
-	t.stopped = true
-	t.mu.Unlock()
 	t.cancel()
+	t.mu.Unlock()
 	t.group.Wait()
 }
