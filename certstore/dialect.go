@@ -251,6 +251,11 @@ func (d *dialect) version(ctx context.Context, q querier, known int) (int, error
 
 // columns reads all rows of a query for one column.
 func columns[T any](ctx context.Context, q querier, query string, args ...any) ([]T, error) {
+	return collect(ctx, q, func(v *T) []any { return []any{v} }, query, args...)
+}
+
+// collect reads all rows of a query, each into the places in a T that its columns belong to.
+func collect[T any](ctx context.Context, q querier, places func(*T) []any, query string, args ...any) ([]T, error) {
 	rows, err := q.QueryContext(ctx, query, args...)
 	if err != nil {
 		return nil, err
@@ -259,7 +264,7 @@ func columns[T any](ctx context.Context, q querier, query string, args ...any) (
 	var values []T
 	for rows.Next() {
 		var v T
-		if err := rows.Scan(&v); err != nil {
+		if err := rows.Scan(places(&v)...); err != nil {
 			return nil, err
 		}
 		values = append(values, v)

@@ -36,20 +36,9 @@ func (s *Store) rows(ctx context.Context, q querier, condition string, args ...a
 	const query = `SELECT C.API_ID, A.API_NAME, A.API_VERSION, C.ALIAS, C.KEY_TYPE, C.TIER_NAME, C.SCOPES, C.CERTIFICATE
 		FROM AM_API_CLIENT_CERTIFICATE C LEFT JOIN AM_API A ON A.API_ID = C.API_ID
 		WHERE C.TENANT_ID = ? AND C.REMOVED = ? AND C.REVISION_UUID = ?`
-	found, err := q.QueryContext(ctx, query+condition, append([]any{s.opts.TenantID, false, currentAPI}, args...)...)
-	if err != nil {
-		return nil, err
-	}
-	defer found.Close()
-	var rows []row
-	for found.Next() {
-		var r row
-		if err := found.Scan(&r.apiID, &r.name, &r.version, &r.alias, &r.keyType, &r.tier, &r.scopes, &r.certificate); err != nil {
-			return nil, err
-		}
-		rows = append(rows, r)
-	}
-	return rows, found.Err()
+	return collect(ctx, q, func(r *row) []any {
+		return []any{&r.apiID, &r.name, &r.version, &r.alias, &r.keyType, &r.tier, &r.scopes, &r.certificate}
+	}, query+condition, append([]any{s.opts.TenantID, false, currentAPI}, args...)...)
 }
 
 // find returns the one live row of an alias. An empty keyType means the only one there is.
@@ -79,22 +68,10 @@ func (s *Store) find(ctx context.Context, q querier, api API, keyType KeyType, a
 // apiRow returns API_ID of an API, or ErrNotFound. In a database that other programs fill, two providers may
 // have an API of the same name and version: that is ambiguous, an error.
 func (s *Store) apiRow(ctx context.Context, q querier, api API) (int64, error) {
-	found, err := q.QueryContext(ctx, `SELECT API_ID FROM AM_API WHERE API_NAME = ? AND API_VERSION = ?`, api.Name, api.Version)
-	if err != nil {
-		return 0, err
-	}
-	defer found.Close()
-	var ids []int64
-	for found.Next() {
-		var id int64
-		if err := found.Scan(&id); err != nil {
-			return 0, err
-		}
-		ids = append(ids, id)
-	}
+	ids, err := columns[int64](ctx, q, `SELECT API_ID FROM AM_API WHERE API_NAME = ? AND API_VERSION = ?`, api.Name, api.Version)
 	switch {
-	case found.Err() != nil:
-		return 0, found.Err()
+	case err != nil:
+		return 0, err
 	case len(ids) == 0:
 		return 0, ErrNotFound
 	case len(ids) > 1:

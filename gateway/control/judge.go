@@ -34,6 +34,9 @@ func (l *Loop) consider(ctx context.Context, t *attempt) error {
 		}
 		return errRestless
 	default:
+		if l.pending == nil {
+			t.began = now
+		}
 		t.again = now.Add(l.cfg.settle)
 		l.pending = t
 	}

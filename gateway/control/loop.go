@@ -286,12 +286,10 @@ func (l *Loop) upkeep(ctx context.Context) error {
 			l.limits.Sweep(a.holds)
 			swept = time.Now()
 		}
-		timer := time.NewTimer(wait)
 		select {
 		case <-ctx.Done():
-			timer.Stop()
 			return nil
-		case <-timer.C:
+		case <-time.After(wait):
 		}
 	}
 }

@@ -64,7 +64,7 @@ func (l *Loop) source(name string) *source {
 // look makes an attempt. What the attempt before has built, which may be nil, is taken over.
 func (l *Loop) look(fresh map[string]bool, before *attempt) *attempt {
 	last := l.inForce.Load()
-	t := &attempt{fresh: fresh, found: map[string]finding{}, next: last, began: time.Now()}
+	t := &attempt{fresh: fresh, found: map[string]finding{}, next: last}
 	known := []*Assembly{last}
 	if before != nil {
 		t.began, t.apart = before.began, before.apart

@@ -51,17 +51,15 @@ func (r *keyring) watch(ctx context.Context) {
 	if r.remote {
 		pause = 0
 	}
-	timer := time.NewTimer(pause)
-	defer timer.Stop()
 	for {
 		select {
-		case <-timer.C:
+		case <-time.After(pause):
 		case <-ctx.Done():
 			return
 		}
 		// Its error is logged where it arises, and counted for the backoff.
 		_ = r.refresh(ctx)
-		timer.Reset(r.pause())
+		pause = r.pause()
 	}
 }
 
