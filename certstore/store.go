@@ -69,7 +69,7 @@ func Open(ctx context.Context, url string, opts Options) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open store: %w", err)
 	}
-	conn, err := at.open(ctx, opts.ReadOnly)
+	conn, err := at.connect(ctx, opts.ReadOnly, create)
 	if err != nil {
 		return nil, fmt.Errorf("open store %q: %w", at, err)
 	}
@@ -389,7 +389,7 @@ func (s *Store) reopen(ctx context.Context, old *connection) error {
 	if s.conn != old {
 		return nil // closed, or another goroutine reopened it
 	}
-	conn, err := s.url.reopen(ctx, s.opts.ReadOnly)
+	conn, err := s.url.connect(ctx, s.opts.ReadOnly, keep)
 	if err != nil {
 		return err
 	}

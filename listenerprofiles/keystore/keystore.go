@@ -6,10 +6,8 @@ import (
 	"crypto"
 	"crypto/tls"
 	"crypto/x509"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"log/slog"
 	"strings"
 	"time"
 )
@@ -54,11 +52,8 @@ func (r Ref) String() string {
 // Format writes String for every verb, %#v included.
 func (r Ref) Format(f fmt.State, _ rune) { _, _ = f.Write([]byte(r.String())) }
 
-// LogValue returns String.
-func (r Ref) LogValue() slog.Value { return slog.StringValue(r.String()) }
-
-// MarshalJSON writes String.
-func (r Ref) MarshalJSON() ([]byte, error) { return json.Marshal(r.String()) }
+// MarshalText writes String, in JSON and in logs as well.
+func (r Ref) MarshalText() ([]byte, error) { return []byte(r.String()), nil }
 
 // A Store is an opened keystore. It never changes.
 type Store struct {
