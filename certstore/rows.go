@@ -68,7 +68,8 @@ func (s *Store) find(ctx context.Context, q querier, api API, keyType KeyType, a
 // apiRow returns API_ID of an API, or ErrNotFound. In a database that other programs fill, two providers may
 // have an API of the same name and version: that is ambiguous, an error.
 func (s *Store) apiRow(ctx context.Context, q querier, api API) (int64, error) {
-	ids, err := columns[int64](ctx, q, `SELECT API_ID FROM AM_API WHERE API_NAME = ? AND API_VERSION = ?`, api.Name, api.Version)
+	ids, err := columns[int64](ctx, q,
+		`SELECT API_ID FROM AM_API WHERE API_NAME = ? AND API_VERSION = ?`, api.Name, api.Version)
 	switch {
 	case err != nil:
 		return 0, err
