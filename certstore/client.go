@@ -2,7 +2,7 @@
 //
 // Registrations live in SQL, in the shape of WSO2's AM_API_CLIENT_CERTIFICATE, behind a [Store]. Requests are checked
 // against an [Index], which is built from the Store's rows and never changes. The owner of both builds a new Index when
-// [Store.Watch] reports that the rows changed:
+// [Store.Version] shows that the rows may have changed:
 //
 //	clients, problems, err := store.List(ctx)
 //	index, err := certstore.NewIndex(clients)

@@ -43,8 +43,10 @@ type how int
 
 const (
 	justRead how = iota // do not change it
-	keep                // write; it must exist and have its tables
-	create              // write; create it and its tables if they are missing
+	// keep is to write; it must exist and have its tables: an empty one in the place of a half-copied one would refuse
+	// every caller.
+	keep
+	create // write; create it and its tables if they are missing
 )
 
 // readable is the oldest version of the tables that can be read; writing needs the newest.
@@ -129,24 +131,11 @@ func (u URL) From(folder string) URL {
 	return u
 }
 
-// open opens the database. One in memory is always created, also for reading only.
-func (u URL) open(ctx context.Context, readOnly bool) (*connection, error) {
+// connect opens the database, to write as how says unless readOnly is set. One in memory is always created.
+func (u URL) connect(ctx context.Context, readOnly bool, how how) (*connection, error) {
 	if readOnly && !u.InMemory() {
-		return u.connect(ctx, justRead)
+		how = justRead
 	}
-	return u.connect(ctx, create)
-}
-
-// reopen is open for a database that existed before. It creates none: an empty one in the place of a half-copied one
-// would refuse every caller.
-func (u URL) reopen(ctx context.Context, readOnly bool) (*connection, error) {
-	if readOnly {
-		return u.connect(ctx, justRead)
-	}
-	return u.connect(ctx, keep)
-}
-
-func (u URL) connect(ctx context.Context, how how) (*connection, error) {
 	conn, err := u.dialect.connect(ctx, u.rest, how)
 	if err != nil {
 		return nil, err
@@ -231,26 +220,33 @@ func (d *dialect) version(ctx context.Context, q querier, known int) (int, error
 		return 0, fmt.Errorf("it is another program's database: it has a table %s and none named SALLYPORT_SCHEMA",
 			quote(tables[0]))
 	}
-	versions, err := columns[int](ctx, q, `SELECT VERSION FROM SALLYPORT_SCHEMA ORDER BY VERSION`)
+	type row struct{ version, needs int }
+	rows, err := collect(ctx, q, func(r *row) []any { return []any{&r.version, &r.needs} },
+		`SELECT VERSION, NEEDS FROM SALLYPORT_SCHEMA`)
 	if err != nil {
 		return 0, err
 	}
-	needs, err := columns[int](ctx, q, `SELECT NEEDS FROM SALLYPORT_SCHEMA ORDER BY NEEDS`)
-	if err != nil {
-		return 0, err
-	}
-	if len(versions) == 0 || len(needs) == 0 {
+	if len(rows) == 0 {
 		return 0, errors.New("its table SALLYPORT_SCHEMA is empty")
 	}
-	if least := needs[len(needs)-1]; least > known {
-		return 0, fmt.Errorf("its tables need a newer program: one that knows version %d, and this one knows %d",
-			least, known)
+	var newest row
+	for _, r := range rows {
+		newest = row{max(newest.version, r.version), max(newest.needs, r.needs)}
 	}
-	return versions[len(versions)-1], nil
+	if newest.needs > known {
+		return 0, fmt.Errorf("its tables need a newer program: one that knows version %d, and this one knows %d",
+			newest.needs, known)
+	}
+	return newest.version, nil
 }
 
 // columns reads all rows of a query for one column.
 func columns[T any](ctx context.Context, q querier, query string, args ...any) ([]T, error) {
+	return collect(ctx, q, func(v *T) []any { return []any{v} }, query, args...)
+}
+
+// collect reads all rows of a query, each into the places in a T that its columns belong to.
+func collect[T any](ctx context.Context, q querier, places func(*T) []any, query string, args ...any) ([]T, error) {
 	rows, err := q.QueryContext(ctx, query, args...)
 	if err != nil {
 		return nil, err
@@ -259,7 +255,7 @@ func columns[T any](ctx context.Context, q querier, query string, args ...any) (
 	var values []T
 	for rows.Next() {
 		var v T
-		if err := rows.Scan(&v); err != nil {
+		if err := rows.Scan(places(&v)...); err != nil {
 			return nil, err
 		}
 		values = append(values, v)

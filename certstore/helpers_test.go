@@ -22,7 +22,6 @@ var (
 	add        = certstoretest.Add
 	expectList = certstoretest.ExpectList
 	expectSame = certstoretest.ExpectSame
-	startWatch = certstoretest.StartWatch
 	eventually = certstoretest.Eventually
 )
 

@@ -36,20 +36,9 @@ func (s *Store) rows(ctx context.Context, q querier, condition string, args ...a
 	const query = `SELECT C.API_ID, A.API_NAME, A.API_VERSION, C.ALIAS, C.KEY_TYPE, C.TIER_NAME, C.SCOPES, C.CERTIFICATE
 		FROM AM_API_CLIENT_CERTIFICATE C LEFT JOIN AM_API A ON A.API_ID = C.API_ID
 		WHERE C.TENANT_ID = ? AND C.REMOVED = ? AND C.REVISION_UUID = ?`
-	found, err := q.QueryContext(ctx, query+condition, append([]any{s.opts.TenantID, false, currentAPI}, args...)...)
-	if err != nil {
-		return nil, err
-	}
-	defer found.Close()
-	var rows []row
-	for found.Next() {
-		var r row
-		if err := found.Scan(&r.apiID, &r.name, &r.version, &r.alias, &r.keyType, &r.tier, &r.scopes, &r.certificate); err != nil {
-			return nil, err
-		}
-		rows = append(rows, r)
-	}
-	return rows, found.Err()
+	return collect(ctx, q, func(r *row) []any {
+		return []any{&r.apiID, &r.name, &r.version, &r.alias, &r.keyType, &r.tier, &r.scopes, &r.certificate}
+	}, query+condition, append([]any{s.opts.TenantID, false, currentAPI}, args...)...)
 }
 
 // find returns the one live row of an alias. An empty keyType means the only one there is.
@@ -79,22 +68,11 @@ func (s *Store) find(ctx context.Context, q querier, api API, keyType KeyType, a
 // apiRow returns API_ID of an API, or ErrNotFound. In a database that other programs fill, two providers may
 // have an API of the same name and version: that is ambiguous, an error.
 func (s *Store) apiRow(ctx context.Context, q querier, api API) (int64, error) {
-	found, err := q.QueryContext(ctx, `SELECT API_ID FROM AM_API WHERE API_NAME = ? AND API_VERSION = ?`, api.Name, api.Version)
-	if err != nil {
-		return 0, err
-	}
-	defer found.Close()
-	var ids []int64
-	for found.Next() {
-		var id int64
-		if err := found.Scan(&id); err != nil {
-			return 0, err
-		}
-		ids = append(ids, id)
-	}
+	ids, err := columns[int64](ctx, q,
+		`SELECT API_ID FROM AM_API WHERE API_NAME = ? AND API_VERSION = ?`, api.Name, api.Version)
 	switch {
-	case found.Err() != nil:
-		return 0, found.Err()
+	case err != nil:
+		return 0, err
 	case len(ids) == 0:
 		return 0, ErrNotFound
 	case len(ids) > 1:
@@ -216,12 +194,7 @@ func (r row) fingerprint() ([32]byte, error) {
 
 // admit separates valid rows from invalid ones. Of rows that contradict each other none is admitted: whichever was
 // chosen could be the wrong one.
-func admit(rows []row) ([]Client, []Problem) {
-	var problems []Problem
-	report := func(r row, err error) {
-		problems = append(problems, Problem{r.api(), r.alias, KeyType(r.keyType), err})
-	}
-
+func admit(rows []row) (clients []Client, problems []Problem) {
 	ids := make(map[API]int64)
 	several := make(map[API]bool)
 	for _, r := range rows {
@@ -231,38 +204,33 @@ func admit(rows []row) ([]Client, []Problem) {
 		ids[r.api()] = r.apiID
 	}
 
-	type pair struct {
-		row    row
-		client Client
-	}
-	var good []pair
+	read := make([]Client, len(rows))
+	errs := make([]error, len(rows))
 	shared := make(map[[32]byte]*x509.Certificate) // one certificate is often registered for many APIs
 	holders := make(map[proof]int)
-	for _, r := range rows {
+	for i, r := range rows {
 		cert, err := parseShared(shared, r.certificate)
-		if err != nil {
-			report(r, err)
-			continue
+		if err == nil {
+			read[i], err = r.with(cert)
 		}
-		c, err := r.with(cert)
 		switch {
 		case err != nil:
-			report(r, err)
+			errs[i] = err
 		case several[r.api()]:
-			report(r, errSeveralAPIs)
+			errs[i] = errSeveralAPIs
 		default:
-			good = append(good, pair{r, c})
-			holders[c.proof()]++
+			holders[read[i].proof()]++
 		}
 	}
-
-	clients := make([]Client, 0, len(good))
-	for _, p := range good {
-		if holders[p.client.proof()] > 1 {
-			report(p.row, errors.New("its certificate is registered for that API more than once"))
+	for i, r := range rows {
+		if errs[i] == nil && holders[read[i].proof()] > 1 {
+			errs[i] = errors.New("its certificate is registered for that API more than once")
+		}
+		if errs[i] != nil {
+			problems = append(problems, Problem{r.api(), r.alias, KeyType(r.keyType), errs[i]})
 			continue
 		}
-		clients = append(clients, p.client)
+		clients = append(clients, read[i])
 	}
 	return clients, problems
 }

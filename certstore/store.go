@@ -21,9 +21,9 @@ type Options struct {
 	Now func() time.Time
 	// TenantID is the tenant whose rows are seen and written; 0 means -1234, WSO2's super tenant.
 	TenantID int
-	// OnError, if not nil, is called by Watch with each failed look at the database, and with nil when a look succeeds
-	// again.
-	OnError func(error)
+	// Changed, if not nil, is called after each change by this Store, by the goroutine that made it. It must not
+	// change the Store itself. What others change shows in Version.
+	Changed func()
 }
 
 const superTenant = -1234
@@ -38,18 +38,13 @@ type Store struct {
 	url     URL
 	writing chan struct{} // holds a token while this process writes: SQLite's own waiting is not fair
 
-	mu     sync.RWMutex // read-locked while conn is used, locked while it is replaced
-	conn   *connection
-	closed chan struct{}
+	mu   sync.RWMutex // read-locked while conn is used, locked while it is replaced
+	conn *connection  // nil: the Store is closed
 
 	look    sync.Mutex  // guards what Version remembers:
 	seen    *connection // where it last looked,
 	count   uint64      // what it saw there,
 	version uint64      // and the version it derived
-	opened  uint64      // the version at Open
-
-	wakeMu sync.Mutex
-	wake   chan struct{} // closed and replaced after each change by this Store
 }
 
 // Open opens the database at url and brings its tables to this program's version, unless Options.ReadOnly is set.
@@ -67,36 +62,27 @@ func Open(ctx context.Context, url string, opts Options) (*Store, error) {
 	if opts.TenantID == 0 {
 		opts.TenantID = superTenant
 	}
+	if opts.Changed == nil {
+		opts.Changed = func() {}
+	}
 	at, err := ParseURL(url)
 	if err != nil {
 		return nil, fmt.Errorf("open store: %w", err)
 	}
-	conn, err := at.open(ctx, opts.ReadOnly)
+	conn, err := at.connect(ctx, opts.ReadOnly, create)
 	if err != nil {
 		return nil, fmt.Errorf("open store %q: %w", at, err)
 	}
-	s := &Store{
-		opts:    opts,
-		url:     at,
-		conn:    conn,
-		writing: make(chan struct{}, 1),
-		closed:  make(chan struct{}),
-		wake:    make(chan struct{}),
-	}
-	if s.opened, err = s.Version(ctx); err != nil {
-		return nil, errors.Join(fmt.Errorf("open store %q: %w", at, err), s.Close())
-	}
-	return s, nil
+	return &Store{opts: opts, url: at, conn: conn, writing: make(chan struct{}, 1)}, nil
 }
 
-// Close closes the database once the calls under way have ended. Watch returns with an error; so does every later call.
+// Close closes the database once the calls under way have ended. Every later call is an error.
 func (s *Store) Close() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.conn == nil {
 		return nil
 	}
-	close(s.closed)
 	conn := s.conn
 	s.conn = nil
 	if err := conn.close(); err != nil {
@@ -265,18 +251,31 @@ func (s *Store) List(ctx context.Context) ([]Client, []Problem, error) {
 	if err != nil {
 		return nil, nil, fmt.Errorf("list registered certificates: %w", err)
 	}
+	slices.SortFunc(rows, func(a, b row) int {
+		return cmp.Or(cmp.Compare(a.name.String, b.name.String), cmp.Compare(a.version.String, b.version.String),
+			cmp.Compare(a.alias, b.alias), cmp.Compare(a.keyType, b.keyType))
+	})
 	clients, problems := admit(rows)
-	slices.SortFunc(clients, func(a, b Client) int {
-		return cmp.Or(compare(a.API, b.API), cmp.Compare(a.Alias, b.Alias), cmp.Compare(a.KeyType, b.KeyType))
-	})
-	slices.SortStableFunc(problems, func(a, b Problem) int {
-		return cmp.Or(compare(a.API, b.API), cmp.Compare(a.Alias, b.Alias), cmp.Compare(a.KeyType, b.KeyType))
-	})
 	return clients, problems, nil
 }
 
-func compare(a, b API) int {
-	return cmp.Or(cmp.Compare(a.Name, b.Name), cmp.Compare(a.Version, b.Version))
+// Version returns a number that is another one each time after the database was changed by this process or any other,
+// and may be another one without a change. It means something for this Store only.
+func (s *Store) Version(ctx context.Context) (uint64, error) {
+	s.look.Lock()
+	defer s.look.Unlock()
+	err := s.use(ctx, func(conn *connection) error {
+		n, err := conn.changes(ctx)
+		if err == nil && (conn != s.seen || n != s.count) {
+			s.seen, s.count = conn, n
+			s.version++
+		}
+		return err
+	})
+	if err != nil {
+		return 0, fmt.Errorf("look for changes in the store: %w", err)
+	}
+	return s.version, nil
 }
 
 func (s *Store) checkExpiry(cert *x509.Certificate) error {
@@ -321,7 +320,7 @@ func (s *Store) read(ctx context.Context, f func(querier) error) error {
 	return s.use(ctx, func(c *connection) error { return f(c.db) })
 }
 
-// write calls f in a transaction that no other writer shares, commits, and wakes those who Watch.
+// write calls f in a transaction that no other writer shares, commits, and says so.
 func (s *Store) write(ctx context.Context, f func(*sql.Tx) error) error {
 	if s.opts.ReadOnly {
 		return ErrReadOnly
@@ -335,7 +334,7 @@ func (s *Store) write(ctx context.Context, f func(*sql.Tx) error) error {
 	if err := s.use(ctx, func(c *connection) error { return inTransaction(ctx, c.db, f) }); err != nil {
 		return err
 	}
-	s.rouse()
+	s.opts.Changed()
 	return nil
 }
 
@@ -390,7 +389,7 @@ func (s *Store) reopen(ctx context.Context, old *connection) error {
 	if s.conn != old {
 		return nil // closed, or another goroutine reopened it
 	}
-	conn, err := s.url.reopen(ctx, s.opts.ReadOnly)
+	conn, err := s.url.connect(ctx, s.opts.ReadOnly, keep)
 	if err != nil {
 		return err
 	}

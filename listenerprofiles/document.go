@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"strings"
-	"unicode/utf8"
 
 	"golang.org/x/text/encoding/charmap"
 )
@@ -163,11 +162,7 @@ func qualified(name xml.Name) string {
 	}
 	const shown = 64
 	if len(s) > shown {
-		cut := shown
-		for cut > 0 && !utf8.RuneStart(s[cut]) {
-			cut--
-		}
-		s = s[:cut] + "…"
+		s = strings.ToValidUTF8(s[:shown], "") + "…"
 	}
 	return s
 }

@@ -19,15 +19,16 @@ func TestProfileKeyFollowsEveryField(t *testing.T) {
 		Name: "n", BindAddress: netip.IPv6Unspecified(), ServerName: "a.test", KeyStore: ref, TrustStore: ref,
 		Protocols: []uint16{tls.VersionTLS12}, Ciphers: []uint16{tls.TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256},
 	}
-	key := func(s Settings, secrets bool) [32]byte { return profileKey(s, make([][]byte, 2), nil, secrets) }
-	keys, shown := [][32]byte{key(s, true)}, key(s, false)
+	key, shown := profileKeys(s, make([][]byte, 2), nil)
+	keys := [][32]byte{key}
 	for path, changed := range eachfield.Change(s) {
-		if got := key(changed, true); path == "Line" != (got == keys[0]) || path != "Line" && slices.Contains(keys, got) {
+		got, show := profileKeys(changed, make([][]byte, 2), nil)
+		if path == "Line" != (got == keys[0]) || path != "Line" && slices.Contains(keys, got) {
 			t.Errorf("a change of %s: the key is one that was there, or follows a place", path)
 		} else if path != "Line" {
 			keys = append(keys, got)
 		}
-		if secret := strings.HasSuffix(path, "Password"); secret != (key(changed, false) == shown) && path != "Line" {
+		if secret := strings.HasSuffix(path, "Password"); secret != (show == shown) && path != "Line" {
 			t.Errorf("a change of %s: the key that is shown must follow all but passwords", path)
 		}
 	}

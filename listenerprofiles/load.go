@@ -123,7 +123,14 @@ func (l *loader) reading() Reading {
 		l.all.Sum(r.Content[:0])
 		return r
 	}
-	r.Content = set.content
+	r.Content = contentOf(set, r.Files)
+	for _, known := range l.known {
+		if known.content == r.Content {
+			r.Set = known
+			return r
+		}
+	}
+	set.content = r.Content
 	return r
 }
 
@@ -152,21 +159,14 @@ func (l *loader) load() (*Set, error) {
 	if err != nil {
 		problems = append(problems, fmt.Errorf("%s: %w", l.cfg.Own.Name, err))
 	}
-	profiles = append(profiles, p)
 	if len(problems) > 0 {
 		return nil, join(problems)
 	}
-	set, err := newSet(l.cfg.FilePath, profiles)
+	set, err := newSet(l.cfg.FilePath, append(profiles, p))
 	if err != nil {
 		return nil, err
 	}
-	set.file, set.files = file, l.paths()
-	set.content = contentOf(set)
-	for _, known := range l.known {
-		if known.content == set.content {
-			return known, nil
-		}
-	}
+	set.file = file
 	return set, nil
 }
 
@@ -221,7 +221,7 @@ func (l *loader) profile(s Settings) (*Profile, error) {
 	if len(problems) > 0 {
 		return nil, errors.Join(problems...)
 	}
-	key := profileKey(s, contents, l.cfg.AlsoAskFor, true)
+	key, shown := profileKeys(s, contents, l.cfg.AlsoAskFor)
 	for _, known := range l.known {
 		for _, p := range known.profiles {
 			if p.key == key {
@@ -233,8 +233,7 @@ func (l *loader) profile(s Settings) (*Profile, error) {
 	if err != nil {
 		return nil, err
 	}
-	p.key = key
-	p.shown = profileKey(s, contents, l.cfg.AlsoAskFor, false)
+	p.key, p.shown = key, shown
 	return p, nil
 }
 
@@ -268,33 +267,28 @@ func (l *loader) paths() []string {
 	return slices.Compact(paths)
 }
 
-func contentOf(s *Set) (sum [32]byte) {
+func contentOf(s *Set, files []string) (sum [32]byte) {
 	h := sha256.New()
 	for _, p := range s.profiles {
 		h.Write(p.key[:])
 	}
-	for _, path := range s.files {
+	for _, path := range files {
 		writeField(h, []byte(path))
 	}
 	h.Sum(sum[:0])
 	return sum
 }
 
-// profileKey is a digest of s, but its place in the file, of the stores' contents, and of whose certificates are asked
-// for beside them. With secrets it must not be shown.
-func profileKey(s Settings, contents [][]byte, also *trust.Anchors, secrets bool) (sum [32]byte) {
+// profileKeys are digests of s, but its place in the file, of the stores' contents, and of whose certificates are asked
+// for beside them. The key covers secrets and must not be shown; the other covers none.
+func profileKeys(s Settings, contents [][]byte, also *trust.Anchors) (key, shown [32]byte) {
 	h := sha256.New()
-	for _, text := range []string{s.Name, s.BindAddress.String(), s.ServerName, s.VerifyClient.String()} {
+	for _, text := range []string{
+		s.Name, s.BindAddress.String(), s.ServerName, s.VerifyClient.String(),
+		s.KeyStore.Location, s.KeyStore.Type, s.KeyStore.Alias,
+		s.TrustStore.Location, s.TrustStore.Type, s.TrustStore.Alias,
+	} {
 		writeField(h, []byte(text))
-	}
-	for _, ref := range []keystore.Ref{s.KeyStore, s.TrustStore} {
-		for _, text := range []string{ref.Location, ref.Type, ref.Alias} {
-			writeField(h, []byte(text))
-		}
-		if secrets {
-			writeField(h, []byte(ref.Password))
-			writeField(h, []byte(ref.KeyPassword))
-		}
 	}
 	for _, list := range [][]uint16{s.Protocols, s.Ciphers} {
 		var b []byte
@@ -314,8 +308,13 @@ func profileKey(s Settings, contents [][]byte, also *trust.Anchors, secrets bool
 			writeField(h, cert.Raw)
 		}
 	}
-	h.Sum(sum[:0])
-	return sum
+	h.Sum(shown[:0])
+	for _, ref := range []keystore.Ref{s.KeyStore, s.TrustStore} {
+		writeField(h, []byte(ref.Password))
+		writeField(h, []byte(ref.KeyPassword))
+	}
+	h.Sum(key[:0])
+	return key, shown
 }
 
 // writeField writes the length first, so that two fields can't pass for one.

@@ -243,20 +243,19 @@ func TestFiles(t *testing.T) {
 	cfg := f.config()
 	expect := func(last *Set, names ...string) *Set {
 		t.Helper()
-		set, err := Load(cfg, last)
-		if err != nil {
-			t.Fatal(err)
+		r := Read(cfg, last)
+		if r.Err != nil {
+			t.Fatal(r.Err)
 		}
 		for i, name := range names {
 			names[i] = f.path(name)
 		}
-		if got := set.Files(); !slices.Equal(got, names) {
-			t.Errorf("%v, want %v", got, names)
+		if !slices.Equal(r.Files, names) {
+			t.Errorf("%v, want %v", r.Files, names)
 		}
-		return set
+		return r.Set
 	}
 	set := expect(nil, "listenerprofiles.xml", "other.pem", "second.pem", "server.pem", "trust.pem")
-	set.Files()[0] = "changed"
 	expect(set, "listenerprofiles.xml", "other.pem", "second.pem", "server.pem", "trust.pem")
 
 	profile := `<parameter name="SSLProfiles"><profile><bindAddress>10.0.0.1</bindAddress><KeyStore><Location>server.pem</Location></KeyStore>

@@ -49,7 +49,7 @@ func TestFileReplacedAfterEachRead(t *testing.T) {
 			if !p.Leafs[0].Equal(server) || !bytes.Equal(p.TLS.Certificates[0].Certificate[0], server.Raw) {
 				t.Fatalf("serves %s, read was %s", p.Leafs[0].Subject, server.Subject)
 			}
-			if !p.Trust.Certificates()[0].Equal(client) || !p.TLS.ClientCAs.Equal(p.Trust.Pool()) {
+			if !p.Trust.Certificates()[0].Equal(client) || !p.TLS.ClientCAs.Equal(askedFor(p.Trust)) {
 				t.Fatalf("trusts %s, read was %s", p.Trust.Certificates()[0].Subject, client.Subject)
 			}
 		}
@@ -101,11 +101,15 @@ func TestProfileKeyFollowsContents(t *testing.T) {
 		t.Fatal(err)
 	}
 	data := [][]byte{{1}, {2}}
-	before := profileKey(Settings{}, data, nil, true)
+	key := func(contents [][]byte, also *trust.Anchors) [32]byte {
+		key, _ := profileKeys(Settings{}, contents, also)
+		return key
+	}
+	before := key(data, nil)
 	for name, key := range map[string][32]byte{
-		"key store":                profileKey(Settings{}, [][]byte{{3}, {2}}, nil, true),
-		"trust store":              profileKey(Settings{}, [][]byte{{1}, {3}}, nil, true),
-		"issuer that is asked for": profileKey(Settings{}, data, anchors, true),
+		"key store":                key([][]byte{{3}, {2}}, nil),
+		"trust store":              key([][]byte{{1}, {3}}, nil),
+		"issuer that is asked for": key(data, anchors),
 	} {
 		if key == before {
 			t.Errorf("another %s makes no other profile", name)

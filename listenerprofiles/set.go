@@ -18,8 +18,7 @@ type Set struct {
 	any6     []*group                // what serves every other IPv6 address
 	digest   [32]byte
 	content  [32]byte // the same with passwords and the files' places; never shown
-	files    []string
-	file     []byte // the profiles' file that it was made of
+	file     []byte   // the profiles' file that it was made of
 }
 
 // A group is the profiles of one bind address.
@@ -69,12 +68,6 @@ func (s *Set) groups(local netip.Addr) []*group {
 
 // Profiles returns the profiles of the file in its order, then the listener's own.
 func (s *Set) Profiles() []*Profile { return slices.Clone(s.profiles) }
-
-// Files returns the absolute paths of all files that the set was made of, sorted and each once: the profiles' file, key
-// and trust stores, and files of passwords. Links are not followed. It is what a watcher of file events watches, with
-// the folders around; a file that a broken change names first is not among them, so looks at intervals are needed
-// beside it.
-func (s *Set) Files() []string { return slices.Clone(s.files) }
 
 // RotateTicketKeys sees to the keys of the profiles' session tickets by the given clock, and returns how long nothing more is
 // due. Each key is used for new tickets for 12 hours, and for none once it is 24 hours old.

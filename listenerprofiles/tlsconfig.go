@@ -29,7 +29,11 @@ func (e elementError) Unwrap() error { return e.err }
 func newProfile(s Settings, keys, trusted []byte, also *trust.Anchors, now func() time.Time) (*Profile, error) {
 	p := &Profile{Settings: s}
 	var problems []error
-	pairs, err := openKeys(s.KeyStore, keys, now())
+	var pairs []tls.Certificate
+	store, err := keystore.Open(keys, s.KeyStore)
+	if err == nil {
+		pairs, err = store.KeyPairs(s.KeyStore.Alias, now())
+	}
 	if err != nil {
 		problems = append(problems, elementError{"KeyStore", err})
 	}
@@ -53,14 +57,6 @@ func newProfile(s Settings, keys, trusted []byte, also *trust.Anchors, now func(
 	p.TLS = tlsConfig(s, pairs, p.Trust, also, now)
 	p.tickets.rotate(p.TLS, now())
 	return p, nil
-}
-
-func openKeys(ref keystore.Ref, data []byte, now time.Time) ([]tls.Certificate, error) {
-	store, err := keystore.Open(data, ref)
-	if err != nil {
-		return nil, err
-	}
-	return store.KeyPairs(ref.Alias, now)
 }
 
 // checkWords checks that protocols, ciphers and keys fit together, so that no profile is loaded that no client can use.

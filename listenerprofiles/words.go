@@ -120,14 +120,7 @@ func cipher(name string) (uint16, error) {
 
 // joinLine joins problems into one line.
 func joinLine(problems []error) error {
-	var b strings.Builder
-	for i, p := range problems {
-		if i > 0 {
-			b.WriteString("; ")
-		}
-		b.WriteString(p.Error())
-	}
-	return errors.New(b.String())
+	return errors.New(strings.ReplaceAll(errors.Join(problems...).Error(), "\n", "; "))
 }
 
 // quote returns a word from outside escaped and truncated.

@@ -44,27 +44,23 @@ func Run(t *testing.T, db Database) {
 		"many goroutines":                           testGoroutines,
 		"closed":                                    testClosed,
 		"version":                                   testVersion,
-		"watch sees own writes":                     testWatchOwn,
-		"watch twice, own writes":                   testWatchTwiceOwn,
-		"watch calls again after an error":          testWatchCallsAgainOwn,
-		"watch refuses no period":                   testWatchRefusesNoPeriod,
+		"version of a closed store":                 testVersionClosed,
 	} {
 		t.Run(name, func(t *testing.T) { test(t, Open(t, db.New(t), certstore.Options{})) })
 	}
 	t.Run("the clock decides what has expired", func(t *testing.T) { testClock(t, db) })
+	t.Run("own changes are told of", func(t *testing.T) { testChanged(t, db) })
 	if db.Private {
 		return
 	}
 	for name, test := range map[string]func(*testing.T, Database){
-		"reopen":                            testReopen,
-		"read-only":                         testReadOnly,
-		"tenants":                           testTenants,
-		"many open one new database":        testManyOpenOne,
-		"two stores write":                  testTwoStores,
-		"watch sees another store's writes": testWatchOther,
-		"watch twice, another's writes":     testWatchTwiceOther,
-		"watch calls again for another's":   testWatchCallsAgainOther,
-		"killed writers":                    testKilledWriters,
+		"reopen":                         testReopen,
+		"read-only":                      testReadOnly,
+		"tenants":                        testTenants,
+		"many open one new database":     testManyOpenOne,
+		"two stores write":               testTwoStores,
+		"version shows another's writes": testVersionOther,
+		"killed writers":                 testKilledWriters,
 	} {
 		t.Run(name, func(t *testing.T) { test(t, db) })
 	}

@@ -1,11 +1,9 @@
 package certstoretest
 
 import (
-	"context"
 	"crypto/x509"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -102,22 +100,6 @@ func ExpectSame(t testing.TB, got, want []certstore.Client) {
 	if diff := cmp.Diff(want, got, cmpopts.EquateEmpty(), cmp.Comparer(func(a, b *x509.Certificate) bool { return a.Equal(b) })); diff != "" {
 		t.Errorf("the store differs (-want +got):\n%s", diff)
 	}
-}
-
-// StartWatch runs s.Watch until the test ends, or until end is called, which waits for Watch to return.
-func StartWatch(t *testing.T, s *certstore.Store, period time.Duration, changed func() error) (end func()) {
-	t.Helper()
-	ctx, cancel := context.WithCancel(t.Context())
-	done := make(chan error, 1)
-	go func() { done <- s.Watch(ctx, period, changed) }()
-	end = sync.OnceFunc(func() {
-		cancel()
-		if err := <-done; err != nil {
-			t.Errorf("watch: %v", err)
-		}
-	})
-	t.Cleanup(end)
-	return end
 }
 
 // Eventually polls until condition holds. Its deadline keeps a failing test from hanging; it measures nothing.

@@ -62,6 +62,9 @@ func (d *Door) Knows(peer netip.Addr) bool {
 	return slices.ContainsFunc(d.cfg.Balancers, func(p netip.Prefix) bool { return p.Contains(peer) })
 }
 
+// BalancerTrust is the DoorConfig's.
+func (d *Door) BalancerTrust() *trust.Anchors { return d.cfg.BalancerTrust }
+
 // Balancer returns the certificate that a peer proved to hold if it is a load balancer's own, else nil. Such a
 // certificate is never a client's. Its Check reports whether it is still valid later.
 func (d *Door) Balancer(chain []*x509.Certificate, now time.Time) *Certificate {

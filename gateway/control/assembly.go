@@ -6,7 +6,6 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
-	"log/slog"
 	"maps"
 	"reflect"
 	"slices"
@@ -33,7 +32,6 @@ type Assembly struct {
 	Warnings []error // registrations that are not admitted
 
 	door       *clientcert.Door
-	balancers  *trust.Anchors                   // who vouches for load balancers; nil: nobody
 	sets       map[string]*listenerprofiles.Set // by listener
 	tokens     *token.Verifier                  // nil: no key manager is configured
 	store      *certstore.Store                 // nil: there is none
@@ -47,20 +45,15 @@ type Assembly struct {
 // one that does not exist yet is an empty one. The error is Problems, as many as there are, wherever a place in a file
 // can be named. The caller closes the Assembly.
 func Build(ctx context.Context, spec *Spec) (*Assembly, error) {
-	b := newBuilder(spec, builder{log: slog.New(slog.DiscardHandler), limits: ratelimit.NewLocal(nil)})
-	a, err := b.build()
-	if err != nil { // name what is wrong with the store as well
-		store := &Assembly{Spec: spec}
-		var problems, more Problems
-		if !errors.As(err, &problems) || !errors.As(store.openStore(ctx, certstore.Options{ReadOnly: true}), &more) {
-			return nil, errors.Join(err, store.Close())
-		}
-		return nil, append(problems, more...)
+	b := newLoop(Config{}).builder(spec)
+	if b.build() != nil { // name what is wrong with the store as well
+		b.problems.Add(spec.Store.Place, b.openStore(ctx, certstore.Options{ReadOnly: true}))
+		return nil, errors.Join(b.problems, b.Close())
 	}
-	if err := a.open(ctx, nil, certstore.Options{ReadOnly: true}); err != nil {
+	if err := b.open(ctx, nil, certstore.Options{ReadOnly: true}); err != nil {
 		return nil, err
 	}
-	return a, nil
+	return b.Assembly, nil
 }
 
 // Close closes what the Assembly opened.
@@ -109,42 +102,46 @@ func (a *Assembly) with(listener string, set *listenerprofiles.Set) *Assembly {
 
 // A builder makes an Assembly of a Spec from files alone; open adds the store.
 type builder struct {
-	log      *slog.Logger
-	limits   *ratelimit.Local
-	now      func() time.Time
-	readFile func(string) ([]byte, error)
-	told     func(keyManager string, err error)
-	known    []*Assembly // to take over from; the one in force is the first
-
 	*Assembly
-	readings map[string]listenerprofiles.Reading // by listener
+	loop     *Loop
+	known    []*Assembly        // to take over from; the one in force is the first
+	found    map[string]finding // by source
 	problems Problems
 }
 
-func newBuilder(spec *Spec, b builder) *builder {
-	if b.readFile == nil {
-		b.readFile = readFile
+func (l *Loop) builder(spec *Spec, known ...*Assembly) *builder {
+	return &builder{
+		Assembly: &Assembly{
+			Spec:   spec,
+			limits: l.limits,
+			sets:   map[string]*listenerprofiles.Set{},
+			keys:   map[ratelimit.Key]bool{},
+			read:   map[string][sha256.Size]byte{},
+		},
+		loop:     l,
+		known:    known,
+		found:    map[string]finding{},
+		problems: slices.Clone(spec.Problems),
 	}
-	b.known = slices.DeleteFunc(b.known, func(a *Assembly) bool { return a == nil })
-	b.Assembly = &Assembly{
-		Spec:   spec,
-		limits: b.limits,
-		sets:   map[string]*listenerprofiles.Set{},
-		keys:   map[ratelimit.Key]bool{},
-		read:   map[string][sha256.Size]byte{},
-	}
-	b.readings, b.problems = map[string]listenerprofiles.Reading{}, slices.Clone(spec.Problems)
-	return &b
 }
 
-func (b *builder) build() (*Assembly, error) {
+func (b *builder) build() error {
 	b.buildDoor()
 	b.buildProfiles()
 	b.buildTokens()
 	if len(b.problems) == 0 {
 		b.buildRoutes()
 	}
-	return b.Assembly, b.problems.err()
+	files := slices.Concat(b.Spec.Files, slices.Collect(maps.Keys(b.read)))
+	if len(b.problems) == 0 {
+		b.found[configuration] = finding{content: b.content(), files: files}
+		return nil
+	}
+	for _, profiles := range b.found {
+		files = append(files, profiles.files...) // one may have the problem, as a key store with another password
+	}
+	b.found[configuration] = faulty(b.problems, files)
+	return b.problems
 }
 
 // buildDoor makes the door for certificates that come in a header. A door whose settings and stores are unchanged is
@@ -153,14 +150,13 @@ func (b *builder) buildDoor() {
 	s := b.Spec
 	door := s.Header
 	door.Trust, door.BalancerTrust = b.openTrust(s.HeaderTrust), b.openTrust(s.Balancers)
-	b.balancers = door.BalancerTrust
 	for _, k := range b.known {
 		same := func(x, y Placed[keystore.Ref]) bool {
 			return x.Value == y.Value && k.read[x.Value.Location] == b.read[x.Value.Location]
 		}
 		if reflect.DeepEqual(k.Spec.Header, s.Header) &&
 			same(k.Spec.HeaderTrust, s.HeaderTrust) && same(k.Spec.Balancers, s.Balancers) {
-			b.door, b.balancers = k.door, k.balancers
+			b.door = k.door
 			return
 		}
 	}
@@ -186,7 +182,7 @@ func readFile(path string) ([]byte, error) { return regularfile.Read(path, keyst
 
 // readNamed reads a file that Spec names itself, and records its digest.
 func (b *builder) readNamed(path string) ([]byte, error) {
-	data, err := b.readFile(path)
+	data, err := b.loop.cfg.readFile(path)
 	b.read[path] = sha256.Sum256(data)
 	return data, err
 }
@@ -199,8 +195,8 @@ func (b *builder) buildProfiles() {
 		if l.TLS == nil {
 			continue
 		}
-		r := b.readProfiles(l, true)
-		b.readings[l.Name] = r
+		r := b.loop.readProfiles(l, b.door, true, b.known)
+		b.found[profilesOf(l.Name)] = finding{r.Content, r.Err, r.Files}
 		if b.sets[l.Name] = r.Set; r.Err == nil {
 			continue
 		}
@@ -215,20 +211,22 @@ func (b *builder) buildProfiles() {
 }
 
 // readProfiles reads the profiles of a listener, or just their stores unless fresh is set.
-func (b *builder) readProfiles(l *Listener, fresh bool) listenerprofiles.Reading {
-	cfg := *l.TLS
-	cfg.Now, cfg.ReadFile = b.now, b.readFile
-	if l.Believes {
-		cfg.AlsoAskFor = b.balancers
+func (l *Loop) readProfiles(
+	listener *Listener, door *clientcert.Door, fresh bool, known []*Assembly,
+) listenerprofiles.Reading {
+	cfg := *listener.TLS
+	cfg.Now, cfg.ReadFile = l.cfg.Now, l.cfg.readFile
+	if listener.Believes {
+		cfg.AlsoAskFor = door.BalancerTrust()
 	}
-	known := make([]*listenerprofiles.Set, len(b.known))
-	for i, k := range b.known {
-		known[i] = k.sets[l.Name]
+	var sets []*listenerprofiles.Set
+	for _, k := range known {
+		sets = append(sets, k.sets[listener.Name])
 	}
 	if fresh {
-		return listenerprofiles.Read(cfg, known...)
+		return listenerprofiles.Read(cfg, sets...)
 	}
-	return listenerprofiles.ReadStores(cfg, known...)
+	return listenerprofiles.ReadStores(cfg, sets...)
 }
 
 func (b *builder) buildTokens() {
@@ -236,7 +234,7 @@ func (b *builder) buildTokens() {
 	if len(s.KeyManagers) == 0 {
 		return
 	}
-	cfg := token.Config{Log: b.log, FilePoll: s.Period, Looked: b.told}
+	cfg := token.Config{Log: b.loop.log, FilePoll: s.Period, Looked: b.loop.keysTold}
 	for _, k := range s.KeyManagers {
 		cfg.KeyManagers = append(cfg.KeyManagers, k.Value)
 	}
@@ -257,12 +255,11 @@ func (b *builder) buildTokens() {
 		_, err := token.New(token.Config{KeyManagers: []token.KeyManager{k.Value}})
 		b.problems.Add(k.Place, err)
 	}
-	if len(b.problems) > wrong {
-		return
+	if len(b.problems) == wrong {
+		var err error
+		b.tokens, err = token.New(cfg)
+		b.problems.Add(s.KeyManagers[0].Place, err)
 	}
-	var err error
-	b.tokens, err = token.New(cfg)
-	b.problems.Add(s.KeyManagers[0].Place, err)
 }
 
 func (b *builder) buildRoutes() {
@@ -317,26 +314,22 @@ func (b *builder) openUpstream(api API, u *backend.Upstream) error {
 	if api.CAFile == "" && api.KeyStore.Location == "" {
 		return nil
 	}
-	made := sha256.New()
 	if api.CAFile != "" {
 		data, err := b.readNamed(api.CAFile)
 		if err != nil {
 			return fmt.Errorf("upstream caFile %s: %w", api.CAFile, err)
 		}
-		fmt.Fprintln(made, len(data))
-		made.Write(data)
 		u.Roots = x509.NewCertPool()
 		if !u.Roots.AppendCertsFromPEM(data) {
 			return fmt.Errorf("upstream caFile %s holds no PEM certificate", api.CAFile)
 		}
 	}
-	if ref := api.KeyStore; ref.Location != "" {
+	ref := api.KeyStore
+	if ref.Location != "" {
 		data, err := b.readNamed(ref.Location)
 		if err != nil {
 			return fmt.Errorf("upstream keyStore %s: %w", ref.Location, err)
 		}
-		fmt.Fprintln(made, ref.Type, ref.Alias)
-		made.Write(data)
 		store, err := keystore.Open(data, ref)
 		if err == nil {
 			u.Certificates, err = store.KeyPairs(ref.Alias, time.Now())
@@ -345,6 +338,7 @@ func (b *builder) openUpstream(api API, u *backend.Upstream) error {
 			return fmt.Errorf("upstream keyStore: %w", err)
 		}
 	}
-	made.Sum(u.TLSDigest[:0])
+	made := fmt.Appendf(nil, "%x %x %q %q", b.read[api.CAFile], b.read[ref.Location], ref.Type, ref.Alias)
+	u.TLSDigest = sha256.Sum256(made)
 	return nil
 }

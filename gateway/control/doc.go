@@ -37,7 +37,7 @@
 // # Who owns what
 //
 // The goroutine of Run owns the sources and the attempt under way, and is the only one that replaces the Assembly in
-// force. It starts these tasks and waits for them when it ends: the verifier's Run, the store's Watch, and upkeep,
-// which rotates the keys of session tickets and drops unused allowances. A panic in a turn or at the top of a task is
-// logged, and the loop goes on. State, InForce and Reload may be called by any goroutine.
+// force. It starts these tasks and waits for them when it ends: the verifier's Run, and upkeep, which rotates the keys
+// of session tickets and drops unused allowances. A panic in a turn or at the top of a task is logged, and the loop goes
+// on. State, InForce and Reload may be called by any goroutine.
 package control

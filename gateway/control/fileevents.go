@@ -2,6 +2,7 @@ package control
 
 import (
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 
@@ -12,10 +13,12 @@ import (
 // looks once a period. A change of a symbolic link on the way to a file counts too, since Kubernetes swaps volumes that
 // way.
 type fileEvents struct {
-	watcher *fsnotify.Watcher
-	paths   map[string][]string // the sources to which each path belongs
-	globs   []string            // of the configuration: any file that begins or ceases to match
-	folders map[string]bool     // that are watched
+	watcher *fsnotify.Watcher     // nil: there is none
+	events  <-chan fsnotify.Event // the watcher's
+	lost    <-chan error          // the watcher's: tells that events were lost
+	paths   map[string][]string   // the sources to which each path belongs
+	globs   []string              // of the configuration: any file that begins or ceases to match
+	folders map[string]bool       // that are to be watched
 }
 
 // follow watches these files, by source, and reports whether it made a new watcher, so that events may have been lost.
@@ -41,49 +44,21 @@ func (e *fileEvents) follow(files map[string][]string, globs []string) (anew boo
 	// Folders are never removed from a watcher: fsnotify panics if one is removed while it disappears. A new watcher
 	// takes the place of the old one before that is closed.
 	last := e.watcher
-	if last == nil || !covers(folders, e.folders) {
+	if last == nil || !maps.Equal(folders, e.folders) {
 		if e.watcher, err = fsnotify.NewWatcher(); err != nil {
 			e.watcher = last
 			return false, fmt.Errorf("file events: %w", err)
 		}
+		e.events, e.lost, e.folders = e.watcher.Events, e.watcher.Errors, folders
 	}
 	for dir := range folders {
 		// Adding a folder again does nothing, unless another folder has taken its place.
-		if e.watcher.Add(dir) != nil {
-			delete(folders, dir)
-		}
+		_ = e.watcher.Add(dir)
 	}
-	e.folders = folders
 	if last != nil && last != e.watcher {
 		_ = last.Close()
 	}
 	return last != e.watcher, nil
-}
-
-// covers reports whether them includes all of some.
-func covers(them, some map[string]bool) bool {
-	for one := range some {
-		if !them[one] {
-			return false
-		}
-	}
-	return true
-}
-
-// events returns the watcher's events; nil while there is no watcher.
-func (e *fileEvents) events() <-chan fsnotify.Event {
-	if e.watcher == nil {
-		return nil
-	}
-	return e.watcher.Events
-}
-
-// lost receives an error when events were lost.
-func (e *fileEvents) lost() <-chan error {
-	if e.watcher == nil {
-		return nil
-	}
-	return e.watcher.Errors
 }
 
 func (e *fileEvents) close() {

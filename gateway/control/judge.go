@@ -25,9 +25,7 @@ func (l *Loop) consider(ctx context.Context, t *attempt) error {
 	case l.pending != nil && now.Sub(t.began)+l.cfg.settle > settleAtMost:
 		l.pending = nil
 		for _, name := range restless {
-			if s := l.sources[name]; s != nil {
-				s.restless = true
-			}
+			l.source(name).restless = true
 		}
 		if len(rested) > 0 { // the others need not wait for them
 			if alone := l.look(rested, t); alone.sameAs(t) {
@@ -49,9 +47,9 @@ func (l *Loop) consider(ctx context.Context, t *attempt) error {
 func (l *Loop) rested(t *attempt) (rested map[string]bool, restless []string) {
 	rested = map[string]bool{}
 	for name, f := range t.found {
-		s := l.sources[name]
+		s := l.source(name)
 		switch {
-		case s != nil && f.content == s.judged:
+		case f.content == s.judged:
 			s.restless = false
 		case l.pending != nil && l.pending.found[name].content == f.content:
 			rested[name] = true
@@ -76,7 +74,7 @@ func (l *Loop) judge(ctx context.Context, t *attempt) {
 		}
 	}
 	if t.rebuilt && err != nil {
-		l.tell(configuration, finding{content: contentOf(err), err: err}, t, last)
+		l.tell(configuration, faulty(err, nil), t, last)
 		if delete(t.fresh, configuration); len(t.fresh) > 0 {
 			others := l.look(t.fresh, nil)
 			others.apart = true
@@ -92,29 +90,24 @@ func (l *Loop) judge(ctx context.Context, t *attempt) {
 		l.follow(ctx, last)
 		l.tellClients()
 	}
-	for _, name := range l.ordered() {
-		f, ok := t.found[name]
-		if ok && err != nil && f.err == nil {
-			f = finding{content: contentOf(err), err: err}
+	for _, name := range slices.Sorted(maps.Keys(t.found)) { // the configuration first
+		f := t.found[name]
+		if err != nil && f.err == nil {
+			f = faulty(err, nil)
 		}
-		if ok {
-			l.tell(name, f, t, last)
-		}
+		l.tell(name, f, t, last)
 	}
 }
 
 // tell reports a finding if it is news. In a Reload it also repeats what is broken, and that the configuration is good.
 func (l *Loop) tell(name string, f finding, t *attempt, last *Assembly) {
-	s, asked := l.sources[name], len(l.waiting) > 0
+	s, asked := l.source(name), len(l.waiting) > 0
 	news := f.content != s.judged
 	s.restless, s.judged = false, f.content
-	if f.files != nil {
-		s.files = f.files
-	}
 	set := t.next.sets[s.listener]
 	switch {
 	case f.err != nil && (news || asked):
-		l.refuse(s, f.err)
+		l.refuse(name, s.listener, f.err)
 	case f.err != nil, !news && (name != configuration || !asked):
 	case name == configuration && (t.rebuilt || asked):
 		l.board.good(name)
@@ -132,12 +125,12 @@ func (l *Loop) tell(name string, f finding, t *attempt, last *Assembly) {
 	}
 }
 
-func (l *Loop) refuse(s *source, err error) {
-	l.board.bad(s.name, err)
+func (l *Loop) refuse(name, listener string, err error) {
+	l.board.bad(name, err)
 	message, more := "the configuration was not reloaded; the last good one serves on", []any{}
-	if s.listener != "" {
+	if listener != "" {
 		message = "listener profiles were not reloaded; the last good ones serve on"
-		more = []any{"listener", s.listener}
+		more = []any{"listener", listener}
 	}
 	for line := range strings.SplitSeq(err.Error(), "\n") {
 		l.log.Error(message, append(more, "error", line)...)

@@ -44,22 +44,20 @@ type Loop struct {
 	asking []chan error    // who has called Reload
 
 	// The rest belongs to the goroutine of Run.
-	sources  map[string]*source
-	pending  *attempt     // has news and waits for another look; nil: everything rests
-	waiting  []chan error // calls of Reload that the look under way will answer
-	files    fileEvents
-	gathered map[string]bool // sources that file events were about
-	gather   time.Time       // when those are looked at; zero if there are none
-	blind    bool            // there are no file events, and the log says so
-	unread   bool            // the last reading of the store failed
+	sources map[string]*source
+	looked  time.Time    // when a period ended last
+	gather  time.Time    // when sources that file events were about are looked at; zero if there are none
+	pending *attempt     // has news and waits for another look; nil: everything rests
+	waiting []chan error // calls of Reload that the look under way will answer
+	files   fileEvents
+	blind   bool // there are no file events, and the log says so
+	unread  bool // the last reading of the store failed
 
-	tasks             sync.WaitGroup
-	untoken, unfollow context.CancelFunc // end the tasks for the keys and the store in force
+	tasks   sync.WaitGroup
+	untoken context.CancelFunc // ends the task for the keys in force
 }
 
-// Open loads everything for the first time and puts it into force. Unlike later, anything wrong is an error. Open
-// starts no goroutine; Run closes what it opened, or Close if Run is never called.
-func Open(ctx context.Context, cfg Config) (*Loop, error) {
+func newLoop(cfg Config) *Loop {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
@@ -75,36 +73,40 @@ func Open(ctx context.Context, cfg Config) (*Loop, error) {
 	if cfg.readFile == nil {
 		cfg.readFile = readFile
 	}
-	l := &Loop{
-		cfg:      cfg,
-		log:      cfg.Log,
-		board:    board{told: cfg.Told, states: map[string]State{}},
-		limits:   ratelimit.NewLocal(cfg.Now),
-		ended:    make(chan struct{}),
-		wake:     make(chan struct{}, 1),
-		marks:    map[string]bool{},
-		sources:  map[string]*source{},
-		gathered: map[string]bool{},
-		untoken:  func() {},
-		unfollow: func() {},
+	return &Loop{
+		cfg:     cfg,
+		log:     cfg.Log,
+		board:   board{told: cfg.Told, states: map[string]State{}},
+		limits:  ratelimit.NewLocal(cfg.Now),
+		ended:   make(chan struct{}),
+		wake:    make(chan struct{}, 1),
+		marks:   map[string]bool{},
+		sources: map[string]*source{},
+		looked:  time.Now(),
+		untoken: func() {},
 	}
+}
+
+// Open loads everything for the first time and puts it into force. Unlike later, anything wrong is an error. Open
+// starts no goroutine; Run closes what it opened, or Close if Run is never called.
+func Open(ctx context.Context, cfg Config) (*Loop, error) {
+	l := newLoop(cfg)
 	spec, err := cfg.Load()
 	if err != nil {
 		return nil, err
 	}
 	b := l.builder(spec)
-	first, err := b.build()
-	if err == nil {
-		err = first.open(ctx, nil, l.storeOptions())
+	if err = b.build(); err == nil {
+		err = b.open(ctx, nil, l.storeOptions())
 	}
 	if err != nil {
 		return nil, err
 	}
-	if err := l.put(first); err != nil {
-		return nil, errors.Join(err, first.Close())
+	if err := l.put(b.Assembly); err != nil {
+		return nil, errors.Join(err, b.Close())
 	}
 	l.attend()
-	for name, f := range b.findings() {
+	for name, f := range b.found {
 		l.sources[name].judged, l.sources[name].files = f.content, f.files
 	}
 	for _, w := range spec.Warnings {
@@ -126,7 +128,7 @@ func (l *Loop) State() []State { return l.board.list() }
 // Run keeps the gateway in step until ctx ends, then waits for all its tasks and closes everything that was opened. It
 // is called once. It also keeps the keys of tokens fresh, so ctx has to outlive the last call.
 func (l *Loop) Run(ctx context.Context) error {
-	l.follow(ctx, nil)
+	l.follow(ctx, &Assembly{Spec: &Spec{}})
 	l.begin(ctx, l.upkeep)
 	l.watch()
 	timer := time.NewTimer(0)
@@ -134,14 +136,14 @@ func (l *Loop) Run(ctx context.Context) error {
 	for ctx.Err() == nil {
 		select {
 		case <-ctx.Done():
-		case event, ok := <-l.files.events():
+		case event, ok := <-l.files.events:
 			if !ok {
 				l.files = fileEvents{} // the next turn makes another watcher
 				continue
 			}
-			l.hint(l.files.concerned(event))
-		case <-l.files.lost():
-			l.hint(l.names())
+			l.hint(l.files.concerned(event)...)
+		case <-l.files.lost:
+			l.hintAll()
 		case <-l.wake:
 			l.turnContained(ctx)
 		case <-timer.C:
@@ -233,20 +235,9 @@ func (l *Loop) tellClients() {
 	l.log.Info("registered certificates", "count", len(a.Clients.All()))
 }
 
-func (l *Loop) builder(spec *Spec, known ...*Assembly) *builder {
-	return newBuilder(spec, builder{
-		log:      l.log,
-		limits:   l.limits,
-		now:      l.cfg.Now,
-		readFile: l.cfg.readFile,
-		told:     l.keysTold,
-		known:    known,
-	})
-}
-
-// storeOptions make a failing Watch wake the loop, which then finds the error by itself.
+// storeOptions make a change by this process wake the loop.
 func (l *Loop) storeOptions() certstore.Options {
-	return certstore.Options{OnError: func(error) { l.mark(store) }}
+	return certstore.Options{Changed: func() { l.mark(store) }}
 }
 
 // keysTold is token.Config.Looked. The verifier itself logs, and keeps the keys that it read last.
@@ -258,33 +249,20 @@ func (l *Loop) keysTold(keyManager string, err error) {
 	l.board.mended(keysOf(keyManager))
 }
 
-// follow starts the tasks for the Assembly in force and ends those that only last needed, which is nil at first.
+// follow starts the task for the keys in force, and ends and closes what only last needed.
 func (l *Loop) follow(ctx context.Context, last *Assembly) {
 	a := l.inForce.Load()
-	if last == nil || a.tokens != last.tokens {
+	if a.tokens != last.tokens {
 		l.untoken()
+		for _, k := range last.Spec.KeyManagers {
+			l.board.mended(keysOf(k.Value.Name)) // the new verifier reports for itself
+		}
 		if a.tokens != nil {
 			l.untoken = l.begin(ctx, a.tokens.Run)
 		}
 	}
-	if last == nil || a.store != last.store || a.Spec.Period != last.Spec.Period {
-		l.unfollow()
-		if a.store != nil {
-			l.unfollow = l.begin(ctx, func(ctx context.Context) error {
-				return a.store.Watch(ctx, a.Spec.Period, func() error { l.mark(store); return nil })
-			})
-		}
-	}
-	if last == nil {
-		return
-	}
-	if a.tokens != last.tokens {
-		for _, k := range last.Spec.KeyManagers {
-			l.board.mended(keysOf(k.Value.Name)) // the new verifier reports for itself
-		}
-	}
-	if last.store != nil && last.store != a.store {
-		if err := last.store.Close(); err != nil {
+	if a.store != last.store {
+		if err := last.Close(); err != nil {
 			l.log.Error("the old store did not close", "error", err)
 		}
 	}
@@ -308,12 +286,10 @@ func (l *Loop) upkeep(ctx context.Context) error {
 			l.limits.Sweep(a.holds)
 			swept = time.Now()
 		}
-		timer := time.NewTimer(wait)
 		select {
 		case <-ctx.Done():
-			timer.Stop()
 			return nil
-		case <-timer.C:
+		case <-time.After(wait):
 		}
 	}
 }

@@ -27,7 +27,6 @@ import (
 	"sallyport/listenerprofiles"
 	"sallyport/listenerprofiles/keystore"
 	"sallyport/policy"
-	"sallyport/policy/ratelimit"
 	"sallyport/policy/token"
 )
 
@@ -82,7 +81,7 @@ func TestEveryFieldOfAnAssemblyIsFollowed(t *testing.T) {
 		"Spec": "content", "read": "content", // make the configuration another one
 		"Routes": "put", "Clients": "put", "sets": "put, by Listeners", "door": "put, by Listeners",
 		"tokens": "follow", "store": "follow", "registered": "lookAtStore, by its version",
-		"balancers": "made with door", "keys": "made with Routes", "Warnings": "made with Clients", "limits": "the Loop's own",
+		"keys": "made with Routes", "Warnings": "made with Clients", "limits": "the Loop's own",
 	}
 	for _, field := range reflect.VisibleFields(reflect.TypeFor[Assembly]()) {
 		if followed[field.Name] == "" {
@@ -96,7 +95,7 @@ func TestEveryFieldOfAnAPIIsBuilt(t *testing.T) {
 	files := map[string][]byte{"ca.pem": certPEM(thePKI().ca), "key.pem": thePKI().server.pem()}
 	spec := newSpec("/bed")
 	route := func(api API) string {
-		b := newBuilder(spec, builder{limits: ratelimit.NewLocal(nil), readFile: (&disk{files: files}).read})
+		b := newLoop(Config{readFile: (&disk{files: files}).read}).builder(spec)
 		r, err := b.route(api)
 		r.Upstream.Roots, r.Upstream.Certificates = nil, nil // by TLSDigest
 		return fmt.Sprintf("%+v %v %v", r, slices.Sorted(maps.Keys(b.read)), err)
@@ -377,11 +376,11 @@ func TestBuildTakesOver(t *testing.T) {
 	make := func(change func(*Spec)) *Assembly {
 		t.Helper()
 		b.change(change)
-		next, err := b.builder(b.spec.Load(), last).build()
-		if err != nil {
+		next := b.builder(b.spec.Load(), last)
+		if err := next.build(); err != nil {
 			t.Fatal(err)
 		}
-		return next
+		return next.Assembly
 	}
 	same := make(func(s *Spec) { s.KeyManagers = slices.Clone(s.KeyManagers); s.KeyManagers[0].Line = 12 })
 	if same.tokens != last.tokens || same.sets["https"] != last.sets["https"] || same.door != last.door || b.limits.Len() != counted || counted != 1 {
@@ -401,7 +400,7 @@ func TestBuildTakesOver(t *testing.T) {
 		t.Error("files of keys are read by the old period")
 	}
 	b.change(func(s *Spec) { s.KeyManagers[0].Value.CertificateFile = "/nowhere" })
-	if _, err := b.builder(b.spec.Load(), last).build(); !strings.Contains(fmt.Sprint(err), "sallyport.yaml:12:5: ") {
+	if err := b.builder(b.spec.Load(), last).build(); !strings.Contains(fmt.Sprint(err), "sallyport.yaml:12:5: ") {
 		t.Errorf("a key manager without keys: %v", err)
 	}
 	if err := b.Close(); err != nil {
@@ -600,7 +599,7 @@ func (e *fileEvents) expect(t *testing.T, source, what string) {
 	deadline := time.After(20 * time.Second)
 	for {
 		select {
-		case event := <-e.events():
+		case event := <-e.events:
 			if slices.Contains(e.concerned(event), source) {
 				return
 			}

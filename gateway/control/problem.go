@@ -81,11 +81,3 @@ func (ps *Problems) addProfiles(l *Listener, err error) {
 	}
 	ps.Add(place, errors.New(message))
 }
-
-// err is nil if nothing is wrong.
-func (ps Problems) err() error {
-	if len(ps) == 0 {
-		return nil
-	}
-	return ps
-}

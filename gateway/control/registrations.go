@@ -32,10 +32,11 @@ func readRegistrations(ctx context.Context, store *certstore.Store) (r registrat
 
 // open opens the store, or takes it over from last, and joins its registrations with those of the API files.
 func (a *Assembly) open(ctx context.Context, last *Assembly, options certstore.Options) error {
+	var problems Problems
 	if last != nil && last.store != nil && last.Spec.Store.Value == a.Spec.Store.Value {
 		a.store, a.registered = last.store, last.registered
-	} else if err := a.openStore(ctx, options); err != nil {
-		return err
+	} else if problems.Add(a.Spec.Store.Place, a.openStore(ctx, options)); len(problems) > 0 {
+		return errors.Join(problems, a.Close())
 	}
 	conflicts, err := a.admit()
 	if err = errors.Join(append(conflicts, err)...); err != nil && (last == nil || a.store != last.store) {
@@ -44,27 +45,24 @@ func (a *Assembly) open(ctx context.Context, last *Assembly, options certstore.O
 	return err
 }
 
+// openStore opens the store and reads it. The caller closes it, after an error too.
 func (a *Assembly) openStore(ctx context.Context, options certstore.Options) (err error) {
 	url := a.Spec.Store.Value
 	if url == "" {
 		return nil
 	}
 	a.store, err = certstore.Open(ctx, url, options)
+	if err == nil {
+		a.registered, err = readRegistrations(ctx, a.store)
+		return err
+	}
 	if options.ReadOnly && errors.Is(err, fs.ErrNotExist) {
 		if creatable(url) {
-			a.store = nil
 			return nil
 		}
 		err = fmt.Errorf("its folder must exist: %w", err)
 	}
-	if err != nil {
-		a.store = nil
-		return Problems{{a.Spec.Store.Place, "store: " + err.Error()}}
-	}
-	if a.registered, err = readRegistrations(ctx, a.store); err != nil {
-		err = errors.Join(err, a.Close())
-	}
-	return err
+	return fmt.Errorf("store: %w", err)
 }
 
 // creatable reports whether a store that does not exist yet could be made: its folder has to be there.
@@ -108,26 +106,28 @@ func (a *Assembly) admit() (conflicts []error, err error) {
 // type, and a certificate, live in one place only.
 func withoutConflicts(stored, files []certstore.Client) (s, f []certstore.Client, conflicts []error) {
 	conflict := func(x, y certstore.Client) bool {
-		return x.API == y.API && (x.Alias == y.Alias && x.KeyType == y.KeyType || x.Certificate.Equal(y.Certificate))
+		return x.Alias == y.Alias && x.KeyType == y.KeyType || x.Certificate.Equal(y.Certificate)
 	}
-	byAPI := map[certstore.API][]certstore.Client{}
-	for _, c := range files {
-		byAPI[c.API] = append(byAPI[c.API], c)
+	byAPI := map[certstore.API][]int{} // in files
+	for i, c := range files {
+		byAPI[c.API] = append(byAPI[c.API], i)
 	}
-	var out []certstore.Client
+	out := map[int]bool{}
 	s = slices.DeleteFunc(slices.Clone(stored), func(c certstore.Client) bool {
 		found := false
-		for _, other := range byAPI[c.API] {
-			if conflict(c, other) {
-				found, out = true, append(out, other)
+		for _, i := range byAPI[c.API] {
+			if other := files[i]; conflict(c, other) {
+				found, out[i] = true, true
 				conflicts = append(conflicts, fmt.Errorf("client certificate %s of %s is registered in the store and, as %s, at %s: "+
 					"neither is admitted until one of them is removed", c.Alias, c.API, other.Alias, other.Source))
 			}
 		}
 		return found
 	})
-	f = slices.DeleteFunc(slices.Clone(files), func(c certstore.Client) bool {
-		return slices.ContainsFunc(out, func(o certstore.Client) bool { return conflict(c, o) })
-	})
+	for i, c := range files {
+		if !out[i] {
+			f = append(f, c)
+		}
+	}
 	return s, f, conflicts
 }

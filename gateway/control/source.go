@@ -6,25 +6,18 @@ import (
 	"errors"
 	"maps"
 	"slices"
-	"strings"
 	"time"
 )
 
-// A source is one thing that the snapshot is made from: its name, the files it is made of, and how to look at it. The
-// rest is the loop's record of it.
+// A source is the loop's record of one thing that the snapshot is made from.
 type source struct {
-	name     string
-	listener string   // whose profiles it is; "" for the other sources
 	files    []string // that the last look read or looked for
+	judged   [32]byte // content of the finding that was judged last, whether it is in force or was refused
+	restless bool     // its files were still changing when the loop gave up on them
 
-	// look reads the source into t, where fresh includes a file that is not due, and takes over what before has already
-	// built. It is nil for the store, which lookAtStore reads.
-	look func(l *Loop, t *attempt, fresh bool, before *Assembly)
-
-	judged   [32]byte  // content of the finding that was judged last, whether it is in force or was refused
-	restless bool      // its files were still changing when the loop gave up on them
-	due      time.Time // when it is looked at without a hint
-	fileDue  time.Time // the same for the profiles' file; zero if there is none
+	listener   string        // whose profiles it is; "" for the other sources
+	filePeriod time.Duration // between two looks at the profiles' file; 0 if there is none
+	fileLooked time.Time     // when the last of these periods ended
 }
 
 // An attempt is one look at several sources, and the Assembly that follows from it.
@@ -45,6 +38,11 @@ type finding struct {
 	files   []string // nil: as before
 }
 
+// faulty is the finding that something is wrong.
+func faulty(err error, files []string) finding {
+	return finding{sha256.Sum256([]byte(err.Error())), err, files}
+}
+
 // sameAs reports whether t found the same as other, wherever t looked.
 func (t *attempt) sameAs(other *attempt) bool {
 	for name, f := range t.found {
@@ -55,59 +53,54 @@ func (t *attempt) sameAs(other *attempt) bool {
 	return true
 }
 
+// source returns the record of a source, and makes it if there is none.
+func (l *Loop) source(name string) *source {
+	if l.sources[name] == nil {
+		l.sources[name] = &source{fileLooked: time.Now()}
+	}
+	return l.sources[name]
+}
+
 // look makes an attempt. What the attempt before has built, which may be nil, is taken over.
 func (l *Loop) look(fresh map[string]bool, before *attempt) *attempt {
-	t := &attempt{fresh: fresh, found: map[string]finding{}, next: l.inForce.Load()}
-	var seen *Assembly
+	last := l.inForce.Load()
+	t := &attempt{fresh: fresh, found: map[string]finding{}, next: last}
+	known := []*Assembly{last}
 	if before != nil {
-		t.began, t.apart, seen = before.began, before.apart, before.next
+		t.began, t.apart = before.began, before.apart
+		known = append(known, before.next)
 	}
-	for _, name := range l.ordered() {
-		s := l.sources[name]
-		full, wanted := fresh[name]
-		if _, done := t.found[name]; wanted && !done && s.look != nil {
-			s.look(l, t, full, seen)
-		}
+	if _, ok := fresh[configuration]; ok {
+		l.lookAtConfiguration(t, known)
+	}
+	if !t.rebuilt { // else its profiles have been looked at with it
+		l.lookAtProfiles(t, known)
 	}
 	for name, f := range t.found {
-		if s := l.sources[name]; s != nil && f.files != nil {
-			s.files = f.files
+		if f.files != nil {
+			l.source(name).files = f.files
 		}
 	}
 	return t
 }
 
-// ordered returns the sources' names, the configuration first: a look at a changed one includes all profiles.
-func (l *Loop) ordered() []string {
-	return slices.SortedFunc(maps.Keys(l.sources), func(a, b string) int {
-		if (a == configuration) != (b == configuration) {
-			return map[bool]int{true: -1, false: 1}[a == configuration]
-		}
-		return strings.Compare(a, b)
-	})
-}
-
 // lookAtConfiguration loads the Spec, and builds everything anew if it or a file that it names itself has changed.
-func (l *Loop) lookAtConfiguration(t *attempt, _ bool, before *Assembly) {
+func (l *Loop) lookAtConfiguration(t *attempt, known []*Assembly) {
 	spec, err := l.cfg.Load()
-	if err == nil && spec.Digest == t.next.Spec.Digest && !l.stale(t.next) {
+	if err != nil {
+		t.found[configuration] = faulty(err, nil)
+		return
+	}
+	if spec.Digest == t.next.Spec.Digest && !l.stale(t.next) {
 		t.found[configuration] = finding{content: t.next.content()}
 		return
 	}
-	var b *builder
-	if err == nil {
-		b = l.builder(spec, t.next, before)
-		_, err = b.build()
-	}
-	if err != nil {
-		f := finding{content: contentOf(err), err: err}
-		if b != nil {
-			f.files = b.findings()[configuration].files
-		}
-		t.found[configuration] = f
+	b := l.builder(spec, known...)
+	if b.build() != nil {
+		t.found[configuration] = b.found[configuration]
 		return
 	}
-	t.found, t.next, t.rebuilt = b.findings(), b.Assembly, true
+	t.found, t.next, t.rebuilt = b.found, b.Assembly, true
 }
 
 // stale reports whether a file that a's Spec names itself has changed.
@@ -120,35 +113,19 @@ func (l *Loop) stale(a *Assembly) bool {
 	return false
 }
 
-func contentOf(err error) [32]byte { return sha256.Sum256([]byte(err.Error())) }
-
-// findings returns those of the configuration and of all profiles.
-func (b *builder) findings() map[string]finding {
-	found := map[string]finding{}
-	files := slices.Concat(b.Spec.Files, slices.Collect(maps.Keys(b.read)))
-	for listener, r := range b.readings {
-		found[profilesOf(listener)] = finding{r.Content, r.Err, r.Files}
-		if len(b.problems) > 0 {
-			files = append(files, r.Files...) // one of them may have the problem, as a key store with another password
+// lookAtProfiles looks at profiles under an unchanged configuration.
+func (l *Loop) lookAtProfiles(t *attempt, known []*Assembly) {
+	last := t.next
+	for i := range last.Spec.Listeners {
+		listener := &last.Spec.Listeners[i]
+		fresh, wanted := t.fresh[profilesOf(listener.Name)]
+		if !wanted || listener.TLS == nil {
+			continue
 		}
-	}
-	found[configuration] = finding{content: b.content(), files: files}
-	return found
-}
-
-// lookAtProfiles returns the look at a listener's profiles under an unchanged configuration.
-func lookAtProfiles(listener string) func(*Loop, *attempt, bool, *Assembly) {
-	return func(l *Loop, t *attempt, fresh bool, before *Assembly) {
-		spec := t.next.Spec.listener(listener)
-		if spec == nil || spec.TLS == nil {
-			return
-		}
-		b := l.builder(t.next.Spec, t.next, before)
-		b.balancers = t.next.balancers
-		r := b.readProfiles(spec, fresh)
-		t.found[profilesOf(listener)] = finding{r.Content, r.Err, r.Files}
-		if r.Err == nil && r.Set != t.next.sets[listener] {
-			t.next = t.next.with(listener, r.Set)
+		r := l.readProfiles(listener, last.door, fresh, known)
+		t.found[profilesOf(listener.Name)] = finding{r.Content, r.Err, r.Files}
+		if r.Err == nil && r.Set != last.sets[listener.Name] {
+			t.next = t.next.with(listener.Name, r.Set)
 		}
 	}
 }
@@ -170,11 +147,8 @@ func (l *Loop) lookAtStore(ctx context.Context, asked bool) {
 		return
 	}
 	next := *last
-	if err == nil {
-		next.registered, err = readRegistrations(ctx, last.store)
-	}
 	var conflicts []error
-	if err == nil {
+	if next.registered, err = readRegistrations(ctx, last.store); err == nil {
 		conflicts, err = next.admit()
 	}
 	if ctx.Err() != nil {
@@ -183,9 +157,8 @@ func (l *Loop) lookAtStore(ctx context.Context, asked bool) {
 	if err == nil {
 		err = l.put(&next)
 	}
-	l.unread = err != nil
-	if err != nil {
-		if before := l.board.broken(store); asked || before == nil || before.Error() != err.Error() {
+	if l.unread = err != nil; l.unread {
+		if before := l.board.state(store).Broken; asked || before == nil || before.Error() != err.Error() {
 			l.board.bad(store, err)
 			l.log.Error("the store cannot be read; the registered certificates serve on as they were", "error", err)
 		}
@@ -202,36 +175,26 @@ func (l *Loop) lookAtStore(ctx context.Context, asked bool) {
 
 // attend makes l.sources those of the Assembly in force.
 func (l *Loop) attend() {
-	now, spec := time.Now(), l.inForce.Load().Spec
-	wanted := map[string]source{configuration: {look: (*Loop).lookAtConfiguration}}
+	spec := l.inForce.Load().Spec
+	names := []string{configuration}
 	if spec.Store.Value != "" {
-		wanted[store] = source{}
+		names = append(names, store)
 	}
 	for _, listener := range spec.Listeners {
-		if listener.TLS != nil {
-			wanted[profilesOf(listener.Name)] = source{listener: listener.Name, look: lookAtProfiles(listener.Name)}
+		if listener.TLS == nil {
+			continue
+		}
+		name := profilesOf(listener.Name)
+		names = append(names, name)
+		s := l.source(name)
+		if s.listener, s.filePeriod = listener.Name, 0; listener.TLS.FilePath != "" {
+			s.filePeriod = listener.FileReadInterval
 		}
 	}
-	sooner := func(at *time.Time, period time.Duration) {
-		if due := now.Add(period); at.IsZero() || due.Before(*at) {
-			*at = due
-		}
+	maps.DeleteFunc(l.sources, func(name string, _ *source) bool { return !slices.Contains(names, name) })
+	for _, name := range names {
+		l.source(name)
 	}
-	maps.DeleteFunc(l.sources, func(name string, _ *source) bool { _, ok := wanted[name]; return !ok })
-	for name, s := range wanted {
-		if l.sources[name] == nil {
-			s.name = name
-			l.sources[name] = &s
-		}
-		one := l.sources[name]
-		sooner(&one.due, spec.Period)
-		if listener := spec.listener(s.listener); listener != nil && listener.TLS.FilePath != "" {
-			sooner(&one.fileDue, listener.FileReadInterval)
-		} else {
-			one.fileDue = time.Time{}
-		}
-	}
-	names := l.names()
 	for _, k := range spec.KeyManagers {
 		names = append(names, keysOf(k.Value.Name))
 	}

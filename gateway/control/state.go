@@ -38,58 +38,52 @@ func (b *board) keep(names []string) {
 	for _, s := range b.list() {
 		if !slices.Contains(names, s.Name) {
 			b.mended(s.Name)
-			b.mu.Lock()
-			delete(b.states, s.Name)
-			b.mu.Unlock()
 		}
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	last := b.states
+	b.states = map[string]State{}
 	for _, name := range names {
-		if _, ok := b.states[name]; !ok {
-			b.states[name] = State{Name: name, Since: time.Now()}
+		s, known := last[name]
+		if !known {
+			s = State{Name: name, Since: time.Now()}
 		}
+		b.states[name] = s
 	}
 }
 
 // good records that newer content is in force.
-func (b *board) good(name string) {
-	b.mu.Lock()
-	b.states[name] = State{Name: name, Since: time.Now()}
-	b.mu.Unlock()
-	b.told(name, nil)
-}
+func (b *board) good(name string) { b.record(State{Name: name, Since: time.Now()}) }
 
 // mended records that the content in force is the newest again. It does nothing for a source that is not broken.
 func (b *board) mended(name string) {
-	b.mu.Lock()
-	s := b.states[name]
-	if s.Broken == nil {
-		b.mu.Unlock()
-		return
+	if s := b.state(name); s.Broken != nil {
+		b.record(State{Name: name, Since: s.Since})
 	}
-	b.states[name] = State{Name: name, Since: s.Since}
-	b.mu.Unlock()
-	b.told(name, nil)
 }
 
 // bad records that newer content is refused.
 func (b *board) bad(name string, err error) {
-	b.mu.Lock()
-	s := b.states[name]
+	s := b.state(name)
 	if s.Broken == nil {
 		s.BrokenSince = time.Now()
 	}
 	s.Name, s.Broken = name, err
-	b.states[name] = s
-	b.mu.Unlock()
-	b.told(name, err)
+	b.record(s)
 }
 
-func (b *board) broken(name string) error {
+func (b *board) record(s State) {
+	b.mu.Lock()
+	b.states[s.Name] = s
+	b.mu.Unlock()
+	b.told(s.Name, s.Broken)
+}
+
+func (b *board) state(name string) State {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return b.states[name].Broken
+	return b.states[name]
 }
 
 func (b *board) list() []State {

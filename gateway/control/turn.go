@@ -28,13 +28,20 @@ func (l *Loop) turn(ctx context.Context) {
 		l.lookAtStore(ctx, len(l.waiting) > 0)
 	}
 	p := l.pending
-	if p != nil {
+	switch {
+	case p != nil:
 		for name, full := range fresh {
 			if name != configuration || !p.apart { // else the others would never settle while a port stays taken
 				p.fresh[name] = p.fresh[name] || full
 			}
 		}
 		fresh = p.fresh
+	case len(fresh) > 0: // these changes may mend what is broken
+		for name, s := range l.sources {
+			if name != store && (s.restless || l.board.state(name).Broken != nil) {
+				fresh[name] = true
+			}
+		}
 	}
 	if len(fresh) == 0 || p != nil && time.Now().Before(p.again) {
 		return
@@ -54,29 +61,18 @@ func (l *Loop) take(now time.Time) (fresh map[string]bool) {
 	l.waiting = append(l.waiting, l.asking...)
 	l.marks, l.asking = map[string]bool{}, nil
 	l.mu.Unlock()
-	if !l.gather.IsZero() && !now.Before(l.gather) {
-		maps.Copy(fresh, l.gathered)
-		clear(l.gathered)
-		l.gather = time.Time{}
+	l.gather = time.Time{}
+	due := now.Sub(l.looked) >= l.inForce.Load().Spec.Period
+	if due {
+		l.looked = now
 	}
-	spec := l.inForce.Load().Spec
 	for name, s := range l.sources {
-		due, fileDue := !now.Before(s.due), !s.fileDue.IsZero() && !now.Before(s.fileDue)
-		if due {
-			s.due = now.Add(spec.Period)
-		}
+		fileDue := s.filePeriod > 0 && now.Sub(s.fileLooked) >= s.filePeriod
 		if fileDue {
-			s.fileDue = now.Add(spec.listener(s.listener).FileReadInterval)
+			s.fileLooked = now
 		}
-		if asked || fileDue || due && (name != store || l.unread) {
+		if asked || due || fileDue {
 			fresh[name] = fresh[name] || asked || fileDue
-		}
-	}
-	if _, only := fresh[store]; l.pending == nil && (len(fresh) > 1 || len(fresh) == 1 && !only) {
-		for name, s := range l.sources { // this change may mend them
-			if name != store && (s.restless || l.board.broken(name) != nil) {
-				fresh[name] = true
-			}
 		}
 	}
 	return fresh
@@ -84,34 +80,40 @@ func (l *Loop) take(now time.Time) (fresh map[string]bool) {
 
 // next returns when the next turn is due if nobody wakes the loop before.
 func (l *Loop) next() time.Time {
-	var next time.Time
+	next := l.looked.Add(l.inForce.Load().Spec.Period)
 	sooner := func(t time.Time) {
-		if !t.IsZero() && (next.IsZero() || t.Before(next)) {
+		if t.Before(next) {
 			next = t
 		}
 	}
-	sooner(l.gather)
+	if !l.gather.IsZero() {
+		sooner(l.gather)
+	}
 	if l.pending != nil {
 		sooner(l.pending.again)
 	}
 	for _, s := range l.sources {
-		sooner(s.due)
-		sooner(s.fileDue)
+		if s.filePeriod > 0 {
+			sooner(s.fileLooked.Add(s.filePeriod))
+		}
 	}
 	return next
 }
 
-// hint collects sources that file events are about.
-func (l *Loop) hint(names []string) {
+// hint marks sources that file events are about, to be looked at after gatherPause.
+func (l *Loop) hint(names ...string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	for _, name := range names {
-		l.gathered[name] = true
+		l.marks[name] = true
 		if l.gather.IsZero() {
 			l.gather = time.Now().Add(gatherPause)
 		}
 	}
 }
 
-func (l *Loop) names() []string { return slices.Collect(maps.Keys(l.sources)) }
+// hintAll is hint when events were lost.
+func (l *Loop) hintAll() { l.hint(slices.Collect(maps.Keys(l.sources))...) }
 
 // watch follows the events of all files that were looked at.
 func (l *Loop) watch() {
@@ -125,7 +127,7 @@ func (l *Loop) watch() {
 	}
 	anew, err := l.files.follow(files, spec.Globs)
 	if anew {
-		l.hint(l.names()) // events before now are lost
+		l.hintAll()
 	}
 	if err != nil && !l.blind {
 		l.log.Warn("changes are seen at the periods only", "error", err)

@@ -8,7 +8,6 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
-	"log/slog"
 	"slices"
 	"strings"
 	"time"
@@ -55,10 +54,7 @@ func (r Ref) String() string {
 // Format writes String for every verb, %#v included.
 func (r Ref) Format(f fmt.State, _ rune) { _, _ = f.Write([]byte(r.String())) }
 
-// LogValue returns String.
-func (r Ref) LogValue() slog.Value { return slog.StringValue(r.String()) }
-
-// MarshalText writes String, in every format.
+// MarshalText writes String, in JSON and in logs as well.
 func (r Ref) MarshalText() ([]byte, error) { return []byte(r.String()), nil }
 
 // A Store is an opened keystore. It never changes.

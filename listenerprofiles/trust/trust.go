@@ -76,9 +76,6 @@ func New(certs []*x509.Certificate) (*Anchors, error) {
 	return a, nil
 }
 
-// Pool returns a copy of the entries as a pool, for tls.Config.ClientCAs.
-func (a *Anchors) Pool() *x509.CertPool { return a.pool.Clone() }
-
 // Certificates returns the entries in the order of the file.
 func (a *Anchors) Certificates() []*x509.Certificate { return slices.Clone(a.certs) }
 

@@ -2,7 +2,6 @@ package token
 
 import (
 	"crypto/sha256"
-	"fmt"
 	"time"
 	"unsafe"
 
@@ -24,16 +23,12 @@ type entry struct {
 	weight      uint32   // in KiB begun
 }
 
-func newCache(size int) (*cache, error) {
+func newCache(size int) *cache {
 	// Without otter's expiry, which needs a clock of its own and a goroutine that nothing waits for.
-	entries, err := otter.New(&otter.Options[[sha256.Size]byte, *entry]{
+	return &cache{entries: otter.Must(&otter.Options[[sha256.Size]byte, *entry]{
 		MaximumWeight: uint64(size),
 		Weigher:       func(_ [sha256.Size]byte, e *entry) uint32 { return e.weight },
-	})
-	if err != nil {
-		return nil, fmt.Errorf("making the cache: %w", err)
-	}
-	return &cache{entries: entries}, nil
+	})}
 }
 
 func (c *cache) add(raw string, e *entry) {

@@ -92,19 +92,19 @@ func (r *remote) read(ctx context.Context) ([]byte, error) {
 func (r *remote) prepare() error {
 	var roots []byte
 	var pool *x509.CertPool // nil: the system's
+	var err error
 	if r.caFile != "" {
-		var err error
 		if roots, err = readFile(r.caFile); err != nil {
 			return err
 		}
-		if r.client != nil && bytes.Equal(roots, r.roots) {
-			return nil
-		}
+	}
+	if r.client != nil && bytes.Equal(roots, r.roots) {
+		return nil
+	}
+	if r.caFile != "" {
 		if pool, err = parseRoots(roots); err != nil {
 			return err
 		}
-	} else if r.client != nil {
-		return nil
 	}
 	r.roots = roots
 	r.client = &http.Client{

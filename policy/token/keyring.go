@@ -20,11 +20,9 @@ type keyring struct {
 	remote   bool          // a URL rather than a file
 	interval time.Duration // between two reads
 
-	coolDown, timeout, maxAge time.Duration
-
-	now   func() time.Time
+	name  string // of the key manager
+	cfg   Config
 	log   *slog.Logger
-	told  func(error)
 	tasks *tasks
 
 	set atomic.Pointer[keySet] // nil until the first good answer
@@ -44,19 +42,14 @@ type flight struct {
 }
 
 func newKeyring(km KeyManager, cfg Config, tasks *tasks) (*keyring, error) {
+	cfg.Last = nil // not retained
 	r := &keyring{
 		parse:    parseJWKS,
 		interval: cfg.FilePoll,
-		coolDown: cfg.CoolDown,
-		timeout:  cfg.FetchTimeout,
-		maxAge:   cfg.MaxAge,
-		now:      cfg.Now,
+		name:     km.Name,
+		cfg:      cfg,
 		log:      cfg.Log.With("keyManager", km.Name),
-		told:     func(error) {},
 		tasks:    tasks,
-	}
-	if cfg.Looked != nil {
-		r.told = func(err error) { cfg.Looked(km.Name, err) }
 	}
 	if strings.Contains(km.JWKS, "://") {
 		remote, err := newRemote(km.JWKS, km.CAFile)
@@ -92,14 +85,15 @@ func newKeyring(km KeyManager, cfg Config, tasks *tasks) (*keyring, error) {
 
 // takeOver starts with the newest good keys of last, whose key manager is the same. Keys from a file were just read.
 func (r *keyring) takeOver(last *keyring) {
-	if r.remote && r.interval == last.interval && r.coolDown == last.coolDown && r.timeout == last.timeout && r.maxAge == last.maxAge {
+	if mine, its := r.cfg, last.cfg; r.remote && mine.RefreshInterval == its.RefreshInterval &&
+		mine.CoolDown == its.CoolDown && mine.FetchTimeout == its.FetchTimeout && mine.MaxAge == its.MaxAge {
 		r.set.Store(last.set.Load())
 	}
 }
 
 // find returns the key for a token, and reads the source again if that may help and is allowed.
 func (r *keyring) find(ctx context.Context, h header) (*key, error) {
-	set := r.current(r.now())
+	set := r.current(r.cfg.Now())
 	if set != nil {
 		if k, unknown := set.find(h); k != nil {
 			return k, nil
@@ -110,7 +104,7 @@ func (r *keyring) find(ctx context.Context, h header) (*key, error) {
 	if err := r.await(ctx, set); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrUnavailable, err)
 	}
-	if set = r.current(r.now()); set == nil {
+	if set = r.current(r.cfg.Now()); set == nil {
 		return nil, ErrUnavailable
 	}
 	if k, _ := set.find(h); k != nil {
@@ -128,7 +122,7 @@ func noKey(h header) error {
 
 // current is the key set, unless there is none or it is too old.
 func (r *keyring) current(now time.Time) *keySet {
-	if set := r.set.Load(); set != nil && now.Sub(set.read) <= r.maxAge {
+	if set := r.set.Load(); set != nil && now.Sub(set.read) <= r.cfg.MaxAge {
 		return set
 	}
 	return nil
@@ -150,7 +144,7 @@ func (r *keyring) await(ctx context.Context, seen *keySet) error {
 	r.mu.Lock()
 	f := r.flight
 	if f == nil {
-		if now := r.now(); r.current(now) != seen || !r.mayAsk(now, seen == nil) {
+		if now := r.cfg.Now(); r.current(now) != seen || !r.mayAsk(now, seen == nil) {
 			r.mu.Unlock()
 			return nil
 		}
@@ -161,7 +155,7 @@ func (r *keyring) await(ctx context.Context, seen *keySet) error {
 		return nil // the verifier has stopped
 	}
 	// The read itself ends by then, unless it is stuck in a file system.
-	limit := time.NewTimer(r.timeout)
+	limit := time.NewTimer(r.cfg.FetchTimeout)
 	defer limit.Stop()
 	select {
 	case <-f.done:
@@ -178,7 +172,7 @@ func (r *keyring) mayAsk(now time.Time, first bool) bool {
 	if first {
 		return passed(now, r.failed, r.backoff())
 	}
-	if !passed(now, r.asked, r.coolDown) {
+	if !passed(now, r.asked, r.cfg.CoolDown) {
 		return false
 	}
 	r.asked = now
@@ -196,7 +190,7 @@ func (r *keyring) backoff() time.Duration {
 	if r.failures == 0 {
 		return 0
 	}
-	return min(time.Second<<min(r.failures-1, 10), r.coolDown)
+	return min(time.Second<<min(r.failures-1, 10), r.cfg.CoolDown)
 }
 
 // refresh reads the source now and returns the result. A read under way may predate the change that the caller knows
@@ -228,7 +222,7 @@ func (r *keyring) refresh(ctx context.Context) error {
 func (r *keyring) start() *flight {
 	f := &flight{done: make(chan struct{})}
 	started := r.tasks.start(func(ctx context.Context) {
-		ctx, cancel := context.WithTimeout(ctx, r.timeout)
+		ctx, cancel := context.WithTimeout(ctx, r.cfg.FetchTimeout)
 		defer cancel()
 		err := r.load(ctx)
 
@@ -250,13 +244,13 @@ func (r *keyring) note(ctx context.Context, err error) {
 	if err == nil {
 		if r.lastWord != "" {
 			r.log.Info("keys can be read again")
-			r.told(nil)
+			r.cfg.Looked(r.name, nil)
 		}
 		r.failures, r.lastWord = 0, ""
 		return
 	}
 	r.failures++
-	r.failed = r.now()
+	r.failed = r.cfg.Now()
 	if word := err.Error(); word != r.lastWord && !errors.Is(ctx.Err(), context.Canceled) {
 		kept := 0
 		if set := r.set.Load(); set != nil {
@@ -264,7 +258,7 @@ func (r *keyring) note(ctx context.Context, err error) {
 		}
 		r.log.Warn("keys could not be read", "err", err, "kept", kept)
 		r.lastWord = word
-		r.told(err)
+		r.cfg.Looked(r.name, err)
 	}
 }
 
@@ -275,7 +269,7 @@ func (r *keyring) load(ctx context.Context) (err error) {
 			err = fmt.Errorf("reading keys panicked: %T", cause)
 		}
 	}()
-	now := r.now()
+	now := r.cfg.Now()
 	content, err := r.source(ctx)
 	if err != nil {
 		return err

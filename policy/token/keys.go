@@ -15,6 +15,7 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/lestrrat-go/jwx/v3/jwk"
@@ -255,26 +256,23 @@ func parsePEM(b []byte) (*key, error) {
 		return nil, errors.New("reading the certificate: the file holds more than one")
 	}
 	var public crypto.PublicKey
+	var err error
 	switch block.Type {
 	case "CERTIFICATE":
-		certificate, err := x509.ParseCertificate(block.Bytes)
-		if err != nil {
-			return nil, fmt.Errorf("reading the certificate: %w", err)
+		var certificate *x509.Certificate
+		if certificate, err = x509.ParseCertificate(block.Bytes); err == nil {
+			public = certificate.PublicKey
 		}
-		public = certificate.PublicKey
 	case "PUBLIC KEY":
-		var err error
-		if public, err = x509.ParsePKIXPublicKey(block.Bytes); err != nil {
-			return nil, fmt.Errorf("reading the public key: %w", err)
-		}
+		public, err = x509.ParsePKIXPublicKey(block.Bytes)
 	case "RSA PUBLIC KEY":
-		var err error
-		if public, err = x509.ParsePKCS1PublicKey(block.Bytes); err != nil {
-			return nil, fmt.Errorf("reading the public key: %w", err)
-		}
+		public, err = x509.ParsePKCS1PublicKey(block.Bytes)
 	default:
 		return nil, fmt.Errorf("reading the certificate: %s is neither a certificate nor a public key",
 			quote(block.Type))
+	}
+	if err != nil {
+		return nil, fmt.Errorf("reading the %s: %w", strings.ToLower(block.Type), err)
 	}
 	k, err := newKey("", public, "")
 	if err != nil {

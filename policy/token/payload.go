@@ -1,6 +1,7 @@
 package token
 
 import (
+	"cmp"
 	"errors"
 	"time"
 
@@ -40,14 +41,7 @@ func (p *payload) UnmarshalJSON(b []byte) error {
 			return err
 		}
 	}
-	switch {
-	case azp != "":
-		p.clientID = azp
-	case clientID != "":
-		p.clientID = clientID
-	default:
-		p.clientID = consumerKey
-	}
+	p.clientID = cmp.Or(azp, clientID, consumerKey)
 	for _, claim := range []struct {
 		name  string
 		value **time.Time

@@ -51,17 +51,15 @@ func (r *keyring) watch(ctx context.Context) {
 	if r.remote {
 		pause = 0
 	}
-	timer := time.NewTimer(pause)
-	defer timer.Stop()
 	for {
 		select {
-		case <-timer.C:
+		case <-time.After(pause):
 		case <-ctx.Done():
 			return
 		}
 		// Its error is logged where it arises, and counted for the backoff.
 		_ = r.refresh(ctx)
-		timer.Reset(r.pause())
+		pause = r.pause()
 	}
 }
 
@@ -79,9 +77,8 @@ type tasks struct {
 	ctx    context.Context
 	cancel context.CancelFunc
 
-	mu      sync.Mutex
-	stopped bool
-	group   sync.WaitGroup
+	mu    sync.Mutex // so that none starts while stop waits
+	group sync.WaitGroup
 }
 
 func newTasks() *tasks {
@@ -93,7 +90,7 @@ func newTasks() *tasks {
 func (t *tasks) start(task func(ctx context.Context)) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.stopped {
+	if t.ctx.Err() != nil {
 		return false
 	}
 	t.group.Go(func() { task(t.ctx) })
@@ -103,8 +100,7 @@ func (t *tasks) start(task func(ctx context.Context)) bool {
 // stop ends the tasks and waits for them.
 func (t *tasks) stop() {
 	t.mu.Lock()
-	t.stopped = true
-	t.mu.Unlock()
 	t.cancel()
+	t.mu.Unlock()
 	t.group.Wait()
 }

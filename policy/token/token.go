@@ -132,36 +132,40 @@ func New(cfg Config) (*Verifier, error) {
 		leeway:  cfg.Leeway,
 		log:     cfg.Log,
 		issuers: make(map[string]*issuer, len(cfg.KeyManagers)),
+		cache:   newCache(cfg.CacheSize),
 		tasks:   newTasks(),
 	}
-	if v.cache, err = newCache(cfg.CacheSize); err != nil {
-		return nil, fmt.Errorf("tokens: %w", err)
-	}
-	names := make(map[string]bool, len(cfg.KeyManagers))
 	for _, km := range cfg.KeyManagers {
-		if err := km.check(); err != nil {
+		if err := v.add(km, cfg); err != nil {
 			return nil, fmt.Errorf("key manager %q: %w", km.Name, err)
 		}
-		if names[km.Name] {
-			return nil, fmt.Errorf("key manager %q: the name is taken", km.Name)
-		}
-		if other := v.issuers[km.Issuer]; other != nil {
-			return nil, fmt.Errorf("key manager %q: issuer %q is that of key manager %q",
-				km.Name, km.Issuer, other.Name)
-		}
-		keys, err := newKeyring(km, cfg, v.tasks)
-		if err != nil {
-			return nil, fmt.Errorf("key manager %q: %w", km.Name, err)
-		}
-		if cfg.Last != nil {
-			if same := cfg.Last.issuers[km.Issuer]; same != nil && same.KeyManager == km {
-				keys.takeOver(same.keys)
-			}
-		}
-		names[km.Name] = true
-		v.issuers[km.Issuer] = &issuer{KeyManager: km, keys: keys}
 	}
 	return v, nil
+}
+
+func (v *Verifier) add(km KeyManager, cfg Config) error {
+	if err := km.check(); err != nil {
+		return err
+	}
+	for _, other := range v.issuers {
+		if other.Name == km.Name {
+			return errors.New("the name is taken")
+		}
+		if other.Issuer == km.Issuer {
+			return fmt.Errorf("issuer %q is that of key manager %q", km.Issuer, other.Name)
+		}
+	}
+	keys, err := newKeyring(km, cfg, v.tasks)
+	if err != nil {
+		return err
+	}
+	if cfg.Last != nil {
+		if same := cfg.Last.issuers[km.Issuer]; same != nil && same.KeyManager == km {
+			keys.takeOver(same.keys)
+		}
+	}
+	v.issuers[km.Issuer] = &issuer{KeyManager: km, keys: keys}
+	return nil
 }
 
 // Cached returns the claims of a token that Verify found good, if that still holds: it has not expired, and the key
@@ -295,6 +299,9 @@ func (cfg Config) withDefaults() (Config, error) {
 	}
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	if cfg.Looked == nil {
+		cfg.Looked = func(string, error) {}
 	}
 	if cfg.CacheSize < 0 {
 		return cfg, errors.New("the cache size is negative")

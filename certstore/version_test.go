@@ -1,0 +1,39 @@
+package certstore_test
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"testing"
+
+	"sallyport/certstore"
+)
+
+// A database that is away is an error as long as it is, and no change; what changed meanwhile shows when it is back.
+func TestVersionSurvives(t *testing.T) {
+	path := newFile(t)
+	s := open(t, "sqlite:"+path, certstore.Options{})
+	before, err := s.Version(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Rename(path, path+".away"); err != nil {
+		t.Fatal(err)
+	}
+	for range 3 {
+		if _, err := s.Version(t.Context()); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("away: %v", err)
+		}
+	}
+	if err := os.Rename(path+".away", path); err != nil {
+		t.Fatal(err)
+	}
+	back, err := s.Version(t.Context())
+	if err != nil || back != before {
+		t.Errorf("back: version %d instead of %d, %v", back, before, err)
+	}
+	add(t, open(t, "sqlite:"+path, certstore.Options{}), newClient(t, "acme"))
+	if after, err := s.Version(t.Context()); err != nil || after == back {
+		t.Errorf("the version stayed %d, %v", after, err)
+	}
+}
