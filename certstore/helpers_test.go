@@ -22,7 +22,6 @@ var (
 	add        = certstoretest.Add
 	expectList = certstoretest.ExpectList
 	expectSame = certstoretest.ExpectSame
-	eventually = certstoretest.Eventually
 )
 
 func newCertificate(t testing.TB) *x509.Certificate {

@@ -101,18 +101,3 @@ func ExpectSame(t testing.TB, got, want []certstore.Client) {
 		t.Errorf("the store differs (-want +got):\n%s", diff)
 	}
 }
-
-// Eventually polls until condition holds. Its deadline keeps a failing test from hanging; it measures nothing.
-func Eventually(t testing.TB, what string, condition func() bool) {
-	t.Helper()
-	deadline := time.After(2 * time.Minute)
-	tick := time.NewTicker(2 * time.Millisecond)
-	defer tick.Stop()
-	for !condition() {
-		select {
-		case <-deadline:
-			t.Fatalf("waited in vain: %s", what)
-		case <-tick.C:
-		}
-	}
-}

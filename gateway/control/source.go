@@ -130,6 +130,9 @@ func (l *Loop) lookAtProfiles(t *attempt, known []*Assembly) {
 	}
 }
 
+// storePatience is how long one reading of the store may hold up the loop.
+const storePatience = 30 * time.Second
+
 // lookAtStore reads the registrations if they have changed, or in a Reload, and puts them into force at once: unlike a
 // file, a database is never seen half written.
 func (l *Loop) lookAtStore(ctx context.Context, asked bool) {
@@ -137,7 +140,9 @@ func (l *Loop) lookAtStore(ctx context.Context, asked bool) {
 	if last.store == nil {
 		return
 	}
-	version, err := last.store.Version(ctx)
+	reading, cancel := context.WithTimeout(ctx, storePatience)
+	defer cancel()
+	version, err := last.store.Version(reading)
 	if err == nil && version == last.registered.version && !asked {
 		if l.unread {
 			l.unread = false
@@ -148,7 +153,7 @@ func (l *Loop) lookAtStore(ctx context.Context, asked bool) {
 	}
 	next := *last
 	var conflicts []error
-	if next.registered, err = readRegistrations(ctx, last.store); err == nil {
+	if next.registered, err = readRegistrations(reading, last.store); err == nil {
 		conflicts, err = next.admit()
 	}
 	if ctx.Err() != nil {
