@@ -39,7 +39,7 @@ func (l *poorListener) Addr() net.Addr { return &net.TCPAddr{} }
 func TestAcceptBacksOff(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var told atomic.Int64
-		g := New(Config{goroutines: true, Connections: func(why string) {
+		g := New(Options{goroutines: true, Connections: func(why string) {
 			if why == "accept" {
 				told.Add(1)
 			}

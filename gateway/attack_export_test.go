@@ -8,6 +8,6 @@ import (
 
 // Hasten shortens how long clients may keep the gateway waiting: for a head or a handshake, between calls, and for a body
 // before its rate counts. A zero leaves the default.
-func (c *Config) Hasten(head, idle, body time.Duration) {
+func (c *Options) Hasten(head, idle, body time.Duration) {
 	c.terms = engine.Terms{HeadTimeout: head, IdleTimeout: idle, BodyGrace: body}
 }

@@ -72,7 +72,7 @@ type fixture struct {
 
 // A setup is what a test may change before the fixture starts.
 type setup struct {
-	config   gateway.Config
+	config   gateway.Options
 	settings decision.Settings
 	routes   []decision.Route
 	clients  []certstore.Client
@@ -116,7 +116,7 @@ func newFixture(t testing.TB, change ...func(*fixture, *setup)) *fixture {
 	f.write(t, "trust.pem", certPEM(f.caA))
 
 	s := &setup{
-		config: gateway.Config{
+		config: gateway.Options{
 			Now: f.clock.Now, Observe: f.observe, DrainTimeout: 10 * time.Second,
 			Log: slog.New(slog.NewJSONHandler(f.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
 		},
@@ -242,7 +242,7 @@ func (f *fixture) loadProfiles(t testing.TB, trust []byte, list ...string) (*lis
 	if len(f.listeners) > 0 {
 		last = f.listeners[0].Profiles
 	}
-	return listenerprofiles.Load(listenerprofiles.Config{
+	return listenerprofiles.Load(listenerprofiles.Options{
 		Listener: "tls",
 		Own: listenerprofiles.Settings{
 			Name: "listener tls", VerifyClient: listenerprofiles.Require,
@@ -328,7 +328,7 @@ func (f *fixture) verifier(t testing.TB) *token.Verifier {
 		t.Fatal(err)
 	}
 	f.write(t, "jwks.json", text)
-	v, err := token.New(token.Config{
+	v, err := token.New(token.Options{
 		KeyManagers: []token.KeyManager{{Name: "resident", Type: "default", Issuer: issuerURL, JWKS: filepath.Join(f.dir, "jwks.json")}},
 		Now:         f.clock.Now,
 	})

@@ -20,8 +20,8 @@ import (
 	"sallyport/gateway/engine"
 )
 
-// Config is what a Gateway works with. Its zero value is usable.
-type Config struct {
+// Options are what a Gateway works with. Their zero value is usable.
+type Options struct {
 	Log          *slog.Logger             // nil: nothing is logged
 	Now          func() time.Time         // nil: time.Now; decides validity, tiers and durations
 	Observe      func(*decision.Exchange) // called once for each call, after its last byte; it may not keep the Exchange
@@ -55,7 +55,7 @@ const handshakeLines = 10
 
 // A Gateway listens, decides and forwards. Set its Parts, then Run it; Set may be called at any time.
 type Gateway struct {
-	cfg      Config
+	cfg      Options
 	log      *slog.Logger
 	decider  *decision.Decider
 	backends backend.Registry
@@ -72,7 +72,7 @@ type Gateway struct {
 }
 
 // New returns a Gateway without listeners, routes or clients: until they are set it admits nobody. It starts nothing.
-func New(cfg Config) *Gateway {
+func New(cfg Options) *Gateway {
 	g := &Gateway{cfg: cfg, listeners: map[string]*socket{}, sockets: map[*socket]struct{}{}}
 	g.cfg.DrainTimeout = cmp.Or(cfg.DrainTimeout, 30*time.Second)
 	g.cfg.terms = engine.Terms{

@@ -252,7 +252,7 @@ func TestUnknownKeyIDs(t *testing.T) {
 		fetches.Add(1)
 		http.ServeFile(w, r, keys)
 	})
-	v, err := token.New(token.Config{
+	v, err := token.New(token.Options{
 		KeyManagers: []token.KeyManager{{Name: "resident", Type: "default", Issuer: issuerURL, JWKS: issuer.URL + "/jwks"}},
 		Now:         f.clock.Now,
 	})

@@ -7,17 +7,17 @@ import (
 
 // Drive has calls of HTTP/1.1 carried by what SALLYPORT_DRIVER says: loops (the default) or goroutines. Both have to answer
 // alike.
-func (c *Config) Drive() {
+func (c *Options) Drive() {
 	if os.Getenv("SALLYPORT_DRIVER") == "goroutines" {
 		c.goroutines = true
 	}
 }
 
 // Recheck sets how often the right of an open stream is judged though nothing has been swapped.
-func (c *Config) Recheck(every time.Duration) { c.recheck = every }
+func (c *Options) Recheck(every time.Duration) { c.recheck = every }
 
 // Carriers are what carries calls of HTTP/1.1.
-var Carriers = map[string]func(*Config){
-	"loops":      func(c *Config) { c.goroutines = false },
-	"goroutines": func(c *Config) { c.goroutines = true },
+var Carriers = map[string]func(*Options){
+	"loops":      func(c *Options) { c.goroutines = false },
+	"goroutines": func(c *Options) { c.goroutines = true },
 }

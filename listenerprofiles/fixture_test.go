@@ -151,8 +151,8 @@ func profilesXML(profiles ...string) string {
 	return b.String()
 }
 
-func (f *fixture) config() Config {
-	return Config{
+func (f *fixture) config() Options {
+	return Options{
 		Listener: "https",
 		Own: Settings{
 			KeyStore:   keystore.Ref{Location: f.path("server.pem"), Type: "PEM"},

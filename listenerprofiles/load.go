@@ -16,8 +16,8 @@ import (
 	"sallyport/listenerprofiles/trust"
 )
 
-// A Config says where a listener's profiles come from.
-type Config struct {
+// Options say where a listener's profiles come from.
+type Options struct {
 	Listener   string                       // its name, for messages
 	Own        Settings                     // the listener's own, for whatever no profile serves; paths and passwords ready to use
 	FilePath   string                       // listenerprofiles.xml; "" means that there is none
@@ -27,7 +27,7 @@ type Config struct {
 	ReadFile   func(string) ([]byte, error) // nil means regular files of at most keystore.MaxSize bytes
 }
 
-func (c Config) withDefaults() Config {
+func (c Options) withDefaults() Options {
 	if c.Own.Name == "" {
 		c.Own.Name = strings.TrimSpace("listener " + c.Listener)
 	}
@@ -48,7 +48,7 @@ func (c Config) withDefaults() Config {
 //
 // A profile whose settings and stores are those of one in last, which may be nil, is that one: its session tickets stay
 // good. When nothing at all has changed Load returns last.
-func Load(cfg Config, last *Set) (*Set, error) {
+func Load(cfg Options, last *Set) (*Set, error) {
 	r := Read(cfg, last)
 	return r.Set, r.Err
 }
@@ -65,13 +65,13 @@ type Reading struct {
 }
 
 // Read is Load for whoever looks again and again. Profiles are taken over from any of the known sets, which may be nil.
-func Read(cfg Config, known ...*Set) Reading {
+func Read(cfg Options, known ...*Set) Reading {
 	return newLoader(cfg.withDefaults(), known...).reading()
 }
 
 // ReadStores is Read without a look at the file, which is taken for what it was when the first known set was loaded; what it
 // names is read. If something is wrong the file is read after all: it may be what mends it.
-func ReadStores(cfg Config, known ...*Set) Reading {
+func ReadStores(cfg Options, known ...*Set) Reading {
 	l := newLoader(cfg.withDefaults(), known...)
 	if l.cfg.FilePath == "" || len(known) == 0 || known[0] == nil {
 		return l.reading()
@@ -85,7 +85,7 @@ func ReadStores(cfg Config, known ...*Set) Reading {
 
 // A loader is one attempt: it reads each file once.
 type loader struct {
-	cfg   Config
+	cfg   Options
 	known []*Set // whose profiles may be taken over
 	files map[string]content
 	all   hash.Hash // of everything that was read, in order
@@ -96,7 +96,7 @@ type content struct {
 	err  error
 }
 
-func newLoader(cfg Config, known ...*Set) *loader {
+func newLoader(cfg Options, known ...*Set) *loader {
 	known = slices.DeleteFunc(known, func(s *Set) bool { return s == nil })
 	return &loader{cfg: cfg, known: known, files: make(map[string]content), all: sha256.New()}
 }

@@ -144,13 +144,13 @@ func TestUnusableStoreIsAnError(t *testing.T) {
 
 func TestLoadOwn(t *testing.T) {
 	f := newFixture(t)
-	change := func(f func(*Settings)) func(*Config) { return func(c *Config) { f(&c.Own) } }
+	change := func(f func(*Settings)) func(*Options) { return func(c *Options) { f(&c.Own) } }
 	tests := []struct {
 		name   string
-		change func(*Config)
+		change func(*Options)
 		words  string
 	}{
-		{"good", func(*Config) {}, ""},
+		{"good", func(*Options) {}, ""},
 		{"none without trust store", change(func(s *Settings) { s.VerifyClient, s.TrustStore = None, keystore.Ref{} }), ""},
 		{"optional without trust store", change(func(s *Settings) { s.TrustStore = keystore.Ref{} }), "listener https: client certificates are asked for (optional)"},
 		{"require without trust store", change(func(s *Settings) { s.VerifyClient, s.TrustStore = Require, keystore.Ref{} }), "no trust store"},
@@ -163,8 +163,8 @@ func TestLoadOwn(t *testing.T) {
 		{"no suite of TLS 1.2", change(func(s *Settings) { s.Ciphers = []uint16{} }), "names no suite of TLS 1.2, while TLSv1.2 is enabled"},
 		{"no suite of TLS 1.2, and none needed", change(func(s *Settings) { s.Ciphers, s.Protocols = []uint16{}, []uint16{tls.VersionTLS13} }), ""},
 		{"no suite for the key", change(func(s *Settings) { s.Ciphers = []uint16{tls.TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256} }), "goes with the server's key"},
-		{"no file", func(c *Config) { c.FilePath = f.path("missing.xml") }, "profiles of listener https: " + f.path("missing.xml") + ": no such file"},
-		{"no profiles wanted", func(c *Config) { c.FilePath = "" }, ""},
+		{"no file", func(c *Options) { c.FilePath = f.path("missing.xml") }, "profiles of listener https: " + f.path("missing.xml") + ": no such file"},
+		{"no profiles wanted", func(c *Options) { c.FilePath = "" }, ""},
 	}
 	f.xml(t)
 	for _, tt := range tests {

@@ -70,7 +70,7 @@ touched. That the caller holds the certificate's key is taken for granted.`,
 			}
 			question.Authorization = "Bearer " + strings.TrimSpace(string(data))
 		}
-		g := gateway.New(gateway.Config{})
+		g := gateway.New(gateway.Options{})
 		if err := g.Set(gateway.Parts{Routes: a.Routes, Clients: a.Clients}); err != nil {
 			return err
 		}

@@ -117,7 +117,7 @@ func newGateway(cfg *config.Config, log *slog.Logger, metrics *observe.Metrics, 
 			"since the system allows too few open files (ulimit -n)", "allowed", cfg.Limits.Connections, "accepted",
 			limits.Connections)
 	}
-	g := gateway.New(gateway.Config{
+	g := gateway.New(gateway.Options{
 		Log: log, DrainTimeout: max(cfg.DrainTimeout, time.Nanosecond), // its zero would be the default
 		Observe: func(x *decision.Exchange) {
 			took := x.Duration(time.Now())
@@ -136,7 +136,7 @@ func newGateway(cfg *config.Config, log *slog.Logger, metrics *observe.Metrics, 
 func openLoop(
 	ctx context.Context, cfg *config.Config, g *gateway.Gateway, metrics *observe.Metrics, log *slog.Logger,
 ) (*control.Loop, error) {
-	loop, err := control.Open(ctx, control.Config{Load: specs(cfg), Set: g.Set, Told: metrics.Reloaded, Log: log})
+	loop, err := control.Open(ctx, control.Options{Load: specs(cfg), Set: g.Set, Told: metrics.Reloaded, Log: log})
 	if taken := (*net.OpError)(nil); errors.As(err, &taken) {
 		return nil, err // of a listener: another start may find its port free
 	}

@@ -64,7 +64,7 @@ func (t *Trip) stopSending() {
 }
 
 // run sends the body. Once it is whole, the connection may be somebody else's.
-func (s *sender) run(t *Trip, c *Conn) {
+func (s *sender) run(t *Trip, c *ServerConn) {
 	defer close(s.over)
 	if err := s.send(t, c); err != nil && !s.stopped.Load() {
 		t.spoilInput(err)
@@ -81,7 +81,7 @@ func (t *Trip) spoilInput(err error) {
 }
 
 // send returns an error if the body cannot be had whole.
-func (s *sender) send(t *Trip, c *Conn) error {
+func (s *sender) send(t *Trip, c *ServerConn) error {
 	out := wire.Large.Get()
 	defer wire.Large.Put(out)
 	for t.sending {

@@ -36,8 +36,8 @@ type Server struct {
 	h2      *http.Transport // nil: it speaks HTTP/1.1
 
 	mu     sync.Mutex
-	idle   []*Conn     // the one used last is at the end
-	sweep  *time.Timer // runs while there are idle ones
+	idle   []*ServerConn // the one used last is at the end
+	sweep  *time.Timer   // runs while there are idle ones
 	closed bool
 
 	conns map[*h2Conn]bool // all that the calls over HTTP/2 share
@@ -59,8 +59,8 @@ func newServer(u Upstream, at *url.URL) *Server {
 	return s
 }
 
-// A Conn is a connection to a server. It carries one call at a time.
-type Conn struct {
+// A ServerConn is a connection to a server. It carries one call at a time.
+type ServerConn struct {
 	*wire.Conn
 	Keeper Keeper // gets it back after each call: its Server, unless a loop keeps it
 
@@ -73,12 +73,12 @@ type Conn struct {
 // A Keeper takes connections back after a call: a Server for goroutines, and a loop.
 type Keeper interface {
 	// Keep takes a connection back, for other calls if it is reusable, else to close it.
-	Keep(c *Conn, reusable bool)
+	Keep(c *ServerConn, reusable bool)
 }
 
 // Take returns the idle connection used last, or nil. Bytes from an idle server are unsolicited, so a connection that
 // has any is closed here, before a call could mistake them for its answer.
-func (s *Server) Take() *Conn {
+func (s *Server) Take() *ServerConn {
 	for {
 		s.mu.Lock()
 		n := len(s.idle)
@@ -98,7 +98,7 @@ func (s *Server) Take() *Conn {
 }
 
 // Keep implements Keeper.
-func (s *Server) Keep(c *Conn, reusable bool) {
+func (s *Server) Keep(c *ServerConn, reusable bool) {
 	c.In.Close()
 	if !reusable {
 		c.Conn.Close()
@@ -109,7 +109,7 @@ func (s *Server) Keep(c *Conn, reusable bool) {
 }
 
 // Return takes a connection back as it is, used or not.
-func (s *Server) Return(c *Conn) {
+func (s *Server) Return(c *ServerConn) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed || len(s.idle) >= MaxIdle {
@@ -123,16 +123,16 @@ func (s *Server) Return(c *Conn) {
 }
 
 // Rest marks a connection as idle from now on.
-func (c *Conn) Rest(now time.Time) { c.used, c.since = true, now }
+func (c *ServerConn) Rest(now time.Time) { c.used, c.since = true, now }
 
 // Stale reports whether a connection has been idle for too long.
-func (c *Conn) Stale(now time.Time) bool { return now.Sub(c.since) >= idleTimeout }
+func (c *ServerConn) Stale(now time.Time) bool { return now.Sub(c.since) >= idleTimeout }
 
 // Server is the server that the connection leads to.
-func (c *Conn) Server() *Server { return c.server }
+func (c *ServerConn) Server() *Server { return c.server }
 
 // Detach is wire.Conn's; Go's poller forgets the deadline.
-func (c *Conn) Detach() (fd int, err error) {
+func (c *ServerConn) Detach() (fd int, err error) {
 	c.deadline = time.Time{}
 	return c.Conn.Detach()
 }
@@ -143,7 +143,7 @@ func (s *Server) sweepIdle() {
 	idle := s.idle
 	s.idle = nil
 	s.mu.Unlock()
-	idle = slices.DeleteFunc(idle, func(c *Conn) bool {
+	idle = slices.DeleteFunc(idle, func(c *ServerConn) bool {
 		over := c.Stale(time.Now()) || !c.Quiet()
 		if over {
 			c.Conn.Close()
@@ -194,7 +194,7 @@ var dialer = net.Dialer{Timeout: dialTimeout, KeepAlive: dialKeepAlive}
 
 // dial makes a new connection, unless ctx ends before. What goes wrong before the handshake is an errUnreached: nothing
 // was sent.
-func (s *Server) dial(ctx context.Context) (*Conn, error) {
+func (s *Server) dial(ctx context.Context) (*ServerConn, error) {
 	c, err := dialer.DialContext(ctx, "tcp", s.address)
 	if err != nil {
 		return nil, &errUnreached{err}
@@ -210,5 +210,5 @@ func (s *Server) dial(ctx context.Context) (*Conn, error) {
 		}
 		c = overTLS
 	}
-	return &Conn{Conn: wire.NewConn(c), server: s, Keeper: s}, nil
+	return &ServerConn{Conn: wire.NewConn(c), server: s, Keeper: s}, nil
 }

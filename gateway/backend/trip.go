@@ -58,7 +58,7 @@ type Trip struct {
 	Reader         // of its answer
 
 	first    int         // index of the server whose turn it is
-	conn     *Conn       // that carries the call now
+	conn     *ServerConn // that carries the call now
 	stream   *stream     // the same over HTTP/2
 	held     wire.Window // what the last Next returned is in it, if the connection is somebody else's by now
 	sender   *sender     // nil: no body is sent beside the call
@@ -162,7 +162,7 @@ func (t *Trip) cancelBy(cancel context.CancelCauseFunc) bool {
 }
 
 // carry makes the call on that connection, up to the head of the answer.
-func (t *Trip) carry(c *Conn) error {
+func (t *Trip) carry(c *ServerConn) error {
 	if !t.Use(c) {
 		c.Conn.Close()
 		return ErrBroken
@@ -183,7 +183,7 @@ func (t *Trip) carry(c *Conn) error {
 }
 
 // Use makes c the connection that carries the call; false if the call was broken off.
-func (t *Trip) Use(c *Conn) bool {
+func (t *Trip) Use(c *ServerConn) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.broken {
@@ -283,7 +283,7 @@ func (t *Trip) Resume(rest []byte, err error) error {
 
 // await waits for the head of the answer, once the request, or its beginning, was sent with that error. The call is
 // sent again, once, if the connection turns out to have been closed while it was idle.
-func (t *Trip) await(c *Conn, sent error) error {
+func (t *Trip) await(c *ServerConn, sent error) error {
 	again := c.used && t.replayable()
 	if sent != nil && again {
 		t.end(false)

@@ -45,7 +45,7 @@ type Assembly struct {
 // one that does not exist yet is an empty one. The error is Problems, as many as there are, wherever a place in a file
 // can be named. The caller closes the Assembly.
 func Build(ctx context.Context, spec *Spec) (*Assembly, error) {
-	b := newLoop(Config{}).builder(spec)
+	b := newLoop(Options{}).builder(spec)
 	if b.build() != nil { // name what is wrong with the store as well
 		b.problems.Add(spec.Store.Place, b.openStore(ctx, certstore.Options{ReadOnly: true}))
 		return nil, errors.Join(b.problems, b.Close())
@@ -234,7 +234,7 @@ func (b *builder) buildTokens() {
 	if len(s.KeyManagers) == 0 {
 		return
 	}
-	cfg := token.Config{Log: b.loop.log, FilePoll: s.Period, Looked: b.loop.keysTold}
+	cfg := token.Options{Log: b.loop.log, FilePoll: s.Period, Looked: b.loop.keysTold}
 	for _, k := range s.KeyManagers {
 		cfg.KeyManagers = append(cfg.KeyManagers, k.Value)
 	}
@@ -252,7 +252,7 @@ func (b *builder) buildTokens() {
 	}
 	wrong := len(b.problems)
 	for _, k := range s.KeyManagers { // one by one, so that each problem has its place
-		_, err := token.New(token.Config{KeyManagers: []token.KeyManager{k.Value}})
+		_, err := token.New(token.Options{KeyManagers: []token.KeyManager{k.Value}})
 		b.problems.Add(k.Place, err)
 	}
 	if len(b.problems) == wrong {

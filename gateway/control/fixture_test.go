@@ -183,7 +183,7 @@ func newSpec(dir string) *Spec {
 		Place: Place{File: "sallyport.yaml"}, Digest: sha256.Sum256(nil), Period: 10 * time.Second, Tiers: tiers,
 		Listeners: []Listener{{
 			Place: Place{"sallyport.yaml", 2, 5}, Listener: decision.Listener{Name: "https", Address: "127.0.0.1:8243"}, FileReadInterval: 10 * time.Minute,
-			TLS: &listenerprofiles.Config{
+			TLS: &listenerprofiles.Options{
 				Listener: "https", FilePath: at("listenerprofiles.xml"),
 				Own: listenerprofiles.Settings{KeyStore: keystore.Ref{Location: at("server.pem")}, TrustStore: keystore.Ref{Location: at("trust.pem")}},
 			},
@@ -201,7 +201,7 @@ func (b *bed) change(change func(*Spec)) {
 }
 
 // newBed opens a Loop over a disk in memory. Files are believed after a microsecond unless the test says otherwise.
-func newBed(t testing.TB, change func(*bed, *Config)) *bed {
+func newBed(t testing.TB, change func(*bed, *Options)) *bed {
 	t.Helper()
 	b := &bed{pki: thePKI(), log: &logBook{}, told: map[string][]error{}}
 	b.disk = &disk{files: map[string][]byte{
@@ -209,7 +209,7 @@ func newBed(t testing.TB, change func(*bed, *Config)) *bed {
 		"trust.pem": certPEM(b.ca), "other.pem": certPEM(b.other),
 	}}
 	b.spec.Store(newSpec("/bed"))
-	cfg := Config{
+	cfg := Options{
 		Load: func() (*Spec, error) { return b.spec.Load(), nil },
 		Set: func(p gateway.Parts) error {
 			b.mu.Lock()
@@ -239,7 +239,7 @@ func newBed(t testing.TB, change func(*bed, *Config)) *bed {
 
 // startBed runs a bed. In a synctest bubble its looks are a millisecond before the whole seconds that tests count from
 // then on, so that what they find has settled.
-func startBed(t testing.TB, change func(*bed, *Config)) *bed {
+func startBed(t testing.TB, change func(*bed, *Options)) *bed {
 	t.Helper()
 	b := newBed(t, change)
 	ctx, cancel := context.WithCancel(t.Context())

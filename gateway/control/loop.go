@@ -16,8 +16,8 @@ import (
 	"sallyport/policy/ratelimit"
 )
 
-// Config is what a Loop works with.
-type Config struct {
+// Options are what a Loop works with.
+type Options struct {
 	Load func() (*Spec, error)          // reads the configuration anew
 	Set  func(gateway.Parts) error      // the gateway's: puts all parts into force, or none
 	Told func(source string, err error) // called when a change comes into force (nil error) or is refused; nil: never
@@ -31,7 +31,7 @@ type Config struct {
 
 // A Loop keeps the gateway in step with what it is made from.
 type Loop struct {
-	cfg     Config
+	cfg     Options
 	log     *slog.Logger
 	board   board
 	limits  *ratelimit.Local
@@ -57,7 +57,7 @@ type Loop struct {
 	untoken context.CancelFunc // ends the task for the keys in force
 }
 
-func newLoop(cfg Config) *Loop {
+func newLoop(cfg Options) *Loop {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
@@ -89,7 +89,7 @@ func newLoop(cfg Config) *Loop {
 
 // Open loads everything for the first time and puts it into force. Unlike later, anything wrong is an error. Open
 // starts no goroutine; Run closes what it opened, or Close if Run is never called.
-func Open(ctx context.Context, cfg Config) (*Loop, error) {
+func Open(ctx context.Context, cfg Options) (*Loop, error) {
 	l := newLoop(cfg)
 	spec, err := cfg.Load()
 	if err != nil {
@@ -240,7 +240,7 @@ func (l *Loop) storeOptions() certstore.Options {
 	return certstore.Options{Changed: func() { l.mark(store) }}
 }
 
-// keysTold is token.Config.Looked. The verifier itself logs, and keeps the keys that it read last.
+// keysTold is token.Options.Looked. The verifier itself logs, and keeps the keys that it read last.
 func (l *Loop) keysTold(keyManager string, err error) {
 	if err != nil {
 		l.board.bad(keysOf(keyManager), err)
@@ -269,7 +269,7 @@ func (l *Loop) follow(ctx context.Context, last *Assembly) {
 }
 
 // upkeepInterval is how often unused allowances are dropped, and at least how often ticket keys are looked at:
-// Config.Now may run differently from timers.
+// Options.Now may run differently from timers.
 const upkeepInterval = time.Minute
 
 // upkeep rotates the keys of session tickets and drops the allowances of certificates and APIs that are gone. It is a

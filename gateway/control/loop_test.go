@@ -49,7 +49,7 @@ func (b *bed) swaps() []gateway.Parts {
 // A change of the configuration and one of the profiles come into force by one swap.
 func TestChangesAreSwappedTogether(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := startBed(t, func(_ *bed, cfg *Config) { cfg.settle = 0 })
+		b := startBed(t, func(_ *bed, cfg *Options) { cfg.settle = 0 })
 		b.change(func(s *Spec) { s.Fixed = map[string]any{"log": 1} })
 		b.disk.write("server.pem", b.second.pem())
 		b.after(t, 11*time.Second, configuration, 1, 0)
@@ -95,7 +95,7 @@ func TestEveryFieldOfAnAPIIsBuilt(t *testing.T) {
 	files := map[string][]byte{"ca.pem": certPEM(thePKI().ca), "key.pem": thePKI().server.pem()}
 	spec := newSpec("/bed")
 	route := func(api API) string {
-		b := newLoop(Config{readFile: (&disk{files: files}).read}).builder(spec)
+		b := newLoop(Options{readFile: (&disk{files: files}).read}).builder(spec)
 		r, err := b.route(api)
 		r.Upstream.Roots, r.Upstream.Certificates = nil, nil // by TLSDigest
 		return fmt.Sprintf("%+v %v %v", r, slices.Sorted(maps.Keys(b.read)), err)
@@ -135,7 +135,7 @@ func TestEveryFieldOfAnAPIIsBuilt(t *testing.T) {
 func TestBrokenConfiguration(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var broken atomic.Pointer[error]
-		b := startBed(t, func(b *bed, cfg *Config) {
+		b := startBed(t, func(b *bed, cfg *Options) {
 			cfg.Load = func() (*Spec, error) {
 				if err := broken.Load(); err != nil {
 					return nil, *err
@@ -162,7 +162,7 @@ func TestBrokenConfiguration(t *testing.T) {
 // What the configuration names itself is of the configuration: here the trust store for the header, written slowly.
 func TestStoreOfTheConfiguration(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := startBed(t, func(b *bed, cfg *Config) {
+		b := startBed(t, func(b *bed, cfg *Options) {
 			cfg.settle = 0
 			s := b.spec.Load()
 			s.Period, s.Listeners[0].Believes = time.Second, true
@@ -245,7 +245,7 @@ func TestBrokenProfilesAreAlone(t *testing.T) {
 // Profiles change meanwhile.
 func TestListenerThatCannotBeOpened(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := startBed(t, func(b *bed, cfg *Config) { cfg.settle, b.spec.Load().Period = 0, 100*time.Millisecond })
+		b := startBed(t, func(b *bed, cfg *Options) { cfg.settle, b.spec.Load().Period = 0, 100*time.Millisecond })
 		spec := b.spec.Load()
 		taken := errors.New("listener new: address already in use")
 		b.cfg.Set = func(p gateway.Parts) error {
@@ -315,7 +315,7 @@ func TestSourcesComeAndGo(t *testing.T) {
 func TestPanicOnTheControlSide(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		panics := false
-		b := startBed(t, func(b *bed, cfg *Config) {
+		b := startBed(t, func(b *bed, cfg *Options) {
 			cfg.Load = func() (*Spec, error) {
 				if panics {
 					panic("a fault of the look")
@@ -362,7 +362,7 @@ func TestBuildTakesOver(t *testing.T) {
 	if err := os.WriteFile(certificate, certPEM(thePKI().ca), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	b := newBed(t, func(b *bed, _ *Config) {
+	b := newBed(t, func(b *bed, _ *Options) {
 		s := b.spec.Load()
 		s.KeyManagers = []Placed[token.KeyManager]{{Place{"sallyport.yaml", 9, 5}, token.KeyManager{Name: "resident", Type: "default", Issuer: "https://issuer", CertificateFile: certificate}}}
 		s.APIs = []API{{Tier: "Gold", Route: decision.Route{
@@ -410,7 +410,7 @@ func TestBuildTakesOver(t *testing.T) {
 
 // Keys look after themselves and report.
 func TestKeysReport(t *testing.T) {
-	b := newBed(t, func(b *bed, _ *Config) {
+	b := newBed(t, func(b *bed, _ *Options) {
 		file := filepath.Join(t.TempDir(), "issuer.pem")
 		if err := os.WriteFile(file, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: b.ca.cert.Raw}), 0o600); err != nil {
 			t.Fatal(err)
@@ -438,7 +438,7 @@ func storeBed(t *testing.T) (b *bed, other *certstore.Store, aliases func() stri
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { other.Close() })
-	b = startBed(t, func(b *bed, _ *Config) {
+	b = startBed(t, func(b *bed, _ *Options) {
 		s := b.spec.Load()
 		s.Store.Value, s.Period = url, 50*time.Millisecond
 		s.Clients = []certstore.Client{client("file", b.client)}
@@ -544,7 +544,7 @@ func TestEventsLookAtWhatIsMadeOfTheFile(t *testing.T) {
 	dir := t.TempDir()
 	path := func(name string) string { return filepath.Join(dir, name) }
 	var loads atomic.Int64
-	b := startBed(t, func(b *bed, cfg *Config) {
+	b := startBed(t, func(b *bed, cfg *Options) {
 		for name, data := range b.disk.files {
 			if err := os.WriteFile(path(name), data, 0o600); err != nil {
 				t.Fatal(err)

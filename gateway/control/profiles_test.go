@@ -23,7 +23,7 @@ func TestPeriods(t *testing.T) {
 			if own {
 				file, store = time.Minute, time.Second
 			}
-			b := startBed(t, func(b *bed, _ *Config) {
+			b := startBed(t, func(b *bed, _ *Options) {
 				s := b.spec.Load()
 				s.Period, s.Listeners[0].FileReadInterval = store, file
 			})
@@ -98,7 +98,7 @@ func TestBrokenFileKeepsLastGoodSet(t *testing.T) {
 
 func TestBrokenStoreKeepsLastGoodSet(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := startBed(t, func(b *bed, _ *Config) {
+		b := startBed(t, func(b *bed, _ *Options) {
 			b.disk.write("listenerprofiles.xml", []byte(profilesXML("10.0.0.1 trust=other.pem")))
 		})
 		trust := certPEM(b.other)
@@ -167,7 +167,7 @@ func TestReload(t *testing.T) {
 func TestExpiryInService(t *testing.T) {
 	short := issue(t, "server", thePKI().ca, func(c *x509.Certificate) { c.NotAfter = time.Date(2000, 1, 2, 0, 0, 0, 0, time.UTC) })
 	synctest.Test(t, func(t *testing.T) { // begins on 1 January 2000
-		b := startBed(t, func(b *bed, _ *Config) {
+		b := startBed(t, func(b *bed, _ *Options) {
 			b.disk.write("server.pem", short.pem())
 			b.disk.write("listenerprofiles.xml", []byte(profilesXML("10.0.0.1", "10.0.0.2 key=second.pem")))
 		})
@@ -181,7 +181,7 @@ func TestExpiryInService(t *testing.T) {
 
 func TestProfilesWithoutFile(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := startBed(t, func(b *bed, _ *Config) { b.spec.Load().Listeners[0].TLS.FilePath = "" })
+		b := startBed(t, func(b *bed, _ *Options) { b.spec.Load().Listeners[0].TLS.FilePath = "" })
 		b.after(t, time.Hour, https, 0, 0)
 		b.disk.write("trust.pem", certPEM(b.other))
 		b.after(t, 10*time.Second, https, 1, 0)
@@ -193,7 +193,7 @@ func TestOpenWantsAllGood(t *testing.T) {
 	dir := t.TempDir()
 	spec := newSpec(dir)
 	open := func() error {
-		_, err := Open(t.Context(), Config{Load: func() (*Spec, error) { return spec, nil }, Set: newBed(t, nil).cfg.Set})
+		_, err := Open(t.Context(), Options{Load: func() (*Spec, error) { return spec, nil }, Set: newBed(t, nil).cfg.Set})
 		return err
 	}
 	p := thePKI()
@@ -215,7 +215,7 @@ func TestOpenWantsAllGood(t *testing.T) {
 func onDisk(t *testing.T, settle time.Duration) (b *bed, path func(string) string) {
 	dir := t.TempDir()
 	path = func(name string) string { return filepath.Join(dir, name) }
-	b = startBed(t, func(b *bed, cfg *Config) {
+	b = startBed(t, func(b *bed, cfg *Options) {
 		for name, data := range b.disk.files {
 			if err := os.WriteFile(path(name), data, 0o600); err != nil {
 				t.Fatal(err)

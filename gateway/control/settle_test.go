@@ -62,7 +62,7 @@ func TestSlowWritesInPlace(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				b := startBed(t, func(b *bed, cfg *Config) {
+				b := startBed(t, func(b *bed, cfg *Options) {
 					cfg.settle = 0
 					s := b.spec.Load()
 					s.Period, s.Listeners[0].FileReadInterval = time.Second, time.Second
@@ -92,12 +92,12 @@ func TestSlowWritesInPlace(t *testing.T) {
 // Files that don't rest are waited for again and again, and count when they do. Others need not wait for them for ever.
 func TestFilesThatDoNotRest(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := startBed(t, func(b *bed, cfg *Config) {
+		b := startBed(t, func(b *bed, cfg *Options) {
 			cfg.settle = 0
 			s := b.spec.Load()
 			other := s.Listeners[0]
 			other.Name, other.Address = "other", "127.0.0.1:8244"
-			other.TLS = &listenerprofiles.Config{Listener: "other", Own: listenerprofiles.Settings{
+			other.TLS = &listenerprofiles.Options{Listener: "other", Own: listenerprofiles.Settings{
 				KeyStore: keystore.Ref{Location: "/bed/second.pem"}, TrustStore: keystore.Ref{Location: "/bed/other.pem"},
 			}}
 			s.Listeners = append(s.Listeners, other)
@@ -140,7 +140,7 @@ func TestHowLongLooksWait(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			n := 0
 			changing := false
-			b := startBed(t, func(b *bed, cfg *Config) {
+			b := startBed(t, func(b *bed, cfg *Options) {
 				cfg.settle, b.spec.Load().Period = tt.settle, time.Hour
 				cfg.readFile = func(path string) ([]byte, error) {
 					data, err := b.disk.read(path)
@@ -191,7 +191,7 @@ func TestHowLongLooksWait(t *testing.T) {
 // Whoever ends Run need not wait for files, and nor does whoever waits in Reload.
 func TestWaitEndsWithRun(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := newBed(t, func(b *bed, cfg *Config) { cfg.settle, b.spec.Load().Period = time.Hour, time.Second })
+		b := newBed(t, func(b *bed, cfg *Options) { cfg.settle, b.spec.Load().Period = time.Hour, time.Second })
 		ctx, cancel := context.WithCancel(t.Context())
 		ended := make(chan error, 2)
 		go func() { ended <- b.Run(ctx) }()
@@ -233,7 +233,7 @@ func TestPairIsSwitchedTogether(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				b := startBed(t, func(b *bed, cfg *Config) {
+				b := startBed(t, func(b *bed, cfg *Options) {
 					cfg.settle, b.spec.Load().Period = 0, time.Second
 					b.disk.write("listenerprofiles.xml", []byte(profilesXML("127.0.0.1 verify=require")))
 				})
@@ -289,7 +289,7 @@ func TestBadKeyStoreIsRefusedAndOldOneServes(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			b := startBed(t, func(b *bed, cfg *Config) {
+			b := startBed(t, func(b *bed, cfg *Options) {
 				b.spec.Load().Period = time.Hour
 				b.disk.copyFrom(map[string][]byte{
 					"server.jks": jks, "password": []byte("changeit\n"), "keypassword": []byte("keypass\n"),
@@ -368,7 +368,7 @@ func TestEachSetIsOfOneGeneration(t *testing.T) {
 	random := rand.New(rand.NewPCG(3, 4))
 	var serving atomic.Pointer[listenerprofiles.Set]
 	var swaps atomic.Int64
-	b := startBed(t, func(b *bed, cfg *Config) {
+	b := startBed(t, func(b *bed, cfg *Options) {
 		b.spec.Load().Period = time.Hour
 		for _, g := range all {
 			for name, data := range g {
@@ -457,7 +457,7 @@ func TestNeverTheSame(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		reads := 0
 		var changing atomic.Bool
-		b := startBed(t, func(b *bed, cfg *Config) {
+		b := startBed(t, func(b *bed, cfg *Options) {
 			cfg.readFile = func(path string) ([]byte, error) {
 				data, err := b.disk.read(path)
 				if changing.Load() {

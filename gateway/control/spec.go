@@ -40,10 +40,10 @@ type Spec struct {
 // A Listener is a decision.Listener and what its profiles are made from.
 type Listener struct {
 	Place
-	decision.Listener                          // without Profiles and Door
-	Believes          bool                     // it gets the door for certificates in a header
-	TLS               *listenerprofiles.Config // without AlsoAskFor; nil for plain HTTP
-	FileReadInterval  time.Duration            // between two looks at TLS.FilePath
+	decision.Listener                           // without Profiles and Door
+	Believes          bool                      // it gets the door for certificates in a header
+	TLS               *listenerprofiles.Options // without AlsoAskFor; nil for plain HTTP
+	FileReadInterval  time.Duration             // between two looks at TLS.FilePath
 }
 
 // An API is a decision.Route and what its limits and its upstream's TLS are made from.

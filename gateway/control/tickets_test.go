@@ -56,8 +56,8 @@ func offer(t *testing.T, when string, call func() (bool, error), want bool) {
 }
 
 // seldom keeps tests of days from looking at files thousands of times.
-func seldom(profiles ...string) func(*bed, *Config) {
-	return func(b *bed, _ *Config) {
+func seldom(profiles ...string) func(*bed, *Options) {
+	return func(b *bed, _ *Options) {
 		s := b.spec.Load()
 		s.Period, s.Listeners[0].FileReadInterval = 100*time.Hour, 100*time.Hour
 		b.disk.write("listenerprofiles.xml", []byte(profilesXML(profiles...)))
@@ -126,11 +126,11 @@ func TestTicketKeysSurviveReloads(t *testing.T) {
 	}
 }
 
-// The clock is Config.Now, even where it goes otherwise than timers do.
+// The clock is Options.Now, even where it goes otherwise than timers do.
 func TestTicketKeysFollowTheClock(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var ahead atomic.Int64
-		b := startBed(t, func(b *bed, cfg *Config) {
+		b := startBed(t, func(b *bed, cfg *Options) {
 			seldom("127.0.0.1")(b, cfg)
 			cfg.Now = func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) }
 		})
@@ -160,7 +160,7 @@ func TestTicketEndsWithItsCA(t *testing.T) {
 	} {
 		for _, version := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
 			synctest.Test(t, func(t *testing.T) {
-				b := startBed(t, func(b *bed, cfg *Config) {
+				b := startBed(t, func(b *bed, cfg *Options) {
 					cfg.settle, b.spec.Load().Listeners[0].FileReadInterval = 0, 10*time.Second
 					b.disk.write("listenerprofiles.xml", []byte(profilesXML("127.0.0.1 verify=require")))
 				})

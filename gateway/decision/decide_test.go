@@ -44,7 +44,7 @@ func newTable(t testing.TB) *table {
 			t.Fatal(err)
 		}
 	}
-	set, err := listenerprofiles.Load(listenerprofiles.Config{Listener: "tls", Own: listenerprofiles.Settings{
+	set, err := listenerprofiles.Load(listenerprofiles.Options{Listener: "tls", Own: listenerprofiles.Settings{
 		Name:       "listener tls",
 		KeyStore:   keystore.Ref{Location: filepath.Join(dir, "key.pem"), Type: "PEM"},
 		TrustStore: keystore.Ref{Location: filepath.Join(dir, "trust.pem"), Type: "PEM"},

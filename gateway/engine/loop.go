@@ -77,7 +77,7 @@ type loopClient struct {
 // A loopBackend is a connection to a server that a loop has. It is the connection's Keeper meanwhile.
 type loopBackend struct {
 	loop   *loop
-	conn   *backend.Conn
+	conn   *backend.ServerConn
 	fd     int
 	slot   uint32
 	client *loopClient // whose call it carries; nil: it is idle

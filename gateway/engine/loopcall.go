@@ -290,7 +290,7 @@ func (l *loop) takeBackend(server *backend.Server) *loopBackend {
 }
 
 // Keep implements backend.Keeper.
-func (b *loopBackend) Keep(_ *backend.Conn, reusable bool) {
+func (b *loopBackend) Keep(_ *backend.ServerConn, reusable bool) {
 	l := b.loop
 	if b.client != nil {
 		b.client.backend, b.client = nil, nil

@@ -374,7 +374,7 @@ func TestRealCalls(t *testing.T) {
 	m := observe.NewMetrics()
 	var out bytes.Buffer
 	l := observe.NewAccessLog(&out, false, m)
-	g := gateway.New(gateway.Config{Observe: func(x *decision.Exchange) {
+	g := gateway.New(gateway.Options{Observe: func(x *decision.Exchange) {
 		m.Observe(x, x.Duration(time.Now()))
 		l.Observe(x, x.Duration(time.Now()))
 	}})

@@ -44,7 +44,7 @@ func newFixture(t testing.TB) *fixture {
 		jwkOf(t, p384Key(), kid("p384")),
 		jwkOf(t, edKey(), kid("ed")),
 	)
-	f.Verifier = newVerifier(t, token.Config{
+	f.Verifier = newVerifier(t, token.Options{
 		KeyManagers: []token.KeyManager{manager(file(t, "jwks.json", keys))}, Now: f.clock.Now, Log: f.log.logger(),
 	})
 	return f
@@ -122,7 +122,7 @@ func TestE66SecretsInJWKSAreNotKeys(t *testing.T) {
 	now := newClock()
 	keys := jwks(t, jwkOf(t, secret, map[string]any{"kid": "oct", "alg": "HS256"}), jwkOf(t, edKey(), kid("ed")))
 	log := &logBook{}
-	v := newVerifier(t, token.Config{
+	v := newVerifier(t, token.Options{
 		KeyManagers: []token.KeyManager{manager(file(t, "jwks.json", keys))}, Now: now.Now, Log: log.logger(),
 	})
 	f := &fixture{v, now, log}
@@ -169,7 +169,7 @@ func TestE67AlgorithmsOfOtherKeys(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := token.New(token.Config{KeyManagers: []token.KeyManager{
+	if _, err := token.New(token.Options{KeyManagers: []token.KeyManager{
 		manager(file(t, "x.json", jwks(t, jwkOf(t, x25519.PublicKey(), kid("x"))))),
 	}}); err == nil {
 		t.Error("an X25519 key verifies")
@@ -235,7 +235,7 @@ func TestE69StrangeKeyIDs(t *testing.T) {
 func TestE69RandomKeyIDsDoNotFloodTheIssuer(t *testing.T) {
 	s := newIssuer(t, jwks(t, jwkOf(t, edKey(), kid("ed"))))
 	now := newClock()
-	v := newVerifier(t, token.Config{KeyManagers: []token.KeyManager{manager(s.URL)}, Now: now.Now})
+	v := newVerifier(t, token.Options{KeyManagers: []token.KeyManager{manager(s.URL)}, Now: now.Now})
 	flood := func(n int) {
 		var group sync.WaitGroup
 		for i := range n {
@@ -271,7 +271,7 @@ func TestE70TwoIssuersWithOneKeyID(t *testing.T) {
 	x := manager(file(t, "x.json", jwks(t, jwkOf(t, edKey(), kid("k")))))
 	y := manager(file(t, "y.json", jwks(t, jwkOf(t, edKey2(), kid("k")))))
 	y.Name, y.Issuer = "y", "https://y.test"
-	f := &fixture{newVerifier(t, token.Config{KeyManagers: []token.KeyManager{x, y}, Now: now.Now}), now, &logBook{}}
+	f := &fixture{newVerifier(t, token.Options{KeyManagers: []token.KeyManager{x, y}, Now: now.Now}), now, &logBook{}}
 	ofY := with(goodClaims(now.Now()), map[string]any{"iss": y.Issuer})
 	claims, err := f.Verify(t.Context(), sign(t, jwt.SigningMethodEdDSA, edKey2(), kid("k"), ofY))
 	if err != nil || claims.KeyManager != "y" || claims.Issuer != y.Issuer {
@@ -352,7 +352,7 @@ func TestE72IssuersAndTypes(t *testing.T) {
 
 	strict := manager(file(t, "jwks.json", jwks(t, jwkOf(t, edKey(), kid("ed")))))
 	strict.TokenType = "at+jwt"
-	s := &fixture{newVerifier(t, token.Config{KeyManagers: []token.KeyManager{strict}, Now: f.Now}), f.clock, f.log}
+	s := &fixture{newVerifier(t, token.Options{KeyManagers: []token.KeyManager{strict}, Now: f.Now}), f.clock, f.log}
 	for _, typ := range []string{"JWT", "jwt", "application/jwt", "ID"} {
 		s.denies(t, "typ "+typ, edToken(t, map[string]any{"kid": "ed", "typ": typ}, goodClaims(f.Now())))
 	}

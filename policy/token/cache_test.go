@@ -75,7 +75,7 @@ func TestE80TheWholeTokenIsTheKey(t *testing.T) {
 
 func TestE80TheCacheIsBounded(t *testing.T) {
 	now := newClock()
-	v := newVerifier(t, token.Config{
+	v := newVerifier(t, token.Options{
 		KeyManagers: []token.KeyManager{manager(file(t, "jwks.json", jwks(t, jwkOf(t, edKey(), kid("ed")))))},
 		Now:         now.Now, CacheSize: 50,
 	})
@@ -102,7 +102,7 @@ func TestE79RemovedKeys(t *testing.T) {
 	now := newClock()
 	both := jwks(t, jwkOf(t, edKey(), kid("old")), jwkOf(t, edKey2(), kid("new")))
 	s := newIssuer(t, both)
-	v := newVerifier(t, token.Config{KeyManagers: []token.KeyManager{manager(s.URL)}, Now: now.Now})
+	v := newVerifier(t, token.Options{KeyManagers: []token.KeyManager{manager(s.URL)}, Now: now.Now})
 	raw := edToken(t, kid("old"), goodClaims(now.Now()))
 	if _, err := v.Verify(t.Context(), raw); err != nil {
 		t.Fatal(err)
@@ -165,7 +165,7 @@ func TestE79RemovedKeysOfFiles(t *testing.T) {
 	path := file(t, "km.pem", publicPEM(t, edKey().Public()))
 	km := manager("")
 	km.CertificateFile = path
-	v := newVerifier(t, token.Config{KeyManagers: []token.KeyManager{km}, Now: now.Now, FilePoll: time.Millisecond})
+	v := newVerifier(t, token.Options{KeyManagers: []token.KeyManager{km}, Now: now.Now, FilePoll: time.Millisecond})
 	run(t, v)
 	raw := edToken(t, nil, goodClaims(now.Now()))
 	if _, err := v.Verify(t.Context(), raw); err != nil {

@@ -29,7 +29,7 @@ func Example() {
 	issued.Header["kid"] = "k1"
 	raw, _ := issued.SignedString(key)
 
-	v, err := token.New(token.Config{KeyManagers: []token.KeyManager{
+	v, err := token.New(token.Options{KeyManagers: []token.KeyManager{
 		{Name: "resident", Type: "default", Issuer: "https://issuer.test", JWKS: jwks},
 	}})
 	if err != nil {

@@ -16,7 +16,7 @@ func FuzzVerify(f *testing.F) {
 	// One seed key, so that inputs that were kept mean the same the next time.
 	key := ed25519.NewKeyFromSeed([]byte("thirty-two bytes, no secret, yes"))
 	now := newClock()
-	v := newVerifier(f, token.Config{
+	v := newVerifier(f, token.Options{
 		KeyManagers: []token.KeyManager{manager(file(f, "jwks.json", jwks(f, jwkOf(f, key, kid("ed")))))}, Now: now.Now,
 	})
 	const head = `{"alg":"EdDSA","kid":"ed"}`

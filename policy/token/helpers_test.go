@@ -195,7 +195,7 @@ func manager(jwks string) token.KeyManager {
 // patience is how long a test waits for a state, and a Verifier for an issuer's answer.
 const patience = 2 * time.Minute
 
-func newVerifier(t testing.TB, cfg token.Config) *token.Verifier {
+func newVerifier(t testing.TB, cfg token.Options) *token.Verifier {
 	t.Helper()
 	if cfg.FetchTimeout == 0 {
 		cfg.FetchTimeout = patience

@@ -21,7 +21,7 @@ type keyring struct {
 	interval time.Duration // between two reads
 
 	name  string // of the key manager
-	cfg   Config
+	cfg   Options
 	log   *slog.Logger
 	tasks *tasks
 
@@ -41,7 +41,7 @@ type flight struct {
 	err  error         // set before
 }
 
-func newKeyring(km KeyManager, cfg Config, tasks *tasks) (*keyring, error) {
+func newKeyring(km KeyManager, cfg Options, tasks *tasks) (*keyring, error) {
 	cfg.Last = nil // not retained
 	r := &keyring{
 		parse:    parseJWKS,

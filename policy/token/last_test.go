@@ -33,7 +33,7 @@ func unrelated(t testing.TB) token.KeyManager {
 func TestLastKeepsKeys(t *testing.T) {
 	now := newClock()
 	s := newIssuer(t, jwks(t, jwkOf(t, edKey(), kid("ed"))))
-	cfg := token.Config{KeyManagers: []token.KeyManager{manager(s.URL)}, Now: now.Now}
+	cfg := token.Options{KeyManagers: []token.KeyManager{manager(s.URL)}, Now: now.Now}
 	last := newVerifier(t, cfg)
 	raw := edToken(t, kid("ed"), goodClaims(now.Now()))
 	if _, err := last.Verify(t.Context(), raw); err != nil {
@@ -88,37 +88,37 @@ func TestLastTakesOverTheSameOnly(t *testing.T) {
 	base := manager(s.URL + "/jwks")
 	base.CAFile = file(t, "ca.pem", ca)
 	otherCA := file(t, "ca.pem", ca)
-	last := newVerifier(t, token.Config{KeyManagers: []token.KeyManager{base}, Now: now.Now})
+	last := newVerifier(t, token.Options{KeyManagers: []token.KeyManager{base}, Now: now.Now})
 	if err := last.Refresh(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	away.Store(true)
 
 	for name, test := range map[string]struct {
-		change func(*token.Config, *token.KeyManager)
+		change func(*token.Options, *token.KeyManager)
 		kept   bool
 	}{
-		"nothing":                  {func(*token.Config, *token.KeyManager) {}, true},
-		"another's keys":           {func(cfg *token.Config, _ *token.KeyManager) { cfg.KeyManagers = append(cfg.KeyManagers, unrelated(t)) }, true},
-		"a default is written out": {func(cfg *token.Config, _ *token.KeyManager) { cfg.RefreshInterval = 5 * time.Minute }, true},
-		"the cache's size":         {func(cfg *token.Config, _ *token.KeyManager) { cfg.CacheSize = 7 }, true},
-		"the log":                  {func(cfg *token.Config, _ *token.KeyManager) { cfg.Log = slog.New(slog.DiscardHandler) }, true},
-		"the leeway":               {func(cfg *token.Config, _ *token.KeyManager) { cfg.Leeway = time.Second }, true},
-		"how often files are read": {func(cfg *token.Config, _ *token.KeyManager) { cfg.FilePoll = time.Second }, true},
-		"its name":                 {func(_ *token.Config, km *token.KeyManager) { km.Name = "other" }, false},
-		"its type":                 {func(_ *token.Config, km *token.KeyManager) { km.Type = "custom" }, false},
-		"its issuer":               {func(_ *token.Config, km *token.KeyManager) { km.Issuer += "/" }, false},
-		"its URL":                  {func(_ *token.Config, km *token.KeyManager) { km.JWKS += "2" }, false},
-		"its CA file":              {func(_ *token.Config, km *token.KeyManager) { km.CAFile = otherCA }, false},
-		"no CA file":               {func(_ *token.Config, km *token.KeyManager) { km.CAFile = "" }, false},
-		"its token type":           {func(_ *token.Config, km *token.KeyManager) { km.TokenType = "at+jwt" }, false},
-		"the refresh interval":     {func(cfg *token.Config, _ *token.KeyManager) { cfg.RefreshInterval = time.Minute }, false},
-		"the cool-down":            {func(cfg *token.Config, _ *token.KeyManager) { cfg.CoolDown = time.Second }, false},
-		"the timeout":              {func(cfg *token.Config, _ *token.KeyManager) { cfg.FetchTimeout = time.Second }, false},
-		"the maximum age":          {func(cfg *token.Config, _ *token.KeyManager) { cfg.MaxAge = 48 * time.Hour }, false},
+		"nothing":                  {func(*token.Options, *token.KeyManager) {}, true},
+		"another's keys":           {func(cfg *token.Options, _ *token.KeyManager) { cfg.KeyManagers = append(cfg.KeyManagers, unrelated(t)) }, true},
+		"a default is written out": {func(cfg *token.Options, _ *token.KeyManager) { cfg.RefreshInterval = 5 * time.Minute }, true},
+		"the cache's size":         {func(cfg *token.Options, _ *token.KeyManager) { cfg.CacheSize = 7 }, true},
+		"the log":                  {func(cfg *token.Options, _ *token.KeyManager) { cfg.Log = slog.New(slog.DiscardHandler) }, true},
+		"the leeway":               {func(cfg *token.Options, _ *token.KeyManager) { cfg.Leeway = time.Second }, true},
+		"how often files are read": {func(cfg *token.Options, _ *token.KeyManager) { cfg.FilePoll = time.Second }, true},
+		"its name":                 {func(_ *token.Options, km *token.KeyManager) { km.Name = "other" }, false},
+		"its type":                 {func(_ *token.Options, km *token.KeyManager) { km.Type = "custom" }, false},
+		"its issuer":               {func(_ *token.Options, km *token.KeyManager) { km.Issuer += "/" }, false},
+		"its URL":                  {func(_ *token.Options, km *token.KeyManager) { km.JWKS += "2" }, false},
+		"its CA file":              {func(_ *token.Options, km *token.KeyManager) { km.CAFile = otherCA }, false},
+		"no CA file":               {func(_ *token.Options, km *token.KeyManager) { km.CAFile = "" }, false},
+		"its token type":           {func(_ *token.Options, km *token.KeyManager) { km.TokenType = "at+jwt" }, false},
+		"the refresh interval":     {func(cfg *token.Options, _ *token.KeyManager) { cfg.RefreshInterval = time.Minute }, false},
+		"the cool-down":            {func(cfg *token.Options, _ *token.KeyManager) { cfg.CoolDown = time.Second }, false},
+		"the timeout":              {func(cfg *token.Options, _ *token.KeyManager) { cfg.FetchTimeout = time.Second }, false},
+		"the maximum age":          {func(cfg *token.Options, _ *token.KeyManager) { cfg.MaxAge = 48 * time.Hour }, false},
 	} {
 		t.Run(name, func(t *testing.T) {
-			cfg := token.Config{KeyManagers: []token.KeyManager{base}, Now: now.Now, Last: last}
+			cfg := token.Options{KeyManagers: []token.KeyManager{base}, Now: now.Now, Last: last}
 			test.change(&cfg, &cfg.KeyManagers[0])
 			raw := edToken(t, map[string]any{"kid": "ed", "typ": "at+jwt"}, with(goodClaims(now.Now()), map[string]any{"iss": cfg.KeyManagers[0].Issuer}))
 			_, err := newVerifier(t, cfg).Verify(t.Context(), raw)
@@ -133,7 +133,7 @@ func TestLastTakesOverTheSameOnly(t *testing.T) {
 func TestLastKeepsTheAge(t *testing.T) {
 	now := newClock()
 	s := newIssuer(t, jwks(t, jwkOf(t, edKey(), kid("ed"))))
-	cfg := token.Config{KeyManagers: []token.KeyManager{manager(s.URL)}, Now: now.Now, MaxAge: time.Hour}
+	cfg := token.Options{KeyManagers: []token.KeyManager{manager(s.URL)}, Now: now.Now, MaxAge: time.Hour}
 	cfg.Last = newVerifier(t, cfg)
 	if err := cfg.Last.Refresh(t.Context()); err != nil {
 		t.Fatal(err)
@@ -163,7 +163,7 @@ func TestLastKeepsTheAge(t *testing.T) {
 func TestLastAndNextGoTheirWays(t *testing.T) {
 	now := newClock()
 	s := newIssuer(t, jwks(t, jwkOf(t, edKey(), kid("old"))))
-	cfg := token.Config{KeyManagers: []token.KeyManager{manager(s.URL)}, Now: now.Now}
+	cfg := token.Options{KeyManagers: []token.KeyManager{manager(s.URL)}, Now: now.Now}
 	last := newVerifier(t, cfg)
 	old := edToken(t, kid("old"), goodClaims(now.Now()))
 	fresh := sign(t, jwt.SigningMethodEdDSA, edKey2(), kid("new"), goodClaims(now.Now()))
@@ -194,7 +194,7 @@ func TestLastWhileItRuns(t *testing.T) {
 	a := jwks(t, jwkOf(t, edKey(), kid("ed")), jwkOf(t, p256Key(), kid("a")))
 	b := jwks(t, jwkOf(t, edKey(), kid("ed")), jwkOf(t, p256Key(), kid("b")))
 	s := newIssuer(t, a)
-	cfg := token.Config{KeyManagers: []token.KeyManager{manager(s.URL)}, Now: now.Now, RefreshInterval: time.Millisecond}
+	cfg := token.Options{KeyManagers: []token.KeyManager{manager(s.URL)}, Now: now.Now, RefreshInterval: time.Millisecond}
 	cfg.Last = newVerifier(t, cfg)
 	if err := cfg.Last.Refresh(t.Context()); err != nil {
 		t.Fatal(err)
@@ -235,7 +235,7 @@ func TestLastIsNotForFiles(t *testing.T) {
 			if path == "" {
 				path, content = km.CertificateFile, publicPEM(t, edKey2().Public())
 			}
-			cfg := token.Config{KeyManagers: []token.KeyManager{km}, Now: now.Now}
+			cfg := token.Options{KeyManagers: []token.KeyManager{km}, Now: now.Now}
 			cfg.Last = newVerifier(t, cfg)
 			if err := os.WriteFile(path, content, 0o600); err != nil {
 				t.Fatal(err)
@@ -261,7 +261,7 @@ func TestLastIsNotForFiles(t *testing.T) {
 func TestLastIsNotHeld(t *testing.T) {
 	now := newClock()
 	s := newIssuer(t, jwks(t, jwkOf(t, edKey(), kid("ed"))))
-	cfg := token.Config{KeyManagers: []token.KeyManager{manager(s.URL)}, Now: now.Now}
+	cfg := token.Options{KeyManagers: []token.KeyManager{manager(s.URL)}, Now: now.Now}
 	last := newVerifier(t, cfg)
 	if err := last.Refresh(t.Context()); err != nil {
 		t.Fatal(err)

@@ -19,7 +19,7 @@ func TestRunFetchesAndFollows(t *testing.T) {
 	now := newClock()
 	s := newIssuer(t, jwks(t, jwkOf(t, edKey(), kid("old"))))
 	defer s.Close()
-	v := newVerifier(t, token.Config{KeyManagers: []token.KeyManager{manager(s.URL)}, Now: now.Now, RefreshInterval: time.Millisecond})
+	v := newVerifier(t, token.Options{KeyManagers: []token.KeyManager{manager(s.URL)}, Now: now.Now, RefreshInterval: time.Millisecond})
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() { done <- v.Run(ctx) }()
@@ -64,7 +64,7 @@ func TestRunRetriesSoon(t *testing.T) {
 	s := newIssuer(t, nil)
 	s.answer(http.NotFound)
 	// Without the retry, the next fetch would be in an hour.
-	v := newVerifier(t, token.Config{
+	v := newVerifier(t, token.Options{
 		KeyManagers: []token.KeyManager{manager(s.URL)}, Now: now.Now, RefreshInterval: time.Hour, CoolDown: time.Millisecond,
 	})
 	run(t, v)
@@ -83,7 +83,7 @@ func TestRunEndsWhileAFetchHangs(t *testing.T) {
 	defer s.Close()
 	defer close(g.open)
 	s.answer(g.hold(nil))
-	v := newVerifier(t, token.Config{KeyManagers: []token.KeyManager{manager(s.URL)}, Now: now.Now, FetchTimeout: time.Hour})
+	v := newVerifier(t, token.Options{KeyManagers: []token.KeyManager{manager(s.URL)}, Now: now.Now, FetchTimeout: time.Hour})
 	ctx, cancel := context.WithCancel(t.Context())
 	done, verified := make(chan error, 1), make(chan error, 1)
 	go func() { done <- v.Run(ctx) }()
@@ -107,7 +107,7 @@ func TestRotationUnderLoad(t *testing.T) {
 	a := jwks(t, jwkOf(t, edKey(), kid("a")), jwkOf(t, p256Key(), kid("stays")))
 	b := jwks(t, jwkOf(t, edKey2(), kid("b")), jwkOf(t, p256Key(), kid("stays")))
 	s := newIssuer(t, a)
-	v := newVerifier(t, token.Config{
+	v := newVerifier(t, token.Options{
 		KeyManagers: []token.KeyManager{manager(s.URL)}, Now: now.Now, RefreshInterval: time.Millisecond, CoolDown: time.Millisecond, CacheSize: 8,
 	})
 	run(t, v)

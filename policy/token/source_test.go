@@ -106,7 +106,7 @@ func TestE78BadSources(t *testing.T) {
 			now, log := newClock(), &logBook{}
 			s := newIssuer(t, nil)
 			s.answer(bad)
-			v := newVerifier(t, token.Config{
+			v := newVerifier(t, token.Options{
 				KeyManagers: []token.KeyManager{manager(s.URL)}, Now: now.Now, FetchTimeout: 300 * time.Millisecond, Log: log.logger(),
 			})
 			raw := edToken(t, kid("ed"), goodClaims(now.Now()))
@@ -155,7 +155,7 @@ func TestE78AnEndlessBodyIsNotRead(t *testing.T) {
 			}
 		}
 	})
-	v := newVerifier(t, token.Config{KeyManagers: []token.KeyManager{manager(s.URL)}})
+	v := newVerifier(t, token.Options{KeyManagers: []token.KeyManager{manager(s.URL)}})
 	if err := v.Refresh(t.Context()); err == nil {
 		t.Error("no error")
 	}
@@ -172,7 +172,7 @@ func TestE78GoodKeysAmongBad(t *testing.T) {
 		jwkOf(t, rsaKey(), map[string]any{"kid": "ed", "use": "enc"}), jwkOf(t, edKey(), kid("ed")),
 		jwkOf(t, p256Key(), kid("twice")), jwkOf(t, p384Key(), kid("twice")),
 	)
-	v := newVerifier(t, token.Config{
+	v := newVerifier(t, token.Options{
 		KeyManagers: []token.KeyManager{manager(file(t, "jwks.json", keys))}, Now: now.Now, Log: log.logger(),
 	})
 	if _, err := v.Verify(t.Context(), edToken(t, kid("ed"), goodClaims(now.Now()))); err != nil {
@@ -190,7 +190,7 @@ func TestE78GoodKeysAmongBad(t *testing.T) {
 
 func TestNoKeyIDAndSeveralKeys(t *testing.T) {
 	now := newClock()
-	f := &fixture{newVerifier(t, token.Config{Now: now.Now, KeyManagers: []token.KeyManager{manager(file(t, "jwks.json", jwks(t,
+	f := &fixture{newVerifier(t, token.Options{Now: now.Now, KeyManagers: []token.KeyManager{manager(file(t, "jwks.json", jwks(t,
 		jwkOf(t, edKey(), kid("a")), jwkOf(t, edKey2(), kid("b")), jwkOf(t, p256Key(), nil))))}}), now, &logBook{}}
 	f.denies(t, "two fit", edToken(t, nil, goodClaims(now.Now())))
 	f.denies(t, "none fits", sign(t, jwt.SigningMethodRS256, rsaKey(), nil, goodClaims(now.Now())))
@@ -211,7 +211,7 @@ func TestRedirectWithinTheHost(t *testing.T) {
 		}
 		_, _ = w.Write(keys)
 	})
-	v := newVerifier(t, token.Config{KeyManagers: []token.KeyManager{manager(s.URL + "/")}, Now: now.Now})
+	v := newVerifier(t, token.Options{KeyManagers: []token.KeyManager{manager(s.URL + "/")}, Now: now.Now})
 	if _, err := v.Verify(t.Context(), edToken(t, kid("ed"), goodClaims(now.Now()))); err != nil {
 		t.Error(err)
 	}
@@ -220,7 +220,7 @@ func TestRedirectWithinTheHost(t *testing.T) {
 func TestE78KeysGrowTooOld(t *testing.T) {
 	now := newClock()
 	s := newIssuer(t, jwks(t, jwkOf(t, edKey(), kid("ed"))))
-	v := newVerifier(t, token.Config{KeyManagers: []token.KeyManager{manager(s.URL)}, Now: now.Now, MaxAge: time.Hour})
+	v := newVerifier(t, token.Options{KeyManagers: []token.KeyManager{manager(s.URL)}, Now: now.Now, MaxAge: time.Hour})
 	raw := edToken(t, kid("ed"), with(goodClaims(now.Now()), map[string]any{"exp": now.Now().Add(24 * time.Hour).Unix()}))
 	if _, err := v.Verify(t.Context(), raw); err != nil {
 		t.Fatal(err)
@@ -251,7 +251,7 @@ func TestE78KeysGrowTooOld(t *testing.T) {
 func TestTheIssuerIsAwayAndRotates(t *testing.T) {
 	now := newClock()
 	s := newIssuer(t, jwks(t, jwkOf(t, edKey(), kid("old"))))
-	v := newVerifier(t, token.Config{KeyManagers: []token.KeyManager{manager(s.URL)}, Now: now.Now})
+	v := newVerifier(t, token.Options{KeyManagers: []token.KeyManager{manager(s.URL)}, Now: now.Now})
 	claims := with(goodClaims(now.Now()), map[string]any{"exp": now.Now().Add(24 * time.Hour).Unix()})
 	old, fresh := edToken(t, kid("old"), claims), sign(t, jwt.SigningMethodEdDSA, edKey2(), kid("new"), claims)
 	if _, err := v.Verify(t.Context(), old); err != nil {
@@ -276,7 +276,7 @@ func TestTheIssuerStartsLate(t *testing.T) {
 	now := newClock()
 	s := newIssuer(t, nil)
 	s.answer(http.NotFound)
-	v := newVerifier(t, token.Config{KeyManagers: []token.KeyManager{manager(s.URL)}, Now: now.Now})
+	v := newVerifier(t, token.Options{KeyManagers: []token.KeyManager{manager(s.URL)}, Now: now.Now})
 	raw := edToken(t, kid("ed"), goodClaims(now.Now()))
 	for range 100 {
 		if _, err := v.Verify(t.Context(), raw); !errors.Is(err, token.ErrUnavailable) {
@@ -313,7 +313,7 @@ func TestACallerWhoLeavesDoesNotEndTheFetch(t *testing.T) {
 	now, g := newClock(), newGate()
 	s := newIssuer(t, nil)
 	s.answer(g.hold(jwks(t, jwkOf(t, edKey(), kid("ed")))))
-	v := newVerifier(t, token.Config{KeyManagers: []token.KeyManager{manager(s.URL)}, Now: now.Now})
+	v := newVerifier(t, token.Options{KeyManagers: []token.KeyManager{manager(s.URL)}, Now: now.Now})
 	raw := edToken(t, kid("ed"), goodClaims(now.Now()))
 	ctx, cancel := context.WithCancel(t.Context())
 	left, stayed := make(chan error, 1), make(chan error, 1)
@@ -342,7 +342,7 @@ func TestACallerWhoLeavesDoesNotEndTheFetch(t *testing.T) {
 func TestKnownKeysDoNotWait(t *testing.T) {
 	now, g := newClock(), newGate()
 	s := newIssuer(t, jwks(t, jwkOf(t, edKey(), kid("ed"))))
-	v := newVerifier(t, token.Config{KeyManagers: []token.KeyManager{manager(s.URL)}, Now: now.Now})
+	v := newVerifier(t, token.Options{KeyManagers: []token.KeyManager{manager(s.URL)}, Now: now.Now})
 	if err := v.Refresh(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -369,7 +369,7 @@ func TestRefreshFollowsAReadUnderWay(t *testing.T) {
 	now, g := newClock(), newGate()
 	s := newIssuer(t, nil)
 	s.answer(g.hold(jwks(t, jwkOf(t, edKey(), kid("old")))))
-	v := newVerifier(t, token.Config{KeyManagers: []token.KeyManager{manager(s.URL)}, Now: now.Now})
+	v := newVerifier(t, token.Options{KeyManagers: []token.KeyManager{manager(s.URL)}, Now: now.Now})
 	first, second := make(chan error, 1), make(chan error, 1)
 	go func() { first <- v.Refresh(context.Background()) }()
 	<-g.entered
@@ -394,13 +394,13 @@ func TestTLSOfTheIssuer(t *testing.T) {
 	ca := file(t, "ca.pem", pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: s.Certificate().Raw}))
 	raw := edToken(t, kid("ed"), goodClaims(now.Now()))
 
-	unknown := newVerifier(t, token.Config{KeyManagers: []token.KeyManager{manager(s.URL)}, Now: now.Now})
+	unknown := newVerifier(t, token.Options{KeyManagers: []token.KeyManager{manager(s.URL)}, Now: now.Now})
 	if _, err := unknown.Verify(t.Context(), raw); !errors.Is(err, token.ErrUnavailable) {
 		t.Errorf("by a CA that is not the system's: %v", err)
 	}
 	km := manager(s.URL)
 	km.CAFile = ca
-	v := newVerifier(t, token.Config{KeyManagers: []token.KeyManager{km}, Now: now.Now})
+	v := newVerifier(t, token.Options{KeyManagers: []token.KeyManager{km}, Now: now.Now})
 	if _, err := v.Verify(t.Context(), raw); err != nil {
 		t.Errorf("by the CA file: %v", err)
 	}
@@ -428,7 +428,7 @@ func TestPlainHTTPIsLogged(t *testing.T) {
 		"https://issuer.test/jwks": false, "http://issuer.test/jwks": true, "http://10.0.0.1/jwks": true, "http://localhost.evil.test/": true,
 	} {
 		log := &logBook{}
-		newVerifier(t, token.Config{KeyManagers: []token.KeyManager{manager(url)}, Log: log.logger()})
+		newVerifier(t, token.Options{KeyManagers: []token.KeyManager{manager(url)}, Log: log.logger()})
 		if got := strings.Contains(log.String(), "plain http"); got != warn {
 			t.Errorf("%s: %q", url, log)
 		}
@@ -439,7 +439,7 @@ func TestQueryOfTheURLIsNotTold(t *testing.T) {
 	s := newIssuer(t, nil)
 	s.Close()
 	log := &logBook{}
-	v := newVerifier(t, token.Config{KeyManagers: []token.KeyManager{manager(s.URL + "/?code=hunter2")}, Log: log.logger()})
+	v := newVerifier(t, token.Options{KeyManagers: []token.KeyManager{manager(s.URL + "/?code=hunter2")}, Log: log.logger()})
 	err := v.Refresh(t.Context())
 	if err == nil || strings.Contains(err.Error()+log.String(), "hunter2") {
 		t.Errorf("%v, %s", err, log)
@@ -457,7 +457,7 @@ func TestHalfWrittenFile(t *testing.T) {
 	}
 	old, fresh := jwks(t, jwkOf(t, edKey(), kid("old"))), jwks(t, jwkOf(t, edKey2(), kid("new")))
 	write(old)
-	v := newVerifier(t, token.Config{KeyManagers: []token.KeyManager{manager(path)}, Now: now.Now, Log: log.logger()})
+	v := newVerifier(t, token.Options{KeyManagers: []token.KeyManager{manager(path)}, Now: now.Now, Log: log.logger()})
 	raw := edToken(t, kid("old"), goodClaims(now.Now()))
 	for name, spoil := range map[string]func(){
 		"half":  func() { write(fresh[:len(fresh)/2]) },
@@ -491,7 +491,7 @@ func TestHalfWrittenFile(t *testing.T) {
 func TestUnknownKeyIDReadsTheFileAnew(t *testing.T) {
 	now := newClock()
 	path := file(t, "jwks.json", jwks(t, jwkOf(t, edKey(), kid("old"))))
-	v := newVerifier(t, token.Config{KeyManagers: []token.KeyManager{manager(path)}, Now: now.Now})
+	v := newVerifier(t, token.Options{KeyManagers: []token.KeyManager{manager(path)}, Now: now.Now})
 	if err := os.WriteFile(path, jwks(t, jwkOf(t, edKey2(), kid("new"))), 0o600); err != nil {
 		t.Fatal(err)
 	}

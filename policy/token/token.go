@@ -59,8 +59,8 @@ type KeyManager struct {
 	TokenType string
 }
 
-// A Config makes a Verifier.
-type Config struct {
+// Options make a Verifier.
+type Options struct {
 	KeyManagers []KeyManager
 
 	// Last is the Verifier that this one follows, under the same clock; nil means none. A key manager with a JWKS URL
@@ -122,7 +122,7 @@ type issuer struct {
 
 // New checks cfg and reads the files it names; an unreadable one is an error. URLs are not asked yet: one that is down
 // is no error, its tokens are ErrUnavailable. New starts nothing: Run keeps the keys fresh.
-func New(cfg Config) (*Verifier, error) {
+func New(cfg Options) (*Verifier, error) {
 	cfg, err := cfg.withDefaults()
 	if err != nil {
 		return nil, fmt.Errorf("tokens: %w", err)
@@ -143,7 +143,7 @@ func New(cfg Config) (*Verifier, error) {
 	return v, nil
 }
 
-func (v *Verifier) add(km KeyManager, cfg Config) error {
+func (v *Verifier) add(km KeyManager, cfg Options) error {
 	if err := km.check(); err != nil {
 		return err
 	}
@@ -292,7 +292,7 @@ func (km KeyManager) check() error {
 }
 
 // withDefaults fills in what zero means, and copies what the caller may change.
-func (cfg Config) withDefaults() (Config, error) {
+func (cfg Options) withDefaults() (Options, error) {
 	cfg.KeyManagers = slices.Clone(cfg.KeyManagers)
 	if cfg.Now == nil {
 		cfg.Now = time.Now

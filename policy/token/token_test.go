@@ -24,7 +24,7 @@ func TestVerifyGoodTokens(t *testing.T) {
 		jwkOf(t, p384Key(), kid("p384")),
 		jwkOf(t, edKey(), kid("ed")),
 	)
-	v := newVerifier(t, token.Config{KeyManagers: []token.KeyManager{manager(file(t, "jwks.json", keys))}, Now: now.Now})
+	v := newVerifier(t, token.Options{KeyManagers: []token.KeyManager{manager(file(t, "jwks.json", keys))}, Now: now.Now})
 	for _, c := range []struct {
 		name   string
 		method jwt.SigningMethod
@@ -127,56 +127,56 @@ func TestNewRefuses(t *testing.T) {
 	good := file(t, "jwks.json", jwks(t, jwkOf(t, edKey(), kid("ed"))))
 	for _, c := range []struct {
 		name   string
-		change func(*token.Config)
+		change func(*token.Options)
 	}{
-		{"no name", func(c *token.Config) { c.KeyManagers[0].Name = "" }},
-		{"no issuer", func(c *token.Config) { c.KeyManagers[0].Issuer = "" }},
-		{"no type", func(c *token.Config) { c.KeyManagers[0].Type = "" }},
-		{"an unknown type", func(c *token.Config) { c.KeyManagers[0].Type = "keycloak" }},
-		{"an unknown token type", func(c *token.Config) { c.KeyManagers[0].TokenType = "JWT" }},
-		{"neither JWKS nor certificate", func(c *token.Config) { c.KeyManagers[0].JWKS = "" }},
-		{"both", func(c *token.Config) { c.KeyManagers[0].CertificateFile = good }},
-		{"two with one issuer", func(c *token.Config) {
+		{"no name", func(c *token.Options) { c.KeyManagers[0].Name = "" }},
+		{"no issuer", func(c *token.Options) { c.KeyManagers[0].Issuer = "" }},
+		{"no type", func(c *token.Options) { c.KeyManagers[0].Type = "" }},
+		{"an unknown type", func(c *token.Options) { c.KeyManagers[0].Type = "keycloak" }},
+		{"an unknown token type", func(c *token.Options) { c.KeyManagers[0].TokenType = "JWT" }},
+		{"neither JWKS nor certificate", func(c *token.Options) { c.KeyManagers[0].JWKS = "" }},
+		{"both", func(c *token.Options) { c.KeyManagers[0].CertificateFile = good }},
+		{"two with one issuer", func(c *token.Options) {
 			c.KeyManagers = append(c.KeyManagers, c.KeyManagers[0])
 			c.KeyManagers[1].Name = "other"
 		}},
-		{"two with one name", func(c *token.Config) {
+		{"two with one name", func(c *token.Options) {
 			c.KeyManagers = append(c.KeyManagers, c.KeyManagers[0])
 			c.KeyManagers[1].Issuer = "other"
 		}},
-		{"a missing file", func(c *token.Config) { c.KeyManagers[0].JWKS = good + ".not" }},
-		{"a file that is no JWKS", func(c *token.Config) { c.KeyManagers[0].JWKS = file(t, "x", []byte("<html>")) }},
-		{"a bare key", func(c *token.Config) { c.KeyManagers[0].JWKS = file(t, "x", []byte(`{"kty":"OKP"}`)) }},
-		{"a JWKS without keys", func(c *token.Config) { c.KeyManagers[0].JWKS = file(t, "x", jwks(t)) }},
-		{"a certificate that is none", func(c *token.Config) {
+		{"a missing file", func(c *token.Options) { c.KeyManagers[0].JWKS = good + ".not" }},
+		{"a file that is no JWKS", func(c *token.Options) { c.KeyManagers[0].JWKS = file(t, "x", []byte("<html>")) }},
+		{"a bare key", func(c *token.Options) { c.KeyManagers[0].JWKS = file(t, "x", []byte(`{"kty":"OKP"}`)) }},
+		{"a JWKS without keys", func(c *token.Options) { c.KeyManagers[0].JWKS = file(t, "x", jwks(t)) }},
+		{"a certificate that is none", func(c *token.Options) {
 			c.KeyManagers[0].JWKS, c.KeyManagers[0].CertificateFile = "", good
 		}},
-		{"a private key", func(c *token.Config) {
+		{"a private key", func(c *token.Options) {
 			c.KeyManagers[0].JWKS, c.KeyManagers[0].CertificateFile = "", file(t, "x", []byte("-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n"))
 		}},
-		{"two public keys", func(c *token.Config) {
+		{"two public keys", func(c *token.Options) {
 			two := append(publicPEM(t, edKey().Public()), publicPEM(t, p256Key().Public())...)
 			c.KeyManagers[0].JWKS, c.KeyManagers[0].CertificateFile = "", file(t, "x", two)
 		}},
-		{"an RSA key of 1024 bits", func(c *token.Config) {
+		{"an RSA key of 1024 bits", func(c *token.Options) {
 			c.KeyManagers[0].JWKS, c.KeyManagers[0].CertificateFile = "", file(t, "x", publicPEM(t, shortRSA().Public()))
 		}},
-		{"a CA file without a URL", func(c *token.Config) { c.KeyManagers[0].CAFile = good }},
-		{"a CA file without TLS", func(c *token.Config) {
+		{"a CA file without a URL", func(c *token.Options) { c.KeyManagers[0].CAFile = good }},
+		{"a CA file without TLS", func(c *token.Options) {
 			c.KeyManagers[0].JWKS, c.KeyManagers[0].CAFile = "http://127.0.0.1:1/jwks", good
 		}},
-		{"a CA file without certificates", func(c *token.Config) {
+		{"a CA file without certificates", func(c *token.Options) {
 			c.KeyManagers[0].JWKS, c.KeyManagers[0].CAFile = "https://127.0.0.1:1/jwks", good
 		}},
-		{"another scheme", func(c *token.Config) { c.KeyManagers[0].JWKS = "ftp://127.0.0.1/jwks" }},
-		{"no host", func(c *token.Config) { c.KeyManagers[0].JWKS = "https:///jwks" }},
-		{"a password in the URL", func(c *token.Config) { c.KeyManagers[0].JWKS = "https://u:hunter2@127.0.0.1/jwks" }},
-		{"a leeway of more than a minute", func(c *token.Config) { c.Leeway = time.Minute + 1 }},
-		{"a negative interval", func(c *token.Config) { c.RefreshInterval = -1 }},
-		{"a negative cache", func(c *token.Config) { c.CacheSize = -1 }},
+		{"another scheme", func(c *token.Options) { c.KeyManagers[0].JWKS = "ftp://127.0.0.1/jwks" }},
+		{"no host", func(c *token.Options) { c.KeyManagers[0].JWKS = "https:///jwks" }},
+		{"a password in the URL", func(c *token.Options) { c.KeyManagers[0].JWKS = "https://u:hunter2@127.0.0.1/jwks" }},
+		{"a leeway of more than a minute", func(c *token.Options) { c.Leeway = time.Minute + 1 }},
+		{"a negative interval", func(c *token.Options) { c.RefreshInterval = -1 }},
+		{"a negative cache", func(c *token.Options) { c.CacheSize = -1 }},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			cfg := token.Config{KeyManagers: []token.KeyManager{manager(good)}}
+			cfg := token.Options{KeyManagers: []token.KeyManager{manager(good)}}
 			if _, err := token.New(cfg); err != nil {
 				t.Fatalf("without the change: %v", err)
 			}
@@ -193,14 +193,14 @@ func TestNewRefuses(t *testing.T) {
 func TestNewTakesURLThatIsDown(t *testing.T) {
 	s := newIssuer(t, nil)
 	s.Close()
-	v := newVerifier(t, token.Config{KeyManagers: []token.KeyManager{manager(s.URL)}})
+	v := newVerifier(t, token.Options{KeyManagers: []token.KeyManager{manager(s.URL)}})
 	if _, err := v.Verify(t.Context(), edToken(t, kid("ed"), goodClaims(time.Now()))); !errors.Is(err, token.ErrUnavailable) || errors.Is(err, token.ErrInvalid) {
 		t.Errorf("err = %v", err)
 	}
 }
 
 func TestNoKeyManagers(t *testing.T) {
-	v := newVerifier(t, token.Config{})
+	v := newVerifier(t, token.Options{})
 	if _, err := v.Verify(t.Context(), edToken(t, nil, goodClaims(time.Now()))); !errors.Is(err, token.ErrInvalid) {
 		t.Errorf("err = %v", err)
 	}
@@ -210,7 +210,7 @@ func TestCertificateFile(t *testing.T) {
 	now := newClock()
 	km := manager("")
 	km.CertificateFile = file(t, "km.pem", publicPEM(t, rsaKey().Public()))
-	v := newVerifier(t, token.Config{KeyManagers: []token.KeyManager{km}, Now: now.Now})
+	v := newVerifier(t, token.Options{KeyManagers: []token.KeyManager{km}, Now: now.Now})
 	for _, c := range []struct {
 		name   string
 		method jwt.SigningMethod
@@ -234,7 +234,7 @@ func TestCertificateFile(t *testing.T) {
 // edVerifier returns a verifier with one Ed25519 key from a file.
 func edVerifier(t testing.TB, now *clock) *token.Verifier {
 	t.Helper()
-	return newVerifier(t, token.Config{
+	return newVerifier(t, token.Options{
 		KeyManagers: []token.KeyManager{manager(file(t, "jwks.json", jwks(t, jwkOf(t, edKey(), kid("ed")))))},
 		Now:         now.Now,
 	})
@@ -263,7 +263,7 @@ func TestCertificateFileKinds(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			km := manager("")
 			km.CertificateFile = file(t, "km.pem", append([]byte("subject=x\n"), pem.EncodeToMemory(&c.block)...))
-			v, err := token.New(token.Config{KeyManagers: []token.KeyManager{km}, Now: now.Now})
+			v, err := token.New(token.Options{KeyManagers: []token.KeyManager{km}, Now: now.Now})
 			if c.key == nil {
 				if err == nil {
 					t.Error("no error")

@@ -86,7 +86,7 @@ func TestExample(t *testing.T) {
 		Listeners: []control.Listener{
 			{
 				Listener: decision.Listener{Name: "https", Address: "0.0.0.0:8243"},
-				TLS: &listenerprofiles.Config{
+				TLS: &listenerprofiles.Options{
 					Listener: "https",
 					Own: listenerprofiles.Settings{
 						KeyStore: keystore.Ref{
@@ -105,7 +105,7 @@ func TestExample(t *testing.T) {
 			{Listener: decision.Listener{Name: "behind-lb", Address: "127.0.0.1:8280"}, Believes: true},
 			{
 				Listener: decision.Listener{Name: "strict", Address: "[::1]:8245", DoorByCertificate: true},
-				TLS: &listenerprofiles.Config{
+				TLS: &listenerprofiles.Options{
 					Listener: "strict",
 					Own: listenerprofiles.Settings{
 						KeyStore:     keystore.Ref{Location: "/etc/sallyport/server.pem", Type: "PEM"},

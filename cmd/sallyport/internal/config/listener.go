@@ -18,7 +18,7 @@ func (l *loader) listener(n node) control.Listener {
 	m := n.mapping("a listener")
 	defer m.end()
 	name, address := m.name("name"), m.address()
-	tls := &listenerprofiles.Config{Listener: name.Value}
+	tls := &listenerprofiles.Options{Listener: name.Value}
 	tls.Own.KeyStore, tls.Own.TrustStore = m.keyStore("keyStore"), m.trustStore("trustStore").Value
 	interval := m.dynamicSSLProfiles(tls)
 	for _, other := range l.cfg.Listeners {
@@ -156,7 +156,7 @@ func (m *mapping) store() keystore.Ref {
 }
 
 // dynamicSSLProfiles reads where the listener's listenerprofiles.xml is, and returns the time between two looks at it.
-func (m *mapping) dynamicSSLProfiles(tls *listenerprofiles.Config) time.Duration {
+func (m *mapping) dynamicSSLProfiles(tls *listenerprofiles.Options) time.Duration {
 	s, given := m.sub("dynamicSSLProfiles")
 	if !given {
 		return 0
