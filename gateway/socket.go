@@ -260,8 +260,12 @@ func (l serverLog) Write(line []byte) (int, error) {
 	return len(line), nil
 }
 
-// addressOf is the address of a socket's end, with IPv4 in its own form.
+// addressOf is the address of a socket's end, with IPv4 in its own form; zero for a connection that is none of a network.
 func addressOf(a net.Addr) netip.AddrPort {
-	p, _ := netip.ParseAddrPort(a.String()) // zero for a connection that is none of a network
+	t, ok := a.(*net.TCPAddr)
+	if !ok {
+		return netip.AddrPort{}
+	}
+	p := t.AddrPort()
 	return netip.AddrPortFrom(p.Addr().Unmap(), p.Port())
 }

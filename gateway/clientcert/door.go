@@ -11,9 +11,9 @@ import (
 	"strings"
 	"time"
 
-	"sallyport/listenerprofiles/trust"
-
 	"github.com/maypok86/otter/v2"
+
+	"sallyport/listenerprofiles/trust"
 )
 
 // DoorConfig names the load balancers that are believed about their clients' certificates, and the format they use.
@@ -68,6 +68,9 @@ func (d *Door) BalancerTrust() *trust.Anchors { return d.cfg.BalancerTrust }
 // Balancer returns the certificate that a peer proved to hold if it is a load balancer's own, else nil. Such a
 // certificate is never a client's. Its Check reports whether it is still valid later.
 func (d *Door) Balancer(chain []*x509.Certificate, now time.Time) *Certificate {
+	if d.cfg.BalancerTrust == nil {
+		return nil // most often, and then a handshake costs nothing more
+	}
 	c := FromChain(chain, d.cfg.BalancerTrust, now)
 	if c == nil || c.err != nil {
 		return nil

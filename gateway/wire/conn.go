@@ -143,7 +143,7 @@ func (c *Conn) LastWord() {
 	if c.wire == nil {
 		return
 	}
-	c.wire.hold(nil)
+	c.wire.queue(nil)
 	_ = c.Conn.(interface{ CloseWrite() error }).CloseWrite()
 	if sealed := c.wire.taken(); len(sealed) > 0 {
 		_, _ = write(c.fd, sealed)
@@ -155,7 +155,7 @@ func (c *Conn) Seal(memory, p []byte) ([]byte, error) {
 	if c.wire == nil {
 		return p, nil
 	}
-	c.wire.hold(memory)
+	c.wire.queue(memory)
 	_, err := c.Conn.Write(p)
 	return c.wire.taken(), err
 }
@@ -198,7 +198,7 @@ func (c *Conn) Fill(scratch []byte, ended bool) (some, more bool, err error) {
 func (c *Conn) fillTLS(scratch []byte, ended bool) (some, more bool, err error) {
 	w := c.wire
 	w.dry = true
-	w.hold(nil)
+	w.queue(nil)
 	some, more, err = c.unseal(scratch, ended)
 	w.keep()
 	if said := w.taken(); len(said) > 0 {

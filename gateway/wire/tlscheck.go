@@ -53,7 +53,7 @@ func tryVersion(version uint16, certificate tls.Certificate) error {
 		return fmt.Errorf("a handshake with ourselves: %w", err)
 	}
 	const text = "what was sent"
-	far.hold(nil)
+	far.queue(nil)
 	if _, err := client.Write([]byte(text)); err != nil {
 		return err
 	}
@@ -72,7 +72,7 @@ func tryVersion(version uint16, certificate tls.Certificate) error {
 	if err != nil || string(p[:n]) != text {
 		return errTLS
 	}
-	near.hold(nil)
+	near.queue(nil)
 	if _, err := server.Write([]byte(text)); err != nil {
 		return errTLS
 	}

@@ -12,6 +12,7 @@ type Wire struct {
 
 	mu      sync.Mutex
 	holding bool
+	queuing bool // held bytes stay until taken
 	held    []byte
 
 	gather *gatherer // nil: writes go to the socket at once
@@ -76,21 +77,31 @@ func (r *records) pass(p []byte) {
 	}
 }
 
-// Write implements net.Conn.
+// Write implements net.Conn. Between hold and release it keeps up to LargeSize bytes: more would outgrow the memory that
+// the pools have, and half as much again is then spent on large answers.
 func (w *Wire) Write(p []byte) (int, error) {
 	if w.gather != nil {
 		return w.gather.write(p)
 	}
 	w.mu.Lock()
-	defer w.mu.Unlock()
-	if w.holding {
+	if w.queuing {
 		w.held = append(w.held, p...)
+		w.mu.Unlock()
 		return len(p), nil
 	}
-	return w.Conn.Write(p)
+	defer w.mu.Unlock()
+	if !w.holding {
+		return w.Conn.Write(p)
+	}
+	if w.held = append(w.held, p...); len(w.held) < LargeSize {
+		return len(p), nil
+	}
+	_, err := w.Conn.Write(w.held)
+	w.held = w.held[:0]
+	return len(p), err
 }
 
-// hold makes Write gather until release or taken. The memory is used first.
+// hold makes Write gather in the memory.
 func (w *Wire) hold(memory []byte) {
 	w.mu.Lock()
 	w.holding, w.held = true, memory[:0]
@@ -109,11 +120,18 @@ func (w *Wire) release() (memory []byte, err error) {
 	return memory, err
 }
 
-// taken ends hold and returns what was written since.
+// queue makes Write gather without bound until taken. The memory is used first.
+func (w *Wire) queue(memory []byte) {
+	w.mu.Lock()
+	w.holding, w.queuing, w.held = true, true, memory[:0]
+	w.mu.Unlock()
+}
+
+// taken ends queue and returns what was written since.
 func (w *Wire) taken() []byte {
 	w.mu.Lock()
 	p := w.held
-	w.holding, w.held = false, nil
+	w.holding, w.queuing, w.held = false, false, nil
 	w.mu.Unlock()
 	return p
 }
