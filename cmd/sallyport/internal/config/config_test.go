@@ -248,7 +248,7 @@ var unset = []string{
 	"DoorConfig.Format",
 	"Spec.Problems", "Listener.Profiles", "Listener.Door", "DoorConfig.Trust", "DoorConfig.BalancerTrust", "DoorConfig.CacheSize",
 	"Settings.Tokens", "Settings.Name", "Settings.BindAddress", "Settings.ServerName", "Settings.Line",
-	"Config.AlsoAskFor", "Config.Now", "Config.ReadFile", "Route.Limit", "Resource.Limit",
+	"Options.AlsoAskFor", "Options.Now", "Options.ReadFile", "Route.Limit", "Resource.Limit",
 	"Upstream.Roots", "Upstream.Certificates", "Upstream.TLSDigest", "Client.Fingerprint",
 }
 
