@@ -372,15 +372,7 @@ func TestReplacedFile(t *testing.T) {
 	add(t, s, old)
 	mustExec(t, rawSQL(t, path), `VACUUM INTO ?`, backup)
 	add(t, s, fresh)
-	version := func() uint64 {
-		t.Helper()
-		v, err := s.Version(t.Context())
-		if err != nil {
-			t.Fatal(err)
-		}
-		return v
-	}
-	before := version()
+	before := certstoretest.Version(t, s)
 
 	move := func(from, to string) {
 		t.Helper()
@@ -409,7 +401,7 @@ func TestReplacedFile(t *testing.T) {
 
 	move(backup, path)
 	expectList(t, s, old)
-	if version() == before {
+	if certstoretest.Version(t, s) == before {
 		t.Error("the version is the same in another database")
 	}
 	next := newClient(t, "next")

@@ -101,3 +101,13 @@ func ExpectSame(t testing.TB, got, want []certstore.Client) {
 		t.Errorf("the store differs (-want +got):\n%s", diff)
 	}
 }
+
+// Version returns the store's version.
+func Version(t testing.TB, s *certstore.Store) uint64 {
+	t.Helper()
+	v, err := s.Version(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return v
+}

@@ -10,21 +10,13 @@ import (
 )
 
 func testVersion(t *testing.T, s *certstore.Store) {
-	version := func() uint64 {
-		t.Helper()
-		v, err := s.Version(t.Context())
-		if err != nil {
-			t.Fatal(err)
-		}
-		return v
-	}
-	seen := []uint64{version()}
-	if v := version(); v != seen[0] {
+	seen := []uint64{Version(t, s)}
+	if v := Version(t, s); v != seen[0] {
 		t.Errorf("the version went from %d to %d by itself", seen[0], v)
 	}
 	changed := func() {
 		t.Helper()
-		v := version()
+		v := Version(t, s)
 		if slices.Contains(seen, v) {
 			t.Errorf("version %d was there before: %v", v, seen)
 		}
@@ -33,7 +25,7 @@ func testVersion(t *testing.T, s *certstore.Store) {
 	Add(t, s, NewClient(t, "acme"))
 	changed()
 	List(t, s)
-	if v := version(); v != seen[1] {
+	if v := Version(t, s); v != seen[1] {
 		t.Errorf("reading changed the version from %d to %d", seen[1], v)
 	}
 	if err := s.Update(t.Context(), Orders, certstore.Production, "acme", nil, "Silver", nil); err != nil {
@@ -75,15 +67,7 @@ func testChanged(t *testing.T, db Database) {
 func testVersionOther(t *testing.T, db Database) {
 	url := db.New(t)
 	s, other := Open(t, url, certstore.Options{}), Open(t, url, certstore.Options{})
-	version := func() uint64 {
-		t.Helper()
-		v, err := s.Version(t.Context())
-		if err != nil {
-			t.Fatal(err)
-		}
-		return v
-	}
-	seen := []uint64{version()}
+	seen := []uint64{Version(t, s)}
 	for range 20 {
 		for _, change := range []func() error{
 			func() error { return other.Add(t.Context(), NewClient(t, "acme")) },
@@ -93,9 +77,9 @@ func testVersionOther(t *testing.T, db Database) {
 			if err := change(); err != nil {
 				t.Fatal(err)
 			}
-			v := version()
-			if slices.Contains(seen, v) || version() != v {
-				t.Errorf("version %d, then %d, after %v", v, version(), seen)
+			v := Version(t, s)
+			if slices.Contains(seen, v) || Version(t, s) != v {
+				t.Errorf("version %d, then %d, after %v", v, Version(t, s), seen)
 			}
 			seen = append(seen, v)
 		}
