@@ -25,10 +25,10 @@ type fileEvents struct {
 // A folder that does not exist or cannot be watched is tried again each time.
 func (e *fileEvents) follow(files map[string][]string, globs []string) (anew bool, err error) {
 	e.paths, e.globs = map[string][]string{}, globs
-	folders := map[string]bool{}
+	folders, plain := map[string]bool{}, map[string]bool{}
 	for source, list := range files {
 		for _, file := range list {
-			for _, p := range links(file) {
+			for _, p := range links(file, plain) {
 				e.paths[p] = append(e.paths[p], source)
 				folders[filepath.Dir(p)] = true
 			}
@@ -87,11 +87,12 @@ func (e *fileEvents) concerned(event fsnotify.Event) []string {
 // maxLinks bounds a chain of symbolic links, as Linux does.
 const maxLinks = 40
 
-// links returns the file's path, that of each symbolic link on the way to it, and what the links lead to.
-func links(file string) []string {
+// links returns the file's path, that of each symbolic link on the way to it, and what the links lead to. plain are
+// paths that were found to be no links, so that each folder is asked once for all files in it.
+func links(file string, plain map[string]bool) []string {
 	list := []string{file}
 	for range maxLinks {
-		next, link, ok := readlink(file)
+		next, link, ok := readlink(file, plain)
 		if !ok {
 			break
 		}
@@ -102,14 +103,17 @@ func links(file string) []string {
 }
 
 // readlink resolves the first symbolic link in a path.
-func readlink(path string) (next, link string, ok bool) {
+func readlink(path string, plain map[string]bool) (next, link string, ok bool) {
 	for i := 1; i <= len(path); i++ {
 		if i < len(path) && path[i] != filepath.Separator {
 			continue
 		}
-		link = path[:i]
+		if link = path[:i]; plain[link] {
+			continue
+		}
 		target, err := os.Readlink(link)
 		if err != nil {
+			plain[link] = true
 			continue
 		}
 		if !filepath.IsAbs(target) {

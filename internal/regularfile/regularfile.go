@@ -2,6 +2,7 @@
 package regularfile
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -21,12 +22,14 @@ func Read(path string, most int64) ([]byte, error) {
 		return nil, cause(err)
 	}
 	defer f.Close()
-	if info, err := f.Stat(); err != nil {
+	info, err := f.Stat()
+	if err != nil {
 		return nil, cause(err)
-	} else if !info.Mode().IsRegular() {
+	}
+	if !info.Mode().IsRegular() {
 		return nil, errors.New("not a regular file")
 	}
-	return readAll(f, most)
+	return readAll(f, info.Size(), most)
 }
 
 // ReadArgument is Read for a file that is named on a command line, where a pipe is as good: /dev/stdin, or
@@ -37,18 +40,20 @@ func ReadArgument(path string, most int64) ([]byte, error) {
 		return nil, cause(err)
 	}
 	defer f.Close()
-	return readAll(f, most)
+	return readAll(f, 0, most)
 }
 
-func readAll(f *os.File, most int64) ([]byte, error) {
-	data, err := io.ReadAll(io.LimitReader(f, most+1))
-	if err != nil {
+// readAll reads f, which probably has size bytes.
+func readAll(f *os.File, size, most int64) ([]byte, error) {
+	var data bytes.Buffer
+	data.Grow(int(min(size, most)) + bytes.MinRead) // so that nothing grows while it is read
+	if _, err := data.ReadFrom(io.LimitReader(f, most+1)); err != nil {
 		return nil, cause(err)
 	}
-	if int64(len(data)) > most {
+	if int64(data.Len()) > most {
 		return nil, fmt.Errorf("larger than %d bytes", most)
 	}
-	return data, nil
+	return data.Bytes(), nil
 }
 
 // cause is err without the path.
