@@ -61,7 +61,7 @@ func newServer(u Upstream, at *url.URL) *Server {
 
 // A ServerConn is a connection to a server. It carries one call at a time.
 type ServerConn struct {
-	*wire.Conn
+	wire.Conn
 	Keeper Keeper // gets it back after each call: its Server, unless a loop keeps it
 
 	server   *Server

@@ -452,7 +452,7 @@ func (t *Trip) BodySent() bool {
 }
 
 // Tunnel is the connection of a call that has switched to another protocol.
-func (t *Trip) Tunnel() *wire.Conn { return t.conn.Conn }
+func (t *Trip) Tunnel() *wire.Conn { return &t.conn.Conn }
 
 // Break breaks the call off at the server. Anyone may call it until Close is called.
 func (t *Trip) Break() {

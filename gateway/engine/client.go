@@ -13,7 +13,7 @@ import (
 
 // A client is a client's connection.
 type client struct {
-	*wire.Conn
+	wire.Conn
 	engine  *Engine
 	known   *decision.Connection
 	seen    int         // bytes of the window that were searched for the end of a head

@@ -95,7 +95,7 @@ func (l *loop) carry(c *loopClient, size int, problem error) {
 		l.goOn(c, call.refuse)
 		return
 	}
-	l.post(c, c.conn.Conn, call.appendRefusal(l.scratch(c.conn.Conn)), false)
+	l.post(c, &c.conn.Conn, call.appendRefusal(l.scratch(&c.conn.Conn)), false)
 }
 
 // posted is a message that has been rendered but not written. Rendering a batch before writing it is cheaper than
@@ -145,9 +145,9 @@ func (l *loop) send(m *posted) {
 	c := m.client
 	c.pending = false
 	defer l.contain(c)
-	conn := c.conn.Conn
+	conn := &c.conn.Conn
 	if m.request {
-		conn = c.backend.conn.Conn
+		conn = &c.backend.conn.Conn
 	}
 	n, err := 0, m.err
 	if err == nil {
@@ -219,12 +219,12 @@ func (l *loop) forward(c *loopClient) {
 		return
 	}
 	b.client, c.backend = c, b
-	request, err := call.Trip.AppendRequest(l.scratch(b.conn.Conn))
+	request, err := call.Trip.AppendRequest(l.scratch(&b.conn.Conn))
 	if err != nil {
 		l.giveUp(c, err)
 		return
 	}
-	l.post(c, b.conn.Conn, request, true)
+	l.post(c, &b.conn.Conn, request, true)
 }
 
 // fits reports whether a loop can carry the call: all of it is there, and nothing but an answer of HTTP/1.1 follows.
@@ -330,7 +330,7 @@ func (l *loop) answer(b *loopBackend) {
 	}
 	conn.In.Skip(head)
 	call.seen = l.now
-	out := call.appendHead(l.scratch(c.conn.Conn))
+	out := call.appendHead(l.scratch(&c.conn.Conn))
 	for err == nil {
 		var data []byte
 		if data, err = call.Trip.Next(); err == nil || err == io.EOF {
@@ -343,5 +343,5 @@ func (l *loop) answer(b *loopBackend) {
 	}
 	call.begun = true
 	call.Settle()
-	l.post(c, c.conn.Conn, out, false)
+	l.post(c, &c.conn.Conn, out, false)
 }

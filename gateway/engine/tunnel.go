@@ -29,8 +29,8 @@ func (c *call) tunnel() error {
 	server := c.Trip.Tunnel()
 	var up, down error
 	var both sync.WaitGroup
-	both.Go(func() { c.BytesIn, up = pipe(server, c.client.Conn) })
-	both.Go(func() { c.BytesOut, down = pipe(c.client.Conn, server) })
+	both.Go(func() { c.BytesIn, up = pipe(server, &c.client.Conn) })
+	both.Go(func() { c.BytesOut, down = pipe(&c.client.Conn, server) })
 	both.Wait()
 	if c.broken.Load() {
 		return backend.ErrBroken

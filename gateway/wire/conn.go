@@ -22,10 +22,10 @@ type Conn struct {
 	probe  probe
 }
 
-// NewConn returns the Conn of a connection, which may be a TLS connection over a Wire. It can be detached only if below
-// there is a Socket.
-func NewConn(c net.Conn) *Conn {
-	conn := &Conn{Conn: c, below: c}
+// NewConn returns the Conn of a connection, which may be a TLS connection over a Wire. It is not copied once it is used.
+// It can be detached only if below there is a Socket.
+func NewConn(c net.Conn) Conn {
+	conn := Conn{Conn: c, below: c}
 	if overTLS, ok := c.(*tls.Conn); ok {
 		conn.below = overTLS.NetConn()
 	}
