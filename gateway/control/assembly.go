@@ -276,6 +276,13 @@ func (b *builder) buildRoutes() {
 	if len(b.problems) > 0 {
 		return
 	}
+	for i, api := range b.Spec.APIs { // one by one, so that each problem has its place
+		_, err := decision.NewTable(settings, routes[i:i+1])
+		b.problems.Add(api.Place, err)
+	}
+	if len(b.problems) > 0 {
+		return
+	}
 	var err error
 	b.Routes, err = decision.NewTable(settings, routes)
 	b.problems.Add(b.Spec.Place, err)

@@ -14,7 +14,7 @@ var (
 	errConnect   = errors.New("CONNECT is never forwarded") // a backend that agreed would turn a pooled connection into a tunnel
 )
 
-// match finds the API and the resource that a call is for, by the raw path that the backend will get.
+// match finds the API and the resource that a call is for, by what the raw path means that the backend will get.
 // A call for what does not exist is refused before any credential is looked at.
 func match(x *Exchange) error {
 	var err error
@@ -32,11 +32,14 @@ func match(x *Exchange) error {
 		return refuse(BadRequest, errAuthority)
 	}
 	host := listenerprofiles.NormalizeName(x.Request.Authority())
-	x.Route, x.ResourcePath = x.Snapshot.Routes.find(x.Listener, host, x.Path)
-	if x.Route == nil {
+	at, err := x.Snapshot.Routes.find(x.Listener, host, x.Path, x.Request.Method)
+	switch {
+	case err != nil:
+		return err
+	case at.route == nil:
 		return refuse(NoSuchAPI, nil)
 	}
-	x.Resource = x.Route.resources.find(x.ResourcePath, x.Request.Method)
+	x.Route, x.Resource, x.ResourcePath = at.route, at.resource, at.left
 	if x.Resource == nil {
 		return refuse(NoSuchResource, nil)
 	}

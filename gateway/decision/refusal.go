@@ -15,6 +15,7 @@ type Reason uint8
 const (
 	Internal             Reason = iota // a fault of ours
 	BadRequest                         // a message that two readers could read differently, or nobody can
+	AmbiguousPath                      // a path that servers read as those of resources that ask for different things
 	Misdirected                        // TLS server name and Host lead to different profiles
 	NoSuchAPI                          //
 	NoSuchResource                     // the API has no such path or method
@@ -58,7 +59,8 @@ const statusClientGone = 499
 // answers is the one table from reason to answer. docs/refusals.md shows it to users; a test holds the two together.
 var answers = [reasons]answer{
 	Internal:             {"internal", 500, "500", "Internal Server Error", "The gateway failed to handle the call. Its log says more under the request id."},
-	BadRequest:           {"bad_request", 400, "400", "Bad Request", "The request is malformed, or its path is not in its plain form. Send it without dot segments, empty segments and needless escapes."},
+	BadRequest:           {"bad_request", 400, "400", "Bad Request", "The request is malformed, or its path is not in its plain form. Send it without dot segments, empty segments, escaped slashes and backslashes."},
+	AmbiguousPath:        {"ambiguous_path", 400, "400", "Bad Request", "The path may be read as that of another resource of the API. Send it without parameters behind a semicolon, final slash and needless escapes."},
 	Misdirected:          {"misdirected", 421, "421", "Misdirected Request", "The Host of the call does not belong to the TLS server name of the connection. Open a new connection for this Host."},
 	NoSuchAPI:            {"no_such_api", 404, "404", "Not Found", "The requested resource is not available. Check the context and the version in the path."},
 	NoSuchResource:       {"no_such_resource", 403, "900906", "No matching resource found in the API for the given request", "Check the path and the method against the API's definition."},

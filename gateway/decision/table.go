@@ -27,10 +27,12 @@ type Route struct {
 	Audiences            []string        // one of which a token has to name; nil: not checked
 	ForwardAuthorization bool            // a token that the gateway consumed goes on to the backend
 
-	Resources []Resource       // none: every path and method, under Security
-	Limit     ratelimit.Bucket // of the API as a whole; nil: none
-	MaxBody   int64            // bytes of a request's body; 0: any number
-	Upstream  backend.Upstream
+	EncodedSlash bool             // an escaped slash may pass (paths.encodedSlash)
+	IgnoreCase   bool             // context and templates match without regard to the case of ASCII letters (paths.case)
+	Resources    []Resource       // none: every path and method, under Security
+	Limit        ratelimit.Bucket // of the API as a whole; nil: none
+	MaxBody      int64            // bytes of a request's body; 0: any number
+	Upstream     backend.Upstream
 
 	resources           *resources
 	production, sandbox *backend.Group // since Attach; sandbox is nil without SandboxURLs
@@ -55,7 +57,9 @@ type Verifier interface {
 // A Table is all routes. It never changes. The zero Table has none.
 type Table struct {
 	routes   []*Route
-	places   map[string][]*Route // "/orders/1.0.0" and "/orders" -> those that answer there
+	places   map[string][]*Route // by meaning: "/orders/1.0.0" and "/orders" -> those that answer there
+	folded   map[string][]*Route // those that ignore case, by places in lower case; nil: none
+	slashed  bool                // a template of theirs ends with a slash
 	settings Settings
 
 	certificateHeader string // Plain
@@ -77,20 +81,43 @@ func NewTable(settings Settings, routes []Route) (*Table, error) {
 			return nil, fmt.Errorf("API %s has no upstream", r.API)
 		}
 		var err error
-		if r.resources, err = newResources(r.Security, r.Resources); err != nil {
+		if r.resources, err = newResources(&r); err != nil {
 			return nil, fmt.Errorf("API %s: %w", r.API, err)
 		}
-		for _, place := range r.Places() {
-			for _, other := range t.places[place] {
-				if r.Meets(other) {
-					return nil, fmt.Errorf("APIs %s and %s both answer at %s", other.API, r.API, place)
-				}
-			}
-			t.places[place] = append(t.places[place], &r)
+		if err := t.add(&r); err != nil {
+			return nil, err
 		}
-		t.routes = append(t.routes, &r)
+		if err := r.checkReach(); err != nil {
+			return nil, fmt.Errorf("API %s: %w", r.API, err)
+		}
 	}
 	return t, nil
+}
+
+// add makes the route answer at its places.
+func (t *Table) add(r *Route) error {
+	for _, place := range r.Places() {
+		meaning := message.Meaning(place)
+		for _, other := range t.routes {
+			if r.Meets(other) && slices.ContainsFunc(other.Places(), func(p string) bool {
+				p = message.Meaning(p)
+				return p == meaning || (r.IgnoreCase || other.IgnoreCase) && lower(p) == lower(meaning)
+			}) {
+				return fmt.Errorf("APIs %s and %s both answer at %s", other.API, r.API, place)
+			}
+		}
+		if !r.IgnoreCase {
+			t.places[meaning] = append(t.places[meaning], r)
+			continue
+		}
+		if t.folded == nil {
+			t.folded = map[string][]*Route{}
+		}
+		t.folded[lower(meaning)] = append(t.folded[lower(meaning)], r)
+	}
+	t.routes = append(t.routes, r)
+	t.slashed = t.slashed || r.resources.slashed
+	return nil
 }
 
 // Places are the paths that the route answers at, and below.
@@ -132,36 +159,6 @@ func (t *Table) Attach(registry *backend.Registry) (groups []*backend.Group) {
 // Routes returns all routes, in the order in which they were given. The caller does not change them.
 func (t *Table) Routes() []*Route { return t.routes }
 
-// find returns the route with the longest context of whole segments that answers on that listener for that host, and
-// the path that is left of it, which begins with a slash. A route that names the host goes before one for any host.
-func (t *Table) find(l *Listener, host, path string) (*Route, string) {
-	for end := len(path); end > 0; end = strings.LastIndexByte(path[:end], '/') {
-		var any *Route
-		for _, r := range t.places[path[:end]] {
-			if !r.servedBy(l) {
-				continue
-			}
-			if slices.Contains(r.Hosts, host) {
-				return r, below(path, end)
-			}
-			if len(r.Hosts) == 0 {
-				any = r
-			}
-		}
-		if any != nil {
-			return any, below(path, end)
-		}
-	}
-	return nil, ""
-}
-
-func below(path string, end int) string {
-	if end == len(path) {
-		return "/" // the context itself is its root
-	}
-	return path[end:]
-}
-
 // servedBy holds Listeners. An API that asks for certificates is on a plain listener only if it is named there or load
 // balancers may speak for clients: no other certificate can come in that way.
 func (r *Route) servedBy(l *Listener) bool {
@@ -184,104 +181,4 @@ func (r *Route) OpenResources() []string {
 		}
 	}
 	return open
-}
-
-// resources finds the resource of a path by its segments: a literal goes before a parameter, a parameter before a "*",
-// at the first segment where they differ.
-type resources struct {
-	root node
-	all  []*Resource
-}
-
-type node struct {
-	literals map[string]*node
-	param    *node
-	here     []*Resource // whose template ends here
-	rest     []*Resource // whose template ends in "/*" here: this place and all below
-}
-
-func newResources(security policy.Security, list []Resource) (*resources, error) {
-	if len(list) == 0 {
-		list = []Resource{{Path: "/*", Security: security}}
-	}
-	t := new(resources)
-	for i := range list {
-		r := &list[i]
-		if !strings.HasPrefix(r.Path, "/") {
-			return nil, fmt.Errorf("resource %q does not begin with a slash", r.Path)
-		}
-		n, segments := &t.root, strings.Split(r.Path[1:], "/")
-		wild := segments[len(segments)-1] == "*"
-		if wild {
-			segments = segments[:len(segments)-1]
-		}
-		for _, s := range segments {
-			n = n.child(s)
-		}
-		end := &n.here
-		if wild {
-			end = &n.rest
-		}
-		for _, other := range *end {
-			if meet(other.Methods, r.Methods) {
-				return nil, fmt.Errorf("resources %s and %s answer to the same calls", other.Path, r.Path)
-			}
-		}
-		*end = append(*end, r)
-		t.all = append(t.all, r)
-	}
-	return t, nil
-}
-
-func (n *node) child(segment string) *node {
-	if strings.HasPrefix(segment, "{") && strings.HasSuffix(segment, "}") {
-		if n.param == nil {
-			n.param = new(node)
-		}
-		return n.param
-	}
-	if n.literals == nil {
-		n.literals = map[string]*node{}
-	}
-	if n.literals[segment] == nil {
-		n.literals[segment] = new(node)
-	}
-	return n.literals[segment]
-}
-
-// find returns the resource for a path that begins with a slash, or nil.
-func (t *resources) find(path, method string) *Resource {
-	return t.root.find(path[1:], true, method)
-}
-
-// find looks below n for what is left of the path; more reports whether anything is, since "/a/" has an empty last
-// segment that "/a" has not.
-func (n *node) find(left string, more bool, method string) *Resource {
-	if !more {
-		if r := forMethod(n.here, method); r != nil {
-			return r
-		}
-		return forMethod(n.rest, method)
-	}
-	segment, rest, more := strings.Cut(left, "/")
-	if child := n.literals[segment]; child != nil {
-		if r := child.find(rest, more, method); r != nil {
-			return r
-		}
-	}
-	if n.param != nil && segment != "" {
-		if r := n.param.find(rest, more, method); r != nil {
-			return r
-		}
-	}
-	return forMethod(n.rest, method)
-}
-
-func forMethod(list []*Resource, method string) *Resource {
-	for _, r := range list {
-		if len(r.Methods) == 0 || slices.Contains(r.Methods, method) {
-			return r
-		}
-	}
-	return nil
 }

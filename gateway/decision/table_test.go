@@ -40,7 +40,7 @@ func TestFindResource(t *testing.T) {
 		}
 		list = append(list, r)
 	}
-	tree, err := newResources(policy.Security{}, list)
+	tree, err := newResources(&Route{Resources: list})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -91,7 +91,7 @@ func TestFindResource(t *testing.T) {
 	} {
 		method, path, _ := strings.Cut(call, " ")
 		got := ""
-		if r := tree.find(path, method); r != nil {
+		if r := tree.find([]byte(path), method); r != nil {
 			got = r.Path
 		}
 		if got != want {
@@ -122,7 +122,7 @@ func TestResourcesThatMeet(t *testing.T) {
 		"star and literal":   {[]Resource{{Path: "/a/*"}, {Path: "/a"}}, true},
 		"parameter and star": {[]Resource{{Path: "/{a}"}, {Path: "/*"}}, true},
 	} {
-		if _, err := newResources(policy.Security{}, c.list); (err == nil) != c.ok {
+		if _, err := newResources(&Route{Resources: c.list}); (err == nil) != c.ok {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
@@ -188,10 +188,13 @@ func TestFindRoute(t *testing.T) {
 		if words[0] != "plain" {
 			l.Profiles = new(listenerprofiles.Set)
 		}
-		r, path := table.find(l, words[1], words[2])
+		at, err := table.find(l, words[1], words[2], "GET")
 		got := ""
-		if r != nil {
-			got = r.API.String() + " " + path
+		if at.route != nil {
+			got = at.route.API.String() + " " + at.left
+		}
+		if err != nil {
+			got = err.Error()
 		}
 		if got != want {
 			t.Errorf("%.60s: %q, want %q", call, got, want)

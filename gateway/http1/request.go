@@ -141,7 +141,7 @@ func parseVersion(s string) (minor int, err *Error) {
 func digit(c byte) bool { return '0' <= c && c <= '9' }
 
 // validTarget reports whether a target is in one of the forms of RFC 9112 section 3.2 that the method can have: visible
-// ASCII, and each % in the path begins an escape. Which paths are good is message.ParseTarget's matter.
+// ASCII, in the query also octets from 0x80 up, and each % in the path begins an escape. Which paths are good is message.ParseTarget's matter.
 func validTarget(method, target string) bool {
 	if method == "CONNECT" {
 		return validHost(target)
@@ -161,7 +161,7 @@ func validTarget(method, target string) bool {
 	inQuery := false
 	for i := 0; i < len(path); i++ {
 		switch c := path[i]; {
-		case c <= ' ' || c >= 0x7f:
+		case c <= ' ' || c == 0x7f || c > 0x7f && !inQuery:
 			return false
 		case c == '?':
 			inQuery = true

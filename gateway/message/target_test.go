@@ -2,9 +2,9 @@ package message_test
 
 import (
 	"net/url"
+	pathpkg "path"
 	"strings"
 	"testing"
-	"unicode/utf8"
 
 	"sallyport/gateway/message"
 )
@@ -23,6 +23,14 @@ func TestParseTarget(t *testing.T) {
 		{"https://api.test/orders?x", "/orders", "x"},
 		{"HTTP://api.test/orders", "/orders", ""},
 		{"/a?b?c", "/a", "b?c"},
+		{"/a?q=\xc3\xa9\xff", "/a", "q=\xc3\xa9\xff"},
+		{"/%70ay/a%2Db/a%7Eb", "/%70ay/a%2Db/a%7Eb", ""},
+		{"/a%2Fb", "/a%2Fb", ""}, // where it may pass is the table's matter
+		{"/a%2500", "/a%2500", ""},
+		{"/%E9/%ff", "/%E9/%ff", ""}, // Latin-1
+		{"/x[1]|y/\"<>^`{}", "/x[1]|y/\"<>^`{}", ""},
+		{"/open/;x", "/open/;x", ""},
+		{"/a;/b", "/a;/b", ""},
 	} {
 		path, query, hasQuery, err := message.ParseTarget(c.target)
 		if err != nil || path != c.path || query != c.query || hasQuery != strings.Contains(c.target, "?") {
@@ -36,13 +44,12 @@ func TestParseTargetRefusesAmbiguousPaths(t *testing.T) {
 	for _, target := range []string{
 		"", "*", "admin", "orders/1.0.0", "ftp://h/x", "http:/x", "http://h", "http://h?x", "h:443", "//evil/x",
 		"/open/../secret", "/open/..", "/./a", "/.", "/..", "/open/..;/secret", "/a/.;x=y/b", "/..;",
-		"/open/..%2fsecret", "/open%2f..%2f", "/%2e%2e/", "/a%2Fb", "/a%5cb", `/a\b`, "/a%00", "/a%0d%0aX:y", "/a%7f",
-		"/pay//secret", "//pay", "/a//",
-		"/%70ay", "/a%2Db", "/a%7Eb", "/a%5f",
-		"/%252e%252e/x", "/a%252fb", "/a%255cb", "/a%2500", "/a%25252f",
-		"/%c0%ae", "/%ff", "/%ed%a0%80", "/a%c3/%a9",
+		"/open/..%2fsecret", "/open%2f..%2f", "/%2e%2e/", "/.%2e", "/%2E", "/..%3Bx", "/a/%2e%3bx/b", "/a%5cb", `/a\b`, "/a%00", "/a%0d%0aX:y", "/a%7f",
+		"/pay//secret", "//pay", "/a//", "/open/;/secret", "/open/%3B/secret", "/open/;x=1/secret", "/a%2F/b", "/%2Fa", "/a%2f%2fb",
+		"/%252e%252e/x", "/a%252fb", "/a%255cb", "/a%25%32Fb", "/a%252%46b", "/a%25%35%63",
+		"/%c0%ae", "/%c1%9c", "/%e0%80%af", "/%f0%80%80%af", "/%f8%80%80%80%af", "/%fc%80%80%80%80%af",
 		"/a%", "/a%2", "/a%zz", "/a%2x",
-		"/a b", "/a\tb", "/a\x00", "/é", "/a#b", "/a\"b", "/a<b>", "/a|b", "/a^b", "/a`b", "/a{b}", "/a[b]",
+		"/a b", "/a\tb", "/a\x00", "/é", "/a\xff", "/a\x7f", "/a#b",
 		"/a?b#c", "/a?b c", "/a?b\r\n", "/a?\x7f",
 		"/" + strings.Repeat("a", message.MaxPath), "/" + strings.Repeat("a/", message.MaxSegments+1),
 		strings.Repeat("/..", 100_000),
@@ -69,16 +76,20 @@ func FuzzParseTarget(f *testing.F) {
 		if !strings.HasSuffix(target, whole) {
 			t.Fatalf("%q is not the end of %q", whole, target)
 		}
-		// The standard library reads it as one path, which says the same before and after cleaning.
+		// The standard library reads it as one path, which says the same before and after cleaning, also once parameters
+		// are cut off.
 		u, err := url.ParseRequestURI(path)
 		if err != nil {
 			t.Fatalf("net/url refuses %q: %v", path, err)
 		}
-		if !utf8.ValidString(u.Path) || strings.ContainsAny(u.Path, "\\\x00") {
-			t.Fatalf("%q unescapes to %q", path, u.Path)
+		segments := strings.Split(u.Path, "/")
+		for i, s := range segments {
+			segments[i], _, _ = strings.Cut(s, ";")
 		}
-		if clean := u.JoinPath("/").Path; strings.TrimSuffix(clean, "/") != strings.TrimSuffix(u.Path, "/") {
-			t.Fatalf("%q cleans to %q", u.Path, clean)
+		for _, text := range []string{u.Path, strings.Join(segments, "/")} {
+			if strings.ContainsAny(text, "\\\x00") || strings.TrimSuffix(pathpkg.Clean(text), "/") != strings.TrimSuffix(text, "/") {
+				t.Fatalf("%q may be read as %q", path, pathpkg.Clean(text))
+			}
 		}
 	})
 }

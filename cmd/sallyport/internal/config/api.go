@@ -8,6 +8,8 @@ import (
 
 	"sallyport/certstore"
 	"sallyport/gateway/control"
+	"sallyport/gateway/decision"
+	"sallyport/gateway/message"
 	"sallyport/policy"
 	"sallyport/policy/ratelimit"
 )
@@ -119,8 +121,37 @@ func (l *loader) addAPI(n node) {
 	api.MaxBody = m.bodySize("maxBodySize")
 	api.ForwardAuthorization = m.boolean("forwardAuthorization")
 	l.clientCertificates(m, &api)
+	m.paths(&api)
 	l.resources(m, &api)
+	l.checkCase(&api)
 	l.cfg.APIs = append(l.cfg.APIs, api)
+}
+
+// paths reads `paths`.
+func (m *mapping) paths(api *control.API) {
+	s, _ := m.sub("paths")
+	defer s.end()
+	api.EncodedSlash = s.word("encodedSlash", "refuse", "refuse", "pass").Value == "pass"
+	api.IgnoreCase = s.word("case", "exact", "exact", "ignore").Value == "ignore"
+}
+
+// checkCase refuses letters of which servers do not agree what their other case is.
+func (l *loader) checkCase(api *control.API) {
+	if !api.IgnoreCase {
+		return
+	}
+	for _, path := range append([]string{api.Context}, templates(api.Resources)...) {
+		if strings.ContainsFunc(message.Meaning(path), func(r rune) bool { return r >= 0x80 }) {
+			l.errorf(api.Place, "under case: ignore contexts and resources are to be ASCII, and %s is not", quote(path))
+		}
+	}
+}
+
+func templates(resources []decision.Resource) (paths []string) {
+	for _, r := range resources {
+		paths = append(paths, r.Path)
+	}
+	return paths
 }
 
 // version reads `version`. A number is taken as it is written, so that 1.10 stays 1.10.

@@ -150,7 +150,7 @@ func TestExample(t *testing.T) {
 					Listeners:   []string{"https", "behind-lb", "strict"},
 					Security:    both,
 					KeyManagers: []string{"resident", "files", "pinned"},
-					MaxBody:     10 << 20,
+					MaxBody:     10 << 20, EncodedSlash: true, IgnoreCase: true,
 					Upstream: backend.Upstream{
 						URLs: []*url.URL{link("http://127.0.0.1:9000")}, Timeout: time.Minute, MaxCalls: 2048,
 					},
@@ -210,11 +210,11 @@ func TestExample(t *testing.T) {
 		Clients: []certstore.Client{
 			{
 				API: orders, Alias: "acme", Tier: "Gold", KeyType: certstore.Production,
-				Certificate: client("clients/acme.crt"), Source: "testdata/example/apis/orders.yaml:17:9",
+				Certificate: client("clients/acme.crt"), Source: "testdata/example/apis/orders.yaml:18:9",
 			},
 			{
 				API: orders, Alias: "acme", Tier: "Trial", KeyType: certstore.Sandbox, Scopes: []string{"*"},
-				Certificate: client("clients/acme-test.crt"), Source: "testdata/example/apis/orders.yaml:18:9",
+				Certificate: client("clients/acme-test.crt"), Source: "testdata/example/apis/orders.yaml:19:9",
 			},
 		},
 		Files: []string{

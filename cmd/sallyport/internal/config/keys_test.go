@@ -72,6 +72,8 @@ var changes = map[string]any{
 	"main.apis.1.context":                                  "/another",
 	"main.apis.1.security":                                 []any{"oauth2"},
 	"main.apis.1.upstream.urls":                            []any{"http://another"},
+	"api.apis.0.paths.case":                                "exact",
+	"api.apis.0.paths.encodedSlash":                        "refuse",
 	"main.apis.1.upstream.protocol":                        "http1",
 	"main.status.address":                                  "127.0.0.1:9",
 	"main.log.level":                                       "warn",

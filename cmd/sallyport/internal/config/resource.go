@@ -8,6 +8,7 @@ import (
 
 	"sallyport/gateway/control"
 	"sallyport/gateway/decision"
+	"sallyport/gateway/message"
 )
 
 // resources reads `resources`.
@@ -106,7 +107,7 @@ func templateTrouble(path string) string {
 		}
 		plain = append(plain, s)
 	}
-	return pathTrouble(strings.Join(plain, "/"))
+	return pathTrouble(strings.TrimSuffix(strings.Join(plain, "/"), "/")) // a final slash is a segment of its own
 }
 
 // shape returns path without its parameters' names: paths of the same shape match the same calls.
@@ -135,7 +136,7 @@ func (m *mapping) context() string {
 	return t.Value
 }
 
-// pathTrouble returns what to change in a path that is compared byte for byte with a request's, or "".
+// pathTrouble returns what to change in a path that requests' paths are compared with, or "".
 func pathTrouble(path string) string {
 	if !strings.HasPrefix(path, "/") {
 		return "is to begin with \"/\""
@@ -143,18 +144,11 @@ func pathTrouble(path string) string {
 	if strings.HasSuffix(path, "/") {
 		return "is not to end with \"/\""
 	}
-	for _, s := range strings.Split(path[1:], "/") {
-		switch s {
-		case "":
-			return "is not to hold \"//\""
-		case ".", "..":
-			return "is not to hold \".\" or \"..\" as a segment"
-		}
-		for i := range len(s) {
-			if c := s[i]; !isLetter(c) && !isDigit(c) && !strings.ContainsRune("-._~!$&'()+,=:@", rune(c)) {
-				return "is to hold letters, digits and -._~!$&'()+,=:@ only, without escapes, query or fragment"
-			}
-		}
+	if strings.ContainsAny(path, "?{}*") {
+		return "is to be a path only, without query, {} and *"
+	}
+	if err := message.CheckPath(message.EscapeText(path)); err != nil {
+		return "is no plain path: " + err.Error()
 	}
 	return ""
 }
