@@ -16,6 +16,7 @@ import (
 
 	"github.com/golang-jwt/jwt/v5"
 
+	"sallyport/certstore"
 	"sallyport/gateway/decision"
 	"sallyport/internal/testpki"
 	"sallyport/policy"
@@ -154,6 +155,46 @@ func TestTokenFirst(t *testing.T) {
 	got = f.allowed(t, func() answer { return get(t, c, "https://opt.test/both/1.0/x", bearer(f.forgedToken(t))) })
 	if got.Header.Get("X-Sallyport-Client") != "a4" || got.Header.Get("X-Sallyport-Subject") != "" {
 		t.Errorf("the backend was told %v", got.Header)
+	}
+}
+
+// TestDemandedCertificateHolds: a certificate that is demanded keeps its environment, tier and scopes, whatever token comes
+// along and whoever goes first, and so does a token that is demanded. Held: security L 158.
+func TestDemandedCertificateHolds(t *testing.T) {
+	f := newFixture(t, func(f *fixture, s *setup) {
+		s.routes = nil
+		for name, security := range map[string]policy.Security{
+			"first":  {Certificate: policy.Mandatory, Token: policy.Optional, Precedence: policy.TokenFirst},
+			"second": {Certificate: policy.Mandatory, Token: policy.Mandatory},
+		} {
+			api := certstore.API{Name: name, Version: "1.0"}
+			up := f.upstream(t, f.backend.URL)
+			up.SandboxURLs = f.upstream(t, f.backend.URL+"/sandbox").URLs
+			s.routes = append(s.routes, decision.Route{API: api, Context: "/" + name, Security: security, Upstream: up, Resources: []decision.Resource{
+				{Path: "/scoped", Security: security, Scopes: []string{"read"}}, {Path: "/*", Security: security},
+			}})
+			s.clients = append(s.clients, client(api, "three", f.a1, "Three"), sandbox(client(api, "box", f.s1, "Unlimited")),
+				client(api, "reads", f.a3, "Unlimited", "read"), client(api, "writes", f.a4, "Unlimited", "write"))
+		}
+	})
+	reads, none := bearer(f.token(t, "alice", map[string]any{"scope": "read"})), bearer(f.token(t, "alice", nil))
+	for _, api := range []string{"first", "second"} {
+		url := "https://opt.test/" + api + "/1.0"
+		call := func(who *party, path string, token func(*http.Request)) func() answer {
+			return func() answer { return get(t, f.client(t, who, via{}), url+path, token) }
+		}
+		got := f.allowed(t, call(f.s1, "/x", none))
+		if got.Target != "/sandbox/x" || got.Header.Get("X-Sallyport-Client") != "box" || got.Header.Get("X-Sallyport-Subject") != "alice" {
+			t.Errorf("%s: a sandbox certificate reached %s, told %v", api, got.Target, got.Header)
+		}
+		f.allowed(t, call(f.a3, "/scoped", reads))
+		f.allowed(t, call(f.a1, "/scoped", reads)) // its certificate lists no scope, and so restricts none
+		f.denied(t, 403, "900910", call(f.a4, "/scoped", reads))
+		f.denied(t, 403, "900910", call(f.a3, "/scoped", none))
+		for range 2 { // one call was made before
+			f.allowed(t, call(f.a1, "/x", none))
+		}
+		f.denied(t, 429, "900804", call(f.a1, "/x", none))
 	}
 }
 

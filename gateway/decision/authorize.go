@@ -114,30 +114,45 @@ func judgeToken(x *Exchange) policy.Proof {
 	return policy.Bad
 }
 
-// admit acts on the decision: it settles whose call it is, and holds that caller's scopes and key type.
+// admit acts on the decision: it settles whose call it is, and holds the scopes and the key type of each proof that
+// counts. A proof counts if the call has its identity, or if the resource demands it, whatever the precedence.
 func admit(x *Exchange, d policy.Decision) error {
 	x.Access = d
 	if !d.Allowed {
 		x.Claims = nil
 		return refuse(reasonOf(d.Reason), errors.Join(x.certificateErr, x.tokenErr))
 	}
-	var scopes []string
-	switch d.By {
-	case policy.Certificate:
+	s := x.Resource.Security
+	if s.Open {
+		return nil
+	}
+	if d.By == policy.Certificate || s.Certificate == policy.Mandatory {
 		x.Client = x.registration
-		scopes = x.Client.Scopes
 		if x.Client.KeyType == certstore.Sandbox && len(x.Route.Upstream.SandboxURLs) == 0 {
 			return refuse(Forbidden, errors.New("a SANDBOX certificate, and the API has no sandboxUrls"))
 		}
-	case policy.Token:
-		scopes = x.Claims.Scopes
 	}
-	if !x.Resource.Security.Open && len(x.Resource.Scopes) > 0 && !overlap(x.Resource.Scopes, scopes) &&
-		!(d.By == policy.Certificate && slices.Contains(scopes, "*")) {
+	if !x.hasScope(d.By == policy.Token || s.Token == policy.Mandatory) {
 		x.Access = policy.Decision{}
 		return refuse(ScopeMissing, nil)
 	}
 	return nil
+}
+
+// hasScope reports whether the proofs that count have a scope of the resource. Where the token does, the certificate's
+// scopes restrict only if it lists any.
+func (x *Exchange) hasScope(tokenCounts bool) bool {
+	wanted := x.Resource.Scopes
+	if len(wanted) == 0 {
+		return true
+	}
+	if tokenCounts && !overlap(wanted, x.Claims.Scopes) {
+		return false
+	}
+	if x.Client == nil || tokenCounts && len(x.Client.Scopes) == 0 {
+		return tokenCounts
+	}
+	return overlap(wanted, x.Client.Scopes) || slices.Contains(x.Client.Scopes, "*")
 }
 
 func overlap(a, b []string) bool {

@@ -41,7 +41,7 @@ type Exchange struct {
 	ResourcePath string // Path without context and version: what is matched, and appended to the upstream
 
 	// authorize
-	Client *certstore.Client // the registration that let the call in, or nil
+	Client *certstore.Client // the registration whose rules the call is held to, or nil
 	Claims *token.Claims     // of the token that was verified, or nil
 	Access policy.Decision
 

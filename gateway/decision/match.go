@@ -33,14 +33,13 @@ func match(x *Exchange) error {
 	}
 	host := listenerprofiles.NormalizeName(x.Request.Authority())
 	at, err := x.Snapshot.Routes.find(x.Listener, host, x.Path, x.Request.Method)
+	x.Route, x.Resource, x.ResourcePath = at.route, at.resource, at.left
 	switch {
 	case err != nil:
 		return err
-	case at.route == nil:
+	case x.Route == nil:
 		return refuse(NoSuchAPI, nil)
-	}
-	x.Route, x.Resource, x.ResourcePath = at.route, at.resource, at.left
-	if x.Resource == nil {
+	case x.Resource == nil:
 		return refuse(NoSuchResource, nil)
 	}
 	return nil

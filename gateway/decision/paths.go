@@ -73,7 +73,7 @@ func (t *Table) find(l *Listener, host, path, method string) (place, error) {
 		return problem == nil
 	})
 	if problem != nil {
-		return place{}, refuse(AmbiguousPath, problem)
+		return place{route: at.route}, refuse(AmbiguousPath, problem)
 	}
 	return at, nil
 }
