@@ -334,7 +334,7 @@ func TestManagedHeadersAreOursBehindABalancer(t *testing.T) {
 	var lines []func(*http.Request)
 	for _, name := range []string{
 		"Client-Cert-Chain", "Client-Certificate", "X-Amzn-Mtls-Clientcert-Subject", "X-SSL-Anything", "SSL-Client-S-DN", "X-Client-Cert-Hash",
-		"X-Client-Cert-Foo", "X-Sallyport-Client", "X-Sallyport-Subject", "X-JWT-Assertion", "X_WSO2_CLIENT_CERTIFICATE", "X_Sallyport_Client",
+		"X-Client-Cert-Foo", "X-Sallyport-Client", "X-Sallyport-Subject", "X-JWT-Assertion", "X_Sallyport_Client", "X.Sallyport.Client",
 		"X-Request-Id", "X-Original-URL", "X-Real-IP", "Forwarded", "X-Forwarded-Port",
 	} {
 		lines = append(lines, func(r *http.Request) { r.Header[name] = []string{marker} })

@@ -44,7 +44,7 @@ var rooms = map[string][]string{
 	},
 	"gateway/backend":        {"gateway/http1", "gateway/wire", "gateway/message"},
 	"gateway/http1":          {"gateway/message"},
-	"gateway/clientcert":     {"listenerprofiles/trust"},
+	"gateway/clientcert":     {"gateway/message", "listenerprofiles/trust"},
 	"listenerprofiles":       {"listenerprofiles/keystore", "listenerprofiles/trust", "listenerprofiles/acme"},
 	"listenerprofiles/trust": {"listenerprofiles/keystore"},
 

@@ -13,6 +13,7 @@ import (
 
 	"github.com/maypok86/otter/v2"
 
+	"sallyport/gateway/message"
 	"sallyport/listenerprofiles/trust"
 )
 
@@ -30,6 +31,8 @@ type DoorConfig struct {
 type Request interface {
 	// Values are the values of the header lines of that name, in order. Name is in canonical form (Content-Type).
 	Values(name string) []string
+	// Count is how many header lines have a name that match reports true for.
+	Count(match func(name string) bool) int
 }
 
 // A Door reads client certificates from a header that load balancers write. Nothing proves that the client holds the
@@ -38,6 +41,9 @@ type Door struct {
 	cfg   DoorConfig
 	seed  maphash.Seed
 	cache *otter.Cache[uint64, *remembered] // good ones, by the hash of the header's value
+
+	carriers map[string]bool        // message.Fold of the names that carry a certificate
+	carries  func(name string) bool // whether a header is one of them, in whatever spelling
 }
 
 // remembered is a certificate with the header value it was parsed from, since hashes may collide.
@@ -53,7 +59,15 @@ func NewDoor(cfg DoorConfig) *Door {
 		cfg.CacheSize = 16 << 10
 	}
 	cache := otter.Must(&otter.Options[uint64, *remembered]{MaximumSize: cfg.CacheSize})
-	return &Door{cfg: cfg, seed: maphash.MakeSeed(), cache: cache}
+	d := &Door{cfg: cfg, seed: maphash.MakeSeed(), cache: cache, carriers: map[string]bool{message.Fold(cfg.Header): true}}
+	for _, name := range carriers {
+		d.carriers[message.Fold(name)] = true
+	}
+	d.carries = func(name string) bool {
+		var space [64]byte
+		return d.carriers[string(message.AppendFold(space[:0], name))]
+	}
+	return d
 }
 
 // Knows reports whether a socket peer is one of the load balancers' addresses. Headers of the peer play no part.
@@ -86,14 +100,8 @@ var ErrAmbiguous = errors.New("more than one certificate header")
 // not looked into. A value that was good before costs a hash and no allocation.
 func (d *Door) Read(r Request, registered func([sha256.Size]byte) bool, now time.Time) (*Certificate, error) {
 	values := r.Values(d.cfg.Header)
-	lines := len(values)
-	for _, name := range carriers {
-		if name != d.cfg.Header {
-			lines += len(r.Values(name))
-		}
-	}
 	switch {
-	case lines > 1:
+	case r.Count(d.carries) > 1:
 		return nil, ErrAmbiguous
 	case len(values) == 0:
 		return nil, nil // another header of the kind, alone, is not read

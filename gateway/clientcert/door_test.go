@@ -24,6 +24,14 @@ func (lines) Method() string                { return "GET" }
 func (lines) Target() string                { return "/" }
 func (lines) Authority() string             { return "api.test" }
 func (l lines) Values(name string) []string { return l[name] }
+func (l lines) Count(match func(string) bool) (n int) {
+	for name, values := range l {
+		if match(name) {
+			n += len(values)
+		}
+	}
+	return n
+}
 
 const wso2 = "X-Wso2-Client-Certificate" // in the canonical form of a parsed request
 
@@ -152,6 +160,11 @@ func TestReadIsNeverAmbiguous(t *testing.T) {
 		"ALB":         {wso2: {good}, "X-Amzn-Mtls-Clientcert": {good}},
 		"ALB, verify": {wso2: {good}, "X-Amzn-Mtls-Clientcert-Leaf": {good}},
 		"X-SSL":       {wso2: {good}, "X-Ssl-Client-Cert": {good}},
+		"Traefik":     {wso2: {good}, "X-Forwarded-Tls-Client-Cert": {good}},
+		"Azure":       {wso2: {good}, "X-Arr-Clientcert": {good}},
+		"Cloudflare":  {wso2: {good}, "Cf-Client-Cert-Der-Base64": {good}},
+		"underscores": {wso2: {good}, "X_WSO2_CLIENT_CERTIFICATE": {good}}, // the load balancer's and the client's, or so
+		"dots":        {wso2: {good}, "x.wso2.client.certificate": {""}},
 		"two others":  {"X-Client-Cert": {good}, "Ssl-Client-Cert": {good}},
 	} {
 		if got, err := door.Read(r, only(leaf), noon); got != nil || !errors.Is(err, clientcert.ErrAmbiguous) {

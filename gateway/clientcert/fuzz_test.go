@@ -140,6 +140,14 @@ func (lines) Method() string                { return "GET" }
 func (lines) Target() string                { return "/" }
 func (lines) Authority() string             { return "api.test" }
 func (l lines) Values(name string) []string { return l[name] }
+func (l lines) Count(match func(string) bool) (n int) {
+	for name, values := range l {
+		if match(name) {
+			n += len(values)
+		}
+	}
+	return n
+}
 
 // parsed returns the certificates in the value, or nil if the value is refused.
 func parsed(t *testing.T, format Format, value string, most int) [][]byte {

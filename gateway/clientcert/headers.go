@@ -42,11 +42,11 @@ func (f Format) String() string { return formats[f].word }
 func (f Format) Header() string { return formats[f].header }
 
 // carriers are the headers that load balancers write certificates into, in canonical form. A second one beside the one
-// that is read may come from the client itself.
+// that is read, in whatever spelling, may come from the client itself.
 var carriers = func() []string {
 	list := []string{
 		http.CanonicalHeaderKey(DefaultHeader), "X-Amzn-Mtls-Clientcert-Leaf", "X-Client-Cert", "X-Ssl-Client-Cert",
-		"X-Ssl-Cert", "Ssl-Client-Cert",
+		"X-Ssl-Cert", "Ssl-Client-Cert", "X-Forwarded-Tls-Client-Cert", "X-Arr-Clientcert", "Cf-Client-Cert-Der-Base64",
 	}
 	for _, f := range formats {
 		if f.header != "" {
@@ -58,7 +58,7 @@ var carriers = func() []string {
 
 // families are the prefixes of headers in which proxies describe a client's certificate: the certificate itself, its
 // chain, its names, the result of its verification.
-var families = []string{"client-cert", "x-amzn-mtls-", "x-ssl-", "ssl-client-", "x-client-cert"}
+var families = []string{"client-cert", "x-amzn-mtls-", "x-ssl-", "ssl-client-", "x-client-cert", "x-forwarded-tls-client-cert", "cf-client-cert-"}
 
 // Headers returns the request headers that describe a client's certificate, those of every format included, in lower
 // case; a "*" at the end matches any rest. They are removed from every call.

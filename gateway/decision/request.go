@@ -210,39 +210,28 @@ func hasToken(list, token string) bool {
 	return false
 }
 
-// managed are the request headers that only the gateway, or nobody, may set towards a backend, in lower case and with
-// "-" for "_": many backends read the two alike. A "*" at the end stands for any rest.
+// managed are the request headers that only the gateway, or nobody, may set towards a backend, as message.Fold has them.
+// A "*" at the end stands for any rest.
 var managed = append(clientcert.Headers(),
-	"x-sallyport-*", "x-jwt-assertion", // who calls
+	"x-sallyport-*", "x-jwt-assertion", "x-remote-user", // who calls
 	"x-forwarded-*", "forwarded", "x-real-ip", "x-request-id", "traceparent", "tracestate", // from where, and which call
-	"proxy-*", "x-original-uri", "x-original-url", "x-rewrite-url", // what other proxies believe
+	"proxy", "proxy-*", "x-original-uri", "x-original-url", "x-rewrite-url", // what other proxies and CGI believe
 )
 
 // isManaged reports whether a header is managed, in any spelling, or is the configured certificate header, believed or
-// not. That one is given as message.Plain.
+// not. That one is given as message.Fold.
 func isManaged(name, certificateHeader string) bool {
 	var space [64]byte
-	plain := space[:0]
-	underscore := false
-	for i := range len(name) {
-		c := name[i]
-		switch {
-		case c == '_':
-			c, underscore = '-', true
-		case 'A' <= c && c <= 'Z':
-			c += 'a' - 'A'
-		}
-		plain = append(plain, c)
-	}
-	if underscore && message.Framing(string(plain)) || string(plain) == certificateHeader {
+	folded := message.AppendFold(space[:0], name)
+	if string(folded) == certificateHeader || message.Framing(string(folded)) && !strings.EqualFold(string(folded), name) {
 		return true
 	}
-	if len(plain) == 0 {
+	if len(folded) == 0 {
 		return false
 	}
-	for _, m := range managedByLetter[plain[0]] {
+	for _, m := range managedByLetter[folded[0]] {
 		prefix, wild := strings.CutSuffix(m, "*")
-		if wild && strings.HasPrefix(string(plain), prefix) || string(plain) == m {
+		if wild && strings.HasPrefix(string(folded), prefix) || string(folded) == m {
 			return true
 		}
 	}

@@ -17,19 +17,22 @@ func TestManaged(t *testing.T) {
 		"X-Amzn-Mtls-Clientcert", "x_amzn_mtls_x", "X-SSL-CERT", "X_SSL_", "SSL_CLIENT_S_DN", "SSL-Client-Verify", "X-Client-Cert", "X-Client-Cert-Hash",
 		"X-Sallyport-Client", "x_sallyport_subject", "X-Jwt-Assertion", "X_JWT_ASSERTION", "X-Forwarded-For", "x_forwarded_proto", "Forwarded", "X-Real-Ip",
 		"X-Request-Id", "Traceparent", "Tracestate", "Proxy-Connection", "Proxy_Authorization", "X-Original-Url", "X-Rewrite-URL", "X-My-Cert", "x_my_CERT",
+		"X.Sallyport.Client", "X~Sallyport~Client", "SSL.CLIENT.VERIFY", "x!forwarded|for", "Proxy", "PROXY", "X-Remote-User", "X_REMOTE_USER",
+		"X-Forwarded-Tls-Client-Cert", "X-Forwarded-Tls-Client-Cert-Info", "X-ARR-ClientCert", "x.arr.clientcert", "Cf-Client-Cert-Sha256", "cf_client_cert_der_base64",
+		"Transfer.Encoding", "content~length", "X*My*Cert",
 		"Content_Length", "TRANSFER_ENCODING", "Authorization_"[:13] + "_x", "Content_Type",
 	} {
 		h[name] = []string{"forged"}
 	}
 	keep := []string{
 		"Authorization", "Content-Type", "Cookie", "X-Client", "X-Certificate", "Client", "X-Wso2-Other", "Accept", "X_Custom", "X-My-Certificate", "Ssl", "X-Forwarde",
-		"Authorization_x",
+		"Authorization_x", "X-Proxy", "Remote-User", "Cf-Ray", "X.Custom",
 	}
 	for _, name := range keep {
 		h[name] = []string{"kept"}
 	}
 	for name := range h {
-		if isManaged(name, message.Plain("X-My-Cert")) {
+		if isManaged(name, message.Fold("X-My-Cert")) {
 			delete(h, name)
 		}
 	}

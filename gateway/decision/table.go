@@ -74,7 +74,7 @@ type Settings struct {
 
 // NewTable returns the table of these routes. It refuses two routes that answer at the same place.
 func NewTable(settings Settings, routes []Route) (*Table, error) {
-	t := &Table{places: map[string][]*Route{}, settings: settings, certificateHeader: message.Plain(settings.CertificateHeader)}
+	t := &Table{places: map[string][]*Route{}, settings: settings, certificateHeader: message.Fold(settings.CertificateHeader)}
 	for i := range routes {
 		r := routes[i]
 		if len(r.Upstream.URLs) == 0 {

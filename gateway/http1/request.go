@@ -102,6 +102,16 @@ func (r *Request) Authority() string {
 // their sum is known (HTTP/2, RFC 9113 section 8.2.3), each cookie does.
 func (r *Request) Lines() int { return len(r.Fields) - r.Hosts + r.Joined }
 
+// Count is how many header lines have a name that match reports true for.
+func (r *Request) Count(match func(name string) bool) (n int) {
+	for i := range r.Fields {
+		if match(r.Fields[i].Name) {
+			n++
+		}
+	}
+	return n
+}
+
 // parseLine reads method SP target SP version, with nothing more around or between them (RFC 9112 section 3).
 func (r *Request) parseLine(line string) *Error {
 	i := strings.IndexByte(line, ' ')

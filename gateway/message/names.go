@@ -20,11 +20,27 @@ func AppendFields(list []Field, h map[string][]string) []Field {
 	return list
 }
 
-// Plain is a field's name as names are compared that backends may confuse: in lower case and with "-" for "_".
-func Plain(name string) string { return strings.ReplaceAll(strings.ToLower(name), "_", "-") }
+// Fold is a field's name as names are compared that backends may confuse: letters in lower case, and "-" for everything
+// that is neither letter nor digit, as CGI, WSGI and servlets have it with "_".
+func Fold(name string) string { return string(AppendFold(nil, name)) }
 
-// Framing reports whether a Plain name frames, routes or authenticates a message.
-func Framing(plain string) bool { return framing[plain] }
+// AppendFold appends a name's Fold.
+func AppendFold(b []byte, name string) []byte {
+	for i := range len(name) {
+		switch c := name[i]; {
+		case 'A' <= c && c <= 'Z':
+			b = append(b, c+'a'-'A')
+		case 'a' <= c && c <= 'z', '0' <= c && c <= '9':
+			b = append(b, c)
+		default:
+			b = append(b, '-')
+		}
+	}
+	return b
+}
+
+// Framing reports whether a name's Fold frames, routes or authenticates a message.
+func Framing(folded string) bool { return framing[folded] }
 
 var framing = map[string]bool{
 	"content-length": true, "transfer-encoding": true, "host": true, "connection": true, "authorization": true,
@@ -34,7 +50,7 @@ var framing = map[string]bool{
 // MayTrail reports whether a trailer field of that name may be passed on: it frames, routes and authenticates nothing,
 // and says nothing for which a trailer comes too late (RFC 9110 section 6.5.1).
 func MayTrail(name string) bool {
-	return httpguts.ValidHeaderFieldName(name) && httpguts.ValidTrailerHeader(name) && !framing[Plain(name)]
+	return httpguts.ValidHeaderFieldName(name) && httpguts.ValidTrailerHeader(name) && !framing[Fold(name)]
 }
 
 // HopByHop reports whether a field belongs to one connection, or frames one message (RFC 9110 section 7.6.1).
