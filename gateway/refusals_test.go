@@ -43,6 +43,9 @@ func TestEveryRefusal(t *testing.T) {
 			r.Resources = []decision.Resource{{Path: "/x", Methods: []string{"POST"}, Security: open}}
 		})
 		add("small", func(r *decision.Route) { r.MaxBody = 3 })
+		add("laxer", func(r *decision.Route) {
+			r.Resources = []decision.Resource{{Path: "/*", Security: open}, {Path: "/shut", Security: byToken}}
+		})
 		add("busy", func(r *decision.Route) { r.Upstream.MaxCalls = -1 })
 		// A verifier that panics, or has no keys, for the tokens that say so, and the real one for others.
 		good := s.settings.Tokens
@@ -75,6 +78,7 @@ func TestEveryRefusal(t *testing.T) {
 	basic := `MutualTLS realm="sallyport"`
 	all := []refusal{
 		{"bad_request", 400, "400", nil, "/pub/1.0/x//y", nil, nil},
+		{"ambiguous_path", 400, "400", nil, "/laxer/1.0/shut;x", nil, nil},
 		{"misdirected", 421, "421", nil, "/pub/1.0/x", []func(*http.Request){host("open.test")}, nil},
 		{"no_such_api", 404, "404", nil, "/nothing", nil, nil},
 		{"no_such_resource", 403, "900906", nil, "/few/1.0/x", nil, nil},
