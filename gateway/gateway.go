@@ -157,6 +157,10 @@ func (g *Gateway) Run(ctx context.Context) error {
 	ended := make(chan struct{})
 	g.serving.Go(func() { watchMemory(g.decider.SetShort, ended) })
 	g.serving.Go(func() { g.restMemory(ended) })
+	watching, unwatch := context.WithCancel(context.WithoutCancel(ctx))
+	defer unwatch()
+	var watch sync.WaitGroup // streams lose their right during the drain, too
+	watch.Go(func() { g.decider.Run(watching) })
 	<-ctx.Done()
 	close(ended)
 	g.draining.Store(true)
@@ -169,6 +173,8 @@ func (g *Gateway) Run(ctx context.Context) error {
 		err = late
 	}
 	g.serving.Wait()
+	unwatch()
+	watch.Wait()
 	g.backends.Close()
 	return err
 }

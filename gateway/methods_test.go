@@ -418,3 +418,5 @@ func (v stubVerifier) Cached(string) (*token.Claims, bool) {
 }
 
 func (v stubVerifier) Verify(context.Context, string) (*token.Claims, error) { return v.verify() }
+
+func (v stubVerifier) Still(string, *token.Claims) (*token.Claims, error) { return v.verify() }

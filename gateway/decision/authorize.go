@@ -63,7 +63,7 @@ var (
 )
 
 // examineToken reports whether the caller's token is good for the API. It returns ErrWait when the token is not in the
-// cache: verifying it takes time, and perhaps a key.
+// cache: verifying it takes time, and perhaps a key. A call that is judged again does with the keys that are known.
 func examineToken(x *Exchange) (policy.Proof, error) {
 	if x.Claims == nil && x.tokenErr == nil {
 		raw, err := token.Bearer(x.Request.Values("Authorization")...)
@@ -76,19 +76,26 @@ func examineToken(x *Exchange) (policy.Proof, error) {
 			x.tokenErr = errNoTokens
 		default:
 			claims, ok := tokens.Cached(raw)
-			if !ok {
-				x.wait = func(ctx context.Context) {
-					x.Claims, x.tokenErr = tokens.Verify(ctx, raw)
-					if x.Claims == nil && x.tokenErr == nil {
-						x.tokenErr = errNoClaims // or it would be asked for again and again
-					}
-				}
+			switch {
+			case ok:
+				x.Claims = claims
+			case x.before != nil:
+				x.takeClaims(tokens.Still(raw, x.before.Claims))
+			default:
+				x.wait = func(ctx context.Context) { x.takeClaims(tokens.Verify(ctx, raw)) }
 				return policy.Unexamined, ErrWait
 			}
-			x.Claims = claims
 		}
 	}
 	return judgeToken(x), nil
+}
+
+// takeClaims takes a Verifier's answer.
+func (x *Exchange) takeClaims(claims *token.Claims, err error) {
+	if claims == nil && err == nil {
+		err = errNoClaims // or it would be asked for again and again
+	}
+	x.Claims, x.tokenErr = claims, err
 }
 
 func judgeToken(x *Exchange) policy.Proof {

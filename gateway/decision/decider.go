@@ -23,10 +23,10 @@ type Options struct {
 	Observe     func(*Exchange)  // called once for each call, after its last byte; it may not keep the Exchange
 	HeaderLines int              // of a request, without Host; 0: 200
 	Drain       time.Duration    // how long a stream of unknown length outlives its caller's right; 0 means 30 s
-	Recheck     time.Duration    // how often the right of an open stream is judged though no snapshot was swapped; 0: 10 s
+	Recheck     time.Duration    // how often the right of an open stream is judged though no snapshot was swapped; 0: 1 s
 }
 
-// A Decider decides calls by the snapshot in force, and counts them.
+// A Decider decides calls by the snapshot in force, and counts them. Run watches over streams.
 type Decider struct {
 	cfg      Options
 	timed    bool // the clock is cfg's and not the system's
@@ -34,6 +34,7 @@ type Decider struct {
 	snapshot atomic.Pointer[Snapshot]
 	underWay atomic.Int64
 	short    atomic.Bool
+	streams  streams
 }
 
 // A Snapshot is what a call is decided by: one state of the configuration and of the store. It never changes.
@@ -64,7 +65,7 @@ func New(cfg Options) *Decider {
 	}
 	d.cfg.HeaderLines = cmp.Or(cfg.HeaderLines, 200)
 	d.cfg.Drain = cmp.Or(cfg.Drain, 30*time.Second)
-	d.cfg.Recheck = cmp.Or(cfg.Recheck, 10*time.Second)
+	d.cfg.Recheck = cmp.Or(cfg.Recheck, time.Second)
 	d.snapshot.Store(&Snapshot{Routes: &Table{}, Clients: &Clients{}, replaced: make(chan struct{})})
 	return d
 }

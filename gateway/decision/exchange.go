@@ -17,7 +17,8 @@ import (
 // An Exchange is one call and all that the gateway has learned about it. Each stage fills its own part and reads only
 // the parts above it. It is owned by whoever carries the call, and reused after Finish: nobody keeps it.
 type Exchange struct {
-	// BreakOff breaks both sides of the call off, whoever calls it. The carrier sets it once; Begin leaves it.
+	// BreakOff breaks both sides of the call off, whoever calls it, and waits for nothing. The carrier sets it once;
+	// Begin leaves it.
 	BreakOff func()
 
 	// accept
@@ -66,7 +67,9 @@ type Exchange struct {
 	tokenErr       error
 	now            time.Time // see at
 	wait           func(context.Context)
-	watch          *watch // nil: the call finishes whatever becomes of its caller's right
+	watch          *watch    // nil: the call finishes whatever becomes of its caller's right
+	ended          error     // why the watch, which is over, broke the call off; nil: it did not
+	before         *Exchange // a call under way that this one judges again; nil: this one is a call
 }
 
 // Evidence is what was found out about the caller's proofs, as far as they had to be looked at.

@@ -177,18 +177,18 @@ func (r *Refusal) EndsConnection() bool { return r.Reason == BadRequest || r.Rea
 // Reasons of calls that have begun to be answered, and could not be refused any more.
 var (
 	errBrokenOff  = errors.New("the answer was broken off")
-	errRightEnded = errors.New("the right of the certificate ended during the call, which was broken off")
+	errRightEnded = errors.New("the right that let the call in ended during the call, which was broken off")
 )
 
 // Fail says why a call that was forwarded, or its answer, came to no end; begun, if a part of the answer was sent. It
 // returns true if the call can still be answered, with x.Refusal.
 func (x *Exchange) Fail(cause error, begun bool) (answer bool) {
 	reason := reasonOfFailure(cause)
-	switch ended := x.watch.brokenOff(); {
-	case ended && (begun || x.Status != 0 && reason == ClientGone):
+	switch ended := x.rightEnded(); {
+	case ended != nil && (begun || x.Status != 0 && reason == ClientGone):
 		x.Err = errRightEnded // the client may not have taken what it was sent before the last deadline
-	case ended:
-		x.Err = refuse(InvalidCredentials, cause)
+	case ended != nil:
+		x.Err = refuse(reasonOfEnd(ended), errors.Join(ended, cause))
 		return true
 	case reason == ClientGone:
 		x.Err, x.Status = refuse(ClientGone, cause), statusClientGone
@@ -199,6 +199,18 @@ func (x *Exchange) Fail(cause error, begun bool) (answer bool) {
 		return true
 	}
 	return false
+}
+
+// reasonOfEnd is what the end of a call's right is called: what a new call would be answered.
+func reasonOfEnd(ended error) Reason {
+	var r *Refusal
+	switch {
+	case errors.As(ended, &r):
+		return r.Reason
+	case errors.Is(ended, ErrInternal):
+		return Internal
+	}
+	return InvalidCredentials
 }
 
 // reasonOfFailure is what a failure between client and server is called.

@@ -47,11 +47,13 @@ type Resource struct {
 	Limit    ratelimit.Bucket // nil: none
 }
 
-// A Verifier checks a raw token: from its cache at once, else by Verify, which may wait. Its errors are
-// token.ErrInvalid, token.ErrExpired and token.ErrUnavailable.
+// A Verifier checks a raw token: from its cache at once, else by Verify, which may wait, or by Still, which does not:
+// the token was good once, with those claims, unless they are nil. Its errors are token.ErrInvalid, token.ErrExpired and
+// token.ErrUnavailable.
 type Verifier interface {
 	Cached(raw string) (*token.Claims, bool)
 	Verify(ctx context.Context, raw string) (*token.Claims, error)
+	Still(raw string, was *token.Claims) (*token.Claims, error)
 }
 
 // A Table is all routes. It never changes. The zero Table has none.

@@ -1,9 +1,12 @@
 package decision
 
 import (
+	"context"
 	"errors"
-	"mime"
+	"fmt"
+	"runtime/debug"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -11,26 +14,25 @@ import (
 	"sallyport/policy"
 )
 
-// A watch ends a call whose end nobody knows when the right of the certificate that let it in has ended: an upgraded
+// A watch ends a call whose end nobody knows when the right that let it in has ended, whatever that was: an upgraded
 // connection, an event stream or gRPC at once, any other body of unknown length after Options.Drain. All other calls
-// finish on the snapshot they began with. It waits for the next snapshot and takes no lock.
+// finish on the snapshot they began with. The goroutine of Run looks at all watches in turn.
 type watch struct {
-	exchange *Exchange     // as it is until Over has returned
-	done     chan struct{} // closed when the call is over
-	gone     chan struct{} // closed when nobody watches any more
-	over     bool          // done is closed
-	endless  atomic.Bool   // the call is broken off at once
-	broken   atomic.Bool
+	shard *shard
+	place int // in the shard's list
+
+	mu       sync.Mutex
+	exchange *Exchange // nil: the call is over
+	endless  bool      // the call is broken off at once
+	due      time.Time // when a call that is not endless has to be over; zero: its right has not ended
+	ended    error     // why the call was broken off; nil: it was not
 }
 
-// Streams implements backend.Request: from now on the call is watched, if a certificate let it in and nobody knows the
-// end of the body.
+// Streams implements backend.Request: from now on the call is watched, if nobody knows the end of the body.
 func (x *Exchange) Streams(answer *http1.Response) {
 	kind, length := "", int64(-1)
 	if answer == nil {
-		if v := x.Request.Values("Content-Type"); len(v) > 0 {
-			kind = v[0]
-		}
+		kind, _ = x.Request.First("Content-Type")
 	} else {
 		kind, _ = answer.First("Content-Type")
 		length = answer.Length
@@ -40,100 +42,235 @@ func (x *Exchange) Streams(answer *http1.Response) {
 	}
 }
 
-// Watch has the call broken off when the right that let it in has ended: at once if it is endless.
+// Watch has the call broken off when the right that let it in has ended: at once if it is endless. Over ends that.
 func (x *Exchange) Watch(endless bool) {
-	if x.evidence.Certificate != policy.Good {
+	if w := x.watch; w != nil {
+		w.mu.Lock()
+		w.endless = w.endless || endless
+		w.mu.Unlock()
 		return
 	}
-	if x.watch == nil {
-		x.watch = &watch{exchange: x, done: make(chan struct{})}
-	}
-	x.watch.follow(endless)
+	x.watch = x.decider.streams.begin(x, endless)
 }
 
-// follow watches the call from now on.
-func (w *watch) follow(endless bool) {
-	if endless {
-		w.endless.Store(true)
-	}
-	if w.gone != nil {
-		return
-	}
-	w.gone = make(chan struct{})
-	go func() {
-		defer close(w.gone)
-		if w.outlivesItsRight() {
-			w.broken.Store(true)
-			w.exchange.BreakOff()
-		}
-	}()
-}
-
-// Over ends the watch over the call: from now on nobody calls BreakOff. A carrier calls it before it lets go of the
-// call's connections, once or more.
+// Over ends the watch over the call: from now on nobody reads the Exchange for it, or calls BreakOff. A carrier calls
+// it before it lets go of the call's connections, once or more.
 func (x *Exchange) Over() {
 	w := x.watch
-	if w == nil || w.over {
+	if w == nil {
 		return
 	}
-	w.over = true
-	close(w.done)
-	<-w.gone
+	x.watch = nil
+	x.ended = x.decider.streams.end(w)
 }
 
-// brokenOff reports whether the call was ended by its watch.
-func (w *watch) brokenOff() bool { return w != nil && w.broken.Load() }
+// rightEnded is why the call was broken off by its watch, or nil.
+func (x *Exchange) rightEnded() error {
+	if w := x.watch; w != nil {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		return w.ended
+	}
+	return x.ended
+}
 
-// outlivesItsRight waits until the call is to be broken off, or is over.
-func (w *watch) outlivesItsRight() bool {
-	d, s := w.exchange.decider, w.exchange.Snapshot
-	recheck := d.cfg.Recheck // certificates expire without a swap
-	tick := time.NewTicker(recheck)
+// endless reports whether a body of that type is a stream by its nature, which has no end but the callers' wish.
+func endless(contentType string) bool {
+	const grpc = "application/grpc" // or application/grpc+proto
+	kind, _, _ := strings.Cut(contentType, ";")
+	kind = strings.TrimSpace(kind)
+	if strings.EqualFold(kind, "text/event-stream") {
+		return true
+	}
+	return len(kind) >= len(grpc) && strings.EqualFold(kind[:len(grpc)], grpc) && (len(kind) == len(grpc) || kind[len(grpc)] == '+')
+}
+
+// streams are the watches over calls under way. To begin and to end one takes a lock that is hardly ever contended, and
+// no memory once enough have been: BenchmarkStreams.
+type streams struct {
+	shards [16]shard
+	next   atomic.Uint32
+	idle   sync.Pool // of *watch, each with its shard for good
+}
+
+// A shard is some of the watches.
+type shard struct {
+	mu   sync.Mutex
+	open []*watch
+	_    [64]byte // keeps two shards' locks out of one cache line
+}
+
+func (s *streams) begin(x *Exchange, endless bool) *watch {
+	w, _ := s.idle.Get().(*watch)
+	if w == nil {
+		w = &watch{shard: &s.shards[int(s.next.Add(1))%len(s.shards)]}
+	}
+	w.mu.Lock() // a look at the call before may come late, and is then one at this call
+	w.exchange, w.endless, w.due, w.ended = x, endless, time.Time{}, nil
+	w.mu.Unlock()
+
+	w.shard.mu.Lock()
+	defer w.shard.mu.Unlock()
+	w.place = len(w.shard.open)
+	w.shard.open = append(w.shard.open, w)
+	return w
+}
+
+// end waits for a look at the call that is under way, and returns why the call was broken off, if it was.
+func (s *streams) end(w *watch) (ended error) {
+	w.shard.leave(w)
+	w.mu.Lock()
+	ended = w.ended
+	w.exchange, w.ended = nil, nil
+	w.mu.Unlock()
+	s.idle.Put(w)
+	return ended
+}
+
+func (s *shard) leave(w *watch) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	end := len(s.open) - 1
+	last := s.open[end]
+	s.open[w.place], last.place = last, w.place
+	s.open[end] = nil
+	s.open = s.open[:end]
+}
+
+// appendOpen appends the watches of all shards. They may end, and be those of other calls, at any time.
+func (s *streams) appendOpen(list []*watch) []*watch {
+	for i := range s.shards {
+		shard := &s.shards[i]
+		shard.mu.Lock()
+		list = append(list, shard.open...)
+		shard.mu.Unlock()
+	}
+	return list
+}
+
+// roundPause is the least time between two rounds, however often snapshots are swapped.
+const roundPause = 50 * time.Millisecond
+
+// Run breaks calls of unknown end off when their right has ended, until ctx ends: soon after a new snapshot, and within
+// Options.Recheck of anything else, such as the end of a certificate, of a token or of its key. It is called once.
+func (d *Decider) Run(ctx context.Context) {
+	tick := time.NewTicker(d.cfg.Recheck) // certificates and tokens expire without a swap
 	defer tick.Stop()
-	var last time.Time // when a call that is not endless has to be over; zero: its right has not ended
-	for {
+	var r round
+	for s := d.snapshot.Load(); ; {
 		select {
 		case <-s.replaced:
 		case <-tick.C:
-		case <-w.done:
-			return false
+		case <-ctx.Done():
+			return
 		}
 		s = d.snapshot.Load()
-		problem := w.stillAdmitted(s)
-		if problem == nil {
-			last = time.Time{}
-			continue
-		}
-		if last.IsZero() {
-			last = time.Now().Add(d.cfg.Drain)
-			tick.Reset(min(recheck, d.cfg.Drain, time.Second))
-		}
-		if w.endless.Load() || !time.Now().Before(last) {
-			d.cfg.Log.Info("a stream is broken off: the certificate that let it in has lost its right", "id", w.exchange.ID, "problem", problem)
-			return true
+		r.walk(d, s)
+		select {
+		case <-time.After(roundPause):
+		case <-ctx.Done():
+			return
 		}
 	}
 }
 
-// stillAdmitted judges the call's certificate like that of a new call, by the snapshot and the time that are now. A
-// token that was looked at is not looked at again.
-func (w *watch) stillAdmitted(s *Snapshot) error {
-	was := w.exchange
-	x := Exchange{
-		Request: was.Request, ID: was.ID, Peer: was.Peer, Started: was.Started, Listener: s.listener(was.connection.Endpoint), Snapshot: s,
-		Claims: was.Claims, decider: was.decider, connection: was.connection, evidence: policy.Evidence{Token: was.evidence.Token},
+// A round looks at all streams once. Its memory serves the next one.
+type round struct {
+	open    []*watch
+	as      Exchange // what a stream's call would be if it began now
+	request http1.Request
+	broken  []ending
+}
+
+// An ending is a stream that was broken off.
+type ending struct {
+	id      string
+	problem error
+}
+
+// walk looks at all streams. Whatever panics, the next round is due.
+func (r *round) walk(d *Decider, s *Snapshot) {
+	defer func() {
+		if fault := recover(); fault != nil {
+			d.tellFault("the round over the streams", "", fault)
+		}
+	}()
+	r.open = d.streams.appendOpen(r.open[:0])
+	for _, w := range r.open {
+		r.look(d, s, w)
 	}
-	for _, judge := range []func(*Exchange) error{identify, match, authorize} {
-		if err := judge(&x); err != nil { // ErrWait, too: without the certificate there would have to be a token
+	clear(r.open)
+	r.as = Exchange{} // holds nobody's call
+	r.request.Reset()
+	for _, e := range r.broken { // now, since a log may be slow
+		d.cfg.Log.Info("a stream is broken off: the right that let it in has ended", "id", e.id, "problem", e.problem)
+	}
+	clear(r.broken)
+	r.broken = r.broken[:0]
+}
+
+// look breaks the call off if its time is over.
+func (r *round) look(d *Decider, s *Snapshot, w *watch) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	x := w.exchange
+	if x == nil || w.ended != nil {
+		return
+	}
+	problem := r.judge(x, s)
+	if problem == nil {
+		w.due = time.Time{}
+		return
+	}
+	now := time.Now()
+	if w.due.IsZero() {
+		w.due = now.Add(d.cfg.Drain)
+	}
+	if !w.endless && now.Before(w.due) {
+		return
+	}
+	w.ended = problem
+	r.broken = append(r.broken, ending{x.ID, problem})
+	defer func() {
+		if fault := recover(); fault != nil {
+			d.tellFault("breaking a stream off", x.ID, fault)
+		}
+	}()
+	x.BreakOff()
+}
+
+// judge is stillAdmitted. A call that cannot be judged is not admitted.
+func (r *round) judge(was *Exchange, s *Snapshot) (problem error) {
+	defer func() {
+		if fault := recover(); fault != nil {
+			was.decider.tellFault("judging a stream", was.ID, fault)
+			problem = fmt.Errorf("%w: a panic: %v", ErrInternal, fault)
+		}
+	}()
+	return r.stillAdmitted(was, s)
+}
+
+// stillAdmitted judges the call like a new one, by the snapshot, the keys and the time that are now.
+func (r *round) stillAdmitted(was *Exchange, s *Snapshot) error {
+	was.Request.CopyTo(&r.request)
+	x := &r.as
+	*x = Exchange{
+		Request: &r.request, ID: was.ID, Peer: was.Peer, Started: was.Started, Listener: s.listener(was.connection.Endpoint), Snapshot: s,
+		decider: was.decider, connection: was.connection, before: was,
+	}
+	for _, stage := range [...]func(*Exchange) error{identify, match, authorize} {
+		if err := stage(x); err != nil {
 			return err
 		}
 	}
 	switch before, now := was.Client, x.Client; {
 	case x.Route.API != was.Route.API:
 		return errOtherRight
-	case x.Resource.Security.Open || before == nil:
-		return nil
-	case now == nil || now.Alias != before.Alias || now.KeyType != before.KeyType:
+	case was.Access.By == policy.Nothing || x.Resource.Security.Open:
+		return nil // it was nobody's, or may be anybody's
+	case x.Access.By != was.Access.By || x.sandboxed() != was.sandboxed():
+		return errOtherRight
+	case before != nil && (now == nil || now.Alias != before.Alias || now.KeyType != before.KeyType):
 		return errOtherRight
 	}
 	return nil
@@ -141,8 +278,8 @@ func (w *watch) stillAdmitted(s *Snapshot) error {
 
 var errOtherRight = errors.New("the call would now be another caller's, or another API's")
 
-// endless reports whether a body of that type is a stream by its nature, which has no end but the callers' wish.
-func endless(contentType string) bool {
-	kind, _, _ := mime.ParseMediaType(contentType)
-	return kind == "text/event-stream" || kind == "application/grpc" || strings.HasPrefix(kind, "application/grpc+")
+// tellFault logs a panic that ended nothing more than it had to.
+func (d *Decider) tellFault(in, id string, fault any) {
+	defer func() { _ = recover() }() // the log itself has panicked
+	d.cfg.Log.Error(in+" panicked", "id", id, "panic", fmt.Sprint(fault), "stack", string(debug.Stack()))
 }

@@ -79,6 +79,19 @@ func (r *Request) Parse(head string) error {
 	return nil
 }
 
+// CopyTo makes to the same request, with memory of its own, for a reader who may read it while others read r: even
+// Values writes. r must not be parsed or reset meanwhile.
+func (r *Request) CopyTo(to *Request) {
+	f := to.fields
+	f.reset()
+	f.Fields, f.options = append(f.Fields, r.Fields...), append(f.options, r.options...)
+	*to = Request{
+		Method: r.Method, Target: r.Target, Version: r.Version, Minor: r.Minor, Host: r.Host, fields: f,
+		Hosts: r.Hosts, Joined: r.Joined, Length: r.Length, HasLength: r.HasLength,
+		Close: r.Close, Expect: r.Expect, Upgrade: r.Upgrade, Problem: r.Problem,
+	}
+}
+
 // Reset forgets the request, so that its head can be collected, and keeps the room for the next one.
 func (r *Request) Reset() {
 	f := r.fields

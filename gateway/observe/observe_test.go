@@ -433,6 +433,8 @@ type noTokens struct{}
 
 func (noTokens) Cached(string) (*token.Claims, bool) { return nil, false }
 
+func (noTokens) Still(string, *token.Claims) (*token.Claims, error) { return nil, token.ErrInvalid }
+
 func (noTokens) Verify(context.Context, string) (*token.Claims, error) {
 	return nil, token.ErrInvalid
 }

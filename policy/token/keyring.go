@@ -25,7 +25,8 @@ type keyring struct {
 	log   *slog.Logger
 	tasks *tasks
 
-	set atomic.Pointer[keySet] // nil until the first good answer
+	begun time.Time
+	set   atomic.Pointer[keySet] // nil until the first good answer
 
 	mu       sync.Mutex
 	flight   *flight   // the read under way, shared by all who wait for it
@@ -48,6 +49,7 @@ func newKeyring(km KeyManager, cfg Options, tasks *tasks) (*keyring, error) {
 		interval: cfg.FilePoll,
 		name:     km.Name,
 		cfg:      cfg,
+		begun:    cfg.Now(),
 		log:      cfg.Log.With("keyManager", km.Name),
 		tasks:    tasks,
 	}
@@ -104,13 +106,24 @@ func (r *keyring) find(ctx context.Context, h header) (*key, error) {
 	if err := r.await(ctx, set); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrUnavailable, err)
 	}
-	if set = r.current(r.cfg.Now()); set == nil {
+	return r.known(h)
+}
+
+// known returns the key for a token from those that were read last.
+func (r *keyring) known(h header) (*key, error) {
+	set := r.current(r.cfg.Now())
+	if set == nil {
 		return nil, ErrUnavailable
 	}
 	if k, _ := set.find(h); k != nil {
 		return k, nil
 	}
 	return nil, noKey(h)
+}
+
+// unread reports whether the source has not been read yet, for a time in which old keys would still be used.
+func (r *keyring) unread() bool {
+	return r.set.Load() == nil && r.cfg.Now().Sub(r.begun) <= r.cfg.MaxAge
 }
 
 func noKey(h header) error {

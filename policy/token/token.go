@@ -178,34 +178,74 @@ func (v *Verifier) Cached(raw string) (*Claims, bool) {
 // most FetchTimeout, and no longer than ctx. The errors are ErrInvalid, ErrExpired and ErrUnavailable, and say nothing
 // of the token but its kid.
 func (v *Verifier) Verify(ctx context.Context, raw string) (claims *Claims, err error) {
-	defer func() {
-		if cause := recover(); cause != nil {
-			// The value may quote the token: its type and the stack tell enough.
-			v.log.Error("token verification panicked", "type", fmt.Sprintf("%T", cause), "stack", string(debug.Stack()))
-			claims, err = nil, invalid("its verification panicked")
-		}
-	}()
-
-	t, err := parse(raw)
+	defer v.contain(&claims, &err)
+	h, from, err := v.origin(raw)
 	if err != nil {
 		return nil, err
+	}
+	k, err := from.keys.find(ctx, h)
+	if err != nil {
+		return nil, err
+	}
+	return v.accept(raw, from, k)
+}
+
+// Still is Verify for a token that was good before and then had the claims was; nil if it was not looked at. It goes by
+// the keys that were read last, and waits for none: a token whose key is not among them is ErrInvalid. A Verifier that
+// could not read the keys of was's key manager yet takes the token to be as good as before until it expires, for MaxAge
+// at most: that an issuer is away tells nothing about its keys. Otherwise keys that are missing or too old are
+// ErrUnavailable.
+func (v *Verifier) Still(raw string, was *Claims) (claims *Claims, err error) {
+	defer v.contain(&claims, &err)
+	h, from, err := v.origin(raw)
+	if err != nil {
+		return nil, err
+	}
+	if was != nil && was.KeyManager == from.Name && was.Issuer == from.Issuer && from.keys.unread() {
+		if !v.now().Before(was.Expires.Add(v.leeway)) {
+			return nil, ErrExpired
+		}
+		return was, nil
+	}
+	k, err := from.keys.known(h)
+	if err != nil {
+		return nil, err
+	}
+	return v.accept(raw, from, k)
+}
+
+// contain makes a panic ErrInvalid.
+func (v *Verifier) contain(claims **Claims, err *error) {
+	if cause := recover(); cause != nil {
+		// The value may quote the token: its type and the stack tell enough.
+		v.log.Error("token verification panicked", "type", fmt.Sprintf("%T", cause), "stack", string(debug.Stack()))
+		*claims, *err = nil, invalid("its verification panicked")
+	}
+}
+
+// origin is what an access token says of its key, and whose it says it is.
+func (v *Verifier) origin(raw string) (header, *issuer, error) {
+	t, err := parse(raw)
+	if err != nil {
+		return header{}, nil, err
 	}
 	from := v.issuers[t.payload.issuer]
 	if from == nil {
-		return nil, invalid("its issuer is not configured")
+		return header{}, nil, invalid("its issuer is not configured")
 	}
 	if !from.accepts(t.header) {
-		return nil, invalid("its typ is not that of an access token")
+		return header{}, nil, invalid("its typ is not that of an access token")
 	}
-	k, err := from.keys.find(ctx, t.header)
-	if err != nil {
-		return nil, err
-	}
+	return t.header, from, nil
+}
+
+// accept returns the claims of a token that k verifies, and remembers it.
+func (v *Verifier) accept(raw string, from *issuer, k *key) (*Claims, error) {
 	verified, err := v.verify(raw, from, k)
 	if err != nil {
 		return nil, err
 	}
-	claims = verified.claims(from)
+	claims := verified.claims(from)
 	v.cache.add(raw, &entry{claims: claims, from: verified.validFrom(v.leeway), until: claims.Expires.Add(v.leeway), keys: from.keys, key: k})
 	return claims, nil
 }
