@@ -354,11 +354,17 @@ func (f *fixture) forgedToken(t testing.TB) string {
 
 func (f *fixture) sign(t testing.TB, key *ecdsa.PrivateKey, subject string, change map[string]any) string {
 	t.Helper()
+	return f.signAs(t, key, "k1", subject, change)
+}
+
+// signAs signs with a key that goes by that kid.
+func (f *fixture) signAs(t testing.TB, key *ecdsa.PrivateKey, kid, subject string, change map[string]any) string {
+	t.Helper()
 	claims := jwt.MapClaims{"iss": issuerURL, "sub": subject, "exp": f.clock.Now().Add(time.Hour).Unix()}
 	maps.Copy(claims, change)
 	maps.DeleteFunc(claims, func(_ string, v any) bool { return v == nil })
 	tok := jwt.NewWithClaims(jwt.SigningMethodES256, claims)
-	tok.Header["kid"] = "k1"
+	tok.Header["kid"] = kid
 	raw, err := tok.SignedString(key)
 	if err != nil {
 		t.Fatal(err)
