@@ -2,6 +2,7 @@ package gateway_test
 
 import (
 	"bufio"
+	"context"
 	"crypto/ecdsa"
 	"encoding/json"
 	"errors"
@@ -197,7 +198,9 @@ func rawEvents(t *testing.T, f *fixture, e *endpoints, c visitor, before int) st
 
 // http2Stream opens a stream over HTTP/2 and returns its answer's body.
 func http2Stream(t *testing.T, f *fixture, c visitor, method, query string, body io.Reader) io.Reader {
-	r, err := http.NewRequest(method, "https://opt.test"+c.target()+"?"+query, body)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	t.Cleanup(cancel)
+	r, err := http.NewRequestWithContext(ctx, method, "https://opt.test"+c.target()+"?"+query, body)
 	if err != nil {
 		t.Fatal(err)
 	}

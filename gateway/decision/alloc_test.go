@@ -2,7 +2,11 @@
 
 package decision
 
-import "testing"
+import (
+	"testing"
+
+	"sallyport/gateway/http1"
+)
 
 // TestAllocDecide: to decide an allowed mTLS call, with a scope and three limits, takes no memory.
 func TestAllocDecide(t *testing.T) {
@@ -18,5 +22,23 @@ func TestAllocDecide(t *testing.T) {
 	}
 	if x := tab.exchange; x.Client == nil || x.Client.Alias != "acme" || x.Allowance.Window == 0 {
 		t.Errorf("decided as %+v", x)
+	}
+}
+
+// TestAllocStreams: a call with an answer of unknown length is watched without taking memory, and so is a round over it.
+func TestAllocStreams(t *testing.T) {
+	tab := newTable(t)
+	x := tab.watched(t, func() { t.Error("broken off") })
+	answer := &http1.Response{Status: 200, Length: http1.InChunks}
+	answer.Fields = []http1.Field{{Name: "Content-Type", Value: "application/json; charset=utf-8"}}
+	if n := testing.AllocsPerRun(1000, func() {
+		x.Over()
+		x.Streams(answer)
+	}); n != 0 {
+		t.Errorf("watching a call: %v allocations, want 0", n)
+	}
+	var r round
+	if n := testing.AllocsPerRun(1000, func() { r.walk(tab.decider, tab.decider.Snapshot()) }); n != 0 {
+		t.Errorf("a round: %v allocations, want 0", n)
 	}
 }

@@ -86,10 +86,12 @@ func newTable(t testing.TB) *table {
 	d := New(Options{Now: func() time.Time { return now }})
 	d.Set(Snapshot{Routes: routes, Clients: clients})
 	l := &Listener{Name: "tls", Address: "127.0.0.1:8243", Profiles: set}
+	endpoint := &Endpoint{Address: l.Address}
+	endpoint.SetSettings(l)
 	return &table{decider: d, limits: limits, listener: l, leaf: leaf, exchange: &Exchange{
 		Request:  &http1.Request{Method: "GET", Target: "/orders/1.0.0/items/7?expand=all", Host: "api.test"},
 		Listener: l, Snapshot: d.Snapshot(), Started: now, ID: NewID(), decider: d,
-		connection: &Connection{Local: netip.MustParseAddr("127.0.0.1"), serverName: "api.test", chain: []*x509.Certificate{leaf}},
+		connection: &Connection{Endpoint: endpoint, Local: netip.MustParseAddr("127.0.0.1"), serverName: "api.test", chain: []*x509.Certificate{leaf}},
 	}}
 }
 

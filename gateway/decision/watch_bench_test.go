@@ -31,3 +31,16 @@ func BenchmarkStreams(b *testing.B) {
 		})
 	}
 }
+
+// BenchmarkRound is a round over a thousand streams of certificates.
+func BenchmarkRound(b *testing.B) {
+	tab := newTable(b)
+	for range 1000 {
+		tab.watched(b, func() { b.Error("broken off") })
+	}
+	var r round
+	b.ReportAllocs()
+	for b.Loop() {
+		r.walk(tab.decider, tab.decider.Snapshot())
+	}
+}

@@ -2,6 +2,8 @@ package http1_test
 
 import (
 	"errors"
+	"reflect"
+	"slices"
 	"strings"
 	"testing"
 
@@ -322,5 +324,44 @@ func BenchmarkLookups(b *testing.B) {
 		for i := range r.Fields {
 			r.Named(r.Fields[i].Name)
 		}
+	}
+}
+
+// TestCopyTo: a copy of a request has all that the request has, in memory of its own.
+func TestCopyTo(t *testing.T) {
+	var r, other http1.Request
+	if err := r.Parse("GET /a HTTP/1.1\r\nHost: a.test\r\nConnection: X-One\r\nX-One: 1\r\nX-One: 2\r\n\r\n"); err != nil {
+		t.Fatal(err)
+	}
+	from := reflect.ValueOf(&r).Elem()
+	for i := range from.NumField() {
+		switch field := from.Field(i); field.Kind() {
+		case reflect.String:
+			field.SetString(from.Type().Field(i).Name)
+		case reflect.Int, reflect.Int64:
+			field.SetInt(int64(i + 1))
+		case reflect.Bool:
+			field.SetBool(true)
+		case reflect.Interface:
+			field.Set(reflect.ValueOf(errors.New("a problem")))
+		}
+	}
+	r.CopyTo(&other)
+	to := reflect.ValueOf(&other).Elem()
+	for i := range from.NumField() {
+		name := from.Type().Field(i).Name
+		if name == "fields" {
+			continue
+		}
+		if from.Field(i).IsZero() || !to.Field(i).Equal(from.Field(i)) {
+			t.Errorf("%s is %v, and in the copy %v", name, from.Field(i), to.Field(i))
+		}
+	}
+	if !slices.Equal(r.Fields, other.Fields) || !other.Named("X-One") {
+		t.Errorf("the copy has %v", other.Fields)
+	}
+	other.Reset() // which clears its memory
+	if got := r.Values("x-one"); !slices.Equal(got, []string{"1", "2"}) {
+		t.Errorf("the request has %q", got)
 	}
 }
