@@ -46,7 +46,8 @@ func (o ConnectionObserver) refused(why string) {
 
 // Limits of what a client may take, whatever it sends.
 const (
-	maxHeaderBytes = 64 << 10 // of a request's head; more is answered with 431
+	maxHeaderBytes = 64 << 10 // of a request's head, as it is in HTTP/1.1; more is answered with 431
+	perField       = 32       // bytes that HTTP/2 counts beside each field's own (RFC 9113 section 6.5.2)
 	maxStreams     = 100      // calls at once on an HTTP/2 connection
 )
 

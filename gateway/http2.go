@@ -10,6 +10,7 @@ import (
 	"os"
 	"runtime/debug"
 	"slices"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -79,6 +80,9 @@ func (c *http2Call) read(in *http.Request) {
 		r.Fields = append(r.Fields, http1.Field{Name: "Trailer", Value: strings.Join(names, ", ")})
 	}
 	r.Problem = http2Problem(in)
+	if r.Problem == nil && http2HeadSize(r) > maxHeaderBytes {
+		r.Problem = http1.ErrHeadTooLong
+	}
 }
 
 // forward carries the call to a server and the answer back.
@@ -273,8 +277,9 @@ func (c *http2Call) setTrailers(trailers []http1.Field, announced []string) {
 var (
 	errPath   = errors.New(":path is no path")                                     // RFC 9113 section 8.3.1
 	errTwo    = errors.New("a host beside :authority, or two content-lengths")     // RFC 9113 sections 8.3.1 and 8.1.1
-	errLength = errors.New("a content-length that is no number")                   // for which net/http takes 0, whatever comes
+	errLength = errors.New("a content-length that is no plain number")             // for which net/http takes another, or 0
 	errExpect = &http1.Error{Status: 417, Text: "an expectation but 100-continue"} // RFC 9110 section 10.1.1
+	errLists  = &http1.Error{Status: 431, Text: "too many trailers are announced"} // as http1 has it
 )
 
 // http2Problem is why a request is none that every reader reads alike, as far as net/http lets it pass.
@@ -285,12 +290,24 @@ func http2Problem(r *http.Request) error {
 		return errPath
 	case len(hosts) > 1 || len(hosts) == 1 && hosts[0] != r.Host || len(lengths) > 1:
 		return errTwo
-	case len(lengths) == 1 && strings.Trim(lengths[0], "0123456789") != "":
+	case len(lengths) == 1 && lengths[0] != strconv.FormatInt(r.ContentLength, 10):
 		return errLength
+	case len(r.Trailer) > http1.MaxAnnounced:
+		return errLists
 	case expect != nil && (len(expect) > 1 || !strings.EqualFold(expect[0], "100-continue")):
 		return errExpect
 	}
 	return nil
+}
+
+// http2HeadSize is how many bytes the head would take in HTTP/1.1. net/http counts 32 more for each field (RFC 9113
+// section 6.5.2), and is given room for these.
+func http2HeadSize(r *http1.Request) int {
+	size := len(r.Method) + len(" ") + len(r.Target) + len(" HTTP/1.1\r\n\r\n") + http1.Size(r.Fields)
+	if r.Hosts == 0 {
+		size += len("Host: \r\n") + len(r.Host)
+	}
+	return size
 }
 
 // An http2Writer counts what goes to the client, and bounds the wait for it.
@@ -388,8 +405,11 @@ func (b *http2Body) Next(wait bool) ([]byte, error) {
 		b.patience.Passed(n)
 		switch {
 		case err == io.EOF:
+			if err := http1.CheckTrailer(b.Trailers()); err != nil {
+				return nil, fmt.Errorf("%w: %w", backend.ErrBadBody, err)
+			}
 			b.ended = true
-			return p[:n], err
+			return p[:n], io.EOF
 		case n > 0:
 			return p[:n], nil
 		case err == nil:

@@ -55,7 +55,7 @@ func (g *Gateway) open(l *decision.Listener) (*socket, error) {
 		DisableGeneralOptionsHandler: true, // or net/http would answer OPTIONS * itself
 		ReadHeaderTimeout:            g.cfg.terms.HeadTimeout,
 		IdleTimeout:                  g.cfg.terms.IdleTimeout,
-		MaxHeaderBytes:               maxHeaderBytes,
+		MaxHeaderBytes:               maxHeaderBytes + perField*g.decider.HeaderLines(),
 		HTTP2:                        &http.HTTP2Config{MaxConcurrentStreams: maxStreams, WriteByteTimeout: g.cfg.terms.IdleTimeout}, // for a client that takes nothing, no stream's deadline counts
 		ErrorLog:                     log.New(serverLog{g.log}, "", 0),
 		ConnContext: func(ctx context.Context, c net.Conn) context.Context {

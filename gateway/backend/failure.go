@@ -34,6 +34,7 @@ var (
 	errSwitched   = bad("another protocol than the one that was asked for")
 	errInterim    = bad("too many interim answers")
 	errTrailer    = bad("a trailer is announced that frames the message")
+	errTrailers   = bad("too many trailers are announced")
 	errFields     = bad("a status or a header name that is none")
 	errLength     = bad("Content-Length is no plain number, or there is more than one")
 	errNoAnswer   = errors.New("the connection ended before an answer")

@@ -296,13 +296,7 @@ func (s *stream) heard() error {
 }
 
 // headSize is how long a head of these lines would be in HTTP/1.1.
-func headSize(fields []http1.Field) int {
-	size := len("HTTP/1.1 200 OK\r\n\r\n")
-	for _, f := range fields {
-		size += len(f.Name) + len(f.Value) + len(": \r\n")
-	}
-	return size
-}
+func headSize(fields []http1.Field) int { return len("HTTP/1.1 200 OK\r\n\r\n") + http1.Size(fields) }
 
 // setHead makes the head of the answer the Reader's, and holds it to the rules of every answer.
 func (t *Trip) setHead(res *http.Response) error {
@@ -326,6 +320,8 @@ func (t *Trip) setHead(res *http.Response) error {
 	switch {
 	case headSize(r.Fields) > MaxHead:
 		return errHead
+	case len(res.Trailer) > http1.MaxAnnounced:
+		return errTrailers
 	case r.Status < 200 || r.Status > 999:
 		return errFields
 	case len(lengths) > 1 || len(lengths) == 1 && lengths[0] != strconv.FormatInt(res.ContentLength, 10):
@@ -353,6 +349,11 @@ func (t *Trip) nextHTTP2() ([]byte, error) {
 		s.memory = wire.Large.Get()
 	}
 	n, err := s.res.Body.Read((*s.memory)[:cap(*s.memory)])
+	if err == io.EOF {
+		if fault := http1.CheckTrailer(message.AppendFields(nil, s.res.Trailer)); fault != nil {
+			err = asBadAnswer(fault)
+		}
+	}
 	switch {
 	case err == io.EOF:
 		t.state, t.finished = readDone, io.EOF

@@ -43,6 +43,7 @@ type Door struct {
 	cache *otter.Cache[uint64, *remembered] // good ones, by the hash of the header's value
 
 	carriers map[string]bool        // message.Fold of the names that carry a certificate
+	longest  int                    // of these names
 	carries  func(name string) bool // whether a header is one of them, in whatever spelling
 }
 
@@ -63,9 +64,12 @@ func NewDoor(cfg DoorConfig) *Door {
 	for _, name := range carriers {
 		d.carriers[message.Fold(name)] = true
 	}
+	for name := range d.carriers {
+		d.longest = max(d.longest, len(name))
+	}
 	d.carries = func(name string) bool {
 		var space [64]byte
-		return d.carriers[string(message.AppendFold(space[:0], name))]
+		return len(name) <= d.longest && d.carriers[string(message.AppendFold(space[:0], name))]
 	}
 	return d
 }

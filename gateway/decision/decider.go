@@ -85,6 +85,9 @@ func (d *Decider) SetShort(short bool) { d.short.Store(short) }
 // Short reports what SetShort said.
 func (d *Decider) Short() bool { return d.short.Load() }
 
+// HeaderLines is how many header lines a request may have, without Host.
+func (d *Decider) HeaderLines() int { return d.cfg.HeaderLines }
+
 // UnderWay is how many calls have begun and not finished.
 func (d *Decider) UnderWay() int64 { return d.underWay.Load() }
 

@@ -221,7 +221,10 @@ var managed = append(clientcert.Headers(),
 // isManaged reports whether a header is managed, in any spelling, or is the configured certificate header, believed or
 // not. That one is given as message.Fold.
 func isManaged(name, certificateHeader string) bool {
-	var space [64]byte
+	var space [64]byte // more than any name of managed has
+	if most := max(len(space), len(certificateHeader)+1); len(name) > most {
+		name = name[:most] // what is longer can only begin like one of them
+	}
 	folded := message.AppendFold(space[:0], name)
 	if string(folded) == certificateHeader || message.Framing(string(folded)) && !strings.EqualFold(string(folded), name) {
 		return true

@@ -24,9 +24,6 @@ type client struct {
 // errOver is a connection that has ended between two calls, or may end.
 var errOver = errors.New("the connection is over")
 
-// errHeadTooLong is answered with 431.
-var errHeadTooLong = &http1.Error{Status: 431, Text: "the head is too long"}
-
 // readHead waits for the next head, and returns its length. It is still in the window. An *http1.Error is for the
 // client; any other error ends the connection.
 func (c *client) readHead() (int, error) {
@@ -75,7 +72,7 @@ func (c *client) headSize() (int, error) {
 		c.seen = len(b)
 	}
 	if n > most || n == 0 && err == nil && len(b) >= min(most, wire.LargeSize) {
-		return 0, errHeadTooLong
+		return 0, http1.ErrHeadTooLong
 	}
 	return n, err
 }

@@ -96,6 +96,17 @@ func (c *Chunked) Next(b []byte) (data []byte, n int, done bool, err error) {
 // Trailer are the trailer fields, once the body is done. Names that a trailer should not hold are among them.
 func (c *Chunked) Trailer() []Field { return c.trailer }
 
+// CheckTrailer holds a trailer section that HTTP/2 has carried to the bounds of a Chunked's; the error is an *Error.
+func CheckTrailer(lines []Field) error {
+	switch {
+	case Size(lines)+len("\r\n") > maxTrailer:
+		return errTrailer
+	case len(lines) > maxTrailerFields:
+		return errTrailerFields
+	}
+	return nil
+}
+
 // Reset makes c ready for another body.
 func (c *Chunked) Reset() { *c = Chunked{} }
 

@@ -31,8 +31,30 @@ var (
 	errOldCoding     = bad("Transfer-Encoding in HTTP/1.0")
 	errBoth          = bad("both Content-Length and Transfer-Encoding")
 	errTrailerFrames = bad("Trailer announces a field that frames the message")
+	errListed        = &Error{Status: 431, Text: "a list of Connection, TE or Trailer is too long"}
 	errCoding        = &Error{Status: 501, Text: "Transfer-Encoding is not chunked"}
 )
+
+// Bounds of the lists that are looked at element by element, some of them for each line of the head: without these a
+// head of 64 KiB could cost a thousand times as much as others. They hold for all lines of a name together; empty
+// elements count (RFC 9110 section 5.6.1.2 asks for a reasonable number of them).
+const (
+	maxOptions  = 32  // elements of Connection, and of TE
+	maxListSize = 512 // bytes of these, the spaces between elements included
+)
+
+// MaxAnnounced is how many names the Trailer fields of a message may announce: as many as a trailer section may have.
+const MaxAnnounced = maxTrailerFields
+
+// A listed is how long the list of all lines of one name is.
+type listed struct{ elements, size int }
+
+// add counts another line, and reports whether the list is still within those bounds.
+func (l *listed) add(value string, elements, size int) bool {
+	l.elements += strings.Count(value, ",") + 1
+	l.size += len(value)
+	return l.elements <= elements && l.size <= size
+}
 
 // fields are the header lines of a message and what they say of its framing.
 type fields struct {
@@ -173,11 +195,16 @@ type summary struct {
 // section 6.3, and its section 11.2: request smuggling): what is right in only some eyes is wrong here.
 func (f *fields) summarize(minor int) (s summary, err error) {
 	lengths, codings, upgrades := 0, 0, false
+	var options, te, trailers listed
 	s.length = Unstated
 	for i := range f.Fields {
 		name, value := f.Fields[i].Name, f.Fields[i].Value
 		line := i + 2
 		switch len(name) {
+		case len("te"):
+			if equalFold(name, "te") && !te.add(value, maxOptions, maxListSize) {
+				return s, errListed.at(line)
+			}
 		case len("host"):
 			if equalFold(name, "host") {
 				s.host = value
@@ -192,11 +219,17 @@ func (f *fields) summarize(minor int) (s summary, err error) {
 			switch {
 			case equalFold(name, "upgrade"):
 				upgrades = true
-			case equalFold(name, "trailer") && announcesFraming(value):
+			case !equalFold(name, "trailer"):
+			case !trailers.add(value, MaxAnnounced, maxTrailer):
+				return s, errListed.at(line)
+			case announcesFraming(value):
 				return s, errTrailerFrames.at(line)
 			}
 		case len("connection"):
 			if equalFold(name, "connection") {
+				if !options.add(value, maxOptions, maxListSize) {
+					return s, errListed.at(line)
+				}
 				f.options = appendList(f.options, value)
 			}
 		case len("content-length"):
@@ -274,6 +307,14 @@ func announcesFraming(value string) bool {
 		}
 	}
 	return false
+}
+
+// Size is how many bytes lines take in HTTP/1.1, whatever carried them.
+func Size(lines []Field) (n int) {
+	for i := range lines {
+		n += len(lines[i].Name) + len(lines[i].Value) + len(": \r\n")
+	}
+	return n
 }
 
 // AppendNumber appends a header line of a number to b.

@@ -1,6 +1,7 @@
 package http1_test
 
 import (
+	"slices"
 	"strings"
 	"testing"
 
@@ -90,6 +91,35 @@ func TestNamed(t *testing.T) {
 	// None of them is left for the next.
 	if err := r.Parse(good()); err != nil || r.Named("X-A") {
 		t.Error(err, "a name is left")
+	}
+}
+
+// TestLists: lists at their bounds are taken, and each option in them counts.
+func TestLists(t *testing.T) {
+	var r http1.Request
+	for _, lines := range [][]string{
+		{"Connection: " + strings.Repeat("a,", 31) + "x"},
+		append(slices.Repeat([]string{"Connection: a"}, 31), "Connection: x"),
+		{"Connection: x," + strings.Repeat("a", 510)},
+		{"Connection: x", "Te: " + strings.Repeat("a,", 31) + "b", "Trailer: " + strings.Repeat("a,", 63) + "b"},
+	} {
+		if err := r.Parse(good(lines...)); err != nil || !r.Named("x") {
+			t.Errorf("%.60q: %v, named: %t", lines, err, r.Named("x"))
+		}
+	}
+}
+
+// TestCheckTrailer: a trailer section of HTTP/2 has the bounds that one of HTTP/1.1 has.
+func TestCheckTrailer(t *testing.T) {
+	for _, lines := range [][]http1.Field{
+		nil, slices.Repeat([]http1.Field{{Name: "A"}}, 64), slices.Repeat([]http1.Field{{Name: "A"}}, 65),
+		{{Name: "A", Value: strings.Repeat("b", 4096-7)}}, {{Name: "A", Value: strings.Repeat("b", 4096-6)}},
+	} {
+		var c http1.Chunked
+		_, _, done, err := c.Next(http1.AppendLast(nil, lines))
+		if got := http1.CheckTrailer(lines); (got == nil) != done || (got == nil) != (err == nil) {
+			t.Errorf("%d lines of %d bytes: %v, and %v", len(lines), http1.Size(lines), got, err)
+		}
 	}
 }
 

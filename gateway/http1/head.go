@@ -10,7 +10,7 @@ import (
 
 // An Error says why a message is refused. It never quotes the message.
 type Error struct {
-	Status int // what a client is answered for its request: 400, 417, 501 or 505. For a response it means nothing
+	Status int // what a client is answered for its request: 400, 417, 431, 501 or 505. For a response it means nothing
 	Line   int // of the head or the trailer section, counted from 1; 0 if it is about the whole, or the chunks
 	Text   string
 }
@@ -28,6 +28,9 @@ func (e *Error) at(line int) error {
 	placed.Line = line
 	return &placed
 }
+
+// ErrHeadTooLong is for a request whose head has more bytes than its carrier takes.
+var ErrHeadTooLong = &Error{Status: 431, Text: "the head is too long"}
 
 func bad(text string) *Error { return &Error{Status: 400, Text: text} }
 

@@ -1,7 +1,6 @@
 package http1
 
 import (
-	"net/netip"
 	"strings"
 
 	"sallyport/gateway/message"
@@ -70,7 +69,7 @@ func (r *Request) Parse(head string) error {
 		return errTwoHosts
 	case s.hosts == 0 && r.Minor > 0:
 		return errNoHost
-	case r.Host != "" && !validHost(r.Host):
+	case r.Host != "" && !message.ValidAuthority(r.Host):
 		return errHost
 	case s.expects > 1 || s.expects == 1 && !equalFold(s.expect, "100-continue"):
 		return errExpect
@@ -167,14 +166,14 @@ func digit(c byte) bool { return '0' <= c && c <= '9' }
 // ASCII, in the query also octets from 0x80 up, and each % in the path begins an escape. Which paths are good is message.ParseTarget's matter.
 func validTarget(method, target string) bool {
 	if method == "CONNECT" {
-		return validHost(target)
+		return message.ValidAuthority(target)
 	}
 	if target == "*" {
 		return method == "OPTIONS"
 	}
 	path := target
 	if authority, rest, ok := cutAbsolute(target); ok {
-		if !validHost(authority) {
+		if !message.ValidAuthority(authority) {
 			return false
 		}
 		path = rest
@@ -210,16 +209,4 @@ func cutAbsolute(target string) (authority, rest string, ok bool) {
 		return rest[:i], rest[i:], true
 	}
 	return rest, "", true
-}
-
-// validHost is message.ValidAuthority, and what stands in brackets is an IPv6 address.
-func validHost(s string) bool {
-	if !message.ValidAuthority(s) {
-		return false
-	}
-	if s[0] == '[' {
-		a, err := netip.ParseAddr(s[1:strings.IndexByte(s, ']')])
-		return err == nil && a.Is6()
-	}
-	return true
 }

@@ -261,6 +261,12 @@ var refused = []struct {
 	// 94: expectations.
 	{"another expectation", good("Expect: 200-ok"), "an expectation other than 100-continue", 417},
 	{"two of them", good("Expect: 100-continue, x"), "an expectation other than 100-continue", 417},
+	{"options beyond the bound", good("Connection: " + strings.Repeat("a,", 32)), "line 3: a list of Connection, TE or Trailer is too long", 431},
+	{"options beyond the bound, on lines", good(slices.Repeat([]string{"Connection: a"}, 33)...), "line 35: a list of Connection, TE or Trailer is too long", 431},
+	{"options that are none", good("Connection: " + strings.Repeat(",", 60_000)), "line 3: a list of Connection, TE or Trailer is too long", 431},
+	{"a long option", good("Connection: " + strings.Repeat("a", 513)), "line 3: a list of Connection, TE or Trailer is too long", 431},
+	{"codings beyond the bound", good("Te: a", "TE: "+strings.Repeat("a;q=1,", 31)+"b"), "line 4: a list of Connection, TE or Trailer is too long", 431},
+	{"trailers beyond the bound", good("Trailer: " + strings.Repeat("a,", 64)), "line 3: a list of Connection, TE or Trailer is too long", 431},
 	{"no expectation", good("Expect:"), "an expectation other than 100-continue", 417},
 	{"the same twice", good("Expect: 100-continue", "Expect: 100-continue"), "an expectation other than 100-continue", 417},
 	{"another expectation in HTTP/1.0", "GET / HTTP/1.0\r\nExpect: x\r\n\r\n", "an expectation other than 100-continue", 417},

@@ -2,6 +2,7 @@ package http1_test
 
 import (
 	"errors"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -110,6 +111,9 @@ func TestResponseRefused(t *testing.T) {
 		{"HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", "line 2: Transfer-Encoding in HTTP/1.0"},
 		{"HTTP/1.1 204 No Content\r\nContent-Length: x\r\n\r\n", "line 2: Content-Length is no plain number"},
 		{answer("Trailer: Content-Length\r\n"), "line 2: Trailer announces a field that frames the message"},
+
+		{answer("Connection: " + strings.Repeat("a,", 30_000) + "\r\n"), "line 2: a list of Connection, TE or Trailer is too long"},
+		{answer("Trailer: " + strings.Repeat("a,", 64) + "\r\n"), "line 2: a list of Connection, TE or Trailer is too long"},
 
 		{"HTTP/1.1 100 Continue\r\nContent-Length: 5\r\n\r\n", "an interim response with a body"},
 		{"HTTP/1.1 101 Switching Protocols\r\nTransfer-Encoding: chunked\r\n\r\n", "an interim response with a body"},

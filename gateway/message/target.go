@@ -2,6 +2,7 @@ package message
 
 import (
 	"errors"
+	"net/netip"
 	"strings"
 
 	"golang.org/x/net/http/httpguts"
@@ -72,8 +73,8 @@ func HexDigit(c byte) (value byte, ok bool) {
 // ValidMethod reports whether a method is a token, RFC 9110 section 5.6.2.
 func ValidMethod(method string) bool { return httpguts.ValidHeaderFieldName(method) }
 
-// ValidAuthority reports whether a Host or :authority is a name or an address with perhaps a port, and nothing else: no
-// user, no list, no zone, nothing escaped (RFC 9110 section 7.2, RFC 3986 section 3.2).
+// ValidAuthority reports whether a Host or :authority is a name, an IPv4 address or an IPv6 address in brackets, with
+// perhaps a port, and nothing else: no user, no list, no zone, nothing escaped (RFC 9110 section 7.2, RFC 3986 section 3.2).
 func ValidAuthority(authority string) bool {
 	host, port := authority, ""
 	if strings.HasPrefix(host, "[") {
@@ -82,10 +83,8 @@ func ValidAuthority(authority string) bool {
 			return false
 		}
 		host, port = authority[1:end], authority[end+1:]
-		for i := range len(host) {
-			if _, ok := HexDigit(host[i]); !ok && host[i] != ':' && host[i] != '.' {
-				return false
-			}
+		if a, err := netip.ParseAddr(host); err != nil || !a.Is6() || a.Zone() != "" {
+			return false
 		}
 	} else {
 		if i := strings.IndexByte(host, ':'); i >= 0 {

@@ -8,10 +8,14 @@ import "strings"
 // Bearer, in any case, must go on with one or more spaces and a b64token and nothing else: a tab, quotes, a second
 // word, or no token at all is ErrInvalid. Credentials of other schemes are not ours and are passed over, and so is a
 // token elsewhere, in the query or a cookie. Without a Bearer credential raw is empty and err nil. The same token may
-// come twice; two different ones are ErrInvalid, since the backend might use either.
+// come twice; two different ones are ErrInvalid, since the backend might use either. So are more than 64 elements.
 func Bearer(values ...string) (raw string, err error) {
+	credentials := 0
 	for _, rest := range values {
 		for rest != "" {
+			if credentials++; credentials > maxCredentials {
+				return "", errManyCredentials
+			}
 			var credential string
 			credential, rest = cutCredential(rest)
 			token, ours, ok := parseCredential(credential)
@@ -29,7 +33,11 @@ func Bearer(values ...string) (raw string, err error) {
 	return raw, nil
 }
 
+// maxCredentials is how many elements of lists Bearer looks at; the parameters of other schemes are elements, too.
+const maxCredentials = 64
+
 var (
+	errManyCredentials = invalid("there are more credentials than anybody needs")
 	errMalformedBearer = invalid("the Bearer credential is malformed")
 	errTwoBearers      = invalid("there are two different Bearer tokens")
 )
