@@ -31,7 +31,7 @@ func TestRules(t *testing.T) {
 	for _, carrier := range []string{"loops", "goroutines", "http2"} {
 		for _, h2c := range []bool{false, true} {
 			t.Run(carrier+map[bool]string{false: " to HTTP/1.1", true: " to h2c"}[h2c], func(t *testing.T) {
-				newCell(t, carrier, h2c).hold(t, slices.Concat(fieldRules, trailerRules, countRules, boundRules, repeatRules, failureRules))
+				newCell(t, carrier, h2c).hold(t, slices.Concat(fieldRules, headRules, trailerRules, countRules, boundRules, repeatRules, failureRules))
 			})
 		}
 	}
