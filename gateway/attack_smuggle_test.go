@@ -227,70 +227,78 @@ func TestNothingIsSmuggled(t *testing.T) {
 	list := smuggles()
 	t.Logf("%d payloads", len(list))
 	for i, s := range list {
-		s.forEngine()
 		t.Run(s.name, func(t *testing.T) {
-			canary := fmt.Sprintf("/canary-%d", i)
-			backend.take()
-			answers, raw, err := sendRaw(f.plain, s.text+"GET /pub/1.0"+canary+" HTTP/1.1\r\nHost: open.test\r\nConnection: close\r\n\r\n")
-			requests, faults := backend.take()
-			for _, fault := range faults {
-				t.Errorf("the backend got %s", fault)
-			}
-			defer func() {
-				if t.Failed() {
-					t.Logf("sent %.300q\nstatuses %v, %v\nthe backend got %+v\nthe client got %.2000q", s.text, answers, err, requests, raw)
-				}
-			}()
-			if err != nil {
-				t.Error("the connection did not end")
-			}
-			var bodies []string
-			canaries := 0
-			for _, r := range requests {
-				switch {
-				case r.target == "/smuggled" && s.second:
-					canaries++
-				case r.target == "/smuggled":
-					t.Error("a request was smuggled")
-				case r.target == canary && r.body == "":
-					canaries++
-				case strings.HasPrefix(r.target, "/p"):
-					bodies = append(bodies, r.body)
-				default:
-					t.Errorf("the backend got a request for %.100q with body %.100q", r.target, r.body)
-				}
-				for _, line := range r.lines {
-					if name, _, _ := strings.Cut(line, ":"); strings.Contains(name, "_") {
-						t.Errorf("the backend got %q", line)
-					}
-				}
-			}
-			switch {
-			case s.want != "one" && len(bodies) == 0:
-				if len(answers) != 1 || answers[0] < 400 || answers[0] == 500 || answers[0] > 505 || canaries > 0 {
-					t.Errorf("it was refused with statuses %v, and %d canaries passed", answers, canaries)
-				}
-			case s.want != "refused" && len(bodies) == 1:
-				if bodies[0] != s.body {
-					t.Errorf("the backend got the body %.200q, want %q", bodies[0], s.body)
-				}
-				if len(answers) == 0 || answers[0] != 200 {
-					t.Errorf("statuses %v", answers)
-				}
-				if s.last && (len(answers) != 1 || canaries != 0) {
-					t.Errorf("the connection went on: statuses %v, %d canaries", answers, canaries)
-				}
-				if len(answers) > 3 || len(answers) == 3 && !s.second || len(answers)-1 != canaries || canaries >= 1 && !strings.HasSuffix(raw, canary+" ") {
-					t.Errorf("the next request was not answered in order: statuses %v, %d canaries", answers, canaries)
-				}
-			default:
-				t.Errorf("%d requests reached the backend, want %s; statuses %v", len(bodies), s.want, answers)
-			}
-			if a := get(t, other, fmt.Sprintf("http://open.test/pub/1.0/other-%d", i)); a.status != 200 || a.body != fmt.Sprintf("/other-%d ", i) {
-				t.Errorf("another client was answered %d, %.200q", a.status, a.body)
-			}
+			s.hold(t, f, backend, other, fmt.Sprintf("/canary-%d", i), func(text string) ([]int, string, error) { return sendRaw(f.plain, text) })
 		})
 	}
+}
+
+// hold sends the payload, and holds what becomes of it to what TestNothingIsSmuggled says. It returns the statuses of the
+// answers. Requests for /before are none of it.
+func (s smuggle) hold(t *testing.T, f *fixture, backend *strictBackend, other *http.Client, canary string, send func(text string) (statuses []int, got string, err error)) []int {
+	t.Helper()
+	s.forEngine()
+	backend.take()
+	answers, raw, err := send(s.text + "GET /pub/1.0" + canary + " HTTP/1.1\r\nHost: open.test\r\nConnection: close\r\n\r\n")
+	requests, faults := backend.take()
+	for _, fault := range faults {
+		t.Errorf("the backend got %s", fault)
+	}
+	defer func() {
+		if t.Failed() {
+			t.Logf("sent %.300q\nstatuses %v, %v\nthe backend got %+v\nthe client got %.2000q", s.text, answers, err, requests, raw)
+		}
+	}()
+	if err != nil {
+		t.Error("the connection did not end")
+	}
+	var bodies []string
+	canaries := 0
+	for _, r := range requests {
+		switch {
+		case r.target == "/before":
+		case r.target == "/smuggled" && s.second:
+			canaries++
+		case r.target == "/smuggled":
+			t.Error("a request was smuggled")
+		case r.target == canary && r.body == "":
+			canaries++
+		case strings.HasPrefix(r.target, "/p"):
+			bodies = append(bodies, r.body)
+		default:
+			t.Errorf("the backend got a request for %.100q with body %.100q", r.target, r.body)
+		}
+		for _, line := range r.lines {
+			if name, _, _ := strings.Cut(line, ":"); strings.Contains(name, "_") {
+				t.Errorf("the backend got %q", line)
+			}
+		}
+	}
+	switch {
+	case s.want != "one" && len(bodies) == 0:
+		if len(answers) != 1 || answers[0] < 400 || answers[0] == 500 || answers[0] > 505 || canaries > 0 {
+			t.Errorf("it was refused with statuses %v, and %d canaries passed", answers, canaries)
+		}
+	case s.want != "refused" && len(bodies) == 1:
+		if bodies[0] != s.body {
+			t.Errorf("the backend got the body %.200q, want %q", bodies[0], s.body)
+		}
+		if len(answers) == 0 || answers[0] != 200 {
+			t.Errorf("statuses %v", answers)
+		}
+		if s.last && (len(answers) != 1 || canaries != 0) {
+			t.Errorf("the connection went on: statuses %v, %d canaries", answers, canaries)
+		}
+		if len(answers) > 3 || len(answers) == 3 && !s.second || len(answers)-1 != canaries || canaries >= 1 && !strings.HasSuffix(raw, canary+" ") {
+			t.Errorf("the next request was not answered in order: statuses %v, %d canaries", answers, canaries)
+		}
+	default:
+		t.Errorf("%d requests reached the backend, want %s; statuses %v", len(bodies), s.want, answers)
+	}
+	if a := get(t, other, "http://open.test/pub/1.0/other"+canary); a.status != 200 || a.body != "/other"+canary+" " {
+		t.Errorf("another client was answered %d, %.200q", a.status, a.body)
+	}
+	return answers
 }
 
 // sendRaw writes bytes to a new plain connection and reads until it ends. It returns the statuses of the final answers, in
@@ -300,13 +308,18 @@ func sendRaw(address, text string) (statuses []int, got string, err error) {
 	if err != nil {
 		return nil, "", err
 	}
+	return sendOn(c, c, text)
+}
+
+// sendOn is sendRaw on a connection that is there, of which from has what comes. It closes it.
+func sendOn(c net.Conn, from io.Reader, text string) (statuses []int, got string, err error) {
 	defer c.Close()
 	// For a test that fails only; every payload makes the gateway close.
 	if err := c.SetDeadline(time.Now().Add(patience)); err != nil {
 		return nil, "", err
 	}
 	go func() { _, _ = io.WriteString(c, text) }() // the gateway may close before it has it all
-	all, err := io.ReadAll(c)
+	all, err := io.ReadAll(from)
 	got = string(all)
 	if errors.Is(err, os.ErrDeadlineExceeded) {
 		return nil, got, err
