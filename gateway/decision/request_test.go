@@ -20,6 +20,7 @@ func TestManaged(t *testing.T) {
 		"X.Sallyport.Client", "X~Sallyport~Client", "SSL.CLIENT.VERIFY", "x!forwarded|for", "Proxy", "PROXY", "X-Remote-User", "X_REMOTE_USER",
 		"X-Forwarded-Tls-Client-Cert", "X-Forwarded-Tls-Client-Cert-Info", "X-ARR-ClientCert", "x.arr.clientcert", "Cf-Client-Cert-Sha256", "cf_client_cert_der_base64",
 		"Transfer.Encoding", "content~length", "X*My*Cert",
+		"X-Sallyport-" + strings.Repeat("x", 100), "SSL_CLIENT_" + strings.Repeat("x", 60_000),
 		"Content_Length", "TRANSFER_ENCODING", "Authorization_"[:13] + "_x", "Content_Type",
 	} {
 		h[name] = []string{"forged"}

@@ -113,7 +113,8 @@ func TestLists(t *testing.T) {
 func TestCheckTrailer(t *testing.T) {
 	for _, lines := range [][]http1.Field{
 		nil, slices.Repeat([]http1.Field{{Name: "A"}}, 64), slices.Repeat([]http1.Field{{Name: "A"}}, 65),
-		{{Name: "A", Value: strings.Repeat("b", 4096-7)}}, {{Name: "A", Value: strings.Repeat("b", 4096-6)}},
+		{{Name: "A", Value: strings.Repeat("b", 4096-7)}},
+		{{Name: "A", Value: strings.Repeat("b", 4096-6)}},
 	} {
 		var c http1.Chunked
 		_, _, done, err := c.Next(http1.AppendLast(nil, lines))
