@@ -116,18 +116,24 @@ func TestSumUp(t *testing.T) {
 	two, four := 2.0, 4.0
 	s := ScenarioResult{Contestants: []Contestant{
 		{Title: "Sallyport", Rounds: []Round{
-			{CPU: 10, P99: 4, Rate: 5, Objects: &two},
-			{CPU: 30, P99: 4, Rate: 5},
-			{CPU: 20, P99: 4, Rate: 5, Objects: &four},
+			{CPU: 10, P99: 4, Rate: 5, Memory: 30, Objects: &two},
+			{CPU: 30, P99: 4, Rate: 5, Memory: 40},
+			{CPU: 20, P99: 4, Rate: 5, Memory: 50, Objects: &four},
 		}},
 		{Title: "NGINX", Rounds: []Round{
-			{CPU: 20, P99: 2, Rate: 10},
-			{CPU: 40, P99: 1, Rate: 10},
-			{CPU: 40, P99: 4, Rate: 10, Errors: load.Errors{"timeout": {Count: 2}}},
+			{CPU: 20, P99: 2, Rate: 10, Memory: 20},
+			{CPU: 40, P99: 1, Rate: 10, Memory: 20},
+			{CPU: 40, P99: 4, Rate: 10, Memory: 20, Errors: load.Errors{"timeout": {Count: 2}}},
 		}},
 	}}
 	s.sumUp()
-	want := []Ratio{{To: "NGINX", CPU: Spread{0.5, 0.5, 0.625}, P99: Spread{1.5, 2, 3}, Rate: Spread{0.5, 0.5, 0.5}}}
+	want := []Ratio{{
+		To:     "NGINX",
+		CPU:    Spread{0.5, 0.5, 0.625},
+		P99:    Spread{1.5, 2, 3},
+		Rate:   Spread{0.5, 0.5, 0.5},
+		Memory: Spread{1.75, 2, 2.25},
+	}}
 	if !reflect.DeepEqual(s.Ratios, want) {
 		t.Errorf("%+v", s.Ratios)
 	}

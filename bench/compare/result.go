@@ -59,7 +59,7 @@ type Contestant struct {
 	P50    Spread `json:"p50Milliseconds"`
 	P99    Spread `json:"p99Milliseconds"`
 	P999   Spread `json:"p999Milliseconds"`
-	Memory Spread `json:"memoryMiB"`
+	Memory Spread `json:"memoryMiB"`           // under load: at the end of a round, its connections open
 	Busy   Spread `json:"gatewayCoresBusy"` // CPU seconds of the gateway a second
 	Others Spread `json:"otherCoresBusy"`   // CPU seconds of other programs a second
 	// Objects is nil for gateways that do not report their allocations.
@@ -93,10 +93,11 @@ type Point struct {
 // A Ratio compares Sallyport with another contestant, round by round. Below 1 Sallyport has the smaller figure, which
 // is better for all but Rate.
 type Ratio struct {
-	To   string `json:"to"`
-	CPU  Spread `json:"cpu"`
-	P99  Spread `json:"p99"`
-	Rate Spread `json:"callsPerSecond"`
+	To     string `json:"to"`
+	CPU    Spread `json:"cpu"`
+	P99    Spread `json:"p99"`
+	Rate   Spread `json:"callsPerSecond"`
+	Memory Spread `json:"memory"` // under load
 }
 
 // Errors returns how many calls failed in all.
@@ -170,6 +171,12 @@ func (s *ScenarioResult) sumUp() {
 	for i := 1; i < len(s.Contestants); i++ {
 		c := &s.Contestants[i]
 		to := func(figure func(Round) float64) Spread { return spread(ratios(first.column(figure), c.column(figure))) }
-		s.Ratios = append(s.Ratios, Ratio{To: c.Title, CPU: to(cpu), P99: to(p99), Rate: to(rate)})
+		s.Ratios = append(s.Ratios, Ratio{
+			To:     c.Title,
+			CPU:    to(cpu),
+			P99:    to(p99),
+			Rate:   to(rate),
+			Memory: to(inMemory),
+		})
 	}
 }

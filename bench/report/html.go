@@ -100,16 +100,17 @@ func title(c *compare.Comparison) string {
 func rows(s compare.ScenarioResult) []row {
 	var list []row
 	for i, p := range s.Contestants {
-		ratio, spread, tail := "", "", ""
+		ratio, spread, tail, memory := "", "", "", ""
 		if i > 0 {
 			r := s.Ratios[i-1].CPU
 			tail = fmt.Sprintf("%.2f", s.Ratios[i-1].P99.Median)
+			memory = fmt.Sprintf("%.2f", s.Ratios[i-1].Memory.Median)
 			ratio, spread = fmt.Sprintf("%.2f", r.Median), fmt.Sprintf("%.2f–%.2f", r.Q1, r.Q3)
 		}
 		list = append(list, row{p.Title, i == 0, []string{
 			figure(p.CPU.Median), quartiles(p.CPU), ratio, spread, thousands(p.Rate.Median),
 			figure(p.P50.Median), figure(p.P99.Median), tail, figure(p.P999.Median),
-			fmt.Sprintf("%.0f", p.Memory.Median), objects(p),
+			fmt.Sprintf("%.0f", p.Memory.Median), memory, objects(p),
 			fmt.Sprintf("%.2f", p.Busy.Median), fmt.Sprintf("%.2f", p.Others.Median),
 		}})
 	}

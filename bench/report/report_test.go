@@ -53,7 +53,7 @@ func example(hostile bool) *compare.Comparison {
 		return c
 	}
 	ratio := func(to string, f float64) compare.Ratio {
-		return compare.Ratio{To: to, CPU: spread(f), P99: spread(f), Rate: spread(1 / f)}
+		return compare.Ratio{To: to, CPU: spread(f), P99: spread(f), Rate: spread(1 / f), Memory: spread(2 * f)}
 	}
 	return &compare.Comparison{
 		Date: time.Date(2026, 11, 22, 20, 0, 0, 0, time.UTC), Commit: "0123456789", Took: 61,

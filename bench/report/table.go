@@ -15,17 +15,17 @@ func Table(out io.Writer, c *compare.Comparison) error {
 	var table strings.Builder
 	w := tabwriter.NewWriter(&table, 0, 0, 2, ' ', tabwriter.AlignRight)
 	fmt.Fprintf(w, "\t%s\t\n", strings.Join([]string{
-		"CPU µs/call", "quartiles", "calls/s", "p50 ms", "p99 ms", "p99.9 ms", "MiB", "objects/call",
-		"Sallyport's CPU to its", "quartiles", "p99 to its",
+		"CPU µs/call", "quartiles", "calls/s", "p50 ms", "p99 ms", "p99.9 ms", "MiB under load", "objects/call",
+		"Sallyport's CPU to its", "quartiles", "p99 to its", "MiB to its",
 	}, "\t"))
 	for _, s := range c.Scenarios {
-		fmt.Fprintf(w, "%s\t\t\t\t\t\t\t\t\t\t\t\t\n", s.Name)
+		fmt.Fprintf(w, "%s\t\t\t\t\t\t\t\t\t\t\t\t\t\n", s.Name)
 		for i, p := range s.Contestants {
 			cells := []string{
 				p.Title, figure(p.CPU.Median), quartiles(p.CPU), fmt.Sprintf("%.0f", p.Rate.Median),
 				figure(p.P50.Median), figure(p.P99.Median), figure(p.P999.Median),
 				fmt.Sprintf("%.0f", p.Memory.Median), objects(p),
-				"", "", "",
+				"", "", "", "",
 			}
 			if i > 0 {
 				r := s.Ratios[i-1]
@@ -33,6 +33,7 @@ func Table(out io.Writer, c *compare.Comparison) error {
 					fmt.Sprintf("%.2f", r.CPU.Median),
 					fmt.Sprintf("%.2f–%.2f", r.CPU.Q1, r.CPU.Q3),
 					fmt.Sprintf("%.2f", r.P99.Median),
+					fmt.Sprintf("%.2f", r.Memory.Median),
 				})
 			}
 			fmt.Fprintf(w, "%s\t\n", strings.Join(cells, "\t"))

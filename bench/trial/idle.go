@@ -53,11 +53,8 @@ func (b *bed) rested(ctx context.Context, c load.Config, n int, settle time.Dura
 	if len(failed) > 0 {
 		return 0, fmt.Errorf("opening %d connections: %v", n, failed)
 	}
-	for end := time.Now().Add(settle); time.Now().Before(end); {
-		b.Progress.Pass("%s: %d connections rest for %v", b.gateway.Title, n, time.Until(end).Round(time.Second))
-		if !pause(ctx, min(time.Second, time.Until(end))) {
-			return 0, ctx.Err()
-		}
+	if err := b.rest(ctx, fmt.Sprintf("with %d connections", n), settle); err != nil {
+		return 0, err
 	}
 	memory, err := b.gateway.Memory()
 	if err != nil {
@@ -69,4 +66,15 @@ func (b *bed) rested(ctx context.Context, c load.Config, n int, settle time.Dura
 			failed.Total(), n, settle, failed)
 	}
 	return memory, nil
+}
+
+// rest leaves the gateway alone for d.
+func (b *bed) rest(ctx context.Context, state string, d time.Duration) error {
+	for end := time.Now().Add(d); time.Now().Before(end); {
+		b.Progress.Pass("%s %s rests for %v", b.gateway.Title, state, time.Until(end).Round(time.Second))
+		if !pause(ctx, min(time.Second, time.Until(end))) {
+			return ctx.Err()
+		}
+	}
+	return nil
 }

@@ -27,25 +27,37 @@ func idleCommand() *cobra.Command {
 	var f gatewayFlags
 	cmd := &cobra.Command{
 		Use:   "idle",
-		Short: "Measure the memory of idle mTLS connections",
+		Short: "Measure the memory of idle mTLS connections, or after a burst of new ones",
 		Long: `Measure the memory of idle mTLS connections: that of the gateway with them, less that without
 them, divided by their number. Each makes two calls and then rests. Sallyport closes connections
-that rest for a minute, so --settle must be shorter.`,
+that rest for a minute, so --settle must be shorter.
+
+With --burst N instead: what N new mTLS connections, each with one call, leave behind after they
+have closed and the gateway has rested for --settle.`,
 		Args: noArgs,
 	}
 	f.add(cmd)
 	n := cmd.Flags().Int("connections", 10_000, "`N` connections")
 	settle := cmd.Flags().Duration("settle", 50*time.Second, "let them rest for `TIME`")
+	burst := cmd.Flags().Int("burst", 0, "instead, what `N` connections leave that are opened and closed, evenly over --burst-time")
+	lasts := cmd.Flags().Duration("burst-time", 2*time.Minute, "`TIME` of the burst")
 	names := cmd.Flags().StringSlice("peer", nil, "also measure these `PEERS`")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		if *n < 1 || *n > 50_000 || *settle < 0 {
 			return usage(fmt.Errorf("--connections %d, --settle %v: 1 to 50000, and no negative time", *n, *settle))
+		}
+		if *burst < 0 || *lasts <= 0 || float64(*burst)/lasts.Seconds() > 50_000 {
+			return usage(fmt.Errorf("--burst %d, --burst-time %v: some connections in some time, and at most 50000 a second",
+				*burst, *lasts))
 		}
 		others, err := locate(*names)
 		if err != nil {
 			return err
 		}
 		return f.inside(cmd, nil, func(b bench) error {
+			if *burst > 0 {
+				return burstOf(cmd, b, others, *burst, *lasts, *settle)
+			}
 			// Sallyport limits its connections to leave as many files for backends.
 			if files := process.Files(); files > 0 && files < uint64(2**n)+100 {
 				return usage(fmt.Errorf("--connections %d: the limit of %d open files (ulimit -n) allows %d",
@@ -65,6 +77,21 @@ that rest for a minute, so --settle must be shorter.`,
 		})
 	}
 	return cmd
+}
+
+// burstOf measures what a burst of n connections leaves behind.
+func burstOf(cmd *cobra.Command, b bench, others []peer.Program, n int, lasts, rest time.Duration) error {
+	for _, p := range append([]peer.Program{b.program}, others...) {
+		r, err := trial.Burst(cmd.Context(), b.setup(), p, n, lasts, rest)
+		b.progress.Clear()
+		if err != nil {
+			return err
+		}
+		fmt.Fprintf(cmd.OutOrStdout(), "%-10s %d new mTLS connections in %v: %.1f MiB above the start %v after the last "+
+			"(%.1f MiB at the start, %.1f MiB at the end of the burst, %.1f MiB rested)\n",
+			p.Title, r.Connections, lasts, mib(r.Left()), rest, mib(r.Start), mib(r.End), mib(r.Rested))
+	}
+	return nil
 }
 
 // locate finds peers by name.
