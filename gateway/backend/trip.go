@@ -168,17 +168,19 @@ func (t *Trip) carry(c *ServerConn) error {
 		return ErrBroken
 	}
 	out := wire.Small.Get()
-	defer wire.Small.Put(out)
 	var err error
 	if *out, err = t.AppendRequest((*out)[:0]); err != nil {
+		wire.Small.Put(out)
 		return t.Fail(err)
 	}
 	if len(*out) <= longHead {
-		return t.await(c, c.Send(*out))
+		err = c.Send(*out)
+	} else {
+		_ = c.SetWriteDeadline(time.Now().Add(t.Group.Timeout))
+		err = c.Send(*out)
+		_ = c.SetWriteDeadline(time.Time{})
 	}
-	_ = c.SetWriteDeadline(time.Now().Add(t.Group.Timeout))
-	err = c.Send(*out)
-	_ = c.SetWriteDeadline(time.Time{})
+	wire.Small.Put(out) // before the wait for the answer
 	return t.await(c, err)
 }
 
@@ -546,15 +548,20 @@ func (t *Trip) late() bool {
 
 // fill waits for more from the server.
 func (t *Trip) fill() error {
-	room := t.conn.In.Room()
-	if len(room) == 0 {
-		t.conn.In.Enlarge()
-		room = t.conn.In.Room()
+	in := &t.conn.In
+	if in.Held() && len(in.Room()) == 0 {
+		in.Enlarge()
 	}
 	for {
 		t.beginRead()
-		n, err := t.conn.Read(room)
-		t.conn.In.Filled(n)
+		var n int
+		var err error
+		if in.Held() {
+			n, err = t.conn.Read(in.Room())
+			in.Filled(n)
+		} else {
+			n, err = t.conn.Await()
+		}
 		switch {
 		case n > 0:
 			return nil

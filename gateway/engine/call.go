@@ -114,6 +114,9 @@ func (c *call) forward() error {
 }
 
 func (c *call) sendAndDeliver() error {
+	if in := &c.client.In; c.body.done && len(in.Bytes()) == 0 {
+		in.Close() // before the wait for the server
+	}
 	if err := c.Trip.Send(); err != nil {
 		return err
 	}

@@ -33,23 +33,24 @@ func (c *client) readHead() (int, error) {
 		if size > 0 || err != nil {
 			return size, err
 		}
-		b, room := c.In.Bytes(), c.In.Room()
-		if len(room) == 0 {
-			c.In.Enlarge()
-			room = c.In.Room()
-		}
-		switch {
-		case len(b) == 0:
+		n := 0
+		if len(c.In.Bytes()) == 0 {
 			if !c.rest() {
 				return 0, errOver
 			}
-		case !bounded:
-			bounded = true
-			_ = c.SetReadDeadline(time.Now().Add(c.engine.terms.HeadTimeout))
+			n, err = c.Await()
+			c.resting.Store(false)
+		} else {
+			if !bounded {
+				bounded = true
+				_ = c.SetReadDeadline(time.Now().Add(c.engine.terms.HeadTimeout))
+			}
+			if len(c.In.Room()) == 0 {
+				c.In.Enlarge()
+			}
+			n, err = c.Read(c.In.Room())
+			c.In.Filled(n)
 		}
-		n, err := c.Read(room)
-		c.resting.Store(false)
-		c.In.Filled(n)
 		if n == 0 && err != nil {
 			return 0, errOver // a head that is cut off, or that does not come, has nobody to be answered
 		}

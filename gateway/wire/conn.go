@@ -20,6 +20,9 @@ type Conn struct {
 	raw    syscall.RawConn // of the socket; nil: it has none
 	fd     int             // of a detached connection
 	probe  probe
+
+	arrival arrival
+	first   [1]byte // of what Await has read
 }
 
 // NewConn returns the Conn of a connection, which may be a TLS connection over a Wire. It is not copied once it is used.

@@ -54,6 +54,8 @@ func (*Socket) detach() (int, error) { return -1, errors.ErrUnsupported }
 func (*Socket) attach()              {}
 func (*Socket) release()             {}
 
+func (*Socket) await(func(uintptr) bool) error { return errors.ErrUnsupported }
+
 var errNothing = errors.New("it would have to wait")
 
 func read(int, []byte) (int, error)  { return 0, errors.ErrUnsupported }

@@ -126,6 +126,20 @@ func (s *Socket) Read(p []byte) (int, error) {
 	return c.Read(p)
 }
 
+// await calls f with the descriptor when the socket may have something to read, and again until f returns true.
+func (s *Socket) await(f func(fd uintptr) (done bool)) error {
+	s.mu.Lock()
+	raw, detached, closed := s.raw, s.conn == nil, s.closed
+	s.mu.Unlock()
+	switch {
+	case closed:
+		return net.ErrClosed
+	case detached:
+		return errHeld
+	}
+	return asNet("read", raw.Read(f))
+}
+
 // Write implements net.Conn.
 func (s *Socket) Write(p []byte) (int, error) {
 	c, err := s.waiter()

@@ -19,6 +19,9 @@ func (w *Window) open() {
 	}
 }
 
+// Held reports whether the window holds memory.
+func (w *Window) Held() bool { return w.buf != nil }
+
 // Close gives the memory back. Unused bytes are lost.
 func (w *Window) Close() {
 	switch {
