@@ -31,6 +31,7 @@ type Options struct {
 
 	terms      engine.Terms  // times: 0 means the default, see New; tests hasten them
 	recheck    time.Duration // see decision.Options; tests hasten it
+	rest       time.Duration // see restMemory; 0: quietSpell; tests hasten it
 	goroutines bool          // carry all calls of HTTP/1.1, and no loops; tests have each carry all, and compare
 }
 
@@ -80,6 +81,7 @@ func New(cfg Options) *Gateway {
 		HeadTimeout: cmp.Or(cfg.terms.HeadTimeout, 10*time.Second), IdleTimeout: cmp.Or(cfg.terms.IdleTimeout, time.Minute),
 		BodyGrace: cmp.Or(cfg.terms.BodyGrace, 10*time.Second), BodyRate: cfg.Limits.BodyRate, MaxHead: maxHeaderBytes,
 	}
+	g.cfg.rest = cmp.Or(cfg.rest, quietSpell)
 	g.calls.New = newHTTP2Call
 	limits := cfg.Limits.withDefaults()
 	g.guard = guard{
@@ -157,7 +159,7 @@ const lastWait = 5 * time.Second
 func (g *Gateway) Run(ctx context.Context) error {
 	ended := make(chan struct{})
 	g.serving.Go(func() { watchMemory(g.decider.SetShort, ended) })
-	g.serving.Go(func() { g.restMemory(ended) })
+	g.serving.Go(func() { g.restMemory(g.cfg.rest, ended) })
 	watching, unwatch := context.WithCancel(context.WithoutCancel(ctx))
 	defer unwatch()
 	var watch sync.WaitGroup // streams lose their right during the drain, too

@@ -7,6 +7,7 @@ import (
 	"math"
 	"net"
 	"net/netip"
+	"runtime"
 	"runtime/debug"
 	"runtime/metrics"
 	"slices"
@@ -131,8 +132,10 @@ const (
 	memoryInterval = 100 * time.Millisecond
 )
 
-// quietSpell is how long nothing has to happen before memory is given back to the system.
-const quietSpell = 10 * time.Second
+const (
+	quietSpell  = 10 * time.Second // how long nothing has to happen before memory is given back to the system
+	worthGiving = 32 << 20         // bytes that are given back even if something happens
+)
 
 // every calls do after each interval until stop is closed.
 func every(interval time.Duration, stop <-chan struct{}, do func()) {
@@ -149,17 +152,39 @@ func every(interval time.Duration, stop <-chan struct{}, do func()) {
 }
 
 // restMemory gives back what a burst of connections has left behind, which the collector would keep for minutes: once
-// after each, when it is quiet. It ends when stop is closed.
-func (g *Gateway) restMemory(stop <-chan struct{}) {
-	rested, last := int64(0), int64(0)
-	every(quietSpell, stop, func() {
+// after each, when nothing has happened for a spell. A gateway that is never quite quiet, since somebody asks for its
+// health, gives back what is worth it in a spell without a collection: then one more costs little. It ends when stop is
+// closed.
+func (g *Gateway) restMemory(spell time.Duration, stop <-chan struct{}) {
+	rested, last, collections := int64(0), int64(0), uint64(0)
+	every(spell, stop, func() {
+		spare, n := spareMemory()
 		now := g.guard.admitted.Load()
-		if quiet := now == last && g.decider.UnderWay() == 0; quiet && rested != now {
-			rested = now
+		quiet := now == last && g.decider.UnderWay() == 0
+		if quiet && rested != now || n == collections && spare >= worthGiving {
+			if quiet {
+				rested = now
+			}
+			runtime.GC() // once more than FreeOSMemory: what pools hold survives the first
 			debug.FreeOSMemory()
+			_, n = spareMemory()
 		}
-		last = now
+		last, collections = now, n
 	})
+}
+
+// spareMemory is about how many bytes a collection would free, together with those that are free already and not given
+// back, and how many collections there have been.
+func spareMemory() (bytes int64, collections uint64) {
+	sample := []metrics.Sample{
+		{Name: "/memory/classes/heap/objects:bytes"},
+		{Name: "/memory/classes/heap/free:bytes"},
+		{Name: "/gc/heap/live:bytes"},
+		{Name: "/gc/cycles/total:gc-cycles"},
+	}
+	metrics.Read(sample)
+	bytes = int64(sample[0].Value.Uint64() + sample[1].Value.Uint64() - sample[2].Value.Uint64())
+	return bytes, sample[3].Value.Uint64()
 }
 
 // watchMemory holds the process to its memory limit (GOMEMLIMIT) by refusing new calls before the collector thrashes.

@@ -16,6 +16,9 @@ func (c *Options) Drive() {
 // Recheck sets how often the right of an open stream is judged though nothing has been swapped.
 func (c *Options) Recheck(every time.Duration) { c.recheck = every }
 
+// Rest sets how often the gateway looks for memory to give back.
+func (c *Options) Rest(every time.Duration) { c.rest = every }
+
 // Carriers are what carries calls of HTTP/1.1.
 var Carriers = map[string]func(*Options){
 	"loops":      func(c *Options) { c.goroutines = false },

@@ -59,7 +59,7 @@ type Contestant struct {
 	P50    Spread `json:"p50Milliseconds"`
 	P99    Spread `json:"p99Milliseconds"`
 	P999   Spread `json:"p999Milliseconds"`
-	Memory Spread `json:"memoryMiB"`           // under load: at the end of a round, its connections open
+	Memory Spread `json:"memoryMiB"`        // under load: at the end of a round, its connections open
 	Busy   Spread `json:"gatewayCoresBusy"` // CPU seconds of the gateway a second
 	Others Spread `json:"otherCoresBusy"`   // CPU seconds of other programs a second
 	// Objects is nil for gateways that do not report their allocations.

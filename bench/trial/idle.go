@@ -53,7 +53,7 @@ func (b *bed) rested(ctx context.Context, c load.Config, n int, settle time.Dura
 	if len(failed) > 0 {
 		return 0, fmt.Errorf("opening %d connections: %v", n, failed)
 	}
-	if err := b.rest(ctx, fmt.Sprintf("with %d connections", n), settle); err != nil {
+	if err := b.rest(ctx, fmt.Sprintf("with %d connections", n), settle, nil); err != nil {
 		return 0, err
 	}
 	memory, err := b.gateway.Memory()
@@ -68,12 +68,18 @@ func (b *bed) rested(ctx context.Context, c load.Config, n int, settle time.Dura
 	return memory, nil
 }
 
-// rest leaves the gateway alone for d.
-func (b *bed) rest(ctx context.Context, state string, d time.Duration) error {
+// rest leaves the gateway alone for d, except for what is done each second; nil: nothing.
+func (b *bed) rest(ctx context.Context, state string, d time.Duration, each func() error) error {
 	for end := time.Now().Add(d); time.Now().Before(end); {
 		b.Progress.Pass("%s %s rests for %v", b.gateway.Title, state, time.Until(end).Round(time.Second))
 		if !pause(ctx, min(time.Second, time.Until(end))) {
 			return ctx.Err()
+		}
+		if each == nil {
+			continue
+		}
+		if err := each(); err != nil {
+			return err
 		}
 	}
 	return nil

@@ -33,7 +33,8 @@ them, divided by their number. Each makes two calls and then rests. Sallyport cl
 that rest for a minute, so --settle must be shorter.
 
 With --burst N instead: what N new mTLS connections, each with one call, leave behind after they
-have closed and the gateway has rested for --settle.`,
+have closed and the gateway has rested for --settle, except for a call a second on another
+connection.`,
 		Args: noArgs,
 	}
 	f.add(cmd)

@@ -44,15 +44,8 @@ the last good state serves on.`,
 	return cmd
 }
 
-// gcPercent is how much garbage there may be for what lives, in percent, unless GOGC says something else: twice what Go
-// lets be by itself. It is little memory here, and collecting takes a tenth of a call's CPU where heads are large.
-const gcPercent = 200
-
 // serve runs the gateway until it is told to stop. Ready is called once when it serves.
 func serve(ctx context.Context, cfg *config.Config, stdout, stderr io.Writer, ready func()) error {
-	if os.Getenv("GOGC") == "" {
-		defer debug.SetGCPercent(debug.SetGCPercent(gcPercent))
-	}
 	stop, force, release := stopSignals(ctx)
 	defer release()
 	hangups := make(chan os.Signal, 1) // taken from the first moment to the last: unheard, one would end the program
@@ -91,6 +84,10 @@ func serve(ctx context.Context, cfg *config.Config, stdout, stderr io.Writer, re
 	}
 	outer.Go(func() error { return loop.Run(after) })
 
+	if os.Getenv("GOGC") == "" {
+		defer debug.SetGCPercent(debug.SetGCPercent(mostGarbage))
+		outer.Go(func() error { return paceCollector(after, collectorInterval) })
+	}
 	inner, innerCtx := errgroup.WithContext(stop)
 	inner.Go(func() error { return reloadWhenAsked(innerCtx, hangups, loop, accessLog, log) })
 	inner.Go(func() error { return abortWhenForced(after, force, g, log) })
