@@ -65,4 +65,4 @@ func Burst(ctx context.Context, s Setup, p peer.Program, n int, lasts, rest time
 }
 
 // burstAtOnce is how many connections of a burst are open at once, at most.
-const burstAtOnce = 1000
+const burstAtOnce = 64
