@@ -257,6 +257,9 @@ func (f file) Write(p []byte) (int, error) {
 }
 
 func asNet(op string, err error) error {
+	if err == nil {
+		return nil // before errors.As, which has path allocated
+	}
 	var path *fs.PathError
 	if errors.As(err, &path) {
 		return &net.OpError{Op: op, Net: "tcp", Err: path.Err}
