@@ -132,10 +132,12 @@ const (
 	memoryInterval = 100 * time.Millisecond
 )
 
-const (
-	quietSpell  = 10 * time.Second // how long nothing has to happen before memory is given back to the system
-	worthGiving = 32 << 20         // bytes that are given back even if something happens
-)
+// quietSpell is how long nothing has to happen before memory is given back to the system.
+const quietSpell = 10 * time.Second
+
+// worthGiving is how many bytes are given back even if something happens, unless more than that lives: the collector's
+// own pace leaves less garbage than this, or than what lives, so a steady load is not disturbed.
+const worthGiving = 48 << 20
 
 // every calls do after each interval until stop is closed.
 func every(interval time.Duration, stop <-chan struct{}, do func()) {
@@ -153,29 +155,28 @@ func every(interval time.Duration, stop <-chan struct{}, do func()) {
 
 // restMemory gives back what a burst of connections has left behind, which the collector would keep for minutes: once
 // after each, when nothing has happened for a spell. A gateway that is never quite quiet, since somebody asks for its
-// health, gives back what is worth it in a spell without a collection: then one more costs little. It ends when stop is
-// closed.
+// health, gives back what is worth it in a spell without a collection. It ends when stop is closed.
 func (g *Gateway) restMemory(spell time.Duration, stop <-chan struct{}) {
 	rested, last, collections := int64(0), int64(0), uint64(0)
 	every(spell, stop, func() {
-		spare, n := spareMemory()
+		spare, live, n := spareMemory()
 		now := g.guard.admitted.Load()
 		quiet := now == last && g.decider.UnderWay() == 0
-		if quiet && rested != now || n == collections && spare >= worthGiving {
+		if quiet && rested != now || n == collections && spare >= max(worthGiving, live) {
 			if quiet {
 				rested = now
 			}
 			runtime.GC() // once more than FreeOSMemory: what pools hold survives the first
 			debug.FreeOSMemory()
-			_, n = spareMemory()
+			_, _, n = spareMemory()
 		}
 		last, collections = now, n
 	})
 }
 
 // spareMemory is about how many bytes a collection would free, together with those that are free already and not given
-// back, and how many collections there have been.
-func spareMemory() (bytes int64, collections uint64) {
+// back; how many lived at the last collection; and how many collections there have been.
+func spareMemory() (spare, live int64, collections uint64) {
 	sample := []metrics.Sample{
 		{Name: "/memory/classes/heap/objects:bytes"},
 		{Name: "/memory/classes/heap/free:bytes"},
@@ -183,8 +184,8 @@ func spareMemory() (bytes int64, collections uint64) {
 		{Name: "/gc/cycles/total:gc-cycles"},
 	}
 	metrics.Read(sample)
-	bytes = int64(sample[0].Value.Uint64() + sample[1].Value.Uint64() - sample[2].Value.Uint64())
-	return bytes, sample[3].Value.Uint64()
+	live = int64(sample[2].Value.Uint64())
+	return int64(sample[0].Value.Uint64()+sample[1].Value.Uint64()) - live, live, sample[3].Value.Uint64()
 }
 
 // watchMemory holds the process to its memory limit (GOMEMLIMIT) by refusing new calls before the collector thrashes.
