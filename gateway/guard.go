@@ -132,12 +132,13 @@ const (
 	memoryInterval = 100 * time.Millisecond
 )
 
-// quietSpell is how long nothing has to happen before memory is given back to the system.
-const quietSpell = 10 * time.Second
-
-// worthGiving is how many bytes are given back even if something happens, unless more than that lives: the collector's
-// own pace leaves less garbage than this, or than what lives, so a steady load is not disturbed.
-const worthGiving = 48 << 20
+// Memory is given back to the system when nothing has happened for a quietSpell, and, if much is held, when there was
+// no collection for stillSpells of them.
+const (
+	quietSpell  = 10 * time.Second
+	stillSpells = 3
+	muchHeld    = 48 << 20 // bytes of the heap
+)
 
 // every calls do after each interval until stop is closed.
 func every(interval time.Duration, stop <-chan struct{}, do func()) {
@@ -155,37 +156,41 @@ func every(interval time.Duration, stop <-chan struct{}, do func()) {
 
 // restMemory gives back what a burst of connections has left behind, which the collector would keep for minutes: once
 // after each, when nothing has happened for a spell. A gateway that is never quite quiet, since somebody asks for its
-// health, gives back what is worth it in a spell without a collection. It ends when stop is closed.
+// health, gives it back when so little has happened that the collector had nothing to do. It ends when stop is closed.
 func (g *Gateway) restMemory(spell time.Duration, stop <-chan struct{}) {
-	rested, last, collections := int64(0), int64(0), uint64(0)
+	rested, last := int64(0), int64(0)
+	collections, still := uint64(0), 0
 	every(spell, stop, func() {
-		spare, live, n := spareMemory()
+		held, n := heapHeld()
+		if still++; n != collections {
+			still = 0
+		}
 		now := g.guard.admitted.Load()
 		quiet := now == last && g.decider.UnderWay() == 0
-		if quiet && rested != now || n == collections && spare >= max(worthGiving, live) {
-			if quiet {
-				rested = now
-			}
-			runtime.GC() // once more than FreeOSMemory: what pools hold survives the first
+		switch {
+		case quiet && rested != now:
+			rested = now
+			runtime.GC() // before that of FreeOSMemory: what pools hold survives the first
 			debug.FreeOSMemory()
-			_, _, n = spareMemory()
+			still = 0
+		case still >= stillSpells && held >= muchHeld:
+			debug.FreeOSMemory()
+			still = 0
 		}
-		last, collections = now, n
+		last = now
+		_, collections = heapHeld()
 	})
 }
 
-// spareMemory is about how many bytes a collection would free, together with those that are free already and not given
-// back; how many lived at the last collection; and how many collections there have been.
-func spareMemory() (spare, live int64, collections uint64) {
+// heapHeld is how many bytes the heap holds, garbage and free ones among them, and how many collections there have been.
+func heapHeld() (bytes, collections uint64) {
 	sample := []metrics.Sample{
 		{Name: "/memory/classes/heap/objects:bytes"},
 		{Name: "/memory/classes/heap/free:bytes"},
-		{Name: "/gc/heap/live:bytes"},
 		{Name: "/gc/cycles/total:gc-cycles"},
 	}
 	metrics.Read(sample)
-	live = int64(sample[2].Value.Uint64())
-	return int64(sample[0].Value.Uint64()+sample[1].Value.Uint64()) - live, live, sample[3].Value.Uint64()
+	return sample[0].Value.Uint64() + sample[1].Value.Uint64(), sample[2].Value.Uint64()
 }
 
 // watchMemory holds the process to its memory limit (GOMEMLIMIT) by refusing new calls before the collector thrashes.

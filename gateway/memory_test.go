@@ -13,7 +13,7 @@ import (
 // collector itself would let it be.
 func TestMemoryIsGivenBackInUse(t *testing.T) {
 	defer debug.SetGCPercent(debug.SetGCPercent(-1))
-	f := newFixture(t, func(_ *fixture, s *setup) { s.config.Rest(300 * time.Millisecond) })
+	f := newFixture(t, func(_ *fixture, s *setup) { s.config.Rest(200 * time.Millisecond) })
 	var visitors sync.WaitGroup
 	over := make(chan struct{})
 	defer visitors.Wait()
