@@ -19,6 +19,7 @@ import (
 	"golang.org/x/sync/semaphore"
 
 	"sallyport/gateway/decision"
+	"sallyport/listenerprofiles"
 )
 
 // Limits bound what clients may take of the gateway. A zero field means its default.
@@ -27,7 +28,23 @@ type Limits struct {
 	ConnectionsPerSource int // from one address, load balancers exempt; 0: 5,000
 	Handshakes           int // TLS handshakes under way at once; 0: 1,000
 	HeaderLines          int // of a request, without Host; 0: 200
+	CertificateBytes     int // of all certificates that a client shows, as DER; 0: 32 KiB
+	Certificates         int // how many; 0: 16, which is the most
+	CertificateKeyBits   int // of an RSA key in them; 0: 8,192, which is the most
 	BodyRate             int // bytes a second of a body that a client has to send or take on average; 0: not demanded
+}
+
+// Shown are the limits of the certificates that a client shows. They hold where handshakes and headers are read, which
+// is not here: in the Listeners' profiles and doors.
+func (l Limits) Shown() listenerprofiles.Bounds {
+	return listenerprofiles.Bounds{Bytes: l.CertificateBytes, Certificates: l.Certificates, KeyBits: l.CertificateKeyBits}
+}
+
+// handshakeBytes is how much a client may send between its hello and the end of its handshake. crypto/tls takes 256 KiB
+// of certificates and parses all of them before it asks anybody: what is beyond the bounds in any case is not even read.
+func (l Limits) handshakeBytes() int {
+	const besides = 8 << 10 // a second hello, the largest signature, what frames it all
+	return l.Shown().WithDefaults().Bytes + besides
 }
 
 func (l Limits) withDefaults() Limits {

@@ -173,6 +173,7 @@ func (s *socket) handshake(c net.Conn) {
 	below := wire.NewWire(c)
 	conn := tls.Server(below, s.tls)
 	err := conn.HandshakeContext(ctx)
+	below.Unbound()
 	if err == nil {
 		if conn.ConnectionState().NegotiatedProtocol == "h2" {
 			below.Gather(s.server.HTTP2.WriteByteTimeout)
@@ -235,6 +236,9 @@ func (s *socket) configFor(hello *tls.ClientHelloInfo) (*tls.Config, error) {
 	if set == nil {
 		return nil, errors.New("the listener no longer speaks TLS")
 	}
+	if below, ok := hello.Conn.(*wire.Wire); ok {
+		below.Bound(s.gateway.guard.limits.handshakeBytes())
+	}
 	local := addressOf(hello.Conn.LocalAddr()).Addr()
 	return set.Find(local, listenerprofiles.NormalizeName(hello.ServerName)).TLS, nil
 }
@@ -246,7 +250,7 @@ func (s *socket) connection(c net.Conn) *decision.Connection {
 	known := decision.NewConnection(&s.endpoint, addressOf(c.RemoteAddr()), addressOf(c.LocalAddr()).Addr())
 	if overTLS, ok := c.(*tls.Conn); ok {
 		state := overTLS.ConnectionState()
-		known.Learn(state.ServerName, state.PeerCertificates)
+		s.gateway.decider.Learn(known, state.ServerName, state.PeerCertificates)
 	}
 	return known
 }

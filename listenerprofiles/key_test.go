@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"sallyport/internal/eachfield"
+	"sallyport/listenerprofiles/trust"
 	"sallyport/listenerprofiles/keystore"
 )
 
@@ -19,10 +20,10 @@ func TestProfileKeyFollowsEveryField(t *testing.T) {
 		Name: "n", BindAddress: netip.IPv6Unspecified(), ServerName: "a.test", KeyStore: ref, TrustStore: ref,
 		Protocols: []uint16{tls.VersionTLS12}, Ciphers: []uint16{tls.TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256},
 	}
-	key, shown := profileKeys(s, make([][]byte, 2), nil)
+	key, shown := profileKeys(s, make([][]byte, 2), nil, trust.Bounds{})
 	keys := [][32]byte{key}
 	for path, changed := range eachfield.Change(s) {
-		got, show := profileKeys(changed, make([][]byte, 2), nil)
+		got, show := profileKeys(changed, make([][]byte, 2), nil, trust.Bounds{})
 		if path == "Line" != (got == keys[0]) || path != "Line" && slices.Contains(keys, got) {
 			t.Errorf("a change of %s: the key is one that was there, or follows a place", path)
 		} else if path != "Line" {

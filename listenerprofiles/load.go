@@ -23,6 +23,7 @@ type Options struct {
 	FilePath   string                       // listenerprofiles.xml; "" means that there is none
 	BaseDir    string                       // what relative paths in the file count from; "" means the file's folder
 	AlsoAskFor *trust.Anchors               // named to clients beside the trust store when a certificate is asked for, and trusted for nothing; nil: none
+	Shown      trust.Bounds                 // of the certificates that a client may show in its handshake
 	Now        func() time.Time             // the clock for expiry; nil means time.Now
 	ReadFile   func(string) ([]byte, error) // nil means regular files of at most keystore.MaxSize bytes
 }
@@ -221,7 +222,7 @@ func (l *loader) profile(s Settings) (*Profile, error) {
 	if len(problems) > 0 {
 		return nil, errors.Join(problems...)
 	}
-	key, shown := profileKeys(s, contents, l.cfg.AlsoAskFor)
+	key, shown := profileKeys(s, contents, l.cfg.AlsoAskFor, l.cfg.Shown)
 	for _, known := range l.known {
 		for _, p := range known.profiles {
 			if p.key == key {
@@ -229,7 +230,7 @@ func (l *loader) profile(s Settings) (*Profile, error) {
 			}
 		}
 	}
-	p, err := newProfile(s, contents[0], contents[1], l.cfg.AlsoAskFor, l.cfg.Now)
+	p, err := newProfile(s, contents[0], contents[1], l.cfg)
 	if err != nil {
 		return nil, err
 	}
@@ -279,9 +280,9 @@ func contentOf(s *Set, files []string) (sum [32]byte) {
 	return sum
 }
 
-// profileKeys are digests of s, but its place in the file, of the stores' contents, and of whose certificates are asked
-// for beside them. The key covers secrets and must not be shown; the other covers none.
-func profileKeys(s Settings, contents [][]byte, also *trust.Anchors) (key, shown [32]byte) {
+// profileKeys are digests of s, but its place in the file, of the stores' contents, of whose certificates are asked for
+// beside them, and of the bounds of what is shown. The key covers secrets and must not be shown; the other covers none.
+func profileKeys(s Settings, contents [][]byte, also *trust.Anchors, bounds trust.Bounds) (key, shown [32]byte) {
 	h := sha256.New()
 	for _, text := range []string{
 		s.Name, s.BindAddress.String(), s.ServerName, s.VerifyClient.String(),
@@ -308,6 +309,7 @@ func profileKeys(s Settings, contents [][]byte, also *trust.Anchors) (key, shown
 			writeField(h, cert.Raw)
 		}
 	}
+	fmt.Fprintf(h, "%d %d %d", bounds.Bytes, bounds.Certificates, bounds.KeyBits)
 	h.Sum(shown[:0])
 	for _, ref := range []keystore.Ref{s.KeyStore, s.TrustStore} {
 		writeField(h, []byte(ref.Password))

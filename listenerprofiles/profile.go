@@ -49,6 +49,9 @@ func (v VerifyClient) strictness() int {
 	return 2
 }
 
+// Bounds are the trust store's, of the certificates that a client may show.
+type Bounds = trust.Bounds
+
 // Settings are what listenerprofiles.xml says of one profile, or a listener of its own. Printed, they show no password.
 type Settings struct {
 	Name         string     // for messages: "listener https", "profile 0.0.0.0 api.example.com"

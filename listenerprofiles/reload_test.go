@@ -101,8 +101,12 @@ func TestProfileKeyFollowsContents(t *testing.T) {
 		t.Fatal(err)
 	}
 	data := [][]byte{{1}, {2}}
-	key := func(contents [][]byte, also *trust.Anchors) [32]byte {
-		key, _ := profileKeys(Settings{}, contents, also)
+	key := func(contents [][]byte, also *trust.Anchors, shown ...int) [32]byte {
+		bounds := trust.Bounds{}
+		if len(shown) > 0 {
+			bounds = trust.Bounds{Bytes: shown[0], Certificates: shown[1], KeyBits: shown[2]}
+		}
+		key, _ := profileKeys(Settings{}, contents, also, bounds)
 		return key
 	}
 	before := key(data, nil)
@@ -110,6 +114,9 @@ func TestProfileKeyFollowsContents(t *testing.T) {
 		"key store":                key([][]byte{{3}, {2}}, nil),
 		"trust store":              key([][]byte{{1}, {3}}, nil),
 		"issuer that is asked for": key(data, anchors),
+		"bound of bytes":           key(data, nil, 1, 0, 0),
+		"bound of certificates":    key(data, nil, 0, 1, 0),
+		"bound of keys":            key(data, nil, 0, 0, 1),
 	} {
 		if key == before {
 			t.Errorf("another %s makes no other profile", name)

@@ -25,8 +25,9 @@ type elementError struct {
 func (e elementError) Error() string { return e.err.Error() }
 func (e elementError) Unwrap() error { return e.err }
 
-// newProfile makes s ready to serve. keys and trusted are the contents of the stores that it names; also may be nil.
-func newProfile(s Settings, keys, trusted []byte, also *trust.Anchors, now func() time.Time) (*Profile, error) {
+// newProfile makes s ready to serve. keys and trusted are the contents of the stores that it names.
+func newProfile(s Settings, keys, trusted []byte, cfg Options) (*Profile, error) {
+	now := cfg.Now
 	p := &Profile{Settings: s}
 	var problems []error
 	var pairs []tls.Certificate
@@ -54,7 +55,7 @@ func newProfile(s Settings, keys, trusted []byte, also *trust.Anchors, now func(
 	if len(problems) > 0 {
 		return nil, errors.Join(problems...)
 	}
-	p.TLS = tlsConfig(s, pairs, p.Trust, also, now)
+	p.TLS = tlsConfig(s, pairs, p.Trust, cfg)
 	p.tickets.rotate(p.TLS, now())
 	return p, nil
 }
@@ -110,7 +111,7 @@ func fits(suite uint16, key crypto.PrivateKey) bool {
 
 // tlsConfig never leaves ClientCAs nil when certificates are asked for: nil would mean the system's roots. With these
 // kinds of ClientAuth it is only the list of names to send: crypto/tls does not verify by it.
-func tlsConfig(s Settings, pairs []tls.Certificate, anchors, also *trust.Anchors, now func() time.Time) *tls.Config {
+func tlsConfig(s Settings, pairs []tls.Certificate, anchors *trust.Anchors, cfg Options) *tls.Config {
 	c := &tls.Config{
 		Certificates: pairs,
 		MinVersion:   tls.VersionTLS12,
@@ -118,7 +119,7 @@ func tlsConfig(s Settings, pairs []tls.Certificate, anchors, also *trust.Anchors
 		CipherSuites: slices.Clone(s.Ciphers),
 		NextProtos:   []string{"h2", "http/1.1"},
 		ClientAuth:   tls.NoClientCert,
-		Time:         now,
+		Time:         cfg.Now,
 	}
 	if len(s.Protocols) > 0 {
 		c.MinVersion, c.MaxVersion = slices.Min(s.Protocols), slices.Max(s.Protocols)
@@ -130,11 +131,12 @@ func tlsConfig(s Settings, pairs []tls.Certificate, anchors, also *trust.Anchors
 	case None:
 	case Optional:
 		c.ClientAuth = tls.RequestClientCert
-		c.ClientCAs = askedFor(anchors, also)
+		c.ClientCAs = askedFor(anchors, cfg.AlsoAskFor)
+		c.VerifyConnection = within(cfg.Shown, nil, cfg.Now)
 	default:
 		c.ClientAuth = tls.RequireAnyClientCert
-		c.ClientCAs = askedFor(anchors, also)
-		c.VerifyConnection = requireTrusted(anchors, now) // runs on resumption too, which VerifyPeerCertificate does not
+		c.ClientCAs = askedFor(anchors, cfg.AlsoAskFor)
+		c.VerifyConnection = within(cfg.Shown, anchors, cfg.Now)
 	}
 	return c
 }
@@ -167,8 +169,14 @@ func askedFor(stores ...*trust.Anchors) *x509.CertPool {
 	return pool
 }
 
-func requireTrusted(anchors *trust.Anchors, now func() time.Time) func(tls.ConnectionState) error {
+// within returns a check that ends the handshake of a client whose certificates are beyond the bounds, or, unless
+// anchors is nil, are not trusted. As VerifyConnection it also runs on resumption, which VerifyPeerCertificate does not,
+// and before crypto/tls verifies the client's own signature.
+func within(shown trust.Bounds, anchors *trust.Anchors, now func() time.Time) func(tls.ConnectionState) error {
 	return func(state tls.ConnectionState) error {
+		if err := shown.Hold(state.PeerCertificates); err != nil || anchors == nil {
+			return err
+		}
 		_, err := anchors.Verify(state.PeerCertificates, now())
 		return err
 	}

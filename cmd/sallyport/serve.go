@@ -133,7 +133,7 @@ func newGateway(cfg *config.Config, log *slog.Logger, metrics *observe.Metrics, 
 func openLoop(
 	ctx context.Context, cfg *config.Config, g *gateway.Gateway, metrics *observe.Metrics, log *slog.Logger,
 ) (*control.Loop, error) {
-	loop, err := control.Open(ctx, control.Options{Load: specs(cfg), Set: g.Set, Told: metrics.Reloaded, Log: log})
+	loop, err := control.Open(ctx, control.Options{Load: specs(cfg), Set: g.Set, Told: metrics.Reloaded, Log: log, Shown: cfg.Limits.Shown()})
 	if taken := (*net.OpError)(nil); errors.As(err, &taken) {
 		return nil, err // of a listener: another start may find its port free
 	}

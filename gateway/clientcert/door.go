@@ -24,8 +24,13 @@ type DoorConfig struct {
 	Trust         *trust.Anchors // verifies clients' certificates from the header; nil: none is good
 	Balancers     []netip.Prefix // the socket peers that are believed; empty: none
 	BalancerTrust *trust.Anchors // verifies the load balancers' own certificates; nil: none is good
-	CacheSize     int            // certificates remembered; 0 means 16,384
+	Shown         trust.Bounds   // of what the header may hold
+	CacheSize     int            // good certificates remembered; 0 means 16,384
 }
+
+// refusedSize is how many bytes of headers are remembered whose certificates are not good. They have a share of their
+// own: strangers never displace a client.
+const refusedSize = 4 << 20
 
 // A Request is the header of one.
 type Request interface {
@@ -38,9 +43,10 @@ type Request interface {
 // A Door reads client certificates from a header that load balancers write. Nothing proves that the client holds the
 // key: a peer that may write the header can claim to be anyone. A Door never changes.
 type Door struct {
-	cfg   DoorConfig
-	seed  maphash.Seed
-	cache *otter.Cache[uint64, *remembered] // good ones, by the hash of the header's value
+	cfg     DoorConfig
+	seed    maphash.Seed
+	cache   *otter.Cache[uint64, *remembered] // good ones, by the hash of the header's value
+	refused *otter.Cache[uint64, *remembered] // the others
 
 	carriers map[string]bool        // message.Fold of the names that carry a certificate
 	longest  int                    // of these names
@@ -60,7 +66,14 @@ func NewDoor(cfg DoorConfig) *Door {
 		cfg.CacheSize = 16 << 10
 	}
 	cache := otter.Must(&otter.Options[uint64, *remembered]{MaximumSize: cfg.CacheSize})
-	d := &Door{cfg: cfg, seed: maphash.MakeSeed(), cache: cache, carriers: map[string]bool{message.Fold(cfg.Header): true}}
+	refused := otter.Must(&otter.Options[uint64, *remembered]{MaximumWeight: refusedSize, Weigher: func(_ uint64, r *remembered) uint32 {
+		const besides = 512 // bytes: the certificate and the cache's own
+		return uint32(len(r.value) + besides)
+	}})
+	d := &Door{
+		cfg: cfg, seed: maphash.MakeSeed(), cache: cache, refused: refused,
+		carriers: map[string]bool{message.Fold(cfg.Header): true},
+	}
 	for _, name := range carriers {
 		d.carriers[message.Fold(name)] = true
 	}
@@ -101,7 +114,7 @@ var ErrAmbiguous = errors.New("more than one certificate header")
 
 // Read returns the certificate that a load balancer vouches for, nil if it names none, or ErrAmbiguous. What cannot be
 // read is a certificate that is not good. registered reports whether any API knows a fingerprint: what none knows is
-// not looked into. A value that was good before costs a hash and no allocation.
+// not looked into. A value that was seen before, good or not, costs a hash and no allocation.
 func (d *Door) Read(r Request, registered func([sha256.Size]byte) bool, now time.Time) (*Certificate, error) {
 	values := r.Values(d.cfg.Header)
 	switch {
@@ -123,10 +136,16 @@ func (d *Door) Read(r Request, registered func([sha256.Size]byte) bool, now time
 	if r, ok := d.cache.GetIfPresent(key); ok && r.value == all && r.certificate.Check(now) == nil {
 		return r.certificate, nil
 	}
-	c := d.examine(values[0], more, registered, now)
-	if c.Check(now) == nil {
-		d.cache.Set(key, &remembered{strings.Clone(all), c}) // the value is part of a whole head
+	if r, ok := d.refused.GetIfPresent(key); ok && r.value == all && r.certificate.Certain(now) &&
+		(r.certificate.err != errNobodys || !registered(r.certificate.Fingerprint)) {
+		return r.certificate, nil
 	}
+	c := d.examine(values[0], more, registered, now)
+	in := d.refused
+	if c.Check(now) == nil {
+		in = d.cache
+	}
+	in.Set(key, &remembered{strings.Clone(all), c}) // the value is part of a whole head
 	return c, nil
 }
 
@@ -138,24 +157,27 @@ func (d *Door) examine(value string, more []string, registered func([sha256.Size
 			list = append(list, rest...)
 		}
 	}
-	if err != nil {
-		return &Certificate{err: err}
+	if err == nil {
+		err = d.cfg.Shown.HoldDER(list)
 	}
-	c := &Certificate{Fingerprint: sha256.Sum256(list[0])}
-	if !registered(c.Fingerprint) {
-		c.err = errNobodys
-		return c
+	if err != nil {
+		return &Certificate{validity: trust.Always, err: err}
+	}
+	fingerprint := sha256.Sum256(list[0])
+	if !registered(fingerprint) {
+		return Unregistered(fingerprint)
 	}
 	chain := make([]*x509.Certificate, 0, len(list))
 	for _, der := range list {
 		parsed, err := x509.ParseCertificate(der)
 		if err != nil {
-			c.err = errors.New("certificate header holds something that is no certificate")
-			return c
+			err = errors.New("certificate header holds something that is no certificate")
+			return &Certificate{Fingerprint: fingerprint, validity: trust.Always, err: err}
 		}
 		chain = append(chain, parsed)
 	}
+	if err := d.cfg.Shown.Hold(chain); err != nil {
+		return &Certificate{Fingerprint: fingerprint, validity: trust.Always, err: err}
+	}
 	return FromChain(chain, d.cfg.Trust, now)
 }
-
-var errNobodys = errors.New("certificate is registered for no API")

@@ -149,6 +149,7 @@ func (b *builder) build() error {
 func (b *builder) buildDoor() {
 	s := b.Spec
 	door := s.Header
+	door.Shown = b.loop.cfg.Shown
 	door.Trust, door.BalancerTrust = b.openTrust(s.HeaderTrust), b.openTrust(s.Balancers)
 	for _, k := range b.known {
 		same := func(x, y Placed[keystore.Ref]) bool {
@@ -215,7 +216,7 @@ func (l *Loop) readProfiles(
 	listener *Listener, door *clientcert.Door, fresh bool, known []*Assembly,
 ) listenerprofiles.Reading {
 	cfg := *listener.TLS
-	cfg.Now, cfg.ReadFile = l.cfg.Now, l.cfg.readFile
+	cfg.Now, cfg.ReadFile, cfg.Shown = l.cfg.Now, l.cfg.readFile, l.cfg.Shown
 	if listener.Believes {
 		cfg.AlsoAskFor = door.BalancerTrust()
 	}

@@ -13,6 +13,7 @@ import (
 
 	"sallyport/certstore"
 	"sallyport/gateway"
+	"sallyport/listenerprofiles/trust"
 	"sallyport/policy/ratelimit"
 )
 
@@ -23,6 +24,9 @@ type Options struct {
 	Told func(source string, err error) // called when a change comes into force (nil error) or is refused; nil: never
 	Log  *slog.Logger                   // nil: nothing is logged
 	Now  func() time.Time               // the clock that judges certificates and allowances; nil: time.Now
+
+	// Shown bounds the certificates that clients show, in handshakes and in headers, as long as the process runs.
+	Shown trust.Bounds
 
 	settle   time.Duration                // how long files must have been the same; 0: settlePause
 	readFile func(string) ([]byte, error) // nil: regular files

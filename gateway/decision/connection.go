@@ -1,9 +1,9 @@
 package decision
 
 import (
+	"crypto/sha256"
 	"crypto/x509"
 	"net/netip"
-	"slices"
 	"sync/atomic"
 
 	"sallyport/gateway/clientcert"
@@ -40,10 +40,30 @@ type Connection struct {
 	Peer     netip.AddrPort
 	Local    netip.Addr
 
-	plain      bool                // it does not speak TLS
-	serverName string              // normalised; "" if the client named none
-	chain      []*x509.Certificate // what the client proved to hold in the handshake
+	plain      bool   // it does not speak TLS
+	serverName string // normalised; "" if the client named none
+	shown      *shown // nil: no certificate
 	identity   atomic.Pointer[identity]
+}
+
+// shown is the chain of a handshake, whose first certificate's key the client has proven to hold.
+type shown struct {
+	fingerprint [sha256.Size]byte   // of that certificate
+	parsed      []*x509.Certificate // nil unless it was registered for an API when the connection began
+	der         []byte              // of all, one after the other, if they are not kept parsed
+}
+
+// chain is the chain as it was shown. Of a client that nobody knew it is parsed each time: parsed certificates take
+// several times their DER, and strangers get nothing for it.
+func (s *shown) chain() []*x509.Certificate {
+	if s.parsed != nil {
+		return s.parsed
+	}
+	chain, err := x509.ParseCertificates(s.der)
+	if err != nil {
+		return nil // it was parsed before
+	}
+	return chain
 }
 
 // NewConnection returns a connection without TLS.
@@ -51,16 +71,40 @@ func NewConnection(e *Endpoint, peer netip.AddrPort, local netip.Addr) *Connecti
 	return &Connection{Endpoint: e, Peer: peer, Local: local, plain: true}
 }
 
-// Learn tells what the TLS handshake has shown: the server name that the client gave, and the chain whose first
-// certificate's key it has proven to hold. It is called before the first call.
-func (c *Connection) Learn(serverName string, chain []*x509.Certificate) *Connection {
-	c.plain, c.serverName, c.chain = false, listenerprofiles.NormalizeName(serverName), slices.Clip(chain)
+// Learn tells what the TLS handshake of a connection has shown: the server name that the client gave, and the chain
+// whose first certificate's key it has proven to hold. It is called before the first call, and returns the connection.
+//
+// Learn takes the chain over. Unless its first certificate is registered, it clears the slice, which crypto/tls has in
+// common with its ConnectionState and would keep, with all certificates parsed, for as long as the connection lives.
+func (d *Decider) Learn(c *Connection, serverName string, chain []*x509.Certificate) *Connection {
+	c.plain, c.serverName = false, listenerprofiles.NormalizeName(serverName)
+	if len(chain) == 0 {
+		return c
+	}
+	s := d.snapshot.Load()
+	c.shown = &shown{fingerprint: sha256.Sum256(chain[0].Raw), parsed: chain}
+	registered := s.Clients.Registered(c.shown.fingerprint)
+	c.identity.Store(identityOf(c, s.listener(c.Endpoint), registered, d.cfg.Now()))
+	if registered {
+		return c
+	}
+	size := 0
+	for _, cert := range chain {
+		size += len(cert.Raw)
+	}
+	c.shown.der = make([]byte, 0, size)
+	for _, cert := range chain {
+		c.shown.der = append(c.shown.der, cert.Raw...)
+	}
+	c.shown.parsed = nil
+	clear(chain)
 	return c
 }
 
 // An identity is who a connection's other end is by one state of its listener. A newer state makes a newer identity.
 type identity struct {
 	listener    *Listener
+	registered  bool                      // the certificate was, for some API
 	profile     *listenerprofiles.Profile // nil: plain HTTP
 	certificate *clientcert.Certificate   // of the handshake; nil if there was none, or if it is a load balancer's
 	known       bool                      // by its address it is a load balancer

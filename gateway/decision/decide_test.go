@@ -88,10 +88,11 @@ func newTable(t testing.TB) *table {
 	l := &Listener{Name: "tls", Address: "127.0.0.1:8243", Profiles: set}
 	endpoint := &Endpoint{Address: l.Address}
 	endpoint.SetSettings(l)
+	c := d.Learn(NewConnection(endpoint, netip.AddrPort{}, netip.MustParseAddr("127.0.0.1")), "api.test", []*x509.Certificate{leaf})
 	return &table{decider: d, limits: limits, listener: l, leaf: leaf, exchange: &Exchange{
 		Request:  &http1.Request{Method: "GET", Target: "/orders/1.0.0/items/7?expand=all", Host: "api.test"},
 		Listener: l, Snapshot: d.Snapshot(), Started: now, ID: NewID(), decider: d,
-		connection: &Connection{Endpoint: endpoint, Local: netip.MustParseAddr("127.0.0.1"), serverName: "api.test", chain: []*x509.Certificate{leaf}},
+		connection: c,
 	}}
 }
 

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"time"
 
@@ -48,7 +49,7 @@ func (d *Decider) Explain(ctx context.Context, q Question) Explanation {
 	c := NewConnection(new(Endpoint), netip.AddrPort{}, q.Local)
 	c.Endpoint.SetSettings(q.Listener)
 	if q.Listener.Profiles != nil {
-		c.Learn(q.Host, q.Chain)
+		d.Learn(c, q.Host, slices.Clone(q.Chain))
 	}
 	d.Begin(x, q.request(), NewID(), c, time.Time{})
 	defer d.underWay.Add(-1) // it is no call: nobody observes it
@@ -88,7 +89,7 @@ func (x *Exchange) steps(q Question) []Step {
 		say("identify", "listener %s, plain HTTP", q.Listener.Name)
 	}
 	if c := x.Certificate; c != nil {
-		say("identify", "certificate %q, SHA-256 %s", c.Leaf.Subject.String(), hex.EncodeToString(c.Fingerprint[:]))
+		say("identify", "certificate %q, SHA-256 %s", q.Chain[0].Subject.String(), hex.EncodeToString(c.Fingerprint[:]))
 	} else {
 		say("identify", "no certificate")
 	}

@@ -13,8 +13,9 @@ import (
 // newest state: a call on an old connection is judged like one on a new connection.
 func identify(x *Exchange) error {
 	id := x.connection.identity.Load()
-	if id == nil || id.listener != x.Listener {
-		id = identityOf(x.connection, x.Listener, x.at())
+	if id == nil || !id.holds(x) {
+		shown := x.connection.shown
+		id = identityOf(x.connection, x.Listener, shown != nil && x.Snapshot.Clients.Registered(shown.fingerprint), x.at())
 		x.connection.identity.Store(id)
 	}
 	if id.profile != nil {
@@ -50,7 +51,7 @@ func holdProfile(x *Exchange, id *identity) error {
 		return nil
 	}
 	// The handshake verified it, but perhaps under an older profile.
-	if len(c.chain) == 0 {
+	if c.shown == nil {
 		return refuse(MissingCredentials, nil)
 	}
 	if id.certificate == nil {
@@ -63,23 +64,46 @@ func holdProfile(x *Exchange, id *identity) error {
 	return nil
 }
 
-func identityOf(c *Connection, l *Listener, now time.Time) *identity {
-	id := &identity{listener: l}
-	if l.Profiles != nil {
-		id.profile = l.Profiles.Find(c.Local, c.serverName)
-		if id.profile.VerifyClient != listenerprofiles.None {
-			id.certificate = clientcert.FromChain(c.chain, id.profile.Trust, now)
-		}
-	}
-	if l.Door == nil {
+// holds reports whether the identity is still the connection's: by the listener's newest state, and unless a
+// certificate that was not looked into, or was not good, has become of interest since.
+func (id *identity) holds(x *Exchange) bool {
+	c := id.certificate
+	return id.listener == x.Listener &&
+		(c == nil || c.Certain(x.at()) && (id.registered || !x.Snapshot.Clients.Registered(c.Fingerprint)))
+}
+
+// identityOf verifies a certificate only if it matters: if an API knows it, if the profile demands a trusted one, or if
+// it may be a load balancer's. Whoever shows any other pays for the look-up of its fingerprint alone.
+func identityOf(c *Connection, l *Listener, registered bool, now time.Time) *identity {
+	id := &identity{listener: l, registered: registered, known: l.Door != nil && l.Door.Knows(c.Peer.Addr())}
+	if l.Profiles == nil {
 		return id
 	}
-	id.known = l.Door.Knows(c.Peer.Addr())
-	if id.certificate != nil {
-		id.balancer = l.Door.Balancer(c.chain, now)
+	id.profile = l.Profiles.Find(c.Local, c.serverName)
+	if id.profile.VerifyClient == listenerprofiles.None || c.shown == nil {
+		return id
 	}
-	if id.balancer != nil {
-		id.certificate = nil
+	id.certificate = clientcert.Unregistered(c.shown.fingerprint)
+	required := id.profile.VerifyClient == listenerprofiles.Require
+	if !registered && !required && !id.known {
+		return id
+	}
+	chain := c.shown.chain()
+	if (registered || required) && len(chain) > 0 {
+		id.certificate = clientcert.FromChain(chain, id.profile.Trust, now)
+	}
+	if l.Door != nil && (registered || id.known) {
+		if id.balancer = l.Door.Balancer(chain, now); id.balancer != nil {
+			id.certificate = nil
+		}
+	}
+	if !registered {
+		// Nobody needs more of them than the outcome.
+		for _, c := range []*clientcert.Certificate{id.certificate, id.balancer} {
+			if c != nil {
+				c.Leaf = nil
+			}
+		}
 	}
 	return id
 }

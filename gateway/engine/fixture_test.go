@@ -162,7 +162,7 @@ func (g *gate) accept() {
 				c.Close()
 				return
 			}
-			g.engine.Serve(over, known.Learn("", nil))
+			g.engine.Serve(over, g.decider.Learn(known, "", nil))
 		})
 	}
 }

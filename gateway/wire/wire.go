@@ -1,6 +1,7 @@
 package wire
 
 import (
+	"errors"
 	"net"
 	"sync"
 )
@@ -18,6 +19,8 @@ type Wire struct {
 	gather *gatherer // nil: writes go to the socket at once
 
 	// The reader's own.
+	bounded bool   // at most bound more bytes are read
+	bound   int    //
 	fed     []byte // read from the socket and not passed to TLS yet
 	dry     bool   // the socket must not be read: beyond fed there is nothing yet
 	drained bool   // TLS holds no complete record that it has not returned
@@ -26,6 +29,15 @@ type Wire struct {
 
 // NewWire returns the Wire over a connection.
 func NewWire(c net.Conn) *Wire { return &Wire{Conn: c} }
+
+// ErrBound is a peer that has sent more than the bound.
+var ErrBound = errors.New("more bytes than may come before the connection is established")
+
+// Bound lets Read return at most n more bytes until Unbound is called. A peer that needs more gets ErrBound.
+func (w *Wire) Bound(n int) { w.bounded, w.bound = true, n }
+
+// Unbound ends Bound.
+func (w *Wire) Unbound() { w.bounded = false }
 
 // errDry means "nothing yet". crypto/tls treats it as temporary: the next Read continues where this one stopped.
 type errDry struct{}
@@ -45,7 +57,14 @@ func (w *Wire) Read(p []byte) (int, error) {
 	if w.dry {
 		return 0, errDry{}
 	}
+	if w.bounded {
+		if w.bound <= 0 {
+			return 0, ErrBound
+		}
+		p = p[:min(len(p), w.bound)]
+	}
 	n, err := w.Conn.Read(p)
+	w.bound -= n
 	w.records.pass(p[:n])
 	return n, err
 }

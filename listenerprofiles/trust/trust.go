@@ -2,6 +2,7 @@
 package trust
 
 import (
+	"bytes"
 	"crypto/ecdsa"
 	"crypto/ed25519"
 	"crypto/elliptic"
@@ -26,19 +27,37 @@ const (
 )
 
 // maxVerified is how many verified chains Anchors cache, so that their signatures, most of Verify's cost, are not
-// checked again (BenchmarkVerify).
-const maxVerified = 10_000
+// checked again (BenchmarkVerify). Refused chains have a cache of their own: strangers never displace a client's.
+const (
+	maxVerified = 10_000
+	maxRefused  = 2_000
+)
+
+// maxVouching is how many signatures of a chain's intermediates are checked at most, see vouched.
+const maxVouching = 4 * keystore.MaxChain
 
 // Anchors are the entries of a trust store. They never change, and system roots are never among them.
 type Anchors struct {
 	certs   []*x509.Certificate
 	entries map[[sha256.Size]byte]struct{} // by digest of the whole DER
+	named   map[string][]*x509.Certificate // by RawSubject
 	pool    *x509.CertPool
+	edges   []time.Time                               // when the validity of an entry begins or ends, in order
 	good    *otter.Cache[[sha256.Size]byte, Validity] // of chains that were verified, by all that was shown
+	refused *otter.Cache[[sha256.Size]byte, *refusal] // of chains that no entry vouches for, likewise
+}
+
+// A refusal is an error of Verify, as text: x509's own errors hold whole certificates.
+type refusal struct {
+	err    error
+	during Validity
 }
 
 // A Validity is the window [From, Until) in which an answer of Verify holds.
 type Validity struct{ From, Until time.Time }
+
+// Always is the Validity without ends.
+var Always = Validity{Until: time.Date(9999, 12, 31, 23, 59, 59, 0, time.UTC).AddDate(1, 0, 0)}
 
 // Contains reports whether now lies in the window.
 func (v Validity) Contains(now time.Time) bool { return !now.Before(v.From) && now.Before(v.Until) }
@@ -60,7 +79,9 @@ func Open(data []byte, ref keystore.Ref) (*Anchors, error) {
 func New(certs []*x509.Certificate) (*Anchors, error) {
 	a := &Anchors{
 		entries: make(map[[sha256.Size]byte]struct{}, len(certs)), pool: x509.NewCertPool(),
-		good: otter.Must(&otter.Options[[sha256.Size]byte, Validity]{MaximumSize: maxVerified}),
+		named:   make(map[string][]*x509.Certificate, len(certs)),
+		good:    otter.Must(&otter.Options[[sha256.Size]byte, Validity]{MaximumSize: maxVerified}),
+		refused: otter.Must(&otter.Options[[sha256.Size]byte, *refusal]{MaximumSize: maxRefused}),
 	}
 	for _, cert := range certs {
 		if cert == nil {
@@ -68,11 +89,14 @@ func New(certs []*x509.Certificate) (*Anchors, error) {
 		}
 		a.certs = append(a.certs, cert)
 		a.entries[sha256.Sum256(cert.Raw)] = struct{}{}
+		a.named[string(cert.RawSubject)] = append(a.named[string(cert.RawSubject)], cert)
 		a.pool.AddCert(cert)
+		a.edges = append(a.edges, cert.NotBefore, cert.NotAfter.Add(1))
 	}
 	if len(a.certs) == 0 {
 		return nil, keystore.ErrEmpty
 	}
+	slices.SortFunc(a.edges, time.Time.Compare)
 	return a, nil
 }
 
@@ -84,7 +108,8 @@ func (a *Anchors) Certificates() []*x509.Certificate { return slices.Clone(a.cer
 // validity; and it has no extended key usage, or one that allows client authentication. The rest of chain only ever
 // helps to build the path: it is no identity.
 //
-// The answer holds for the whole Validity, so it may be kept with the chain until then.
+// The answer holds for the whole Validity, so it may be kept with the chain until then; an error as long as Unchanged
+// says.
 func (a *Anchors) Verify(chain []*x509.Certificate, now time.Time) (Validity, error) {
 	if len(chain) == 0 || chain[0] == nil {
 		return Validity{}, errors.New("no client certificate")
@@ -106,11 +131,22 @@ func (a *Anchors) Verify(chain []*x509.Certificate, now time.Time) (Validity, er
 	if v, ok := a.good.GetIfPresent(key); ok && v.Contains(now) {
 		return v, nil
 	}
-	intermediates := x509.NewCertPool()
-	for _, cert := range chain[1:] {
-		if cert == nil || tooBig(cert) {
-			continue
-		}
+	if r, ok := a.refused.GetIfPresent(key); ok && r.during.Contains(now) {
+		return Validity{}, r.err
+	}
+	v, err := a.verify(chain, now)
+	if err != nil {
+		err = errors.New(limitText("client certificate: " + err.Error()))
+		a.refused.Set(key, &refusal{err, a.Unchanged(chain, now)})
+		return Validity{}, err
+	}
+	a.good.Set(key, v)
+	return v, nil
+}
+
+func (a *Anchors) verify(chain []*x509.Certificate, now time.Time) (best Validity, err error) {
+	leaf, intermediates := chain[0], x509.NewCertPool()
+	for _, cert := range a.vouched(chain[1:]) {
 		intermediates.AddCert(cert)
 	}
 	paths, err := leaf.Verify(x509.VerifyOptions{
@@ -119,17 +155,89 @@ func (a *Anchors) Verify(chain []*x509.Certificate, now time.Time) (Validity, er
 		CurrentTime:   now,
 		KeyUsages:     []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
 	})
-	if err != nil {
-		return Validity{}, fmt.Errorf("client certificate: %w", err)
-	}
-	var best Validity
 	for _, path := range paths {
 		if v := window(path...); v.Until.After(best.Until) {
 			best = v
 		}
 	}
-	a.good.Set(key, best)
-	return best, nil
+	return best, err
+}
+
+// vouched returns those of shown that entries have issued, directly or by way of others that are returned. A path to an
+// entry leads through these alone. x509 checks signatures from the leaf up, with whatever keys a stranger has made:
+// fifteen of RSA-8192 take 40 ms. Here they are checked from the entries down, with keys that the store vouches for.
+func (a *Anchors) vouched(shown []*x509.Certificate) (good []*x509.Certificate) {
+	checks := 0
+	issued := func(cert, by *x509.Certificate) bool {
+		checks++
+		return checks <= maxVouching && cert.CheckSignatureFrom(by) == nil
+	}
+	open := slices.DeleteFunc(slices.Clone(shown), func(cert *x509.Certificate) bool {
+		if cert == nil || rsaBits(cert) > maxRSABits {
+			return true
+		}
+		by := slices.ContainsFunc(a.named[string(cert.RawIssuer)], func(by *x509.Certificate) bool { return issued(cert, by) })
+		if by {
+			good = append(good, cert)
+		}
+		return by
+	})
+	for i := 0; i < len(good); i++ { // which grows
+		open = slices.DeleteFunc(open, func(cert *x509.Certificate) bool {
+			by := bytes.Equal(cert.RawIssuer, good[i].RawSubject) && issued(cert, good[i])
+			if by {
+				good = append(good, cert)
+			}
+			return by
+		})
+	}
+	return good
+}
+
+// Unchanged is the time around now in which nothing of chain and store begins or ends to be valid: what Verify refuses
+// at now, it refuses all that time.
+func (a *Anchors) Unchanged(chain []*x509.Certificate, now time.Time) Validity {
+	v := Always
+	mark := func(edge time.Time) {
+		if edge.After(now) {
+			if edge.Before(v.Until) {
+				v.Until = edge
+			}
+		} else if edge.After(v.From) {
+			v.From = edge
+		}
+	}
+	for _, cert := range chain {
+		if cert != nil {
+			mark(cert.NotBefore)
+			mark(cert.NotAfter.Add(1))
+		}
+	}
+	if a == nil {
+		return v
+	}
+	next, _ := slices.BinarySearchFunc(a.edges, now, func(edge, now time.Time) int {
+		if edge.After(now) {
+			return 1
+		}
+		return -1
+	})
+	if next > 0 {
+		mark(a.edges[next-1])
+	}
+	if next < len(a.edges) {
+		mark(a.edges[next])
+	}
+	return v
+}
+
+// limitText bounds a text that may quote a certificate.
+func limitText(s string) string {
+	const most = 256
+	if len(s) > most {
+		return s[:most] + "…"
+	}
+	return s
 }
 
 // keyOf returns a digest that identifies a chain.
@@ -186,11 +294,6 @@ func checkKey(leaf *x509.Certificate) error {
 		return errors.New("client certificate: unknown kind of key")
 	}
 	return nil
-}
-
-func tooBig(cert *x509.Certificate) bool {
-	key, ok := cert.PublicKey.(*rsa.PublicKey)
-	return ok && key.N.BitLen() > maxRSABits
 }
 
 // window returns the time in which all of path is valid, NotAfter included.
