@@ -50,8 +50,12 @@ type Connection struct {
 type shown struct {
 	fingerprint [sha256.Size]byte   // of that certificate
 	parsed      []*x509.Certificate // nil unless it was registered for an API when the connection began
-	der         []byte              // of all, one after the other, if they are not kept parsed
+	der         []byte              // one after the other, if they are not kept parsed
 }
+
+// maxKept is how many bytes of an unregistered client's chain are kept, in case that it is registered while its
+// connection lives. Of a longer one the first certificates are, and the rest has to be shown anew.
+const maxKept = 8 << 10
 
 // chain is the chain as it was shown. Of a client that nobody knew it is parsed each time: parsed certificates take
 // several times their DER, and strangers get nothing for it.
@@ -88,17 +92,26 @@ func (d *Decider) Learn(c *Connection, serverName string, chain []*x509.Certific
 	if registered {
 		return c
 	}
-	size := 0
-	for _, cert := range chain {
-		size += len(cert.Raw)
-	}
-	c.shown.der = make([]byte, 0, size)
-	for _, cert := range chain {
-		c.shown.der = append(c.shown.der, cert.Raw...)
-	}
-	c.shown.parsed = nil
+	c.shown.der, c.shown.parsed = derOf(chain, maxKept), nil
 	clear(chain)
 	return c
+}
+
+// derOf is the DER of a chain, as many certificates from its beginning as have room.
+func derOf(chain []*x509.Certificate, room int) []byte {
+	size, n := 0, 0
+	for _, cert := range chain {
+		if size+len(cert.Raw) > room {
+			break
+		}
+		size += len(cert.Raw)
+		n++
+	}
+	der := make([]byte, 0, size)
+	for _, cert := range chain[:n] {
+		der = append(der, cert.Raw...)
+	}
+	return der
 }
 
 // An identity is who a connection's other end is by one state of its listener. A newer state makes a newer identity.

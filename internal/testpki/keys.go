@@ -6,6 +6,10 @@ import (
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/rsa"
+	"crypto/x509"
+	_ "embed"
+	"encoding/pem"
+	"sync"
 )
 
 // NewKey makes a P-256 key, the kind that is made fastest.
@@ -33,6 +37,19 @@ func NewRSA(t T, bits int) *rsa.PrivateKey {
 	}
 	return key
 }
+
+//go:embed rsa8192.pem
+var rsa8192 []byte
+
+// RSA8192 is the largest RSA key that crypto/tls takes, always the same: to make one takes half a minute.
+var RSA8192 = sync.OnceValue(func() *rsa.PrivateKey {
+	block, _ := pem.Decode(rsa8192)
+	key, err := x509.ParsePKCS8PrivateKey(block.Bytes)
+	if err != nil {
+		Panic.Fatalf("read the RSA key of 8192 bits: %v", err)
+	}
+	return key.(*rsa.PrivateKey)
+})
 
 // NewEd25519 makes an Ed25519 key.
 func NewEd25519(t T) ed25519.PrivateKey {

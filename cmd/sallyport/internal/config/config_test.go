@@ -35,7 +35,7 @@ import (
 var update = flag.Bool("update", false, "rewrite the golden files")
 
 // limits are the defaults, which the example spells out.
-var limits = gateway.Limits{Connections: 20_000, ConnectionsPerSource: 5_000, Handshakes: 1_000, HeaderLines: 200, BodyRate: 240}
+var limits = gateway.Limits{Connections: 20_000, ConnectionsPerSource: 5_000, Handshakes: 1_000, HeaderLines: 200, CertificateBytes: 32 << 10, Certificates: 16, CertificateKeyBits: 8192, BodyRate: 240}
 
 func TestExample(t *testing.T) {
 	t.Setenv("STORE_PASSWORD", "changeit")
@@ -249,6 +249,7 @@ var unset = []string{
 	"Spec.Problems", "Listener.Profiles", "Listener.Door", "DoorConfig.Trust", "DoorConfig.BalancerTrust", "DoorConfig.CacheSize",
 	"Settings.Tokens", "Settings.Name", "Settings.BindAddress", "Settings.ServerName", "Settings.Line",
 	"Options.AlsoAskFor", "Options.Now", "Options.ReadFile", "Route.Limit", "Resource.Limit",
+	"DoorConfig.Shown", "Options.Shown", "Bounds.Bytes", "Bounds.Certificates", "Bounds.KeyBits",
 	"Upstream.Roots", "Upstream.Certificates", "Upstream.TLSDigest", "Client.Fingerprint",
 }
 

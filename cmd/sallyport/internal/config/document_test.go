@@ -244,7 +244,7 @@ func FuzzParse(f *testing.F) {
 			if len(c.Listeners) == 0 {
 				t.Error("a good configuration has a listener")
 			}
-			if n := c.Limits; n.ConnectionsPerSource < 1 || n.ConnectionsPerSource > n.Connections || n.Handshakes < 1 || n.HeaderLines < 1 || n.BodyRate < 0 {
+			if n := c.Limits; n.ConnectionsPerSource < 1 || n.ConnectionsPerSource > n.Connections || n.Handshakes < 1 || n.HeaderLines < 1 || n.BodyRate < 0 || n.CertificateBytes < 1<<10 || n.Certificates < 1 || n.CertificateKeyBits < 2048 {
 				t.Errorf("a good configuration has its limits: %+v", n)
 			}
 			for _, api := range c.APIs {

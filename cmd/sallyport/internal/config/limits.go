@@ -1,6 +1,10 @@
 package config
 
-import "sallyport/gateway"
+import (
+	"sallyport/gateway"
+	"sallyport/listenerprofiles/keystore"
+	"sallyport/listenerprofiles/trust"
+)
 
 // limits reads `limits:`, whose ends keep any client from starving the others.
 func (l *loader) limits(m *mapping) gateway.Limits {
@@ -21,6 +25,10 @@ func (l *loader) limits(m *mapping) gateway.Limits {
 	}
 	out.Handshakes = s.integer("handshakes", 1, most, 1_000)
 	out.HeaderLines = s.integer("headerCount", 1, 10_000, 200)
+	shown := trust.Bounds{}.WithDefaults()
+	out.CertificateBytes = int(s.size("certificateBytes", 1<<10, 256<<10, int64(shown.Bytes)))
+	out.Certificates = s.integer("certificates", 1, keystore.MaxChain, shown.Certificates)
+	out.CertificateKeyBits = s.integer("certificateKeyBits", 2048, 8192, shown.KeyBits)
 	out.BodyRate = s.integer("bodyRate", 0, 1<<30, 240)
 	return out
 }

@@ -16,16 +16,24 @@ func TestLimits(t *testing.T) {
 		want gateway.Limits
 	}{
 		{"{}", limits},
-		{"{headerCount: 1, bodyRate: 0}", gateway.Limits{Connections: 20_000, ConnectionsPerSource: 5_000, Handshakes: 1_000, HeaderLines: 1}},
-		{"{connections: 100}", gateway.Limits{Connections: 100, ConnectionsPerSource: 100, Handshakes: 1_000, HeaderLines: 200, BodyRate: 240}},
-		{"{connectionsPerSource: 20000}", gateway.Limits{Connections: 20_000, ConnectionsPerSource: 20_000, Handshakes: 1_000, HeaderLines: 200, BodyRate: 240}},
+		{"{headerCount: 1, bodyRate: 0}", but(func(l *gateway.Limits) { l.HeaderLines, l.BodyRate = 1, 0 })},
+		{"{connections: 100}", but(func(l *gateway.Limits) { l.Connections, l.ConnectionsPerSource = 100, 100 })},
+		{"{connectionsPerSource: 20000}", but(func(l *gateway.Limits) { l.ConnectionsPerSource = 20_000 })},
+		{"{certificateBytes: 1024, certificates: 1, certificateKeyBits: 2048}", but(func(l *gateway.Limits) {
+			l.CertificateBytes, l.Certificates, l.CertificateKeyBits = 1024, 1, 2048
+		})},
+		{"{certificateBytes: 256KiB, certificates: 16, certificateKeyBits: 8192}", but(func(l *gateway.Limits) { l.CertificateBytes = 256 << 10 })},
 		{
 			"{connections: 1, connectionsPerSource: 1, handshakes: 1, headerCount: 10000, bodyRate: 1073741824}",
-			gateway.Limits{Connections: 1, ConnectionsPerSource: 1, Handshakes: 1, HeaderLines: 10_000, BodyRate: 1 << 30},
+			but(func(l *gateway.Limits) {
+				l.Connections, l.ConnectionsPerSource, l.Handshakes, l.HeaderLines, l.BodyRate = 1, 1, 1, 10_000, 1<<30
+			}),
 		},
 		{
 			"{connections: 10000000, connectionsPerSource: 10000000, handshakes: 10000000}",
-			gateway.Limits{Connections: 10_000_000, ConnectionsPerSource: 10_000_000, Handshakes: 10_000_000, HeaderLines: 200, BodyRate: 240},
+			but(func(l *gateway.Limits) {
+				l.Connections, l.ConnectionsPerSource, l.Handshakes = 10_000_000, 10_000_000, 10_000_000
+			}),
 		},
 	} {
 		got, err := config.Load(write(t, "sallyport.yaml", "listeners: [{name: http, address: 127.0.0.1:0}]\nlimits: "+c.yaml+"\n"))
@@ -37,4 +45,11 @@ func TestLimits(t *testing.T) {
 			t.Errorf("%s: -want +got:\n%s", c.yaml, diff)
 		}
 	}
+}
+
+// but are the default limits, changed.
+func but(change func(*gateway.Limits)) gateway.Limits {
+	l := limits
+	change(&l)
+	return l
 }
