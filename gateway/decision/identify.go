@@ -72,8 +72,9 @@ func (id *identity) holds(x *Exchange) bool {
 		(c == nil || c.Certain(x.at()) && (id.registered || !x.Snapshot.Clients.Registered(c.Fingerprint)))
 }
 
-// identityOf verifies a certificate only if it matters: if an API knows it, if the profile demands a trusted one, or if
-// it may be a load balancer's. Whoever shows any other pays for the look-up of its fingerprint alone.
+// identityOf verifies a certificate only if it matters: if an API knows it, or if the profile demands a trusted one.
+// Whoever shows any other pays for the look-up of its fingerprint, and where load balancers are known by certificates
+// for one signature at most.
 func identityOf(c *Connection, l *Listener, registered bool, now time.Time) *identity {
 	id := &identity{listener: l, registered: registered, known: l.Door != nil && l.Door.Knows(c.Peer.Addr())}
 	if l.Profiles == nil {
@@ -85,14 +86,23 @@ func identityOf(c *Connection, l *Listener, registered bool, now time.Time) *ide
 	}
 	id.certificate = clientcert.Unregistered(c.shown.fingerprint)
 	required := id.profile.VerifyClient == listenerprofiles.Require
-	if !registered && !required && !id.known {
+	balancers := l.Door != nil && l.Door.BalancerTrust() != nil
+	if !registered && !required && !balancers {
 		return id
 	}
 	chain := c.shown.chain()
-	if (registered || required) && len(chain) > 0 {
+	if len(chain) == 0 {
+		return id
+	}
+	if registered || required {
 		id.certificate = clientcert.FromChain(chain, id.profile.Trust, now)
 	}
-	if l.Door != nil && (registered || id.known) {
+	if balancers {
+		// A load balancer's own is never a client's, wherever it comes from. What a stranger shows beside its
+		// certificate is not looked at.
+		if !registered && !id.known {
+			chain = chain[:1]
+		}
 		if id.balancer = l.Door.Balancer(chain, now); id.balancer != nil {
 			id.certificate = nil
 		}
