@@ -152,7 +152,8 @@ func groupC(d *demoFolder) (list []specimen, entries []*x509.Certificate) {
 	for i := range many {
 		many[i] = fmt.Sprintf("a%d.many.test", i)
 	}
-	add("39-too-many-names", root, false, false, names(many...)).big = true
+	tooMany := add("39-too-many-names", root, false, false, names(many...))
+	tooMany.big, tooMany.breaks = true, true // more than limits.certificateBytes
 	long := add("39-long-chain", stray, true, false)
 	for range 99 {
 		long.chain = append(long.chain, stray.Cert)
