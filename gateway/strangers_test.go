@@ -85,9 +85,15 @@ func TestChainsBeyondTheLimits(t *testing.T) {
 				t.Run(fmt.Sprint(c.name, " ", sni, " ", tls12), func(t *testing.T) {
 					before := away.of("handshake")
 					f.handshakeFails(t, f.client(t, c.who, via{tls12: tls12}), "https://"+sni+"/both/1.0/x")
+					if t.Failed() {
+						t.FailNow()
+					}
 					eventually(t, "it is counted", func() bool { return away.of("handshake") > before })
 				})
 			}
+		}
+		if t.Failed() {
+			t.FailNow()
 		}
 		eventually(t, c.says, func() bool { return strings.Contains(f.log.String(), c.says) })
 	}
@@ -294,5 +300,23 @@ func TestStrangerIsRegistered(t *testing.T) {
 				return a
 			})
 		}
+	})
+}
+
+// TestEarlyCertificateIsSeenAgain: a registered certificate that was refused for not being valid yet is admitted once it
+// is, on the same connection. Held: security L 154.
+func TestEarlyCertificateIsSeenAgain(t *testing.T) {
+	begins := newClock().Now().Add(5 * time.Second)
+	early := issue("early", theWorld().interA, validity(begins, begins.Add(time.Hour)), usage(x509.ExtKeyUsageClientAuth))
+	f := newFixture(t, register(client(bothAPI, "early", early, "Unlimited")))
+	c := f.client(t, early, via{})
+	f.denied(t, 401, "900901", func() answer { return get(t, c, "https://opt.test/both/1.0/x") })
+	f.clock.Advance(5 * time.Second)
+	f.allowed(t, func() answer {
+		a := get(t, c, "https://opt.test/both/1.0/x")
+		if !a.kept() {
+			t.Error("on another connection")
+		}
+		return a
 	})
 }

@@ -19,8 +19,8 @@ type Wire struct {
 	gather *gatherer // nil: writes go to the socket at once
 
 	// The reader's own.
-	bounded bool   // at most bound more bytes are read
-	bound   int    //
+	bounded bool   // no more than bound bytes may be read
+	bound   int    // what is left of it
 	fed     []byte // read from the socket and not passed to TLS yet
 	dry     bool   // the socket must not be read: beyond fed there is nothing yet
 	drained bool   // TLS holds no complete record that it has not returned
