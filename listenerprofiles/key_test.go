@@ -8,8 +8,8 @@ import (
 	"testing"
 
 	"sallyport/internal/eachfield"
-	"sallyport/listenerprofiles/trust"
 	"sallyport/listenerprofiles/keystore"
+	"sallyport/listenerprofiles/trust"
 )
 
 // A profile is taken over from the last set while its key is the same: a field of Settings that the key misses could
