@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"slices"
 	"strings"
@@ -14,7 +13,6 @@ import (
 
 	"golang.org/x/net/http2"
 
-	"sallyport/gateway"
 	"sallyport/gateway/decision"
 )
 
@@ -169,96 +167,12 @@ func TestRefusedCallsDoNotWait(t *testing.T) {
 	}
 }
 
-// TestConnectionCaps: connections in all, from one source, and handshakes under way are bounded; those that are open are
-// not harmed, and what ends makes room. Held: security H 110, 114.
-func TestConnectionCaps(t *testing.T) {
-	var away turnedAway
-	f := newFixture(t, func(_ *fixture, s *setup) {
-		s.config.Limits = gateway.Limits{Connections: 8, ConnectionsPerSource: 4, Handshakes: 3}
-		s.config.Connections = away.add
-		s.config.Hasten(patience, 0, 0) // handshakes that are to be under way stay so
-	})
-	dial := func(from, address string) net.Conn {
-		c, err := (&net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(from)}}).Dial("tcp", address)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := c.SetDeadline(time.Now().Add(patience)); err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { c.Close() })
-		return c
-	}
-	served := func(c net.Conn) bool {
-		if _, err := io.WriteString(c, "GET /pub/1.0/x HTTP/1.1\r\nHost: x\r\n\r\n"); err != nil {
-			return false
-		}
-		b := make([]byte, 15)
-		if _, err := io.ReadFull(c, b); err != nil || string(b) != "HTTP/1.1 200 OK" {
-			return false
-		}
-		return true
-	}
-	var open []net.Conn
-	for _, from := range []string{"127.0.0.7", "127.0.0.8"} {
-		for range 4 {
-			c := dial(from, f.plain)
-			if !served(c) {
-				t.Fatalf("connection %d is not served", len(open))
-			}
-			open = append(open, c)
-		}
-		if from == "127.0.0.7" && (served(dial(from, f.plain)) || away.of("connections_per_source") != 1) {
-			t.Error("a fifth connection from one source is served")
-		}
-	}
-	if served(dial("127.0.0.9", f.plain)) || away.of("connections") != 1 {
-		t.Error("a ninth connection is served")
-	}
-	open[0].Close()
-	eventually(t, "a connection that ends makes room", func() bool {
-		c := dial("127.0.0.9", f.plain)
-		defer c.Close()
-		return served(c)
-	})
-	for _, c := range open[1:] {
-		c.Close()
-	}
-	eventually(t, "all have ended", func() bool { return f.gateway.OpenConnections() == 0 })
-
-	good := f.client(t, f.a4, via{http2: true})
-	f.allowed(t, func() answer { return get(t, good, "https://mtls.test/pay/1.0/x") })
-	var silent []net.Conn
-	for range 3 {
-		silent = append(silent, dial("127.0.0.7", f.address))
-	}
-	eventually(t, "a fourth handshake is refused", func() bool {
-		c := dial("127.0.0.8", f.address)
-		defer c.Close()
-		if err := c.SetReadDeadline(time.Now().Add(100 * time.Millisecond)); err != nil {
-			t.Fatal(err)
-		}
-		_, err := c.Read(make([]byte, 1))
-		return !isTimeout(err) && away.of("handshakes") > 0
-	})
-	if a := get(t, good, "https://mtls.test/pay/1.0/x"); a.status != 200 || !a.kept() {
-		t.Errorf("the connection that was there: status %d", a.status)
-	}
-	for _, c := range silent {
-		c.Close()
-	}
-	eventually(t, "handshakes that end make room", func() bool {
-		a, err := do(f.client(t, f.a4, via{}), "GET", "https://mtls.test/pay/1.0/x", nil)
-		return err == nil && a.status == 200
-	})
-}
-
 // TestSlowBackendHoldsNobodyElse: a backend has as many calls as its API allows, the others are told to come again, and
 // other APIs don't notice. Held: security H 115.
 func TestSlowBackendHoldsNobodyElse(t *testing.T) {
 	f := newFixture(t, func(f *fixture, s *setup) {
 		i := slices.IndexFunc(s.routes, func(r decision.Route) bool { return r.API == pubAPI })
-		s.routes[i].Upstream.MaxCalls = 5
+		s.routes[i].Upstream.MaxCalls, s.routes[i].Upstream.MaxCallsPerCaller = 5, 5
 	})
 	arrived, leave := make(chan struct{}, 100), make(chan struct{})
 	f.backend.handle("/hold", func(_ http.ResponseWriter, r *http.Request) {

@@ -7,12 +7,10 @@ import (
 	"context"
 	"errors"
 	"log/slog"
-	"net/netip"
 	"sync"
 	"sync/atomic"
 	"time"
 
-	"golang.org/x/sync/semaphore"
 	"golang.org/x/time/rate"
 
 	"sallyport/gateway/backend"
@@ -28,28 +26,29 @@ type Options struct {
 	DrainTimeout time.Duration            // how long Run waits for calls under way when it ends; 0 means 30 s
 	Limits       Limits
 	Connections  ConnectionObserver // hears of connections that were turned away; nil: nobody does
+	Evictions    ConnectionObserver // hears of connections that were closed to make room for others; nil: nobody does
 
-	terms      engine.Terms  // times: 0 means the default, see New; tests hasten them
+	bodyGrace  time.Duration // see engine.Terms; 0: 10 s; tests hasten it
 	recheck    time.Duration // see decision.Options; tests hasten it
 	rest       time.Duration // see restMemory; 0: quietSpell; tests hasten it
 	goroutines bool          // carry all calls of HTTP/1.1, and no loops; tests have each carry all, and compare
 }
 
-// A ConnectionObserver hears why a connection was turned away before its first call: connections,
-// connections_per_source, handshakes (too many of them), handshake (it failed), accept (the system had none to give).
+// A ConnectionObserver hears why a connection was turned away before its first call, or closed to make room: because of a
+// limit (connections, connections_per_source, handshakes, handshakes_per_source), since its handshake failed
+// (handshake), or since the system had none to give (accept).
 type ConnectionObserver func(why string)
 
-func (o ConnectionObserver) refused(why string) {
+func (o ConnectionObserver) tell(why string) {
 	if o != nil {
 		o(why)
 	}
 }
 
-// Limits of what a client may take, whatever it sends.
+// Limits of a request's head.
 const (
 	maxHeaderBytes = 64 << 10 // of a request's head, as it is in HTTP/1.1; more is answered with 431
 	perField       = 32       // bytes that HTTP/2 counts beside each field's own (RFC 9113 section 6.5.2)
-	maxStreams     = 100      // calls at once on an HTTP/2 connection
 )
 
 // handshakeLines is how many refused handshakes are logged a second.
@@ -60,6 +59,7 @@ type Gateway struct {
 	cfg      Options
 	log      *slog.Logger
 	decider  *decision.Decider
+	terms    engine.Terms
 	backends backend.Registry
 
 	setting   sync.Mutex           // one Set at a time; no call waits for it
@@ -69,7 +69,7 @@ type Gateway struct {
 	draining  atomic.Bool
 	calls     sync.Pool // of http2Call
 
-	guard        guard
+	guard        *guard
 	handshakeLog *rate.Limiter
 }
 
@@ -77,23 +77,21 @@ type Gateway struct {
 func New(cfg Options) *Gateway {
 	g := &Gateway{cfg: cfg, listeners: map[string]*socket{}, sockets: map[*socket]struct{}{}}
 	g.cfg.DrainTimeout = cmp.Or(cfg.DrainTimeout, 30*time.Second)
-	g.cfg.terms = engine.Terms{
-		HeadTimeout: cmp.Or(cfg.terms.HeadTimeout, 10*time.Second), IdleTimeout: cmp.Or(cfg.terms.IdleTimeout, time.Minute),
-		BodyGrace: cmp.Or(cfg.terms.BodyGrace, 10*time.Second), BodyRate: cfg.Limits.BodyRate, MaxHead: maxHeaderBytes,
+	limits := cfg.Limits.withDefaults()
+	g.cfg.Limits = limits
+	g.terms = engine.Terms{
+		HeadTimeout: limits.HeaderTimeout, FirstCallTimeout: limits.FirstCallTimeout, IdleTimeout: limits.IdleTimeout,
+		BodyGrace: cmp.Or(cfg.bodyGrace, 10*time.Second), BodyRate: limits.BodyRate, MaxHead: maxHeaderBytes,
 	}
 	g.cfg.rest = cmp.Or(cfg.rest, quietSpell)
 	g.calls.New = newHTTP2Call
-	limits := cfg.Limits.withDefaults()
-	g.guard = guard{
-		limits: limits, handshakes: semaphore.NewWeighted(int64(limits.Handshakes)),
-		sources: map[netip.Addr]int{}, conns: map[*countedConn]struct{}{},
-	}
 	g.handshakeLog = rate.NewLimiter(handshakeLines, handshakeLines)
 	g.decider = decision.New(decision.Options{
-		Log: cfg.Log, Now: cfg.Now, Observe: cfg.Observe, HeaderLines: cfg.Limits.HeaderLines,
+		Log: cfg.Log, Now: cfg.Now, Observe: cfg.Observe, HeaderLines: limits.HeaderLines, Exempt: limits.Exempt,
 		Drain: g.cfg.DrainTimeout, Recheck: cfg.recheck,
 	})
 	g.log = g.decider.Log()
+	g.guard = newGuard(limits, cfg.Connections, cfg.Evictions, g.log)
 	return g
 }
 
@@ -143,6 +141,9 @@ func (g *Gateway) Explain(ctx context.Context, q decision.Question) decision.Exp
 // OpenConnections is how many client connections are open now.
 func (g *Gateway) OpenConnections() int { return g.guard.count() }
 
+// Handshakes is how many TLS handshakes are under way now, and how many wait for their turn.
+func (g *Gateway) Handshakes() (underWay, waiting int) { return g.guard.countHandshakes() }
+
 // Ready reports whether the gateway serves: it has listeners and does not drain.
 func (g *Gateway) Ready() bool {
 	g.setting.Lock()
@@ -164,6 +165,8 @@ func (g *Gateway) Run(ctx context.Context) error {
 	defer unwatch()
 	var watch sync.WaitGroup // streams lose their right during the drain, too
 	watch.Go(func() { g.decider.Run(watching) })
+	g.serving.Go(func() { every(turnInterval, ended, g.guard.sweep) })
+	g.serving.Go(func() { every(min(g.terms.FirstCallTimeout/8, 5*time.Second), ended, g.guard.sweepFirstCalls) })
 	<-ctx.Done()
 	close(ended)
 	g.draining.Store(true)

@@ -3,35 +3,41 @@ package gateway
 import (
 	"cmp"
 	"errors"
+	"log/slog"
 	"maps"
-	"math"
 	"net"
 	"net/netip"
-	"runtime"
-	"runtime/debug"
-	"runtime/metrics"
 	"slices"
 	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
 
-	"golang.org/x/sync/semaphore"
+	"golang.org/x/time/rate"
 
 	"sallyport/gateway/decision"
 	"sallyport/listenerprofiles"
 )
 
 // Limits bound what clients may take of the gateway. A zero field means its default.
+//
+// A source is an IPv4 address or an IPv6 /64. The load balancers that a listener believes, and Exempt, are held to no
+// limit of a source, and none of their connections is closed to make room for others.
 type Limits struct {
-	Connections          int // open at once, in all; 0: 20,000
-	ConnectionsPerSource int // from one address, load balancers exempt; 0: 5,000
-	Handshakes           int // TLS handshakes under way at once; 0: 1,000
-	HeaderLines          int // of a request, without Host; 0: 200
-	CertificateBytes     int // of all certificates that a client shows, as DER; 0: 32 KiB
-	Certificates         int // how many; 0: 16, which is the most
-	CertificateKeyBits   int // of an RSA key in them; 0: 8,192, which is the most
-	BodyRate             int // bytes a second of a body that a client has to send or take on average; 0: not demanded
+	Connections          int            // open at once, in all; 0: 20,000
+	ConnectionsPerSource int            // 0: 5,000
+	Handshakes           int            // TLS handshakes under way at once; others wait; 0: 1,000
+	HandshakesPerSource  int            // 0: 100
+	HeaderLines          int            // of a request, without Host; 0: 200
+	CertificateBytes     int            // of all certificates that a client shows, as DER; 0: 32 KiB
+	Certificates         int            // how many; 0: 16, which is the most
+	CertificateKeyBits   int            // of an RSA key in them; 0: 8,192, which is the most
+	BodyRate             int            // bytes a second of a body that a client has to send or take on average; 0: not demanded
+	Streams              int            // calls at once on an HTTP/2 connection; 0: 100
+	HeaderTimeout        time.Duration  // for a handshake, and for a head from its first byte on; 0: 10 s
+	FirstCallTimeout     time.Duration  // for the next call of a connection that never had an admitted one; 0: 60 s
+	IdleTimeout          time.Duration  // for the next call of any other; 0: 620 s
+	Exempt               []netip.Prefix // networks in which many clients share an address
 }
 
 // Shown are the limits of the certificates that a client shows. They hold where handshakes and headers are read, which
@@ -51,37 +57,287 @@ func (l Limits) withDefaults() Limits {
 	l.Connections = cmp.Or(l.Connections, 20_000)
 	l.ConnectionsPerSource = cmp.Or(l.ConnectionsPerSource, 5_000)
 	l.Handshakes = cmp.Or(l.Handshakes, 1_000)
+	l.HandshakesPerSource = cmp.Or(l.HandshakesPerSource, 100)
+	l.Streams = cmp.Or(l.Streams, 100)
+	l.HeaderTimeout = cmp.Or(l.HeaderTimeout, 10*time.Second)
+	l.FirstCallTimeout = cmp.Or(l.FirstCallTimeout, time.Minute)
+	l.IdleTimeout = cmp.Or(l.IdleTimeout, 620*time.Second)
 	return l
 }
 
-// A guard counts connections and handshakes under way, and refuses those that are too many.
+// Names of the limits, for logs and metrics.
+const (
+	limitConnections          = "connections"
+	limitConnectionsPerSource = "connections_per_source"
+	limitHandshakes           = "handshakes"
+	limitHandshakesPerSource  = "handshakes_per_source"
+)
+
+// A guard counts connections and TLS handshakes by source, and makes room for new ones where there are as many as the
+// Limits allow. First go connections that never had an admitted call, then those that are idle; each time the idlest of
+// the source that has most of them. One with a call under way never goes. Where nothing can go, a new connection is
+// refused, and a handshake waits for its turn: that of the source with the fewest under way comes first.
 type guard struct {
-	limits     Limits
-	handshakes *semaphore.Weighted // under way
-	admitted   atomic.Int64        // connections, ever
+	limits    Limits
+	refusals  ConnectionObserver
+	evictions ConnectionObserver
+	log       *slog.Logger
+	told      map[string]*rate.Sometimes // by limit
+	admitted  atomic.Int64               // connections, ever
 
 	mu      sync.Mutex
-	sources map[netip.Addr]int
+	sources map[netip.Addr]*source
 	conns   map[*countedConn]struct{}
+	shaking map[*countedConn]struct{} // of them
+	waiting map[*source]struct{}      // those with handshakes that wait
+	idle    queue
+	silent  queue
 }
 
-// admit counts a connection until it is closed, or says which limit it would exceed.
-func (g *guard) admit(c net.Conn, s *socket, l *decision.Listener) (counted net.Conn, why string) {
-	source := addressOf(c.RemoteAddr()).Addr()
-	exempt := l.Door != nil && l.Door.Knows(source)
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	switch {
-	case len(g.conns) >= g.limits.Connections:
-		return nil, "connections"
-	case !exempt && g.sources[source] >= g.limits.ConnectionsPerSource:
-		return nil, "connections_per_source"
+// A source is what one source has open.
+type source struct {
+	conns   map[*countedConn]struct{}
+	shaking int            // of them
+	waiting []*countedConn // for their handshake, in the order in which they came
+	idle    queue
+	silent  queue
+}
+
+// A countedConn is counted until it is closed.
+type countedConn struct {
+	net.Conn
+	guard  *guard
+	socket *socket
+	known  *decision.Connection
+	from   netip.Addr // the source
+	exempt bool
+	once   sync.Once
+
+	shakes  atomic.Bool  // its handshake is under way
+	silent  atomic.Int64 // since when the handshake waits for the client, in Unix nanoseconds; 0: it does not
+	evicted atomic.Bool
+	http2   atomic.Bool
+
+	accepted time.Time
+}
+
+const (
+	grace        = time.Second            // no connection is closed that has been idle, or silent, for less
+	tellInterval = 10 * time.Second       // how often it is logged that a limit is reached
+	turnInterval = 100 * time.Millisecond // how often it is looked whether handshakes that wait can have their turn
+)
+
+func newGuard(l Limits, refusals, evictions ConnectionObserver, log *slog.Logger) *guard {
+	g := &guard{
+		limits: l.withDefaults(), refusals: refusals, evictions: evictions, log: log, told: map[string]*rate.Sometimes{},
+		sources: map[netip.Addr]*source{}, conns: map[*countedConn]struct{}{}, shaking: map[*countedConn]struct{}{},
+		waiting: map[*source]struct{}{},
 	}
-	g.sources[source]++
+	for _, limit := range []string{limitConnections, limitConnectionsPerSource, limitHandshakes, limitHandshakesPerSource} {
+		g.told[limit] = &rate.Sometimes{Interval: tellInterval}
+	}
+	return g
+}
+
+// admit counts a connection until it is closed; nil if it is one too many.
+func (g *guard) admit(c net.Conn, s *socket, l *decision.Listener) *countedConn {
+	peer := addressOf(c.RemoteAddr())
+	one := &countedConn{
+		Conn: c, guard: g, socket: s, from: decision.Source(peer.Addr()), accepted: time.Now(),
+		known:  decision.NewConnection(&s.endpoint, peer, addressOf(c.LocalAddr()).Addr()),
+		exempt: l.Door != nil && l.Door.Knows(peer.Addr()) || s.gateway.decider.Exempt(peer.Addr()),
+	}
+	g.mu.Lock()
+	limit, goes := g.enter(one)
+	g.mu.Unlock()
+	if limit != "" {
+		g.reached(limit, one.from, goes)
+		if goes == nil {
+			g.refusals.tell(limit)
+			return nil
+		}
+	}
 	g.admitted.Add(1)
-	one := &countedConn{Conn: c, guard: g, socket: s, source: source}
-	g.conns[one] = struct{}{}
-	return one, ""
+	return one
+}
+
+// enter counts a connection. It returns the limit that is reached, if one is, and who goes for it: nobody means that the
+// connection cannot enter.
+func (g *guard) enter(c *countedConn) (limit string, goes *countedConn) {
+	src := g.sources[c.from]
+	switch {
+	case src != nil && !c.exempt && len(src.conns) >= g.limits.ConnectionsPerSource:
+		limit, goes = limitConnectionsPerSource, src.idle.take(src.conns, c.accepted, isIdle)
+	case len(g.conns) >= g.limits.Connections:
+		limit, goes = limitConnections, g.idle.take(g.conns, c.accepted, isIdle)
+	}
+	if limit != "" && goes == nil {
+		return limit, nil
+	}
+	if goes != nil {
+		g.remove(goes)
+	}
+	if src = g.sources[c.from]; src == nil {
+		src = &source{conns: map[*countedConn]struct{}{}}
+		g.sources[c.from] = src
+	}
+	src.conns[c] = struct{}{}
+	g.conns[c] = struct{}{}
+	return limit, goes
+}
+
+// reached closes whoever goes because of a limit that is reached, and tells of it.
+func (g *guard) reached(limit string, by netip.Addr, goes *countedConn) {
+	greedy := by
+	if goes != nil {
+		greedy = goes.from
+		goes.evicted.Store(true)
+		g.evictions.tell(limit)
+		goes.Close()
+	}
+	g.told[limit].Do(func() {
+		g.mu.Lock()
+		open, shaking := 0, 0
+		if src := g.sources[greedy]; src != nil {
+			open, shaking = len(src.conns), src.shaking
+		}
+		g.mu.Unlock()
+		g.log.Warn("a limit is reached", "limit", limit, "for", by.String(), "room_made", goes != nil,
+			"source", greedy.String(), "connections", open, "handshakes", shaking)
+	})
+}
+
+// shake has a connection's handshake begin when it is its turn.
+func (g *guard) shake(c *countedConn) {
+	g.mu.Lock()
+	if src := g.sources[c.from]; src != nil { // else it was closed meanwhile
+		src.waiting = append(src.waiting, c)
+		g.waiting[src] = struct{}{}
+	}
+	g.mu.Unlock()
+	g.takeTurns()
+}
+
+// shaken ends a handshake, which gives others their turn.
+func (g *guard) shaken(c *countedConn) {
+	c.shakes.Store(false)
+	g.mu.Lock()
+	g.endShaking(c)
+	more := len(g.waiting) > 0
+	g.mu.Unlock()
+	if more {
+		g.takeTurns()
+	}
+}
+
+func (g *guard) endShaking(c *countedConn) {
+	if _, ok := g.shaking[c]; ok {
+		delete(g.shaking, c)
+		if src := g.sources[c.from]; src != nil {
+			src.shaking--
+		}
+	}
+}
+
+// takeTurns begins the handshakes that there is room for.
+func (g *guard) takeTurns() {
+	for {
+		g.mu.Lock()
+		next, limit, goes := g.turn(time.Now())
+		g.mu.Unlock()
+		switch {
+		case goes != nil:
+			g.reached(limit, goes.from, goes)
+		case next == nil:
+			if limit != "" {
+				g.told[limit].Do(func() { g.log.Warn("a limit is reached: TLS handshakes wait", "limit", limit) })
+			}
+			return
+		default:
+			next.socket.gateway.serving.Go(func() { next.socket.handshake(next) })
+		}
+	}
+}
+
+// turn returns whose handshake begins, or who has to go before one can, because of which limit; nobody: those that wait
+// go on waiting, if there are any because of that limit.
+func (g *guard) turn(now time.Time) (next *countedConn, limit string, goes *countedConn) {
+	var best *source
+	for src := range g.waiting {
+		if !src.waiting[0].exempt && src.shaking >= g.limits.HandshakesPerSource {
+			limit = limitHandshakesPerSource
+			if goes = src.silent.take(src.conns, now, isSilent); goes != nil {
+				g.remove(goes)
+				return nil, limit, goes
+			}
+			continue
+		}
+		if best == nil || src.shaking < best.shaking {
+			best = src
+		}
+	}
+	switch {
+	case best == nil:
+		return nil, limit, nil
+	case len(g.shaking) >= g.limits.Handshakes:
+		if goes = g.silent.take(g.shaking, now, isSilent); goes != nil {
+			g.remove(goes)
+		}
+		return nil, limitHandshakes, goes
+	}
+	next = best.waiting[0]
+	if best.waiting = best.waiting[1:]; len(best.waiting) == 0 {
+		best.waiting = nil
+		delete(g.waiting, best)
+	}
+	best.shaking++
+	g.shaking[next] = struct{}{}
+	next.shakes.Store(true)
+	return next, "", nil
+}
+
+// sweep gives handshakes that wait their turn where that takes time, and closes connections that had time enough: for
+// the beginning of their handshake, or over HTTP/2 for a first call that is admitted.
+func (g *guard) sweep() {
+	now := time.Now()
+	g.mu.Lock()
+	waits := len(g.waiting) > 0
+	var late []*countedConn
+	for src := range g.waiting {
+		for _, c := range src.waiting {
+			if now.Sub(c.accepted) > g.limits.HeaderTimeout {
+				late = append(late, c)
+			}
+		}
+	}
+	g.mu.Unlock()
+	for _, c := range late {
+		g.refusals.tell(limitHandshakes)
+		c.Close()
+	}
+	if waits {
+		g.takeTurns()
+	}
+}
+
+// sweepFirstCalls closes HTTP/2 connections that had no call that was admitted in time. Over HTTP/1.1 the engine does
+// that.
+func (g *guard) sweepFirstCalls() {
+	now := time.Now()
+	var late []*countedConn
+	g.mu.Lock()
+	for c := range g.conns {
+		if c.http2.Load() {
+			since, admitted, resting := c.known.Rest()
+			if resting && !admitted && now.Sub(since) > g.limits.FirstCallTimeout {
+				late = append(late, c)
+			}
+		}
+	}
+	g.mu.Unlock()
+	for _, c := range late {
+		c.Close()
+	}
 }
 
 // closeAll closes every connection of a socket, or of all if it is nil, whoever has it now.
@@ -96,12 +352,21 @@ func (g *guard) closeAll(of *socket) {
 	}
 }
 
-func (g *guard) forget(c *countedConn) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
+// remove ends the counting of a connection, if it is counted.
+func (g *guard) remove(c *countedConn) {
+	if _, ok := g.conns[c]; !ok {
+		return
+	}
+	g.endShaking(c)
 	delete(g.conns, c)
-	if g.sources[c.source]--; g.sources[c.source] == 0 {
-		delete(g.sources, c.source)
+	src := g.sources[c.from]
+	if i := slices.Index(src.waiting, c); i >= 0 {
+		if src.waiting = slices.Delete(src.waiting, i, i+1); len(src.waiting) == 0 {
+			delete(g.waiting, src)
+		}
+	}
+	if delete(src.conns, c); len(src.conns) == 0 {
+		delete(g.sources, c.from)
 	}
 }
 
@@ -112,17 +377,33 @@ func (g *guard) count() int {
 	return len(g.conns)
 }
 
-// A countedConn is counted until it is closed.
-type countedConn struct {
-	net.Conn
-	guard  *guard
-	socket *socket
-	source netip.Addr
-	once   sync.Once
+// countHandshakes is how many handshakes are under way now, and how many wait.
+func (g *guard) countHandshakes() (underWay, waiting int) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for src := range g.waiting {
+		waiting += len(src.waiting)
+	}
+	return len(g.shaking), waiting
 }
 
+// Read implements net.Conn.
+func (c *countedConn) Read(p []byte) (int, error) {
+	if !c.shakes.Load() {
+		return c.Conn.Read(p)
+	}
+	c.silent.Store(time.Now().UnixNano())
+	defer c.silent.Store(0)
+	return c.Conn.Read(p)
+}
+
+// Close implements net.Conn.
 func (c *countedConn) Close() error {
-	c.once.Do(func() { c.guard.forget(c) })
+	c.once.Do(func() {
+		c.guard.mu.Lock()
+		defer c.guard.mu.Unlock()
+		c.guard.remove(c)
+	})
 	return c.Conn.Close()
 }
 
@@ -140,102 +421,4 @@ func (c *countedConn) CloseWrite() error {
 		return half.CloseWrite()
 	}
 	return errors.ErrUnsupported
-}
-
-// Memory pressure: above high of the memory limit new calls are refused, until it is below low again.
-const (
-	memoryHigh     = 0.92
-	memoryLow      = 0.85
-	memoryInterval = 100 * time.Millisecond
-)
-
-// Memory is given back to the system when nothing has happened for a quietSpell, and, if much is held, when there was
-// no collection for stillSpells of them.
-const (
-	quietSpell  = 10 * time.Second
-	stillSpells = 3
-	muchHeld    = 48 << 20 // bytes of the heap
-)
-
-// every calls do after each interval until stop is closed.
-func every(interval time.Duration, stop <-chan struct{}, do func()) {
-	tick := time.NewTicker(interval)
-	defer tick.Stop()
-	for {
-		select {
-		case <-stop:
-			return
-		case <-tick.C:
-			do()
-		}
-	}
-}
-
-// restMemory gives back what a burst of connections has left behind, which the collector would keep for minutes: once
-// after each, when nothing has happened for a spell. A gateway that is never quite quiet, since somebody asks for its
-// health, gives it back when so little has happened that the collector had nothing to do. It ends when stop is closed.
-func (g *Gateway) restMemory(spell time.Duration, stop <-chan struct{}) {
-	rested, last := int64(0), int64(0)
-	collections, still := uint64(0), 0
-	every(spell, stop, func() {
-		held, n := heapHeld()
-		if still++; n != collections {
-			still = 0
-		}
-		now := g.guard.admitted.Load()
-		quiet := now == last && g.decider.UnderWay() == 0
-		switch {
-		case quiet && rested != now:
-			rested = now
-			runtime.GC() // before that of FreeOSMemory: what pools hold survives the first
-			debug.FreeOSMemory()
-			still = 0
-		case still >= stillSpells && held >= muchHeld:
-			debug.FreeOSMemory()
-			still = 0
-		}
-		last = now
-		_, collections = heapHeld()
-	})
-}
-
-// heapHeld is how many bytes the heap holds, garbage and free ones among them, and how many collections there have been.
-func heapHeld() (bytes, collections uint64) {
-	sample := []metrics.Sample{
-		{Name: "/memory/classes/heap/objects:bytes"},
-		{Name: "/memory/classes/heap/free:bytes"},
-		{Name: "/gc/cycles/total:gc-cycles"},
-	}
-	metrics.Read(sample)
-	return sample[0].Value.Uint64() + sample[1].Value.Uint64(), sample[2].Value.Uint64()
-}
-
-// watchMemory holds the process to its memory limit (GOMEMLIMIT) by refusing new calls before the collector thrashes.
-// Without a limit there is nothing to hold. It ends when stop is closed.
-func watchMemory(setShort func(bool), stop <-chan struct{}) {
-	limit := debug.SetMemoryLimit(-1)
-	if limit == math.MaxInt64 {
-		return
-	}
-	// What lives, and not what the collector has yet to find: with a limit it lets garbage grow up to it.
-	sample := []metrics.Sample{
-		{Name: "/memory/classes/total:bytes"},
-		{Name: "/memory/classes/heap/released:bytes"},
-		{Name: "/memory/classes/heap/free:bytes"},
-		{Name: "/memory/classes/heap/objects:bytes"},
-		{Name: "/gc/heap/live:bytes"},
-	}
-	every(memoryInterval, stop, func() {
-		metrics.Read(sample)
-		used := float64(sample[4].Value.Uint64())
-		for i, sign := range []float64{1, -1, -1, -1} {
-			used += sign * float64(sample[i].Value.Uint64())
-		}
-		switch {
-		case used > memoryHigh*float64(limit):
-			setShort(true)
-		case used < memoryLow*float64(limit):
-			setShort(false)
-		}
-	})
 }

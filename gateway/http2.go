@@ -59,8 +59,8 @@ func (c *http2Call) begin(s *socket, w http.ResponseWriter, r *http.Request) {
 	g := s.gateway
 	c.socket = s
 	c.read(r)
-	c.w.begin(w, &g.cfg.terms)
-	c.body.begin(r, w, &g.cfg.terms)
+	c.w.begin(w, &g.terms)
+	c.body.begin(r, w, &g.terms)
 	known := r.Context().Value(connectionKey{}).(*decision.Connection)
 	g.decider.Begin(&c.Exchange, &c.Head, decision.NewID(), known, time.Now())
 }

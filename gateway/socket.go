@@ -15,7 +15,6 @@ import (
 	"net/http"
 	"net/netip"
 	"runtime"
-	"sync"
 	"time"
 
 	"sallyport/gateway/decision"
@@ -53,18 +52,18 @@ func (g *Gateway) open(l *decision.Listener) (*socket, error) {
 	s.server = &http.Server{
 		Handler:                      s,
 		DisableGeneralOptionsHandler: true, // or net/http would answer OPTIONS * itself
-		ReadHeaderTimeout:            g.cfg.terms.HeadTimeout,
-		IdleTimeout:                  g.cfg.terms.IdleTimeout,
+		ReadHeaderTimeout:            g.terms.HeadTimeout,
+		IdleTimeout:                  g.terms.IdleTimeout, // the guard sees to first calls
 		MaxHeaderBytes:               maxHeaderBytes + perField*g.decider.HeaderLines(),
-		HTTP2:                        &http.HTTP2Config{MaxConcurrentStreams: maxStreams, WriteByteTimeout: g.cfg.terms.IdleTimeout}, // for a client that takes nothing, no stream's deadline counts
+		HTTP2:                        &http.HTTP2Config{MaxConcurrentStreams: g.cfg.Limits.Streams, WriteByteTimeout: stallTimeout}, // for a client that takes nothing, no stream's deadline counts
 		ErrorLog:                     log.New(serverLog{g.log}, "", 0),
 		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
-			return context.WithValue(ctx, connectionKey{}, s.connection(c))
+			return context.WithValue(ctx, connectionKey{}, countedOf(c).known)
 		},
 	}
-	if g.cfg.terms.BodyRate > 0 {
+	if g.terms.BodyRate > 0 {
 		// A client that takes nothing at all holds up all its streams, and the end of each of them.
-		s.server.HTTP2.WriteByteTimeout = g.cfg.terms.BodyGrace
+		s.server.HTTP2.WriteByteTimeout = g.terms.BodyGrace
 	}
 	return s, nil
 }
@@ -75,7 +74,7 @@ func (g *Gateway) newEngine() *engine.Engine {
 	if g.cfg.goroutines {
 		loops = 0
 	}
-	e, err := engine.New(g.decider, g.cfg.terms, loops)
+	e, err := engine.New(g.decider, g.terms, loops)
 	if err != nil {
 		g.log.Error("each connection gets a goroutine of its own, which costs more, since event loops cannot be had", "error", err)
 	}
@@ -104,10 +103,8 @@ func (s *socket) Close() error {
 	return s.listener.Close()
 }
 
-// accept takes connections until the socket is closed, and waits for the handshakes that it began.
+// accept takes connections until the socket is closed.
 func (s *socket) accept() {
-	var handshakes sync.WaitGroup
-	defer handshakes.Wait()
 	g := s.gateway
 	var pause time.Duration
 	for {
@@ -118,7 +115,7 @@ func (s *socket) accept() {
 			}
 			// Out of file descriptors, most likely: wait for others to end rather than spin.
 			pause = min(max(2*pause, 5*time.Millisecond), time.Second)
-			g.cfg.Connections.refused("accept")
+			g.cfg.Connections.tell("accept")
 			g.log.Error("accept", "listener", s.endpoint.Settings().Name, "error", err, "next_try_in", pause)
 			select {
 			case <-time.After(pause):
@@ -129,31 +126,20 @@ func (s *socket) accept() {
 		}
 		pause = 0
 		l := s.endpoint.Settings()
-		counted, why := g.guard.admit(wire.NewSocket(c), s, l)
-		if counted == nil {
-			g.cfg.Connections.refused(why)
+		counted := g.guard.admit(wire.NewSocket(c), s, l)
+		switch {
+		case counted == nil:
 			c.Close()
-			continue
+		case l.Profiles == nil:
+			s.serve(counted, counted.known)
+		default:
+			g.guard.shake(counted)
 		}
-		if l.Profiles == nil {
-			s.serve(counted)
-			continue
-		}
-		if !g.guard.handshakes.TryAcquire(1) {
-			g.cfg.Connections.refused("handshakes")
-			counted.Close()
-			continue
-		}
-		handshakes.Go(func() {
-			defer g.guard.handshakes.Release(1)
-			s.handshake(counted)
-		})
 	}
 }
 
 // serve has the engine carry the calls of a connection.
-func (s *socket) serve(c net.Conn) {
-	known := s.connection(c)
+func (s *socket) serve(c net.Conn, known *decision.Connection) {
 	s.gateway.serving.Go(func() { s.engine.Serve(c, known) })
 }
 
@@ -167,23 +153,29 @@ func (s *socket) hand(c net.Conn) {
 }
 
 // handshake does the handshake of one connection, for at most the terms' HeadTimeout.
-func (s *socket) handshake(c net.Conn) {
-	ctx, cancel := context.WithTimeout(s.life, s.gateway.cfg.terms.HeadTimeout)
+func (s *socket) handshake(c *countedConn) {
+	defer s.gateway.guard.shaken(c)
+	ctx, cancel := context.WithTimeout(s.life, s.gateway.terms.HeadTimeout)
 	defer cancel()
 	below := wire.NewWire(c)
 	conn := tls.Server(below, s.tls)
 	err := conn.HandshakeContext(ctx)
 	below.Unbound()
 	if err == nil {
-		if conn.ConnectionState().NegotiatedProtocol == "h2" {
+		state := conn.ConnectionState()
+		s.gateway.decider.Learn(c.known, state.ServerName, state.PeerCertificates)
+		if state.NegotiatedProtocol == "h2" {
+			c.http2.Store(true)
 			below.Gather(s.server.HTTP2.WriteByteTimeout)
 			s.hand(conn)
 			return
 		}
-		s.serve(conn) // on a goroutine of its own: this one's stack has grown
+		s.serve(conn, c.known) // on a goroutine of its own: this one's stack has grown
 		return
 	}
-	s.tellHandshake(conn, err)
+	if !c.evicted.Load() {
+		s.tellHandshake(conn, err)
+	}
 	var plain tls.RecordHeaderError
 	if errors.As(err, &plain) && plain.Conn != nil && looksLikeHTTP(plain.RecordHeader) {
 		_ = plain.Conn.SetWriteDeadline(time.Now().Add(time.Second))
@@ -206,7 +198,7 @@ func looksLikeHTTP(record [5]byte) bool {
 // most a few a second.
 func (s *socket) tellHandshake(c *tls.Conn, err error) {
 	g := s.gateway
-	g.cfg.Connections.refused("handshake")
+	g.cfg.Connections.tell("handshake")
 	if errors.Is(err, io.EOF) || !g.handshakeLog.Allow() {
 		return // most often a probe that looks whether the port is open
 	}
@@ -245,14 +237,12 @@ func (s *socket) configFor(hello *tls.ClientHelloInfo) (*tls.Config, error) {
 
 type connectionKey struct{}
 
-// connection is what accept and the handshake have learned of a connection.
-func (s *socket) connection(c net.Conn) *decision.Connection {
-	known := decision.NewConnection(&s.endpoint, addressOf(c.RemoteAddr()), addressOf(c.LocalAddr()).Addr())
-	if overTLS, ok := c.(*tls.Conn); ok {
-		state := overTLS.ConnectionState()
-		s.gateway.decider.Learn(known, state.ServerName, state.PeerCertificates)
-	}
-	return known
+// stallTimeout is for how long an HTTP/2 client may take nothing at all of what it is sent.
+const stallTimeout = time.Minute
+
+// countedOf is the countedConn under the TLS of a connection that the handshake has handed on.
+func countedOf(c net.Conn) *countedConn {
+	return c.(*tls.Conn).NetConn().(*wire.Wire).Conn.(*countedConn)
 }
 
 // serverLog takes what net/http has to say of connections that went wrong. Any stranger can cause such lines, so they

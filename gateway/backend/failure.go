@@ -12,6 +12,7 @@ import (
 // could be reached, or that the one that was broke off before it had answered.
 var (
 	ErrLate       = errors.New("no answer in time")
+	ErrIdle       = fmt.Errorf("%w: nothing has passed for upstream.streamIdleTimeout", ErrLate)
 	ErrBadAnswer  = errors.New("what the server sent is no answer")
 	ErrClientGone = errors.New("the client has gone")
 	ErrBadBody    = errors.New("the request's body could not be had whole")

@@ -348,7 +348,9 @@ func (t *Trip) nextHTTP2() ([]byte, error) {
 	if s.memory == nil {
 		s.memory = wire.Large.Get()
 	}
+	t.resting.Store(false)
 	n, err := s.res.Body.Read((*s.memory)[:cap(*s.memory)])
+	t.resting.Store(true)
 	if err == io.EOF {
 		if fault := http1.CheckTrailer(message.AppendFields(nil, s.res.Trailer)); fault != nil {
 			err = asBadAnswer(fault)

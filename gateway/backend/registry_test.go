@@ -84,10 +84,27 @@ func TestServersOutlast(t *testing.T) {
 	}
 }
 
+// places are the calls of nobody that have begun with a group.
+type places map[*backend.Group]backend.Place
+
+func (p places) begin(g *backend.Group) bool {
+	place, err := g.Enter(0, false)
+	if err == nil {
+		p[g] = place
+	}
+	return err == nil
+}
+
+func (p places) end(g *backend.Group) {
+	place := p[g]
+	place.Leave()
+}
+
 // TestCountsOutlast: calls under way count against what an equal and a changed group allow, each environment and API by
 // itself.
 func TestCountsOutlast(t *testing.T) {
 	var r backend.Registry
+	calls := places{}
 	u := backend.Upstream{URLs: urls(t, "http://a.test"), SandboxURLs: urls(t, "http://a.test"), MaxCalls: 4}
 	var groups []*backend.Group
 	for range 4 { // equal ones, set one after another
@@ -95,26 +112,26 @@ func TestCountsOutlast(t *testing.T) {
 		r.Retain(groups[len(groups)-1:])
 	}
 	for i, g := range groups {
-		if !g.Begin() {
+		if !calls.begin(g) {
 			t.Errorf("call %d is refused", i+1)
 		}
 	}
 	for _, g := range groups {
-		if g.Begin() {
+		if calls.begin(g) {
 			t.Error("there are more calls than there may be")
 		}
 	}
-	if !r.Group("api", backend.Sandbox, u).Begin() || !r.Group("other", backend.Production, u).Begin() {
+	if !calls.begin(r.Group("api", backend.Sandbox, u)) || !calls.begin(r.Group("other", backend.Production, u)) {
 		t.Error("calls of others count")
 	}
 	changed := u
 	changed.MaxCalls, changed.URLs = 5, urls(t, "http://b.test", "http://c.test")
 	more := r.Group("api", backend.Production, changed)
-	if !more.Begin() || more.Begin() {
+	if !calls.begin(more) || calls.begin(more) {
 		t.Error("a changed group has not taken over the count")
 	}
-	groups[0].End() // of a call that began with an older group
-	if !more.Begin() || more.Begin() {
+	calls.end(groups[0]) // of a call that began with an older group
+	if !calls.begin(more) || calls.begin(more) {
 		t.Error("the end of a call does not count")
 	}
 }
@@ -122,23 +139,24 @@ func TestCountsOutlast(t *testing.T) {
 // TestCountsKept: counts are kept while calls are under way, and no longer.
 func TestCountsKept(t *testing.T) {
 	var r backend.Registry
+	calls := places{}
 	u := backend.Upstream{URLs: urls(t, "http://a.test"), MaxCalls: 1}
 	before := r.Group("api", backend.Production, u)
-	if !before.Begin() {
+	if !calls.begin(before) {
 		t.Fatal("the first call is refused")
 	}
 	r.Retain(nil)
-	if r.Group("api", backend.Production, u).Begin() {
+	if calls.begin(r.Group("api", backend.Production, u)) {
 		t.Error("the call under way was forgotten")
 	}
-	before.End()
-	if g := r.Group("api", backend.Production, u); !g.Begin() {
+	calls.end(before)
+	if g := r.Group("api", backend.Production, u); !calls.begin(g) {
 		t.Error("the end of the call was forgotten")
 	} else {
-		g.End()
+		calls.end(g)
 	}
 	r.Retain(nil)
-	if !before.Begin() || !r.Group("api", backend.Production, u).Begin() {
+	if !calls.begin(before) || !calls.begin(r.Group("api", backend.Production, u)) {
 		t.Error("counts were kept of which no call is under way")
 	}
 }

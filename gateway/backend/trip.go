@@ -63,11 +63,12 @@ type Trip struct {
 	held     wire.Window // what the last Next returned is in it, if the connection is somebody else's by now
 	sender   *sender     // nil: no body is sent beside the call
 	taken    atomic.Int64
-	unsent   int64 // bytes of a body of stated length
-	sending  bool  // the body has not ended; the sender's, if there is one
-	streams  bool  // Request.Streams was called for the answer
-	spoiled  bool  // the server did not take all that was sent at once
-	finished error // what Next returns from now on
+	resting  atomic.Bool // over HTTP/2: what has come of the answer is with the client
+	unsent   int64       // bytes of a body of stated length
+	sending  bool        // the body has not ended; the sender's, if there is one
+	streams  bool        // Request.Streams was called for the answer
+	spoiled  bool        // the server did not take all that was sent at once
+	finished error       // what Next returns from now on
 
 	mu       sync.Mutex
 	broken   bool
@@ -509,6 +510,7 @@ func (t *Trip) Close() (bytesIn int64) {
 	defer t.mu.Unlock()
 	t.Request, t.Body, t.Length, t.MaxBody, t.Group, t.Upgrade, t.Server = nil, nil, 0, 0, nil, "", nil
 	t.unsent, t.sending, t.streams, t.spoiled, t.finished = 0, false, false, false, nil
+	t.resting.Store(false)
 	t.broken, t.cancel, t.waiting, t.due, t.badInput = false, nil, false, time.Time{}, nil
 	return t.taken.Swap(0)
 }
@@ -539,11 +541,28 @@ func (t *Trip) beginRead() {
 	}
 }
 
-// late reports whether the time for the head of the answer is over.
-func (t *Trip) late() bool {
+// A lull is for how long nothing has come from the server, nor from the client.
+type lull struct {
+	since time.Time // zero: it has not begun
+	taken int64     // of the request's body by then
+}
+
+// overdue is why there is nothing to wait for any more, or nil: the time for the head of the answer is over, or that for
+// a lull before that runs, or behind the head.
+func (t *Trip) overdue(quiet *lull) error {
+	now, taken := time.Now(), t.taken.Load()
 	t.mu.Lock()
-	defer t.mu.Unlock()
-	return !t.due.IsZero() && !time.Now().Before(t.due)
+	due := t.due
+	t.mu.Unlock()
+	switch {
+	case !due.IsZero() && !now.Before(due):
+		return ErrLate
+	case !due.IsZero() || quiet.since.IsZero() || taken != quiet.taken:
+		*quiet = lull{now, taken}
+	case now.Sub(quiet.since) >= t.Group.StreamIdleTimeout:
+		return ErrIdle
+	}
+	return nil
 }
 
 // fill waits for more from the server.
@@ -552,6 +571,7 @@ func (t *Trip) fill() error {
 	if in.Held() && len(in.Room()) == 0 {
 		in.Enlarge()
 	}
+	var quiet lull
 	for {
 		t.beginRead()
 		var n int
@@ -568,9 +588,10 @@ func (t *Trip) fill() error {
 		case err == nil:
 		case !errors.Is(err, os.ErrDeadlineExceeded):
 			return t.Closed(err)
-		case t.late():
-			return ErrLate
 		default:
+			if err := t.overdue(&quiet); err != nil {
+				return err
+			}
 			if err := t.gone(); err != nil {
 				return err
 			}

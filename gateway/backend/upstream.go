@@ -16,11 +16,16 @@ type Upstream struct {
 	SandboxURLs  []*url.URL    // for SANDBOX certificates
 	PreserveHost bool          // send the client's Host instead of the server's
 	Timeout      time.Duration // for the head of the answer, counted from the end of the request; 0: 60 s
-	MaxCalls     int           // under way at once, in each environment of the API; 0: 2,048
-	Protocol     Protocol
-	Roots        *x509.CertPool    // who may certify an https server; nil: the system's
-	Certificates []tls.Certificate // the gateway's own, for an https server; none: it shows none
-	TLSDigest    [sha256.Size]byte // tells one Roots and Certificates from another; zero if there are neither
+	MaxCalls     int           // under way at once, in each environment of the API; and as many tunnels and streams; 0: 2,048
+	// MaxCallsPerCaller is how many of them may be of one caller; 0: three quarters of MaxCalls.
+	MaxCallsPerCaller int
+	// StreamIdleTimeout is for how long nothing may pass either way in a tunnel, and in an answer or request that has
+	// begun; 0: 10 min.
+	StreamIdleTimeout time.Duration
+	Protocol          Protocol
+	Roots             *x509.CertPool    // who may certify an https server; nil: the system's
+	Certificates      []tls.Certificate // the gateway's own, for an https server; none: it shows none
+	TLSDigest         [sha256.Size]byte // tells one Roots and Certificates from another; zero if there are neither
 }
 
 func (u Upstream) withDefaults() Upstream {
@@ -30,8 +35,18 @@ func (u Upstream) withDefaults() Upstream {
 	if u.MaxCalls == 0 {
 		u.MaxCalls = 2048
 	}
+	if u.MaxCallsPerCaller == 0 {
+		u.MaxCallsPerCaller = DefaultShare(u.MaxCalls)
+	}
+	if u.StreamIdleTimeout == 0 {
+		u.StreamIdleTimeout = 10 * time.Minute
+	}
 	return u
 }
+
+// DefaultShare is how many of an environment's calls may be of one caller, unless somebody says otherwise: three
+// quarters, so that there is room for others whatever one does.
+func DefaultShare(maxCalls int) int { return max(1, maxCalls-maxCalls/4) }
 
 // A Protocol is what the gateway speaks to a server. Its zero value is HTTP/1.1, plain or over TLS.
 type Protocol uint8
@@ -58,21 +73,13 @@ type Group struct {
 
 // counts are what is known of an environment whatever its servers are.
 type counts struct {
-	turn     atomic.Uint32 // whose turn it is
-	underWay atomic.Int64  // calls
+	turn    atomic.Uint32 // whose turn it is
+	calls   budget
+	streams budget // and tunnels
 }
 
-// Begin counts a call as under way until End; false if there are as many as MaxCalls allows.
-func (g *Group) Begin() bool {
-	if g.counts.underWay.Add(1) > int64(g.MaxCalls) {
-		g.counts.underWay.Add(-1)
-		return false
-	}
-	return true
-}
-
-// End ends Begin.
-func (g *Group) End() { g.counts.underWay.Add(-1) }
+// idle reports whether nothing is under way.
+func (c *counts) idle() bool { return c.calls.underWay.Load() == 0 && c.streams.underWay.Load() == 0 }
 
 // HTTP1 reports whether the servers speak HTTP/1.1.
 func (g *Group) HTTP1() bool { return g.Protocol == HTTP1 }
@@ -149,7 +156,7 @@ func (r *Registry) Retain(groups []*Group) {
 		}
 	}
 	for key, c := range r.counts {
-		if !used[c] && c.underWay.Load() == 0 {
+		if !used[c] && c.idle() {
 			delete(r.counts, key)
 		}
 	}

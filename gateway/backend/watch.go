@@ -14,6 +14,7 @@ type watch struct {
 
 	mu    sync.Mutex // held by a look
 	timer *time.Timer
+	quiet lull
 	over  bool
 }
 
@@ -36,9 +37,13 @@ func (w *watch) look() {
 	if fault := contain("in asking whether the client has gone", func() error { gone = w.trip.gone(); return nil }); fault != nil {
 		gone = fault
 	}
+	if w.trip.resting.Load() {
+		w.quiet = lull{}
+	}
+	overdue := w.trip.overdue(&w.quiet)
 	switch {
-	case w.trip.late():
-		w.cancel(ErrLate)
+	case overdue != nil:
+		w.cancel(overdue)
 	case gone != nil:
 		w.cancel(gone)
 	default:

@@ -26,7 +26,7 @@ func BenchmarkParallelDecide(b *testing.B) {
 			if err := Decide(&x); err != nil {
 				b.Fatal(err)
 			}
-			x.Group.End()
+			x.place.Leave()
 		}
 	})
 }

@@ -5,6 +5,7 @@ import (
 	"crypto/x509"
 	"net/netip"
 	"sync/atomic"
+	"time"
 
 	"sallyport/gateway/clientcert"
 	"sallyport/listenerprofiles"
@@ -44,6 +45,10 @@ type Connection struct {
 	serverName string // normalised; "" if the client named none
 	shown      *shown // nil: no certificate
 	identity   atomic.Pointer[identity]
+
+	underWay atomic.Int32 // calls
+	admitted atomic.Bool  // one of its calls was
+	last     atomic.Int64 // when the newest call began, or else the connection, in Unix nanoseconds
 }
 
 // shown is the chain of a handshake, whose first certificate's key the client has proven to hold.
@@ -72,7 +77,28 @@ func (s *shown) chain() []*x509.Certificate {
 
 // NewConnection returns a connection without TLS.
 func NewConnection(e *Endpoint, peer netip.AddrPort, local netip.Addr) *Connection {
-	return &Connection{Endpoint: e, Peer: peer, Local: local, plain: true}
+	c := &Connection{Endpoint: e, Peer: peer, Local: local, plain: true}
+	c.last.Store(time.Now().UnixNano())
+	return c
+}
+
+// Rest reports whether the connection rests, which is while no call is under way; when its newest call began, or the
+// connection if it had none; and whether a call was ever admitted on it.
+func (c *Connection) Rest() (since time.Time, admitted, resting bool) {
+	return time.Unix(0, c.last.Load()), c.admitted.Load(), c.underWay.Load() == 0
+}
+
+// Admitted reports whether a call was ever admitted on the connection.
+func (c *Connection) Admitted() bool { return c.admitted.Load() }
+
+// Source is what limits of a source count an address as: an IPv4 address as itself, an IPv6 address as its /64, of
+// which one host has as many addresses as it likes.
+func Source(a netip.Addr) netip.Addr {
+	if a = a.Unmap(); a.Is6() {
+		p, _ := a.Prefix(64) // 64 is a length that IPv6 has
+		return p.Addr()
+	}
+	return a
 }
 
 // Learn tells what the TLS handshake of a connection has shown: the server name that the client gave, and the chain

@@ -106,9 +106,7 @@ func (t *table) again(fresh *Exchange) *Exchange {
 func (t *table) decide(fresh *Exchange) error {
 	x := t.again(fresh)
 	err := Decide(x)
-	if x.Group != nil {
-		x.Group.End()
-	}
+	x.place.Leave()
 	return err
 }
 

@@ -9,7 +9,9 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"net/netip"
 	"runtime/debug"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -22,6 +24,7 @@ type Options struct {
 	Now         func() time.Time // nil: time.Now; decides validity, tiers and durations
 	Observe     func(*Exchange)  // called once for each call, after its last byte; it may not keep the Exchange
 	HeaderLines int              // of a request, without Host; 0: 200
+	Exempt      []netip.Prefix   // networks whose addresses are no callers, since many share one
 	Drain       time.Duration    // how long a stream of unknown length outlives its caller's right; 0 means 30 s
 	Recheck     time.Duration    // how often the right of an open stream is judged though no snapshot was swapped; 0: 1 s
 }
@@ -70,6 +73,12 @@ func New(cfg Options) *Decider {
 	return d
 }
 
+// Exempt reports whether limits of a source are not for an address.
+func (d *Decider) Exempt(a netip.Addr) bool {
+	a = a.Unmap().WithZone("")
+	return slices.ContainsFunc(d.cfg.Exempt, func(p netip.Prefix) bool { return p.Contains(a) })
+}
+
 // Snapshot returns the snapshot in force.
 func (d *Decider) Snapshot() *Snapshot { return d.snapshot.Load() }
 
@@ -106,6 +115,8 @@ func (d *Decider) Now(seen time.Time) time.Time {
 // Request.Problem. Finish ends it.
 func (d *Decider) Begin(x *Exchange, r *http1.Request, id string, c *Connection, seen time.Time) {
 	d.underWay.Add(1)
+	c.underWay.Add(1)
+	c.last.Store(seen.UnixNano())
 	now := d.Now(seen)
 	s := d.snapshot.Load()
 	breakOff := x.BreakOff
@@ -118,9 +129,8 @@ func (d *Decider) Begin(x *Exchange, r *http1.Request, id string, c *Connection,
 // Finish ends a call, after its last byte and after Over: what it had taken is given back, and it is observed.
 func (d *Decider) Finish(x *Exchange) {
 	defer d.underWay.Add(-1)
-	if x.Group != nil {
-		x.Group.End()
-	}
+	x.connection.underWay.Add(-1)
+	x.place.Leave()
 	if d.cfg.Observe == nil {
 		return
 	}

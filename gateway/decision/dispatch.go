@@ -2,8 +2,12 @@ package decision
 
 import (
 	"errors"
+	"hash/maphash"
+	"net/netip"
+	"strings"
 
 	"sallyport/certstore"
+	"sallyport/gateway/backend"
 )
 
 // dispatch finds the environment whose servers get the call, and counts the call there.
@@ -18,11 +22,69 @@ func dispatch(x *Exchange) error {
 	if group == nil {
 		return refuse(Internal, errors.New("the table was never put into force"))
 	}
-	if !group.Begin() {
-		return refuse(BackendBusy, nil)
-	}
 	x.Group = group
-	return nil
+	var err error
+	switch x.place, err = group.Enter(x.caller(), x.Upgrade() != ""); err {
+	case nil:
+		if c := x.connection; !c.admitted.Load() {
+			c.admitted.Store(true)
+		}
+		return nil
+	case backend.ErrCallerBusy:
+		return refuse(CallerBusy, nil)
+	}
+	return refuse(BackendBusy, nil)
+}
+
+// callers is the seed of what Callers are hashed with.
+var callers = maphash.MakeSeed()
+
+// caller is who the call counts for: the registration of its certificate, else whom its token is about, else its source.
+func (x *Exchange) caller() backend.Caller {
+	var h maphash.Hash
+	h.SetSeed(callers)
+	switch {
+	case x.Client != nil: // of this API and environment, as the place is
+		h.WriteByte('r')
+		h.WriteString(x.Client.Alias)
+	case x.Claims != nil:
+		for _, s := range [...]string{x.Claims.Issuer, x.Claims.ClientID, x.Claims.Subject} {
+			h.WriteByte('t')
+			h.WriteString(s)
+			h.WriteByte(0)
+		}
+	default:
+		source := x.source()
+		if !source.IsValid() || x.decider.Exempt(source) {
+			return 0
+		}
+		at := Source(source).As16()
+		h.WriteByte('s')
+		h.Write(at[:])
+	}
+	return backend.Caller(h.Sum64() | 1) // never 0, which is nobody
+}
+
+// source is the address that the call comes from: what a load balancer that is believed has seen, else the peer's; zero
+// if the load balancer does not say.
+func (x *Exchange) source() netip.Addr {
+	peer := x.Peer.Addr()
+	if !x.Balancer {
+		return peer
+	}
+	lines := x.Request.Values("X-Forwarded-For")
+	if len(lines) == 0 {
+		return netip.Addr{}
+	}
+	last := lines[len(lines)-1]
+	last = strings.TrimSpace(last[strings.LastIndexByte(last, ',')+1:])
+	if a, err := netip.ParseAddr(last); err == nil {
+		return a
+	}
+	if a, err := netip.ParseAddrPort(last); err == nil { // as Azure's write it
+		return a.Addr()
+	}
+	return netip.Addr{}
 }
 
 // sandboxed reports whether the call is one of a SANDBOX certificate.

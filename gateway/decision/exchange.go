@@ -50,7 +50,7 @@ type Exchange struct {
 	Allowance ratelimit.Verdict
 
 	// dispatch
-	Group *backend.Group // whose server gets the call; it counts there until Finish
+	Group *backend.Group // whose server gets the call; it has a place there until Finish
 
 	// forward
 	Upstream          string // scheme and authority of the server that was asked
@@ -58,6 +58,7 @@ type Exchange struct {
 	BytesIn, BytesOut int64  // of the bodies
 	Err               error  // why the call was refused or broken off, or nil
 
+	place          backend.Place
 	decider        *Decider
 	connection     *Connection
 	stage          stage

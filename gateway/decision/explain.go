@@ -54,9 +54,7 @@ func (d *Decider) Explain(ctx context.Context, q Question) Explanation {
 	d.Begin(x, q.request(), NewID(), c, time.Time{})
 	defer d.underWay.Add(-1) // it is no call: nobody observes it
 	err := Await(ctx, x)
-	if x.Group != nil {
-		x.Group.End()
-	}
+	x.place.Leave()
 	e := Explanation{Allowed: err == nil, By: x.Access.By.String(), Steps: x.steps(q)}
 	var r *Refusal
 	if errors.As(err, &r) {
@@ -139,7 +137,7 @@ func (x *Exchange) steps(q Question) []Step {
 		if x.sandboxed() {
 			urls = u.SandboxURLs
 		}
-		say("dispatch", "at most %d calls may be under way there", x.Group.MaxCalls)
+		say("dispatch", "at most %d calls may be under way there, %d of one caller", x.Group.MaxCalls, x.Group.MaxCallsPerCaller)
 		say("forward", "to %s", urls[0])
 	}
 	return steps

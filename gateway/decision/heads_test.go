@@ -53,7 +53,7 @@ func (tab *table) carryHead(b testing.TB, r *http1.Request, server *backend.Serv
 	x.Request = r
 	if Decide(&x) == nil {
 		out = x.AppendHead(out[:0], server)
-		x.Group.End()
+		x.place.Leave()
 	}
 	return out
 }

@@ -36,6 +36,7 @@ const (
 	BodyTooLarge                       // more than the API's maxBodySize
 	BodyTooSlow                        // less than limits.bodyRate
 	BackendBusy                        // as many calls under way as upstream.maxCalls allows
+	CallerBusy                         // as many calls of one caller under way as upstream.maxCallsPerCaller allows
 	Overloaded                         // the gateway is short of memory
 	Loop                               // the call has been through this gateway already
 	UnknownExpectation                 // an Expect that is not 100-continue
@@ -80,6 +81,7 @@ var answers = [reasons]answer{
 	BodyTooLarge:         {"body_too_large", 413, "413", "Content Too Large", "The body is larger than the API takes."},
 	BodyTooSlow:          {"body_too_slow", 408, "408", "Request Timeout", "The body came too slowly."},
 	BackendBusy:          {"backend_busy", 503, "503", "Service Unavailable", "The API's backend has as many calls as it may. Try again after the time in Retry-After."},
+	CallerBusy:           {"caller_busy", 503, "503", "Service Unavailable", "You have as many calls under way as one caller may. Try again after the time in Retry-After."},
 	Overloaded:           {"overloaded", 503, "503", "Service Unavailable", "The gateway has too much to do. Try again after the time in Retry-After."},
 	Loop:                 {"loop", 508, "508", "Loop Detected", "The call has been through this gateway before: an API's upstream leads back to it."},
 	UnknownExpectation:   {"unknown_expectation", 417, "417", "Expectation Failed", "The gateway meets no expectation but 100-continue."},

@@ -44,6 +44,9 @@ func (x *Exchange) Streams(answer *http1.Response) {
 
 // Watch has the call broken off when the right that let it in has ended: at once if it is endless. Over ends that.
 func (x *Exchange) Watch(endless bool) {
+	if endless {
+		x.place.Stream()
+	}
 	if w := x.watch; w != nil {
 		w.mu.Lock()
 		w.endless = w.endless || endless

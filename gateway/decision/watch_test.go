@@ -21,7 +21,7 @@ func (t *table) watched(tb testing.TB, breakOff func()) *Exchange {
 	if err := Decide(&x); err != nil {
 		tb.Fatal(err)
 	}
-	tb.Cleanup(x.Group.End)
+	tb.Cleanup(x.place.Leave)
 	x.Watch(true)
 	return &x
 }
@@ -154,7 +154,7 @@ func TestOtherRights(t *testing.T) {
 			if err := Decide(&x); err != nil {
 				t.Fatal(err)
 			}
-			defer x.Group.End()
+			defer x.place.Leave()
 			x.Access.By, x.Claims = c.was, claims
 			if c.was != certificate {
 				x.Client = nil

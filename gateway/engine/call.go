@@ -51,7 +51,6 @@ func (c *client) next() (again bool) {
 func (c *client) begin(size int, problem error, now time.Time) *call {
 	call := c.engine.calls.Get().(*call)
 	call.client, call.seen, call.size = c, now, size
-	c.calls++
 	head := call.identify(c.In.Bytes()[:size])
 	if problem == nil {
 		problem = call.Head.Parse(head)

@@ -17,7 +17,6 @@ type client struct {
 	engine  *Engine
 	known   *decision.Connection
 	seen    int         // bytes of the window that were searched for the end of a head
-	calls   int         // that it has carried
 	resting atomic.Bool // it waits for the first byte of a call
 }
 
@@ -80,15 +79,17 @@ func (c *client) headSize() (int, error) {
 
 // rest prepares for waiting for the next call; false if there is to be none.
 func (c *client) rest() bool {
-	timeout := c.engine.terms.IdleTimeout
-	// Clients keep connections that they have made and not needed yet: closed soon, one would meet the first call on
-	// its way. A handshake shows that somebody means it.
-	if c.calls == 0 && !c.TLS() {
-		timeout = c.engine.terms.HeadTimeout
-	}
-	_ = c.SetReadDeadline(time.Now().Add(timeout))
+	_ = c.SetReadDeadline(time.Now().Add(c.patience()))
 	c.resting.Store(true)
 	return !c.engine.draining.Load() // wake looks at resting after draining was set
+}
+
+// patience is for how long the client may leave its connection idle.
+func (c *client) patience() time.Duration {
+	if c.known.Admitted() {
+		return c.engine.terms.IdleTimeout
+	}
+	return c.engine.terms.FirstCallTimeout
 }
 
 // wake ends the wait for a call.

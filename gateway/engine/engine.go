@@ -15,11 +15,12 @@ import (
 
 // Terms are what clients have to keep to. No field has a default.
 type Terms struct {
-	HeadTimeout time.Duration // for a head, from its first byte on, and for the first byte of a connection without TLS
-	IdleTimeout time.Duration // for the first byte of any other head
-	BodyRate    int           // bytes a second of a body that a client has to send or take on average; 0: any
-	BodyGrace   time.Duration // before that counts
-	MaxHead     int           // bytes of a head, up to 64 KiB
+	HeadTimeout      time.Duration // for a head, from its first byte on
+	FirstCallTimeout time.Duration // for the first byte of a head, until a call of the connection was admitted
+	IdleTimeout      time.Duration // for the first byte of a head, afterwards
+	BodyRate         int           // bytes a second of a body that a client has to send or take on average; 0: any
+	BodyGrace        time.Duration // before that counts
+	MaxHead          int           // bytes of a head, up to 64 KiB
 }
 
 // An Engine carries the calls of HTTP/1.1 connections.

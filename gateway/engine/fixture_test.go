@@ -86,7 +86,7 @@ func newGate(t testing.TB, s setup) *gate {
 	}
 	g.decider = decision.New(decision.Options{Log: slog.New(s.log), Observe: g.journal.observe, Now: s.now})
 	g.attach(t, s)
-	terms := engine.Terms{HeadTimeout: never, IdleTimeout: never, BodyGrace: time.Second, MaxHead: 64 << 10}
+	terms := engine.Terms{HeadTimeout: never, FirstCallTimeout: never, IdleTimeout: never, BodyGrace: time.Second, MaxHead: 64 << 10}
 	if s.terms != nil {
 		s.terms(&terms)
 	}

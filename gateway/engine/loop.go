@@ -390,7 +390,7 @@ func (l *loop) rests(c *loopClient) bool {
 // begin has a client wait for its next call.
 func (l *loop) begin(c *loopClient) {
 	c.begun = false
-	l.bound(c, l.engine.terms.IdleTimeout)
+	l.bound(c, c.conn.patience())
 }
 
 // bound bounds how long a client may wait from now on.

@@ -1,8 +1,11 @@
 package engine
 
 import (
+	"errors"
 	"io"
+	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"sallyport/gateway/backend"
@@ -29,8 +32,10 @@ func (c *call) tunnel() error {
 	server := c.Trip.Tunnel()
 	var up, down error
 	var both sync.WaitGroup
-	both.Go(func() { c.BytesIn, up = pipe(server, &c.client.Conn) })
-	both.Go(func() { c.BytesOut, down = pipe(&c.client.Conn, server) })
+	t := tunnel{patience: c.Group.StreamIdleTimeout}
+	t.passed(time.Now())
+	both.Go(func() { c.BytesIn, up = t.pipe(server, &c.client.Conn) })
+	both.Go(func() { c.BytesOut, down = t.pipe(&c.client.Conn, server) })
 	both.Wait()
 	if c.broken.Load() {
 		return backend.ErrBroken
@@ -41,23 +46,42 @@ func (c *call) tunnel() error {
 	return down
 }
 
+// A tunnel is two connections of which each takes what the other sends.
+type tunnel struct {
+	patience time.Duration // for how long nothing may pass either way
+	last     atomic.Int64  // when something has, in Unix nanoseconds
+}
+
+func (t *tunnel) passed(now time.Time) { t.last.Store(now.UnixNano()) }
+
+// due is when the tunnel ends if nothing passes.
+func (t *tunnel) due() time.Time { return time.Unix(0, t.last.Load()).Add(t.patience) }
+
 // pipe copies from one connection to another until from ends, and then ends that direction; an error ends both. What
 // was read before goes first.
-func pipe(to, from *wire.Conn) (n int64, err error) {
-	_ = from.SetReadDeadline(time.Time{})
+func (t *tunnel) pipe(to, from *wire.Conn) (n int64, err error) {
 	for err == nil {
 		if p := from.In.Bytes(); len(p) > 0 {
+			now := time.Now()
+			t.passed(now)
+			_ = to.SetWriteDeadline(now.Add(t.patience))
 			err = to.Send(p)
 			n += int64(len(p))
 			from.In.Skip(len(p))
 			continue
 		}
 		from.In.Enlarge()
+		_ = from.SetReadDeadline(t.due())
 		var k int
 		k, err = from.Read(from.In.Room())
 		from.In.Filled(k)
-		if k > 0 {
+		switch {
+		case k > 0:
 			err = nil // the next read returns it again
+		case errors.Is(err, os.ErrDeadlineExceeded) && time.Now().Before(t.due()):
+			err = nil // something has passed the other way
+		case errors.Is(err, os.ErrDeadlineExceeded):
+			err = backend.ErrIdle
 		}
 	}
 	if err == io.EOF {
