@@ -35,7 +35,7 @@ import (
 var update = flag.Bool("update", false, "rewrite the golden files")
 
 // limits are the defaults, which the example spells out.
-var limits = gateway.Limits{Connections: 20_000, ConnectionsPerSource: 5_000, Handshakes: 1_000, HeaderLines: 200, CertificateBytes: 32 << 10, Certificates: 16, CertificateKeyBits: 8192, BodyRate: 240}
+var limits = gateway.Limits{Connections: 20_000, ConnectionsPerSource: 5_000, Handshakes: 1_000, HandshakesPerSource: 100, HeaderLines: 200, Streams: 100, HeaderTimeout: 10 * time.Second, FirstCallTimeout: time.Minute, IdleTimeout: 620 * time.Second, CertificateBytes: 32 << 10, Certificates: 16, CertificateKeyBits: 8192, BodyRate: 240}
 
 func TestExample(t *testing.T) {
 	t.Setenv("STORE_PASSWORD", "changeit")
@@ -152,7 +152,7 @@ func TestExample(t *testing.T) {
 					KeyManagers: []string{"resident", "files", "pinned"},
 					MaxBody:     10 << 20, EncodedSlash: true, IgnoreCase: true,
 					Upstream: backend.Upstream{
-						URLs: []*url.URL{link("http://127.0.0.1:9000")}, Timeout: time.Minute, MaxCalls: 2048,
+						URLs: []*url.URL{link("http://127.0.0.1:9000")}, Timeout: time.Minute, MaxCalls: 2048, MaxCallsPerCaller: 1536, StreamIdleTimeout: 10 * time.Minute,
 					},
 					Resources: []decision.Resource{
 						{Path: "/items/{id}", Methods: []string{"GET"}, Scopes: []string{"orders:read"}, Security: both},
@@ -177,7 +177,7 @@ func TestExample(t *testing.T) {
 						Protocol:     backend.HTTP2,
 						PreserveHost: true,
 						Timeout:      1500 * time.Millisecond,
-						MaxCalls:     100,
+						MaxCalls:     100, MaxCallsPerCaller: 75, StreamIdleTimeout: 10 * time.Minute,
 					},
 					MaxBody:              65536,
 					ForwardAuthorization: true,
@@ -200,7 +200,7 @@ func TestExample(t *testing.T) {
 					Listeners: []string{"https", "behind-lb", "strict", "open"},
 					Security:  policy.Security{Open: true},
 					Upstream: backend.Upstream{
-						URLs: []*url.URL{link("http://127.0.0.1:9000")}, Protocol: backend.H2C, Timeout: time.Minute, MaxCalls: 2048,
+						URLs: []*url.URL{link("http://127.0.0.1:9000")}, Protocol: backend.H2C, Timeout: time.Minute, MaxCalls: 2048, MaxCallsPerCaller: 1536, StreamIdleTimeout: 10 * time.Minute,
 					},
 				},
 				Words: []string{"none"},
@@ -249,7 +249,7 @@ var unset = []string{
 	"Spec.Problems", "Listener.Profiles", "Listener.Door", "DoorConfig.Trust", "DoorConfig.BalancerTrust", "DoorConfig.CacheSize",
 	"Settings.Tokens", "Settings.Name", "Settings.BindAddress", "Settings.ServerName", "Settings.Line",
 	"Options.AlsoAskFor", "Options.Now", "Options.ReadFile", "Route.Limit", "Resource.Limit",
-	"DoorConfig.Shown", "Options.Shown", "Bounds.Bytes", "Bounds.Certificates", "Bounds.KeyBits",
+	"DoorConfig.Shown", "Options.Shown", "Limits.Exempt", "Bounds.Bytes", "Bounds.Certificates", "Bounds.KeyBits",
 	"Upstream.Roots", "Upstream.Certificates", "Upstream.TLSDigest", "Client.Fingerprint",
 }
 

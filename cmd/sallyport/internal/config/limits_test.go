@@ -1,9 +1,12 @@
 package config_test
 
 import (
+	"net/netip"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"sallyport/cmd/sallyport/internal/config"
 	"sallyport/gateway"
@@ -17,6 +20,11 @@ func TestLimits(t *testing.T) {
 	}{
 		{"{}", limits},
 		{"{headerCount: 1, bodyRate: 0}", but(func(l *gateway.Limits) { l.HeaderLines, l.BodyRate = 1, 0 })},
+		{"{handshakes: 50, streams: 1, headerTimeout: 1s, firstCallTimeout: 2s, idleTimeout: 3s, exempt: [192.0.2.7, 2001:db8::/32]}", but(func(l *gateway.Limits) {
+			l.Handshakes, l.HandshakesPerSource, l.Streams = 50, 50, 1
+			l.HeaderTimeout, l.FirstCallTimeout, l.IdleTimeout = time.Second, 2*time.Second, 3*time.Second
+			l.Exempt = []netip.Prefix{netip.MustParsePrefix("192.0.2.7/32"), netip.MustParsePrefix("2001:db8::/32")}
+		})},
 		{"{connections: 100}", but(func(l *gateway.Limits) { l.Connections, l.ConnectionsPerSource = 100, 100 })},
 		{"{connectionsPerSource: 20000}", but(func(l *gateway.Limits) { l.ConnectionsPerSource = 20_000 })},
 		{"{certificateBytes: 1024, certificates: 1, certificateKeyBits: 2048}", but(func(l *gateway.Limits) {
@@ -26,7 +34,7 @@ func TestLimits(t *testing.T) {
 		{
 			"{connections: 1, connectionsPerSource: 1, handshakes: 1, headerCount: 10000, bodyRate: 1073741824}",
 			but(func(l *gateway.Limits) {
-				l.Connections, l.ConnectionsPerSource, l.Handshakes, l.HeaderLines, l.BodyRate = 1, 1, 1, 10_000, 1<<30
+				l.Connections, l.ConnectionsPerSource, l.Handshakes, l.HandshakesPerSource, l.HeaderLines, l.BodyRate = 1, 1, 1, 1, 10_000, 1<<30
 			}),
 		},
 		{
@@ -41,7 +49,7 @@ func TestLimits(t *testing.T) {
 			t.Errorf("%s: %v", c.yaml, err)
 			continue
 		}
-		if diff := cmp.Diff(c.want, got.Limits); diff != "" {
+		if diff := cmp.Diff(c.want, got.Limits, cmpopts.EquateComparable(netip.Prefix{})); diff != "" {
 			t.Errorf("%s: -want +got:\n%s", c.yaml, diff)
 		}
 	}

@@ -43,19 +43,26 @@ func (l *loader) mutualSSL(m *mapping) {
 func (l *loader) loadBalancers(m *mapping) {
 	s, _ := m.sub("loadBalancers")
 	defer s.end()
-	values, _ := s.texts("addresses")
+	l.cfg.Header.Balancers = s.networks("addresses", "is everybody: name the load balancers alone")
+	l.cfg.Balancers = s.trustStore("trustStore")
+}
+
+// networks reads addresses and networks. everybody is what is wrong with one that has all addresses.
+func (m *mapping) networks(key, everybody string) []netip.Prefix {
+	values, _ := m.texts(key)
+	var out []netip.Prefix
 	for _, v := range values {
 		prefix, ok := parsePrefix(v.Value)
 		switch {
 		case !ok:
-			l.errorf(v.Place, "%s is to be an address or a network, as in 10.1.2.3 or 10.1.2.0/24", quote(v.Value))
+			m.load.errorf(v.Place, "%s is to be an address or a network, as in 10.1.2.3 or 10.1.2.0/24", quote(v.Value))
 		case prefix.Bits() == 0:
-			l.errorf(v.Place, "%s is everybody: name the load balancers alone", quote(v.Value))
+			m.load.errorf(v.Place, "%s %s", quote(v.Value), everybody)
 		default:
-			l.cfg.Header.Balancers = append(l.cfg.Header.Balancers, prefix)
+			out = append(out, prefix)
 		}
 	}
-	l.cfg.Balancers = s.trustStore("trustStore")
+	return out
 }
 
 // parsePrefix reads an address or a network. IPv4 written as IPv6 becomes IPv4, as peers' addresses do.

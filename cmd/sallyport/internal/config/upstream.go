@@ -22,6 +22,8 @@ func (m *mapping) upstream(api *control.API) {
 	out.PreserveHost = s.boolean("preserveHost")
 	out.Timeout = s.duration("timeout", time.Millisecond, time.Minute)
 	out.MaxCalls = s.integer("maxCalls", 1, 1_000_000, 2048)
+	out.MaxCallsPerCaller = s.share("maxCallsPerCaller", 1_000_000, backend.DefaultShare(out.MaxCalls), "maxCalls", out.MaxCalls)
+	out.StreamIdleTimeout = s.duration("streamIdleTimeout", time.Millisecond, 10*time.Minute)
 	api.CAFile = s.path("caFile")
 	api.KeyStore = s.keyStore("keyStore")
 	switch protocol.Value {
