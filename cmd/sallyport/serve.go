@@ -124,9 +124,10 @@ func newGateway(cfg *config.Config, log *slog.Logger, metrics *observe.Metrics, 
 			}
 		},
 		Connections: metrics.ConnectionRefused,
+		Evictions:   metrics.ConnectionEvicted,
 		Limits:      limits,
 	})
-	metrics.WatchConnections(g.OpenConnections)
+	metrics.WatchConnections(g.OpenConnections, g.Handshakes)
 	return g
 }
 

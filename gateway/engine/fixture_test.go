@@ -51,6 +51,7 @@ type setup struct {
 	servers  []*url.URL
 	protocol backend.Protocol
 	timeout  time.Duration // for the head of an answer; 0: never
+	lull     time.Duration // in which nothing may pass in a stream; 0: the default
 	maxBody  int64         // bytes; 0: any number
 	version  uint16        // of TLS with clients; 0: plain
 	loops    int           // 0: one; noLoops: none
@@ -116,7 +117,7 @@ func (g *gate) attach(t testing.TB, s setup) {
 	if s.timeout == 0 {
 		s.timeout = never
 	}
-	upstream := backend.Upstream{URLs: s.servers, Protocol: s.protocol, Timeout: s.timeout}
+	upstream := backend.Upstream{URLs: s.servers, Protocol: s.protocol, Timeout: s.timeout, StreamIdleTimeout: s.lull}
 	if s.servers[0].Scheme == "https" {
 		upstream.Roots, upstream.TLSDigest = roots(), [32]byte{1}
 	}

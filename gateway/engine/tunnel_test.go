@@ -14,6 +14,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"sallyport/gateway/decision"
 )
@@ -192,6 +193,37 @@ func TestEndOfATunnel(t *testing.T) {
 				within(t, "the call ends", func() bool { return g.finished.Load() > before && g.decider.UnderWay() == 0 })
 			})
 		}
+	}
+}
+
+// TestIdleTunnels: a tunnel in which nothing passes either way ends on both sides, also if what is sent is not taken; one
+// in which something passes one way goes on. Held: security L 155.
+func TestIdleTunnels(t *testing.T) {
+	const lull = 2 * time.Second
+	for _, from := range carriers {
+		t.Run(from.name, func(t *testing.T) {
+			var s tunneller
+			g := newGate(t, setup{version: from.version, servers: []*url.URL{newSource(t, s.serve)}, lull: lull})
+			silent, talking := g.call(t), g.call(t)
+			if from.settled {
+				silent.settle(t)
+				talking.settle(t)
+			}
+			open(t, talking)
+			began := time.Now()
+			open(t, silent)
+			for time.Since(began) < 2*lull {
+				talking.say(t, "ping")
+				talking.takes(t, "ping")
+				<-time.After(lull / 8)
+			}
+			silent.ended(t)
+			within(t, "the server's end of the silent one", func() bool { return s.ended.Load() == 1 })
+			talking.say(t, "ping")
+			talking.takes(t, "ping")
+			talking.ended(t)
+			within(t, "the server's end of the other", func() bool { return s.ended.Load() == 2 })
+		})
 	}
 }
 

@@ -32,6 +32,7 @@ type Metrics struct {
 	good      *prometheus.GaugeVec
 	lost      prometheus.Counter
 	turned    *prometheus.CounterVec
+	evicted   *prometheus.CounterVec
 
 	found atomic.Pointer[map[seriesKey]*series] // that calls have used; never changed, but replaced
 
@@ -51,6 +52,7 @@ func NewMetrics() *Metrics {
 		throttled: counter("throttled_calls_total", "Calls refused because an allowance was spent, by API, level of the limit and tier.", "api", "level", "tier"),
 		bytes:     counter("body_bytes_total", "Bytes of bodies carried, by API and direction.", "api", "direction"),
 		turned:    counter("connections_refused_total", "Connections turned away before their first call, by reason.", "why"),
+		evicted:   counter("connections_evicted_total", "Connections without a call under way that were closed to make room for others, by the limit that was reached.", "limit"),
 		reloads:   counter("reloads_total", "Good changes put into force, by what was reloaded.", "what"),
 		failures:  counter("reload_failures_total", "Changes that were refused, the last good state serving on, by what was reloaded.", "what"),
 		duration: prometheus.NewHistogramVec(prometheus.HistogramOpts{
@@ -68,7 +70,7 @@ func NewMetrics() *Metrics {
 	if info, ok := debug.ReadBuildInfo(); ok {
 		build.WithLabelValues(info.Main.Version, info.GoVersion).Set(1)
 	}
-	m.registry.MustRegister(m.calls, m.duration, m.refusals, m.throttled, m.bytes, m.reloads, m.failures, m.good, m.lost, m.turned, build,
+	m.registry.MustRegister(m.calls, m.duration, m.refusals, m.throttled, m.bytes, m.reloads, m.failures, m.good, m.lost, m.turned, m.evicted, build,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }
@@ -155,11 +157,20 @@ func (m *Metrics) Reloaded(what string, refused error) {
 // ConnectionRefused counts a connection that was turned away; see gateway.ConnectionObserver.
 func (m *Metrics) ConnectionRefused(why string) { m.turned.WithLabelValues(why).Inc() }
 
-// WatchConnections has the metrics tell how many connections are open when somebody looks. It may be called once.
-func (m *Metrics) WatchConnections(open func() int) {
-	m.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-		Name: "sallyport_connections", Help: "Client connections that are open.",
-	}, func() float64 { return float64(open()) }))
+// ConnectionEvicted counts a connection that was closed to make room for others; see gateway.ConnectionObserver.
+func (m *Metrics) ConnectionEvicted(limit string) { m.evicted.WithLabelValues(limit).Inc() }
+
+// WatchConnections has the metrics tell how many connections are open, and how many TLS handshakes are under way and
+// wait for their turn, when somebody looks. It may be called once.
+func (m *Metrics) WatchConnections(open func() int, handshakes func() (underWay, waiting int)) {
+	gauge := func(name, help string, value func() int) prometheus.Collector {
+		return prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, func() float64 { return float64(value()) })
+	}
+	m.registry.MustRegister(
+		gauge("sallyport_connections", "Client connections that are open.", open),
+		gauge("sallyport_handshakes", "TLS handshakes under way.", func() int { underWay, _ := handshakes(); return underWay }),
+		gauge("sallyport_handshakes_waiting", "Connections that wait for their TLS handshake to begin.", func() int { _, waiting := handshakes(); return waiting }),
+	)
 }
 
 func apiName(x *decision.Exchange) string {
