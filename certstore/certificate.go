@@ -7,6 +7,8 @@ import (
 	"encoding/base64"
 	"encoding/pem"
 	"strings"
+
+	"sallyport/internal/printable"
 )
 
 // MaxCertificate bounds a certificate, as DER and as a file, in bytes.
@@ -64,7 +66,7 @@ func decodePEM(data []byte) ([]byte, error) {
 	case block == nil:
 		return nil, invalid("PEM block is not well formed")
 	case block.Type != "CERTIFICATE":
-		return nil, invalid("PEM block holds %s and not CERTIFICATE", quote(block.Type))
+		return nil, invalid("PEM block holds %s and not CERTIFICATE", printable.Quote(block.Type))
 	case len(block.Headers) > 0:
 		return nil, invalid("PEM block has headers")
 	case len(bytes.TrimSpace(rest)) > 0:

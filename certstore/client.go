@@ -17,6 +17,8 @@ import (
 	"strings"
 	"unicode"
 	"unicode/utf8"
+
+	"sallyport/internal/printable"
 )
 
 var (
@@ -52,7 +54,7 @@ type API struct {
 func ParseAPI(s string) (API, error) {
 	i := strings.LastIndexByte(s, ':')
 	if i < 0 {
-		return API{}, invalid("API %s is not NAME:VERSION", quote(s))
+		return API{}, invalid("API %s is not NAME:VERSION", printable.Quote(s))
 	}
 	api := API{Name: s[:i], Version: s[i+1:]}
 	if err := api.Check(); err != nil {
@@ -73,7 +75,7 @@ func (a API) Check() error {
 		return err
 	}
 	if strings.Contains(a.Version, ":") {
-		return invalid("API version %s contains a colon", quote(a.Version))
+		return invalid("API version %s contains a colon", printable.Quote(a.Version))
 	}
 	return nil
 }
@@ -95,12 +97,12 @@ func ParseKeyType(s string) (KeyType, error) {
 			return k, nil
 		}
 	}
-	return "", invalid("key type %s is neither PRODUCTION nor SANDBOX", quote(s))
+	return "", invalid("key type %s is neither PRODUCTION nor SANDBOX", printable.Quote(s))
 }
 
 func (k KeyType) check() error {
 	if k != Production && k != Sandbox {
-		return invalid("key type %s is neither PRODUCTION nor SANDBOX", quote(string(k)))
+		return invalid("key type %s is neither PRODUCTION nor SANDBOX", printable.Quote(string(k)))
 	}
 	return nil
 }
@@ -150,7 +152,7 @@ func CheckAlias(alias string) error {
 		return err
 	}
 	if strings.ContainsAny(alias, `/\`) || alias == "." || alias == ".." {
-		return invalid("alias %s looks like a path", quote(alias))
+		return invalid("alias %s looks like a path", printable.Quote(alias))
 	}
 	return nil
 }
@@ -186,7 +188,7 @@ func CheckScope(scope string) error {
 	}
 	for i := range len(scope) {
 		if c := scope[i]; c < '!' || c > '~' || c == '"' || c == '\\' {
-			return invalid("scope %s contains a character that RFC 6749 does not allow", quote(scope))
+			return invalid("scope %s contains a character that RFC 6749 does not allow", printable.Quote(scope))
 		}
 	}
 	return nil
@@ -204,13 +206,4 @@ func checkScopes(scopes []string) error {
 		return invalid("scopes have more than %d characters", maxScopes)
 	}
 	return nil
-}
-
-// quote makes foreign text safe for a message: escaped, on one line, and truncated.
-func quote(s string) string {
-	const most = 64
-	if len(s) > most {
-		return fmt.Sprintf("%q…", strings.ToValidUTF8(s[:most], ""))
-	}
-	return fmt.Sprintf("%q", s)
 }

@@ -10,6 +10,8 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+
+	"sallyport/internal/printable"
 )
 
 // A dialect is one kind of database. All share the statements; each has its own way to connect and, in a folder of its
@@ -218,7 +220,7 @@ func (d *dialect) version(ctx context.Context, q querier, known int) (int, error
 		return 0, nil
 	case !slices.Contains(tables, "SALLYPORT_SCHEMA"):
 		return 0, fmt.Errorf("it is another program's database: it has a table %s and none named SALLYPORT_SCHEMA",
-			quote(tables[0]))
+			printable.Quote(tables[0]))
 	}
 	type row struct{ version, needs int }
 	rows, err := collect(ctx, q, func(r *row) []any { return []any{&r.version, &r.needs} },

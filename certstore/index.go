@@ -3,6 +3,8 @@ package certstore
 import (
 	"errors"
 	"fmt"
+
+	"sallyport/internal/printable"
 )
 
 // An Index finds a registration by API and certificate. It never changes; it is replaced.
@@ -31,19 +33,19 @@ func NewIndex(clients []Client) (*Index, error) {
 	for _, c := range clients {
 		whole, err := c.complete()
 		if err != nil {
-			errs = append(errs, fmt.Errorf("client %s of API %s (%s): %w", quote(c.Alias), quote(c.API.String()), c.Source, err))
+			errs = append(errs, fmt.Errorf("client %s of API %s (%s): %w", printable.Quote(c.Alias), printable.Quote(c.API.String()), c.Source, err))
 			continue
 		}
 		client := &whole
 		if other := byName[client.name()]; other != nil {
 			errs = append(errs, fmt.Errorf("alias %s (%s) of API %s is in %s and in %s",
-				quote(c.Alias), c.KeyType, quote(c.API.String()), other.Source, c.Source))
+				printable.Quote(c.Alias), c.KeyType, printable.Quote(c.API.String()), other.Source, c.Source))
 			continue
 		}
 		if other := x.byProof[client.proof()]; other != nil {
 			errs = append(errs, fmt.Errorf("one certificate is registered twice for API %s: as %s (%s) in %s and as "+
 				"%s (%s) in %s",
-				quote(c.API.String()), quote(other.Alias), other.KeyType, other.Source, quote(c.Alias), c.KeyType, c.Source))
+				printable.Quote(c.API.String()), printable.Quote(other.Alias), other.KeyType, other.Source, printable.Quote(c.Alias), c.KeyType, c.Source))
 			continue
 		}
 		byName[client.name()] = client

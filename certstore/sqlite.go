@@ -11,6 +11,8 @@ import (
 	"path/filepath"
 	"time"
 
+	"sallyport/internal/printable"
+
 	"modernc.org/sqlite"
 	sqlite3 "modernc.org/sqlite/lib"
 )
@@ -161,7 +163,7 @@ func writeAhead(ctx context.Context, db *sql.DB) error {
 		var mode string
 		err := db.QueryRowContext(ctx, `PRAGMA journal_mode = WAL`).Scan(&mode)
 		if err == nil && mode != "wal" {
-			return fmt.Errorf("turn on the write-ahead log: the file system allows only %s", quote(mode))
+			return fmt.Errorf("turn on the write-ahead log: the file system allows only %s", printable.Quote(mode))
 		}
 		if !isBusy(err) {
 			return err

@@ -11,6 +11,8 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"sallyport/internal/printable"
 )
 
 // Options say how a Store is used. The zero value reads and writes, as WSO2's super tenant.
@@ -97,7 +99,7 @@ func (s *Store) Close() error {
 func (s *Store) Add(ctx context.Context, client Client) error {
 	err := s.add(ctx, client)
 	if err != nil {
-		return fmt.Errorf("register %s for API %s: %w", quote(client.Alias), quote(client.API.String()), err)
+		return fmt.Errorf("register %s for API %s: %w", printable.Quote(client.Alias), printable.Quote(client.API.String()), err)
 	}
 	return nil
 }
@@ -138,7 +140,7 @@ func (s *Store) add(ctx context.Context, client Client) error {
 func (s *Store) Update(ctx context.Context, api API, keyType KeyType, alias string, cert *x509.Certificate, tier string, scopes *[]string) error {
 	err := s.update(ctx, api, keyType, alias, cert, tier, scopes)
 	if err != nil {
-		return fmt.Errorf("update %s for API %s: %w", quote(alias), quote(api.String()), err)
+		return fmt.Errorf("update %s for API %s: %w", printable.Quote(alias), printable.Quote(api.String()), err)
 	}
 	return nil
 }
@@ -202,7 +204,7 @@ func (s *Store) Remove(ctx context.Context, api API, keyType KeyType, alias stri
 		return s.bury(ctx, tx, r)
 	})
 	if err != nil {
-		return fmt.Errorf("remove %s of API %s: %w", quote(alias), quote(api.String()), err)
+		return fmt.Errorf("remove %s of API %s: %w", printable.Quote(alias), printable.Quote(api.String()), err)
 	}
 	return nil
 }
@@ -220,7 +222,7 @@ func (s *Store) Get(ctx context.Context, api API, keyType KeyType, alias string)
 		return err
 	})
 	if err != nil {
-		return Client{}, fmt.Errorf("look up %s of API %s: %w", quote(alias), quote(api.String()), err)
+		return Client{}, fmt.Errorf("look up %s of API %s: %w", printable.Quote(alias), printable.Quote(api.String()), err)
 	}
 	return client, nil
 }
@@ -237,7 +239,7 @@ type Problem struct {
 // String says which row it is and what is wrong with it, on one line.
 func (p Problem) String() string {
 	return fmt.Sprintf("client %s (%s) of API %s in the store: %v",
-		quote(p.Alias), quote(string(p.KeyType)), quote(p.API.String()), p.Err)
+		printable.Quote(p.Alias), printable.Quote(string(p.KeyType)), printable.Quote(p.API.String()), p.Err)
 }
 
 // List returns all live registrations, by API, alias and key type, as they were at one moment. Rows that cannot be
@@ -299,7 +301,7 @@ func (s *Store) checkUnregistered(ctx context.Context, tx *sql.Tx, apiID int64, 
 	for _, r := range slices.Concat(known, unknown) {
 		// The column only finds the row: the certificate in it decides.
 		if found, err := r.fingerprint(); err == nil && found == fingerprint {
-			return fmt.Errorf("%w as %s (%s)", ErrRegistered, quote(r.alias), r.keyType)
+			return fmt.Errorf("%w as %s (%s)", ErrRegistered, printable.Quote(r.alias), r.keyType)
 		}
 	}
 	for _, r := range unknown {

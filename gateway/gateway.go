@@ -25,6 +25,7 @@ type Options struct {
 	Observe      func(*decision.Exchange) // called once for each call, after its last byte; it may not keep the Exchange
 	DrainTimeout time.Duration            // how long Run waits for calls under way when it ends; 0 means 30 s
 	Limits       Limits
+	Panicked     func(where string) // called for each panic that was contained, with what panicked; nil: nobody counts
 	Connections  ConnectionObserver // hears of connections that were turned away; nil: nobody does
 	Evictions    ConnectionObserver // hears of connections that were closed to make room for others; nil: nobody does
 
@@ -88,9 +89,10 @@ func New(cfg Options) *Gateway {
 	g.handshakeLog = rate.NewLimiter(handshakeLines, handshakeLines)
 	g.decider = decision.New(decision.Options{
 		Log: cfg.Log, Now: cfg.Now, Observe: cfg.Observe, HeaderLines: limits.HeaderLines, Exempt: limits.Exempt,
-		Drain: g.cfg.DrainTimeout, Recheck: cfg.recheck,
+		Drain: g.cfg.DrainTimeout, Recheck: cfg.recheck, Panicked: cfg.Panicked,
 	})
 	g.log = g.decider.Log()
+	g.backends.Faults = g.decider.Faults()
 	g.guard = newGuard(limits, cfg.Connections, cfg.Evictions, g.log)
 	return g
 }
@@ -159,14 +161,17 @@ const lastWait = 5 * time.Second
 // broken off.
 func (g *Gateway) Run(ctx context.Context) error {
 	ended := make(chan struct{})
-	g.serving.Go(func() { watchMemory(g.decider.SetShort, ended) })
-	g.serving.Go(func() { g.restMemory(g.cfg.rest, ended) })
+	again := func(what string, do func()) {
+		g.serving.Go(func() { g.again(what, ended, do) })
+	}
+	again("watching over memory", func() { watchMemory(g.decider.SetShort, ended) })
+	again("giving memory back", func() { g.restMemory(g.cfg.rest, ended) })
+	again("handshakes that wait", func() { every(turnInterval, ended, g.guard.sweep) })
+	again("first calls", func() { every(min(g.terms.FirstCallTimeout/8, 5*time.Second), ended, g.guard.sweepFirstCalls) })
 	watching, unwatch := context.WithCancel(context.WithoutCancel(ctx))
 	defer unwatch()
 	var watch sync.WaitGroup // streams lose their right during the drain, too
 	watch.Go(func() { g.decider.Run(watching) })
-	g.serving.Go(func() { every(turnInterval, ended, g.guard.sweep) })
-	g.serving.Go(func() { every(min(g.terms.FirstCallTimeout/8, 5*time.Second), ended, g.guard.sweepFirstCalls) })
 	<-ctx.Done()
 	close(ended)
 	g.draining.Store(true)
@@ -184,6 +189,21 @@ func (g *Gateway) Run(ctx context.Context) error {
 	g.backends.Close()
 	return err
 }
+
+// again calls do, and anew when it has panicked, until it returns or over is closed.
+func (g *Gateway) again(what string, over <-chan struct{}, do func()) {
+	defer g.decider.Faults().Catch(what, nil)
+	for g.decider.Faults().Do(what, func() error { do(); return nil }) != nil {
+		select {
+		case <-over:
+			return
+		case <-time.After(restartPause):
+		}
+	}
+}
+
+// restartPause is how long what has panicked waits before it begins anew.
+const restartPause = 10 * time.Millisecond
 
 var errBrokeOff = errors.New("calls were broken off at the end of drainTimeout")
 

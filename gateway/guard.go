@@ -16,6 +16,7 @@ import (
 	"golang.org/x/time/rate"
 
 	"sallyport/gateway/decision"
+	"sallyport/internal/contain"
 	"sallyport/listenerprofiles"
 )
 
@@ -254,7 +255,11 @@ func (g *guard) takeTurns() {
 			}
 			return
 		default:
-			next.socket.gateway.serving.Go(func() { next.socket.handshake(next) })
+			s := next.socket
+			s.gateway.serving.Go(func() {
+				defer s.gateway.decider.Faults().Catch("a handshake", func(*contain.Fault) { next.Close() })
+				s.handshake(next)
+			})
 		}
 	}
 }

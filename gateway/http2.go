@@ -8,7 +8,6 @@ import (
 	"net/http"
 	"net/textproto"
 	"os"
-	"runtime/debug"
 	"slices"
 	"strconv"
 	"strings"
@@ -59,6 +58,7 @@ func (c *http2Call) begin(s *socket, w http.ResponseWriter, r *http.Request) {
 	g := s.gateway
 	c.socket = s
 	c.read(r)
+	c.w.patience.faults, c.body.patience.faults = g.decider.Faults(), g.decider.Faults()
 	c.w.begin(w, &g.terms)
 	c.body.begin(r, w, &g.terms)
 	known := r.Context().Value(connectionKey{}).(*decision.Connection)
@@ -121,9 +121,9 @@ func (c *http2Call) end() {
 	fault := recover()
 	g := c.socket.gateway
 	if fault != nil && fault != http.ErrAbortHandler {
-		g.log.Error("a call panicked", "id", c.ID, "panic", fmt.Sprint(fault), "stack", string(debug.Stack()))
+		told := g.decider.Faults().New("a call", fault, "id", c.ID)
 		c.Abandon()
-		if c.Fail(fmt.Errorf("%w: a panic: %v", decision.ErrInternal, fault), c.w.status != 0) {
+		if c.Fail(fmt.Errorf("%w: %w", decision.ErrInternal, told), c.w.status != 0) {
 			c.refuse()
 			fault = nil
 		} else {

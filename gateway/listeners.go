@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"sallyport/gateway/decision"
+	"sallyport/internal/contain"
 )
 
 // setListeners opens sockets for new addresses, calls put with all listeners by address once nothing can fail any more,
@@ -53,7 +54,10 @@ func (g *Gateway) setListeners(list []decision.Listener, put func(map[string]*de
 		delete(g.listeners, address)
 		s.Close() // now, so that its address is free when Set returns
 		g.log.Info("listener closes", "listener", s.endpoint.Settings().Name, "address", address)
-		g.serving.Go(func() { g.drain(s) })
+		g.serving.Go(func() {
+			defer g.decider.Faults().Catch("closing a listener", func(*contain.Fault) { s.abort() })
+			g.drain(s)
+		})
 	}
 	put(wanted)
 	for _, s := range opened {
@@ -61,8 +65,13 @@ func (g *Gateway) setListeners(list []decision.Listener, put func(map[string]*de
 		g.listeners[l.Address] = s
 		g.sockets[s] = struct{}{}
 		g.log.Info("listening", "listener", l.Name, "address", s.Addr().String(), "tls", l.Profiles != nil)
-		g.serving.Go(s.accept)
-		g.serving.Go(func() { _ = s.server.Serve(s) }) // it ends with the socket, and says no more than that
+		g.serving.Go(func() {
+			defer g.decider.Faults().Catch("a listener", func(*contain.Fault) { s.abort() })
+			s.accept()
+		})
+		g.serving.Go(func() { // it ends with the socket, and says no more than that
+			g.again("serving HTTP/2", s.life.Done(), func() { _ = s.server.Serve(s) })
+		})
 	}
 	opened = nil
 	return nil
@@ -91,13 +100,15 @@ func (g *Gateway) drain(s *socket) {
 // shutdown lets a socket finish its calls until ctx ends, and then breaks them off.
 func (g *Gateway) shutdown(ctx context.Context, s *socket) error {
 	var all errgroup.Group
-	all.Go(func() error { return s.server.Shutdown(ctx) })
-	all.Go(func() error { return s.engine.Shutdown(ctx) })
+	all.Go(func() error {
+		return g.decider.Faults().Do("draining HTTP/2", func() error { return s.server.Shutdown(ctx) })
+	})
+	all.Go(func() error {
+		return g.decider.Faults().Do("draining HTTP/1.1", func() error { return s.engine.Shutdown(ctx) })
+	})
 	err := all.Wait()
 	if err != nil {
-		s.gateway.guard.closeAll(s)
-		s.server.Close()
-		s.engine.Close()
+		s.abort()
 		err = errBrokeOff
 	}
 	s.engine.Wait()
@@ -107,12 +118,22 @@ func (g *Gateway) shutdown(ctx context.Context, s *socket) error {
 	return err
 }
 
+// abort closes the socket and its connections, whatever they carry.
+func (s *socket) abort() {
+	s.Close()
+	s.gateway.guard.closeAll(s)
+	s.server.Close()
+	s.engine.Close()
+}
+
 // closeListeners drains all sockets until ctx ends.
 func (g *Gateway) closeListeners(ctx context.Context) error {
 	g.setting.Lock()
 	var all errgroup.Group
 	for _, s := range g.listeners {
-		all.Go(func() error { return g.shutdown(ctx, s) })
+		all.Go(func() error {
+			return g.decider.Faults().Do("closing a listener", func() error { return g.shutdown(ctx, s) })
+		})
 	}
 	g.setting.Unlock()
 	err := all.Wait()

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"sallyport/gateway/wire"
+	"sallyport/internal/contain"
 )
 
 // A patience gives up on a client that keeps a read or a write waiting for longer than the Pace allows. A deadline for
@@ -15,7 +16,8 @@ type patience struct {
 	wire.Pace
 	client http.ResponseWriter                             // of what waits
 	giveUp func(*http.ResponseController, time.Time) error // sets its deadline
-	began  time.Time                                       // of the wait
+	faults *contain.Faults
+	began  time.Time // of the wait
 
 	mu    sync.Mutex
 	timer *time.Timer
@@ -62,6 +64,7 @@ func (p *patience) end() (late bool) {
 func (p *patience) over() bool { return !p.due.IsZero() && !time.Now().Before(p.due) }
 
 func (p *patience) expire() {
+	defer p.faults.Catch("giving up on a client", nil)
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.over() { // or the timer was one of an earlier wait

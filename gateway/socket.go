@@ -20,6 +20,7 @@ import (
 	"sallyport/gateway/decision"
 	"sallyport/gateway/engine"
 	"sallyport/gateway/wire"
+	"sallyport/internal/contain"
 	"sallyport/listenerprofiles"
 )
 
@@ -57,7 +58,11 @@ func (g *Gateway) open(l *decision.Listener) (*socket, error) {
 		MaxHeaderBytes:               maxHeaderBytes + perField*g.decider.HeaderLines(),
 		HTTP2:                        &http.HTTP2Config{MaxConcurrentStreams: g.cfg.Limits.Streams, WriteByteTimeout: stallTimeout}, // for a client that takes nothing, no stream's deadline counts
 		ErrorLog:                     log.New(serverLog{g.log}, "", 0),
-		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
+		ConnContext: func(ctx context.Context, c net.Conn) (with context.Context) { // on the goroutine that serves all
+			defer g.decider.Faults().Catch("a connection that begins", func(*contain.Fault) {
+				with = ctx // its calls, if it gets to any, end with it
+				c.Close()
+			})
 			return context.WithValue(ctx, connectionKey{}, countedOf(c).known)
 		},
 	}
@@ -105,6 +110,10 @@ func (s *socket) Close() error {
 
 // accept takes connections until the socket is closed.
 func (s *socket) accept() {
+	s.gateway.again("accepting connections", s.life.Done(), s.acceptAll)
+}
+
+func (s *socket) acceptAll() {
 	g := s.gateway
 	var pause time.Duration
 	for {
@@ -125,22 +134,34 @@ func (s *socket) accept() {
 			continue
 		}
 		pause = 0
-		l := s.endpoint.Settings()
-		counted := g.guard.admit(wire.NewSocket(c), s, l)
-		switch {
-		case counted == nil:
-			c.Close()
-		case l.Profiles == nil:
-			s.serve(counted, counted.known)
-		default:
-			g.guard.shake(counted)
-		}
+		s.admit(c)
 	}
+}
+
+// admit admits one connection, or closes it.
+func (s *socket) admit(c net.Conn) {
+	g := s.gateway
+	defer g.decider.Faults().Catch("admitting a connection", func(*contain.Fault) { c.Close() })
+	l := s.endpoint.Settings()
+	counted := g.guard.admit(wire.NewSocket(c), s, l)
+	if counted == nil {
+		c.Close()
+		return
+	}
+	c = counted
+	if l.Profiles == nil {
+		s.serve(counted, counted.known)
+		return
+	}
+	g.guard.shake(counted)
 }
 
 // serve has the engine carry the calls of a connection.
 func (s *socket) serve(c net.Conn, known *decision.Connection) {
-	s.gateway.serving.Go(func() { s.engine.Serve(c, known) })
+	s.gateway.serving.Go(func() {
+		defer s.gateway.decider.Faults().Catch("a connection", func(*contain.Fault) { c.Close() })
+		s.engine.Serve(c, known)
+	})
 }
 
 // hand passes a connection on to the server.
@@ -166,7 +187,7 @@ func (s *socket) handshake(c *countedConn) {
 		s.gateway.decider.Learn(c.known, state.ServerName, state.PeerCertificates)
 		if state.NegotiatedProtocol == "h2" {
 			c.http2.Store(true)
-			below.Gather(s.server.HTTP2.WriteByteTimeout)
+			below.Gather(s.server.HTTP2.WriteByteTimeout, s.gateway.decider.Faults())
 			s.hand(conn)
 			return
 		}

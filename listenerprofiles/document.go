@@ -8,6 +8,8 @@ import (
 	"io"
 	"strings"
 
+	"sallyport/internal/printable"
+
 	"golang.org/x/text/encoding/charmap"
 )
 
@@ -84,7 +86,7 @@ func readDocument(file string, data []byte) (*element, error) {
 		case latin1:
 			return charmap.ISO8859_1.NewDecoder().Reader(input), nil
 		}
-		return nil, fmt.Errorf("encoding %s: only UTF-8 and ISO-8859-1 are read", quote(name))
+		return nil, fmt.Errorf("encoding %s: only UTF-8 and ISO-8859-1 are read", printable.Quote(name))
 	}
 	var root *element
 	var open []*element // from the root to where we are

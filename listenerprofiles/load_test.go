@@ -166,7 +166,7 @@ func TestLoadOwn(t *testing.T) {
 		{"no file", func(c *Options) { c.FilePath = f.path("missing.xml") }, "profiles of listener https: " + f.path("missing.xml") + ": no such file"},
 		{"no profiles wanted", func(c *Options) { c.FilePath = "" }, ""},
 	}
-	f.xml(t)
+	f.xml(t, "10.0.0.1")
 	for _, tt := range tests {
 		cfg := f.config()
 		tt.change(&cfg)

@@ -9,6 +9,8 @@ import (
 	"strconv"
 	"strings"
 
+	"sallyport/internal/printable"
+
 	"sallyport/listenerprofiles/keystore"
 )
 
@@ -56,10 +58,6 @@ func (p *parser) profiles(root *element) []Settings {
 		p.fail(root, `the root element has the attribute name="SSLProfiles" and no other`)
 	}
 	p.noText(root)
-	type socketName struct {
-		addr netip.Addr
-		name string
-	}
 	var settings []Settings
 	lines := make(map[socketName]int)
 	for _, child := range root.children {
@@ -80,7 +78,16 @@ func (p *parser) profiles(root *element) []Settings {
 		lines[where] = s.Line
 		settings = append(settings, s)
 	}
+	if len(root.children) == 0 && len(p.problems) == 0 {
+		p.fail(root, "there is no <profile>: name one, or leave out dynamicSSLProfiles")
+	}
 	return settings
+}
+
+// A socketName tells the profiles of a file apart.
+type socketName struct {
+	addr netip.Addr
+	name string
 }
 
 func (p *parser) profile(e *element) Settings {
@@ -174,7 +181,7 @@ func (p *parser) revocation(e *element) {
 			word(p, part, func(text string) (uint64, error) {
 				n, err := strconv.ParseUint(text, 10, 31)
 				if err != nil {
-					return 0, fmt.Errorf("%s is not a whole number", quote(text))
+					return 0, fmt.Errorf("%s is not a whole number", printable.Quote(text))
 				}
 				return n, nil
 			}, &n)
@@ -189,7 +196,7 @@ func parseBool(text string) (bool, error) {
 	case "false":
 		return false, nil
 	}
-	return false, fmt.Errorf("unknown word %s, it is one of true, false", quote(text))
+	return false, fmt.Errorf("unknown word %s, it is one of true, false", printable.Quote(text))
 }
 
 // parts returns e's children by name. Unknown and repeated ones, attributes and stray text are problems.
@@ -226,7 +233,7 @@ func (p *parser) needed(e *element, parts map[string]*element, name string) *ele
 
 func (p *parser) noAttributes(e *element) {
 	for _, a := range e.attributes {
-		message := fmt.Sprintf("unknown attribute %s", quote(qualified(a.Name)))
+		message := fmt.Sprintf("unknown attribute %s", printable.Quote(qualified(a.Name)))
 		if a.Name.Local == "secretAlias" {
 			message += ", write ${env:NAME} or ${file:PATH} in the element instead"
 		}

@@ -19,6 +19,7 @@ type Set struct {
 	digest   [32]byte
 	content  [32]byte // the same with passwords and the files' places; never shown
 	file     []byte   // the profiles' file that it was made of
+	from     string   // its path; "": there is none
 }
 
 // A group is the profiles of one bind address.
@@ -90,6 +91,7 @@ var (
 // newSet arranges profiles, own last. It refuses what would make a profile weaker than its file says.
 func newSet(file string, profiles []*Profile) (*Set, error) {
 	s := &Set{
+		from:     file,
 		profiles: profiles,
 		own:      profiles[len(profiles)-1],
 		byAddr:   make(map[netip.Addr][]*group),

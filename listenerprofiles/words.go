@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+
+	"sallyport/internal/printable"
 )
 
 // ParseVerifyClient reads none, optional or require, without case. "" is Optional; anything else is an error, where
@@ -19,7 +21,7 @@ func ParseVerifyClient(word string) (VerifyClient, error) {
 	case "require":
 		return Require, nil
 	}
-	return Require, fmt.Errorf("unknown word %s, it is one of none, optional, require", quote(word))
+	return Require, fmt.Errorf("unknown word %s, it is one of none, optional, require", printable.Quote(word))
 }
 
 // ParseProtocols reads the words of HttpsProtocols, without case: TLSv1.2 and TLSv1.3. Older versions, unknown and
@@ -35,14 +37,14 @@ func ParseProtocols(words []string) ([]uint16, error) {
 		case "tlsv1.3":
 			version = tls.VersionTLS13
 		case "tlsv1", "tlsv1.0", "tlsv1.1", "sslv3", "sslv2", "sslv2hello":
-			problems = append(problems, fmt.Errorf("%s is refused: TLSv1.2 and TLSv1.3 are served", quote(word)))
+			problems = append(problems, fmt.Errorf("%s is refused: TLSv1.2 and TLSv1.3 are served", printable.Quote(word)))
 			continue
 		default:
-			problems = append(problems, fmt.Errorf("unknown protocol %s, it is one of TLSv1.2, TLSv1.3", quote(word)))
+			problems = append(problems, fmt.Errorf("unknown protocol %s, it is one of TLSv1.2, TLSv1.3", printable.Quote(word)))
 			continue
 		}
 		if slices.Contains(versions, version) {
-			problems = append(problems, fmt.Errorf("%s is repeated", quote(word)))
+			problems = append(problems, fmt.Errorf("%s is repeated", printable.Quote(word)))
 			continue
 		}
 		versions = append(versions, version)
@@ -78,7 +80,7 @@ func ParseCiphers(names []string) ([]uint16, error) {
 	for _, name := range names {
 		upper := strings.ToUpper(name)
 		if seen[upper] {
-			problems = append(problems, fmt.Errorf("%s is repeated", quote(name)))
+			problems = append(problems, fmt.Errorf("%s is repeated", printable.Quote(name)))
 			continue
 		}
 		seen[upper] = true
@@ -112,22 +114,13 @@ func cipher(name string) (uint16, error) {
 		}
 	}
 	if strings.HasPrefix(name, "TLS_") || strings.HasPrefix(name, "SSL_") {
-		return 0, fmt.Errorf("%s is refused: only ECDHE with AES-GCM or ChaCha20 is served", quote(name))
+		return 0, fmt.Errorf("%s is refused: only ECDHE with AES-GCM or ChaCha20 is served", printable.Quote(name))
 	}
 	return 0, fmt.Errorf("unknown cipher suite %s, names are those of IANA and Java, like "+
-		"TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256", quote(name))
+		"TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256", printable.Quote(name))
 }
 
 // joinLine joins problems into one line.
 func joinLine(problems []error) error {
 	return errors.New(strings.ReplaceAll(errors.Join(problems...).Error(), "\n", "; "))
-}
-
-// quote returns a word from outside escaped and truncated.
-func quote(word string) string {
-	const shown = 64
-	if len(word) > shown {
-		return fmt.Sprintf("%q…", word[:shown])
-	}
-	return fmt.Sprintf("%q", word)
 }

@@ -14,6 +14,8 @@ import (
 	"text/tabwriter"
 	"time"
 
+	"sallyport/internal/printable"
+
 	"github.com/spf13/cobra"
 
 	"sallyport/certstore"
@@ -387,7 +389,7 @@ func certShow() *cobra.Command {
 			return printClientsJSON(cmd.OutOrStdout(), []certstore.Client{client})
 		}
 		c, w := client.Certificate, tabwriter.NewWriter(cmd.OutOrStdout(), 0, 0, 2, ' ', 0)
-		fmt.Fprintf(w, "api\t%s\nalias\t%s\nkey type\t%s\ntier\t%s\nscopes\t%s\n", client.API, client.Alias, client.KeyType, client.Tier, strings.Join(client.Scopes, " "))
+		fmt.Fprintf(w, "api\t%s\nalias\t%s\nkey type\t%s\ntier\t%s\nscopes\t%s\n", client.API, printable.Text(client.Alias), client.KeyType, client.Tier, printable.Text(strings.Join(client.Scopes, " ")))
 		fmt.Fprintf(w, "subject\t%q\nissuer\t%q\nserial\t%s\n", c.Subject.String(), c.Issuer.String(), c.SerialNumber)
 		fmt.Fprintf(w, "valid\t%s to %s (%s)\n", c.NotBefore.UTC().Format(time.RFC3339), c.NotAfter.UTC().Format(time.RFC3339), expiry(c.NotAfter, time.Now()))
 		fmt.Fprintf(w, "SHA-256\t%s\nfrom\t%s\n", hex.EncodeToString(client.Fingerprint[:]), client.Source)
@@ -443,7 +445,7 @@ func printClients(out io.Writer, clients []certstore.Client, now time.Time) {
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(w, "API\tALIAS\tKEY TYPE\tTIER\tEXPIRES\t\tSHA-256\tFROM")
 	for _, c := range clients {
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s…\t%s\n", c.API, c.Alias, c.KeyType, c.Tier,
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s…\t%s\n", c.API, printable.Text(c.Alias), c.KeyType, c.Tier,
 			c.Certificate.NotAfter.UTC().Format(time.DateOnly), expiry(c.Certificate.NotAfter, now), hex.EncodeToString(c.Fingerprint[:8]), c.Source)
 	}
 	w.Flush()

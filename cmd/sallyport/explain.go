@@ -10,6 +10,8 @@ import (
 	"strings"
 	"text/tabwriter"
 
+	"sallyport/internal/printable"
+
 	"github.com/spf13/cobra"
 
 	"sallyport/certstore"
@@ -180,10 +182,10 @@ func by(e decision.Explanation) string {
 }
 
 func printExplanation(out io.Writer, q decision.Question, e decision.Explanation) {
-	fmt.Fprintf(out, "%s %s\n\n", q.Method, q.Target)
+	fmt.Fprintf(out, "%s %s\n\n", printable.Text(q.Method), printable.Text(q.Target))
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	for _, s := range e.Steps {
-		fmt.Fprintf(w, "  %s\t%s\n", s.Stage, s.Finding)
+		fmt.Fprintf(w, "  %s\t%s\n", s.Stage, printable.Text(s.Finding))
 	}
 	w.Flush()
 	switch {

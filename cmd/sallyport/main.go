@@ -10,6 +10,8 @@ import (
 	"io"
 	"os"
 
+	"sallyport/internal/printable"
+
 	"github.com/spf13/cobra"
 
 	"sallyport/cmd/sallyport/internal/config"
@@ -27,6 +29,7 @@ func main() { os.Exit(run(os.Args[1:], os.Stdout, os.Stderr)) }
 
 // run is the program: arguments in, exit code out.
 func run(args []string, stdout, stderr io.Writer) int {
+	stdout, stderr = printable.NewWriter(stdout), printable.NewWriter(stderr)
 	cmd := newCommand()
 	cmd.SetArgs(args)
 	cmd.SetOut(stdout)

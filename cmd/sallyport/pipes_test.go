@@ -12,6 +12,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 )
 
 // pipesYAML names a file of its own in every place that may name one.
@@ -28,6 +29,7 @@ mutualSSL:
     trustStore: {location: balancers.pem}
   trustStore: {location: header.pem}
 store: sqlite:store.db
+log: {access: access.log}
 keyManagers:
   - {name: a, issuer: a, jwks: jwks.json}
   - {name: b, issuer: b, certificate: km.crt}
@@ -57,8 +59,67 @@ const pipesXML = `<parameter name="SSLProfiles">
 </parameter>
 `
 
-// A pipe that stands where a file is named blocks whoever opens it like a file: validate for ever, and a running gateway
-// at every reload. Wherever it is named it is an error that says where.
+// odd is what can stand where a file is named and is none that ends, and how that is called. A pipe blocks whoever opens
+// it like a file, a device has no end.
+var odd = map[string]struct {
+	put  func(path string) error
+	said string
+}{
+	"a pipe":           {func(path string) error { return syscall.Mkfifo(path, 0o600) }, "(is )?not a regular file"},
+	"a device":         {func(path string) error { return os.Symlink("/dev/zero", path) }, "(is )?not a regular file"},
+	"a folder":         {func(path string) error { return os.Mkdir(path, 0o700) }, "(is )?not a regular file"},
+	"an endless file":  {endless, `larger than \d+ bytes`},
+	"a terminal's end": {func(path string) error { return os.Symlink("/dev/ptmx", path) }, "(is )?not a regular file"},
+}
+
+// endless makes a file of a tebibyte that takes no room.
+func endless(path string) error {
+	if err := os.WriteFile(path, nil, 0o600); err != nil {
+		return err
+	}
+	return os.Truncate(path, 1<<40)
+}
+
+// fileKeys is the keys of sallyport.yaml that name files, and the files in pipesYAML that stand for each.
+var fileKeys = map[string]string{
+	"location": "key.jks", "filePath": "profiles.xml", "certificate": "km.crt", "caFile": "km-ca.pem", "jwks": "jwks.json", "access": "access.log",
+	"baseDir": "", // is a folder, and is not opened
+}
+
+// TestFileKeys: whoever adds a key that names a file adds it to the places where no pipe may stand.
+func TestFileKeys(t *testing.T) {
+	sources, err := filepath.Glob("internal/config/*.go")
+	if err != nil || len(sources) == 0 {
+		t.Fatal(sources, err)
+	}
+	resolves := 0
+	for _, source := range sources {
+		code, err := os.ReadFile(source)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if strings.HasSuffix(source, "_test.go") {
+			continue
+		}
+		for _, key := range regexp.MustCompile(`\.path\("(\w+)"\)`).FindAllStringSubmatch(string(code), -1) {
+			if _, known := fileKeys[key[1]]; !known {
+				t.Errorf("%s reads the key %s as a file: add it to fileKeys and to pipesYAML", source, key[1])
+			}
+		}
+		resolves += strings.Count(string(code), ".resolve(")
+	}
+	if resolves != 5 { // of an API's certificate, jwks, log.access, secrets, and path itself
+		t.Errorf("%d places resolve a path: what is new has to stand in pipesYAML", resolves)
+	}
+	for key, file := range fileKeys {
+		if !strings.Contains(pipesYAML+pipesAPI, key) && key != "baseDir" || !strings.Contains(pipesYAML+pipesAPI, file) {
+			t.Errorf("pipesYAML has no %s with %s", key, file)
+		}
+	}
+}
+
+// TestNoPlaceTakesAPipe: whatever stands where a file is named and is none, it is an error that says where, from validate,
+// from serve and, in a gateway that runs, from a reload, which goes on with what it had.
 func TestNoPlaceTakesAPipe(t *testing.T) {
 	from, err := template()
 	if err != nil {
@@ -91,16 +152,16 @@ func TestNoPlaceTakesAPipe(t *testing.T) {
 	put(of("clients/gold.crt"), "client.crt")
 	put(of("jwks.json"), "jwks.json")
 
-	validate := func() (code int, stderr string) {
+	run := func(command string) (code int, stderr string) {
 		ctx, cancel := context.WithTimeout(t.Context(), patience)
 		defer cancel()
-		cmd := exec.CommandContext(ctx, "sallyport", "validate")
+		cmd := exec.CommandContext(ctx, "sallyport", command)
 		var errs bytes.Buffer
 		cmd.Dir, cmd.Stderr = dir, &errs
 		_ = cmd.Run() // the exit code tells
 		return cmd.ProcessState.ExitCode(), errs.String()
 	}
-	if code, errs := validate(); code != 0 {
+	if code, errs := run("validate"); code != 0 {
 		t.Fatalf("without a pipe: exit code %d\n%s", code, errs)
 	}
 	for name, place := range map[string]string{
@@ -118,6 +179,8 @@ func TestNoPlaceTakesAPipe(t *testing.T) {
 		"header.pem":        `^sallyport\.yaml:\d+:\d+: keystore `,
 		"store.db":          `^sallyport\.yaml:\d+:\d+: store: `,
 		"store.db-journal":  `^sallyport\.yaml:\d+:\d+: store: `,
+		"store.db-wal":      `^sallyport\.yaml:\d+:\d+: store: `,
+		"store.db-shm":      `^sallyport\.yaml:\d+:\d+: store: `,
 		"jwks.json":         `^sallyport\.yaml:\d+:\d+: key manager "a": reading `,
 		"km.crt":            `^sallyport\.yaml:\d+:\d+: key manager "b": reading `,
 		"km-ca.pem":         `^sallyport\.yaml:\d+:\d+: key manager "c": reading `,
@@ -125,21 +188,33 @@ func TestNoPlaceTakesAPipe(t *testing.T) {
 		"upstream.jks":      `^api\.yaml:\d+:\d+: upstream keyStore `,
 		"upstream.password": `^api\.yaml:\d+:\d+: password: secret file `,
 		"client.crt":        `^api\.yaml:\d+:\d+: certificate `,
+		"access.log":        `^sallyport\.yaml:\d+:\d+: access `,
 	} {
 		good, isThere := os.ReadFile(at(name))
 		_ = os.Remove(at(name))
-		if name == "store.db-journal" {
+		if strings.HasPrefix(name, "store.db-") {
 			put(nil, "store.db")
 		}
-		if err := syscall.Mkfifo(at(name), 0o600); err != nil {
-			t.Fatal(err)
+		for kind, odd := range odd {
+			if kind == "an endless file" && (strings.HasPrefix(name, "store.db") || name == "access.log") {
+				continue // nobody reads these whole
+			}
+			if err := odd.put(at(name)); err != nil {
+				t.Fatal(err)
+			}
+			want := regexp.MustCompile("(?m)" + place + ".*" + regexp.QuoteMeta(name) + `"?:? ` + odd.said + "$")
+			for _, command := range []string{"validate", "serve"} {
+				began := time.Now()
+				code, errs := run(command)
+				if code != 2 || !want.MatchString(errs) {
+					t.Errorf("%s is %s: %s has the exit code %d after %v, want 2 and %s\n%s", name, kind, command, code, time.Since(began), want, errs)
+				}
+				if command == "validate" && strings.Count(errs, "\n") != 1 {
+					t.Errorf("%s is %s: more than one problem\n%s", name, kind, errs)
+				}
+			}
+			_ = os.Remove(at(name))
 		}
-		code, errs := validate()
-		want := regexp.MustCompile("(?m)" + place + ".*" + regexp.QuoteMeta(name) + `"?:? (is )?not a regular file$`)
-		if code != 2 || !want.MatchString(errs) || strings.Count(errs, "\n") != 1 {
-			t.Errorf("%s is a pipe: exit code %d, want 2 and %s\n%s", name, code, want, errs)
-		}
-		_ = os.Remove(at(name))
 		_ = os.Remove(at("store.db"))
 		if isThere == nil {
 			put(good, name)

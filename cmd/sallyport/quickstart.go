@@ -16,6 +16,7 @@ import (
 	"sallyport/certstore"
 	"sallyport/cmd/sallyport/internal/config"
 	"sallyport/cmd/sallyport/internal/quickstart"
+	"sallyport/internal/contain"
 )
 
 func quickstartCommand() *cobra.Command {
@@ -66,7 +67,9 @@ func runQuickstart(ctx context.Context, opts quickstart.Options, stdout, stderr 
 			return errors.Join(freePort(fmt.Errorf("%s: %w", h.name, err)), g.Wait())
 		}
 		server := &http.Server{Handler: h.handler, ReadHeaderTimeout: 5 * time.Second}
-		g.Go(func() error { return serveUntil(helpers, server, listener) })
+		g.Go(func() error {
+			return contain.Do(h.name, func() error { return serveUntil(helpers, server, listener) })
+		})
 	}
 
 	err = serve(ctx, cfg, stdout, stderr, func() {

@@ -14,6 +14,8 @@ import (
 	"syscall"
 	"time"
 
+	"sallyport/internal/printable"
+
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
 
@@ -22,6 +24,8 @@ import (
 	"sallyport/gateway/control"
 	"sallyport/gateway/decision"
 	"sallyport/gateway/observe"
+	"sallyport/internal/contain"
+	"sallyport/internal/regularfile"
 )
 
 func serveCommand() *cobra.Command {
@@ -55,6 +59,7 @@ func serve(ctx context.Context, cfg *config.Config, stdout, stderr io.Writer, re
 	log := newLogger(cfg.Log, stderr)
 	slog.SetDefault(log) // for what libraries say by themselves, as net/http of backends that talk unasked
 	metrics := observe.NewMetrics()
+	faults := &contain.Faults{Log: log, Count: metrics.Panicked}
 	accessLog, err := openAccessLog(cfg.Log, stdout, metrics, log)
 	if err != nil {
 		return err
@@ -77,27 +82,41 @@ func serve(ctx context.Context, cfg *config.Config, stdout, stderr io.Writer, re
 		}
 		status := observe.StatusHandler(metrics, g.Ready, func() map[string]error { return broken(loop) })
 		server := &http.Server{Handler: status, ReadHeaderTimeout: 5 * time.Second}
-		outer.Go(func() error { return serveUntil(after, server, listener) })
+		outer.Go(func() error {
+			return faults.Do("the status listener", func() error { return serveUntil(after, server, listener) })
+		})
 	}
 	if accessLog != nil {
-		outer.Go(func() error { return accessLog.log.Run(after) })
+		outer.Go(func() error {
+			return faults.Do("the access log", func() error { return accessLog.log.Run(after) })
+		})
 	}
-	outer.Go(func() error { return loop.Run(after) })
+	outer.Go(func() error {
+		return faults.Do("the control side", func() error { return loop.Run(after) })
+	})
 
 	if os.Getenv("GOGC") == "" {
 		defer debug.SetGCPercent(debug.SetGCPercent(mostGarbage))
 		outer.Go(func() error { return paceCollector(after, collectorInterval) })
 	}
 	inner, innerCtx := errgroup.WithContext(stop)
-	inner.Go(func() error { return reloadWhenAsked(innerCtx, hangups, loop, accessLog, log) })
-	inner.Go(func() error { return abortWhenForced(after, force, g, log) })
+	inner.Go(func() error {
+		return faults.Do("the handling of SIGHUP", func() error {
+			return reloadWhenAsked(innerCtx, hangups, loop, accessLog, log, faults)
+		})
+	})
+	inner.Go(func() error {
+		return faults.Do("stopping at once", func() error { return abortWhenForced(after, force, g, log) })
+	})
 	if ready != nil {
 		ready()
 	}
 	log.Info("serving", "config", cfg.Place.File)
 	inner.Go(func() error {
-		defer done()
-		return g.Run(innerCtx)
+		return faults.Do("the gateway", func() error {
+			defer done()
+			return g.Run(innerCtx)
+		})
 	})
 	err = inner.Wait()
 	done()
@@ -123,6 +142,7 @@ func newGateway(cfg *config.Config, log *slog.Logger, metrics *observe.Metrics, 
 				access.log.Observe(x, took)
 			}
 		},
+		Panicked:    metrics.Panicked,
 		Connections: metrics.ConnectionRefused,
 		Evictions:   metrics.ConnectionEvicted,
 		Limits:      limits,
@@ -134,7 +154,9 @@ func newGateway(cfg *config.Config, log *slog.Logger, metrics *observe.Metrics, 
 func openLoop(
 	ctx context.Context, cfg *config.Config, g *gateway.Gateway, metrics *observe.Metrics, log *slog.Logger,
 ) (*control.Loop, error) {
-	loop, err := control.Open(ctx, control.Options{Load: specs(cfg), Set: g.Set, Told: metrics.Reloaded, Log: log, Shown: cfg.Limits.Shown()})
+	loop, err := control.Open(ctx, control.Options{
+		Load: specs(cfg), Set: g.Set, Told: metrics.Reloaded, Panicked: metrics.Panicked, Log: log, Shown: cfg.Limits.Shown(),
+	})
 	if taken := (*net.OpError)(nil); errors.As(err, &taken) {
 		return nil, err // of a listener: another start may find its port free
 	}
@@ -162,6 +184,7 @@ func specs(cfg *config.Config) func() (*control.Spec, error) {
 // reloadWhenAsked reloads everything with each SIGHUP until ctx ends.
 func reloadWhenAsked(
 	ctx context.Context, hangups <-chan os.Signal, loop *control.Loop, access *accessLog, log *slog.Logger,
+	faults *contain.Faults,
 ) error {
 	for {
 		select {
@@ -170,8 +193,8 @@ func reloadWhenAsked(
 		case <-hangups:
 		}
 		log.Info("reloading, as SIGHUP asks")
-		_ = loop.Reload(ctx) // it was told
-		if err := access.reopen(); err != nil {
+		_ = faults.Do("a reload", func() error { return loop.Reload(ctx) }) // it was told
+		if err := faults.Do("reopening the access log", access.reopen); err != nil {
 			log.Error("the access log goes on in the old file", "error", err)
 		}
 	}
@@ -202,7 +225,7 @@ func broken(loop *control.Loop) map[string]error {
 // clientEnds tells when each registered certificate ends.
 func clientEnds(a *control.Assembly) (ends []observe.CertificateEnd) {
 	for _, r := range a.Clients.All() {
-		labels := []string{r.API.String(), r.Alias, string(r.KeyType)}
+		labels := []string{r.API.String(), printable.Text(r.Alias), string(r.KeyType)}
 		ends = append(ends, observe.CertificateEnd{Labels: labels, NotAfter: r.Certificate.NotAfter})
 	}
 	return ends
@@ -230,8 +253,10 @@ func stopSignals(ctx context.Context) (stop context.Context, force <-chan struct
 	signals := make(chan os.Signal, 2)
 	signal.Notify(signals, syscall.SIGTERM, os.Interrupt)
 	second := make(chan struct{})
-	ended := make(chan struct{})
+	ended, gone := make(chan struct{}), make(chan struct{})
 	go func() {
+		defer close(gone)
+		defer (*contain.Faults)(nil).Catch("the handling of signals", nil)
 		for n := 0; n < 2; n++ {
 			select {
 			case <-signals:
@@ -249,20 +274,25 @@ func stopSignals(ctx context.Context) (stop context.Context, force <-chan struct
 		signal.Stop(signals)
 		close(ended)
 		cancel()
+		<-gone
 	}
 }
 
 func serveUntil(ctx context.Context, server *http.Server, listener net.Listener) error {
 	var g errgroup.Group
 	g.Go(func() error {
-		<-ctx.Done()
-		return server.Close()
+		return contain.Do("closing a server", func() error {
+			<-ctx.Done()
+			return server.Close()
+		})
 	})
 	g.Go(func() error {
-		if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
-			return err
-		}
-		return nil
+		return contain.Do("a server", func() error {
+			if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
+				return err
+			}
+			return nil
+		})
 	})
 	return g.Wait()
 }
@@ -305,9 +335,9 @@ func openAccessLog(c config.Log, stdout io.Writer, metrics *observe.Metrics, log
 }
 
 func openLogFile(name string) (*os.File, error) {
-	f, err := os.OpenFile(name, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o640)
+	f, err := regularfile.Append(name, 0o640)
 	if err != nil {
-		return nil, fmt.Errorf("access log: %w", err)
+		return nil, fmt.Errorf("access log: %s: %w", name, err)
 	}
 	return f, nil
 }

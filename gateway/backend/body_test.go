@@ -10,6 +10,7 @@ import (
 
 	"sallyport/gateway/backend"
 	"sallyport/gateway/http1"
+	"sallyport/internal/contain"
 )
 
 // A flawedBody gives some bytes, and then an error, or panics if that is nil.
@@ -62,9 +63,9 @@ func TestBadBody(t *testing.T) {
 				trip.Length = c.length
 				var err error
 				panicked := panicOf(func() { err = send(trip) })
-				switch text, _ := panicked.(string); {
+				switch fault, _ := panicked.(*contain.Fault); {
 				case c.err == nil:
-					if !strings.Contains(text, "a flaw") || !strings.Contains(text, "flawedBody") {
+					if fault == nil || fault.Value != "a flaw" && fault.Value != flaw || !strings.Contains(string(fault.Stack), "flawedBody") {
 						t.Errorf("panicked with %v", panicked)
 					}
 				case panicked != nil:

@@ -19,6 +19,7 @@ import (
 	"sallyport/gateway/http1"
 	"sallyport/gateway/message"
 	"sallyport/gateway/wire"
+	"sallyport/internal/contain"
 )
 
 // newTransport speaks HTTP/2 to a server. It passes compressed bodies through.
@@ -27,9 +28,9 @@ func newTransport(s *Server, p Protocol) *http.Transport {
 	protocols.SetHTTP2(p == HTTP2)
 	protocols.SetUnencryptedHTTP2(p == H2C)
 	return &http.Transport{
-		DialContext: func(ctx context.Context, network, _ string) (net.Conn, error) {
-			c, err := dialer.DialContext(ctx, network, s.address)
-			if err != nil {
+		DialContext: func(ctx context.Context, network, _ string) (c net.Conn, err error) { // on a goroutine of net/http
+			defer contain.Catch("connecting to a server", func(f *contain.Fault) { err = f })
+			if c, err = dialer.DialContext(ctx, network, s.address); err != nil {
 				return nil, &errUnreached{err}
 			}
 			return s.share(c)
@@ -180,8 +181,10 @@ func (t *Trip) askStream() error {
 		t.Request.Streams(nil)
 	}
 	trace := &httptrace.ClientTrace{
-		GotConn:        func(c httptrace.GotConnInfo) { s.shared = c.Reused },
-		Got1xxResponse: func(status int, h textproto.MIMEHeader) error { return s.interim(t, status, h) },
+		GotConn: func(c httptrace.GotConnInfo) { s.shared = c.Reused },
+		Got1xxResponse: func(status int, h textproto.MIMEHeader) error { // on a goroutine of net/http, which other calls share
+			return contain.Do("an interim answer", func() error { return s.interim(t, status, h) })
+		},
 	}
 	s.res, err = t.Server.h2.RoundTrip(out.WithContext(httptrace.WithClientTrace(s.ctx, trace)))
 	if err == nil {
@@ -267,11 +270,15 @@ func (s *stream) pass(t *Trip) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	defer close(s.passing)
+	defer contain.Catch("passing on interim answers", func(f *contain.Fault) {
+		s.fault = f
+		s.cancel(f)
+	})
 	for len(s.coming) > 0 && s.fault == nil && s.ctx.Err() == nil {
 		res := s.coming[0]
 		s.coming = s.coming[1:]
 		s.mu.Unlock()
-		err := contain("in passing on an interim answer", func() error { return t.Interim(&res) })
+		err := contain.Do("passing on an interim answer", func() error { return t.Interim(&res) })
 		s.mu.Lock()
 		if err != nil && s.fault == nil {
 			s.fault = err
@@ -432,7 +439,11 @@ type streamBody struct {
 var errBodyClosed = errors.New("the body is closed")
 
 // Read implements io.Reader.
-func (b *streamBody) Read(p []byte) (int, error) {
+func (b *streamBody) Read(p []byte) (n int, err error) { // on a goroutine of net/http
+	defer contain.Catch(bodyReading, func(f *contain.Fault) {
+		b.trip.spoilInput(f)
+		err = f
+	})
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	t := b.trip
@@ -443,14 +454,14 @@ func (b *streamBody) Read(p []byte) (int, error) {
 		return 0, errBodyClosed
 	}
 	if len(b.rest) == 0 && t.sending {
-		if err := contain("in reading the request's body", b.next); err != nil {
+		if err := contain.Do(bodyReading, b.next); err != nil {
 			if !b.closed.Load() {
 				t.spoilInput(err)
 			}
 			return 0, err
 		}
 	}
-	n := copy(p, b.rest)
+	n = copy(p, b.rest)
 	if b.rest = b.rest[n:]; len(b.rest) > 0 || t.sending {
 		return n, nil
 	}

@@ -1,13 +1,12 @@
 package backend
 
 import (
-	"fmt"
-	"runtime/debug"
 	"sync/atomic"
 	"time"
 
 	"sallyport/gateway/http1"
 	"sallyport/gateway/wire"
+	"sallyport/internal/contain"
 )
 
 // A sender sends the rest of a request's body beside the call: the answer may come before the request has ended.
@@ -66,6 +65,10 @@ func (t *Trip) stopSending() {
 // run sends the body. Once it is whole, the connection may be somebody else's.
 func (s *sender) run(t *Trip, c *ServerConn) {
 	defer close(s.over)
+	defer contain.Catch("sending a request's body", func(f *contain.Fault) {
+		t.spoilInput(f)
+		c.Sever()
+	})
 	if err := s.send(t, c); err != nil && !s.stopped.Load() {
 		t.spoilInput(err)
 		c.Sever() // nobody waits for an answer any more
@@ -86,7 +89,7 @@ func (s *sender) send(t *Trip, c *ServerConn) error {
 	defer wire.Large.Put(out)
 	for t.sending {
 		var data []byte
-		err := contain("in reading the request's body", func() (err error) {
+		err := contain.Do(bodyReading, func() (err error) {
 			if data, err = t.next(true); err == nil && t.Length == http1.InChunks {
 				*out = t.frame((*out)[:0], data)
 				data = *out
@@ -107,17 +110,5 @@ func (s *sender) send(t *Trip, c *ServerConn) error {
 	return nil
 }
 
-// A panicked is a panic on a goroutine that nobody else guards, and where it happened.
-type panicked string
-
-func (p panicked) Error() string { return string(p) }
-
-// contain makes a panic in do an error: it has to end the call, and not the process. Fail panics with it again.
-func contain(where string, do func() error) (err error) {
-	defer func() {
-		if fault := recover(); fault != nil {
-			err = panicked(fmt.Sprintf("%v, %s:\n%s", fault, where, debug.Stack()))
-		}
-	}()
-	return do()
-}
+// bodyReading is what panics on a goroutine that reads a request's body. Fail panics with the Fault again.
+const bodyReading = "reading a request's body"

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"sallyport/gateway/wire"
+	"sallyport/internal/contain"
 )
 
 // Bounds of the connections to servers, whatever is spoken on them.
@@ -31,6 +32,7 @@ type Server struct {
 	Authority string // as in its URL: the Host of calls
 	Path      string // what goes before each path
 
+	faults  *contain.Faults
 	address string          // host:port to dial
 	tls     *tls.Config     // with its ServerName; nil: plain
 	h2      *http.Transport // nil: it speaks HTTP/1.1
@@ -45,8 +47,8 @@ type Server struct {
 }
 
 // newServer returns the Server at a URL. It connects to nobody.
-func newServer(u Upstream, at *url.URL) *Server {
-	s := &Server{Name: at.Scheme + "://" + at.Host, Authority: at.Host, Path: strings.TrimSuffix(at.EscapedPath(), "/")}
+func newServer(u Upstream, at *url.URL, faults *contain.Faults) *Server {
+	s := &Server{faults: faults, Name: at.Scheme + "://" + at.Host, Authority: at.Host, Path: strings.TrimSuffix(at.EscapedPath(), "/")}
 	port := at.Port()
 	if at.Scheme == "https" {
 		s.tls = &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: u.Roots, Certificates: u.Certificates, ServerName: at.Hostname()}
@@ -139,9 +141,17 @@ func (c *ServerConn) Detach() (fd int, err error) {
 
 // sweepIdle closes the connections that have been idle for too long or that the server has closed.
 func (s *Server) sweepIdle() {
+	var idle []*ServerConn
+	defer s.faults.Catch("sweeping idle connections", func(*contain.Fault) {
+		s.mu.Lock()
+		s.sweep = nil // the next that is idle begins another
+		s.mu.Unlock()
+		for _, c := range idle {
+			c.Conn.Close()
+		}
+	})
 	s.mu.Lock()
-	idle := s.idle
-	s.idle = nil
+	idle, s.idle = s.idle, nil
 	s.mu.Unlock()
 	idle = slices.DeleteFunc(idle, func(c *ServerConn) bool {
 		over := c.Stale(time.Now()) || !c.Quiet()

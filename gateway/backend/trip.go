@@ -12,6 +12,7 @@ import (
 
 	"sallyport/gateway/http1"
 	"sallyport/gateway/wire"
+	"sallyport/internal/contain"
 )
 
 // A Request is the call that a Trip carries, as its server sees it.
@@ -492,8 +493,8 @@ func (t *Trip) Fail(err error) error {
 	case err == io.EOF:
 		err = io.ErrUnexpectedEOF
 	}
-	if p, ok := err.(panicked); ok {
-		panic(string(p)) // where it ends this call, and not the process
+	if fault := (*contain.Fault)(nil); errors.As(err, &fault) {
+		panic(fault) // where it is told, and ends this call alone
 	}
 	return err
 }

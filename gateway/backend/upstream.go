@@ -8,6 +8,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"sallyport/internal/contain"
 )
 
 // An Upstream says which servers an API's calls go to, and how.
@@ -95,6 +97,8 @@ func (g *Group) next() int {
 // A Registry keeps what outlives a reload: servers with their connections, and the counts of each environment. Its zero
 // value is empty.
 type Registry struct {
+	Faults *contain.Faults // told of panics that belong to no call; set before the first Group
+
 	mu      sync.Mutex
 	servers map[serverKey]*Server
 	counts  map[countsKey]*counts
@@ -130,7 +134,7 @@ func (r *Registry) Group(api, environment string, u Upstream) *Group {
 	for _, at := range urls {
 		key := serverKey{at.String(), u.Protocol, u.TLSDigest}
 		if r.servers[key] == nil {
-			r.servers[key] = newServer(u, at)
+			r.servers[key] = newServer(u, at, r.Faults)
 		}
 		g.servers = append(g.servers, r.servers[key])
 	}

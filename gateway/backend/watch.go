@@ -4,6 +4,8 @@ import (
 	"context"
 	"sync"
 	"time"
+
+	"sallyport/internal/contain"
 )
 
 // A watch looks ten times a second whether the answer is late, or nobody waits for it any more, for a Trip that waits
@@ -28,13 +30,14 @@ func (t *Trip) watch(cancel context.CancelCauseFunc, after time.Duration) *watch
 }
 
 func (w *watch) look() {
+	defer contain.Catch("watching over a call", func(f *contain.Fault) { w.cancel(f) })
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.over {
 		return
 	}
 	var gone error
-	if fault := contain("in asking whether the client has gone", func() error { gone = w.trip.gone(); return nil }); fault != nil {
+	if fault := contain.Do("asking whether the client has gone", func() error { gone = w.trip.gone(); return nil }); fault != nil {
 		gone = fault
 	}
 	if w.trip.resting.Load() {

@@ -224,10 +224,18 @@ func (l *Loop) readProfiles(
 	for _, k := range known {
 		sets = append(sets, k.sets[listener.Name])
 	}
+	read := listenerprofiles.ReadStores
 	if fresh {
-		return listenerprofiles.Read(cfg, sets...)
+		read = listenerprofiles.Read
 	}
-	return listenerprofiles.ReadStores(cfg, sets...)
+	r := read(cfg, sets...)
+	if r.Err == nil && len(sets) > 0 {
+		if err := r.Set.Succeeds(sets[0]); err != nil {
+			r.Content = sha256.Sum256(append(r.Content[:], err.Error()...))
+			r.Set, r.Err = nil, err
+		}
+	}
+	return r
 }
 
 func (b *builder) buildTokens() {
@@ -235,7 +243,7 @@ func (b *builder) buildTokens() {
 	if len(s.KeyManagers) == 0 {
 		return
 	}
-	cfg := token.Options{Log: b.loop.log, FilePoll: s.Period, Looked: b.loop.keysTold}
+	cfg := token.Options{Log: b.loop.log, FilePoll: s.Period, Looked: b.loop.keysTold, Panicked: b.loop.cfg.Panicked}
 	for _, k := range s.KeyManagers {
 		cfg.KeyManagers = append(cfg.KeyManagers, k.Value)
 	}

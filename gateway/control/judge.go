@@ -119,6 +119,10 @@ func (l *Loop) tell(name string, f finding, t *attempt, last *Assembly) {
 		l.board.mended(name)
 	default:
 		l.board.good(name)
+		for _, g := range set.Gone(last.sets[s.listener]) {
+			l.log.Warn("a listener profile is gone, and one that is as strict serves its clients",
+				"listener", s.listener, "profile", g.Profile.Name, "by", g.By.Name)
+		}
 		digest := set.Digest()
 		l.log.Info("listener profiles loaded",
 			"listener", s.listener, "profiles", len(set.Profiles())-1, "digest", fmt.Sprintf("%x", digest[:8]))

@@ -3,9 +3,7 @@ package control
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
-	"runtime/debug"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -13,17 +11,19 @@ import (
 
 	"sallyport/certstore"
 	"sallyport/gateway"
+	"sallyport/internal/contain"
 	"sallyport/listenerprofiles/trust"
 	"sallyport/policy/ratelimit"
 )
 
 // Options are what a Loop works with.
 type Options struct {
-	Load func() (*Spec, error)          // reads the configuration anew
-	Set  func(gateway.Parts) error      // the gateway's: puts all parts into force, or none
-	Told func(source string, err error) // called when a change comes into force (nil error) or is refused; nil: never
-	Log  *slog.Logger                   // nil: nothing is logged
-	Now  func() time.Time               // the clock that judges certificates and allowances; nil: time.Now
+	Load     func() (*Spec, error)          // reads the configuration anew
+	Set      func(gateway.Parts) error      // the gateway's: puts all parts into force, or none
+	Told     func(source string, err error) // called when a change comes into force (nil error) or is refused; nil: never
+	Log      *slog.Logger                   // nil: nothing is logged
+	Panicked func(where string)             // called for each panic, with what panicked; nil: nobody counts
+	Now      func() time.Time               // the clock that judges certificates and allowances; nil: time.Now
 
 	// Shown bounds the certificates that clients show, in handshakes and in headers, as long as the process runs.
 	Shown trust.Bounds
@@ -37,6 +37,7 @@ type Options struct {
 type Loop struct {
 	cfg     Options
 	log     *slog.Logger
+	faults  *contain.Faults
 	board   board
 	limits  *ratelimit.Local
 	inForce atomic.Pointer[Assembly] // written by Open and by the goroutine of Run
@@ -80,6 +81,7 @@ func newLoop(cfg Options) *Loop {
 	return &Loop{
 		cfg:     cfg,
 		log:     cfg.Log,
+		faults:  &contain.Faults{Log: cfg.Log, Count: cfg.Panicked},
 		board:   board{told: cfg.Told, states: map[string]State{}},
 		limits:  ratelimit.NewLocal(cfg.Now),
 		ended:   make(chan struct{}),
@@ -134,6 +136,26 @@ func (l *Loop) State() []State { return l.board.list() }
 func (l *Loop) Run(ctx context.Context) error {
 	l.follow(ctx, &Assembly{Spec: &Spec{}})
 	l.begin(ctx, l.upkeep)
+	for ctx.Err() == nil {
+		err := l.contain(func() error { l.carryOn(ctx); return nil })
+		if err == nil {
+			continue
+		}
+		l.pending = nil // what it was looking at is left for the next period
+		l.answer(err)
+		select {
+		case <-ctx.Done():
+		case <-time.After(taskPause):
+		}
+	}
+	close(l.ended)
+	l.tasks.Wait()
+	l.files.close()
+	return l.Close()
+}
+
+// carryOn is what Run does until ctx ends, unless something panics.
+func (l *Loop) carryOn(ctx context.Context) {
 	l.watch()
 	timer := time.NewTimer(0)
 	defer timer.Stop()
@@ -149,16 +171,12 @@ func (l *Loop) Run(ctx context.Context) error {
 		case <-l.files.lost:
 			l.hintAll()
 		case <-l.wake:
-			l.turnContained(ctx)
+			l.turn(ctx)
 		case <-timer.C:
-			l.turnContained(ctx)
+			l.turn(ctx)
 		}
 		timer.Reset(time.Until(l.next()))
 	}
-	close(l.ended)
-	l.tasks.Wait()
-	l.files.close()
-	return l.Close()
 }
 
 // Reload looks at everything now and returns when it has been judged: at once if nothing has changed, and after about
@@ -199,14 +217,6 @@ func (l *Loop) rouse() {
 	select {
 	case l.wake <- struct{}{}:
 	default: // it is awake already
-	}
-}
-
-// turnContained is a turn that survives a panic. What it was looking at is left for the next period.
-func (l *Loop) turnContained(ctx context.Context) {
-	if err := l.contain(func() error { l.turn(ctx); return nil }); err != nil {
-		l.pending = nil
-		l.answer(err)
 	}
 }
 
@@ -303,6 +313,7 @@ func (l *Loop) upkeep(ctx context.Context) error {
 func (l *Loop) begin(ctx context.Context, run func(context.Context) error) context.CancelFunc {
 	ctx, cancel := context.WithCancel(ctx)
 	l.tasks.Go(func() {
+		defer l.faults.Catch("a watch", nil)
 		for {
 			err := l.contain(func() error { return run(ctx) })
 			if ctx.Err() != nil || err == nil {
@@ -323,12 +334,4 @@ func (l *Loop) begin(ctx context.Context, run func(context.Context) error) conte
 const taskPause = time.Second
 
 // contain makes a panic an error.
-func (l *Loop) contain(run func() error) (err error) {
-	defer func() {
-		if fault := recover(); fault != nil {
-			l.log.Error("the control side panicked", "panic", fmt.Sprint(fault), "stack", string(debug.Stack()))
-			err = fmt.Errorf("a panic: %v", fault)
-		}
-	}()
-	return run()
-}
+func (l *Loop) contain(run func() error) error { return l.faults.Do("the control side", run) }

@@ -425,3 +425,39 @@ func TestKeysReport(t *testing.T) {
 	b.keysTold("resident", nil)
 	b.counts(t, "keys of resident", 1, 2)
 }
+
+// TestPanicInALook: a panic while changes are looked at is an error of that Reload alone; the loop goes on, with the
+// last good state.
+func TestPanicInALook(t *testing.T) {
+	var armed atomic.Bool
+	counted := make(chan string, 10)
+	b := startBed(t, func(b *bed, cfg *Options) {
+		load := cfg.Load
+		cfg.Load = func() (*Spec, error) {
+			if armed.Load() {
+				panic("in Load")
+			}
+			return load()
+		}
+		cfg.Panicked = func(where string) { counted <- where }
+	})
+	before := b.InForce()
+	armed.Store(true)
+	if err := b.Reload(t.Context()); err == nil || !strings.Contains(err.Error(), "panicked: in Load") {
+		t.Errorf("Reload: %v", err)
+	}
+	if got := <-counted; got != "the control side" {
+		t.Errorf("counted as %q", got)
+	}
+	if b.InForce() != before {
+		t.Error("something else is in force")
+	}
+	armed.Store(false)
+	b.change(func(s *Spec) { s.Period = time.Minute })
+	if err := b.Reload(t.Context()); err != nil || b.InForce().Spec.Period != time.Minute {
+		t.Errorf("the next Reload: %v", err)
+	}
+	if n := b.log.count("msg=\"the control side panicked\""); n != 1 {
+		t.Errorf("the log tells %d times", n)
+	}
+}

@@ -346,3 +346,54 @@ func TestReloadSaysWhy(t *testing.T) {
 		}
 	})
 }
+
+// TestProfilesThatGoAway: a profile may leave a file while one that is as strict serves its clients, which is told.
+// Otherwise the last good set stays, until the file is mended or says beforehand that the profile is as lax.
+func TestProfilesThatGoAway(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := startBed(t, nil)
+		put := func(profiles ...string) error {
+			b.disk.write("listenerprofiles.xml", []byte(profilesXML(profiles...)))
+			return b.Reload(t.Context())
+		}
+		if err := put("10.0.0.1", "10.0.0.2 verify=require", "10.0.0.3"); err != nil {
+			t.Fatal(err)
+		}
+		if err := put("10.0.0.1", "10.0.0.2 verify=require"); err != nil {
+			t.Errorf("with one that is as strict: %v", err)
+		}
+		if n := b.log.count(`profile="profile 10.0.0.3" by="listener https"`); n != 1 {
+			t.Errorf("the log tells %d times", n)
+		}
+		serving := b.set()
+		if err := put("10.0.0.1"); err == nil || !strings.Contains(err.Error(), "profile 10.0.0.2 is gone") {
+			t.Errorf("with none that is as strict: %v", err)
+		}
+		if b.set() != serving || b.state(https).Broken == nil {
+			t.Error("the laxer set is in force")
+		}
+		if err := put(); err == nil || !strings.Contains(err.Error(), "there is no <profile>") || b.set() != serving {
+			t.Errorf("without any profile: %v", err)
+		}
+		from := func(file string) {
+			b.change(func(s *Spec) {
+				own := *s.Listeners[0].TLS
+				own.FilePath = file
+				s.Listeners[0].TLS = &own
+			})
+		}
+		from("")
+		if err := put("10.0.0.1"); err == nil || b.set() != serving {
+			t.Errorf("without the file: %v", err)
+		}
+		from("/bed/listenerprofiles.xml")
+		for _, step := range [][]string{{"10.0.0.1", "10.0.0.2"}, {"10.0.0.1"}} {
+			if err := put(step...); err != nil {
+				t.Errorf("step by step: %v", err)
+			}
+		}
+		if n := len(b.set().Profiles()); n != 2 || b.state(https).Broken != nil {
+			t.Errorf("%d profiles are in force", n)
+		}
+	})
+}

@@ -6,32 +6,33 @@ import (
 	"encoding/binary"
 	"encoding/hex"
 	"errors"
-	"fmt"
 	"log/slog"
 	"math/rand/v2"
 	"net/netip"
-	"runtime/debug"
 	"slices"
 	"sync/atomic"
 	"time"
 
 	"sallyport/gateway/http1"
+	"sallyport/internal/contain"
 )
 
 // Options are what a Decider works with. Their zero value is usable.
 type Options struct {
-	Log         *slog.Logger     // nil: nothing is logged
-	Now         func() time.Time // nil: time.Now; decides validity, tiers and durations
-	Observe     func(*Exchange)  // called once for each call, after its last byte; it may not keep the Exchange
-	HeaderLines int              // of a request, without Host; 0: 200
-	Exempt      []netip.Prefix   // networks whose addresses are no callers, since many share one
-	Drain       time.Duration    // how long a stream of unknown length outlives its caller's right; 0 means 30 s
-	Recheck     time.Duration    // how often the right of an open stream is judged though no snapshot was swapped; 0: 1 s
+	Log         *slog.Logger       // nil: nothing is logged
+	Now         func() time.Time   // nil: time.Now; decides validity, tiers and durations
+	Observe     func(*Exchange)    // called once for each call, after its last byte; it may not keep the Exchange
+	Panicked    func(where string) // called for each panic, with what panicked; nil: nobody counts
+	HeaderLines int                // of a request, without Host; 0: 200
+	Exempt      []netip.Prefix     // networks whose addresses are no callers, since many share one
+	Drain       time.Duration      // how long a stream of unknown length outlives its caller's right; 0 means 30 s
+	Recheck     time.Duration      // how often the right of an open stream is judged though no snapshot was swapped; 0: 1 s
 }
 
 // A Decider decides calls by the snapshot in force, and counts them. Run watches over streams.
 type Decider struct {
 	cfg      Options
+	faults   *contain.Faults
 	timed    bool // the clock is cfg's and not the system's
 	via      string
 	snapshot atomic.Pointer[Snapshot]
@@ -63,6 +64,7 @@ func New(cfg Options) *Decider {
 	if cfg.Log == nil {
 		d.cfg.Log = slog.New(slog.DiscardHandler)
 	}
+	d.faults = &contain.Faults{Log: d.cfg.Log, Count: cfg.Panicked}
 	if cfg.Now == nil {
 		d.cfg.Now = time.Now
 	}
@@ -103,6 +105,9 @@ func (d *Decider) UnderWay() int64 { return d.underWay.Load() }
 // Log is where faults of calls are logged.
 func (d *Decider) Log() *slog.Logger { return d.cfg.Log }
 
+// Faults is told of panics, whoever contains them.
+func (d *Decider) Faults() *contain.Faults { return d.faults }
+
 // Now is the time by the Decider's clock. seen is the system's, if it is known already.
 func (d *Decider) Now(seen time.Time) time.Time {
 	if d.timed || seen.IsZero() {
@@ -136,7 +141,7 @@ func (d *Decider) Finish(x *Exchange) {
 	}
 	defer func() {
 		if fault := recover(); fault != nil { // of the observer, not of the call
-			d.cfg.Log.Error("observing a call panicked", "id", x.ID, "panic", fmt.Sprint(fault), "stack", string(debug.Stack()))
+			d.faults.New("observing a call", fault, "id", x.ID)
 		}
 	}()
 	d.cfg.Observe(x)

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"runtime/debug"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -13,6 +12,7 @@ import (
 	"sallyport/gateway/decision"
 	"sallyport/gateway/http1"
 	"sallyport/gateway/wire"
+	"sallyport/internal/contain"
 )
 
 // A call is one call of a client.
@@ -79,7 +79,7 @@ func (c *call) guard(part func() (again bool)) (again bool) {
 	defer func() {
 		if fault := recover(); fault != nil {
 			again = false
-			c.panicked(fault, debug.Stack())
+			c.panicked(c.fault(fault))
 		}
 		if again = c.end() && again; !again {
 			client.In.Close()
@@ -217,7 +217,7 @@ func (c *call) end() (well bool) {
 	defer func() {
 		if fault := recover(); fault != nil {
 			// The call is left to the collector: nobody knows what holds it.
-			client.engine.tell(c.ID, fault, debug.Stack())
+			client.engine.faults.New("a call", fault, "id", c.ID)
 			client.Sever()
 			well = false
 		}
@@ -240,19 +240,23 @@ func (c *call) reset() {
 	c.body.reset()
 }
 
+// fault tells of a panic that was recovered from.
+func (c *call) fault(value any) *contain.Fault {
+	return c.client.engine.faults.New("a call", value, "id", c.ID)
+}
+
 // panicked answers for a fault of ours, if nothing was answered yet, and ends the connection.
-func (c *call) panicked(fault any, stack []byte) {
+func (c *call) panicked(fault *contain.Fault) {
 	client := c.client
 	defer client.Conn.Close()
-	client.engine.tell(c.ID, fault, stack)
 	defer func() {
 		if again := recover(); again != nil { // in what answers for it
-			client.engine.tell(c.ID, again, debug.Stack())
+			c.fault(again)
 		}
 	}()
 	c.Abandon()
 	c.last = true
-	if c.Fail(fmt.Errorf("%w: a panic: %v", decision.ErrInternal, fault), c.begun) {
+	if c.Fail(fmt.Errorf("%w: %w", decision.ErrInternal, fault), c.begun) {
 		_ = client.Send(c.appendRefusal(nil))
 	}
 }

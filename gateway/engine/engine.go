@@ -2,15 +2,14 @@ package engine
 
 import (
 	"context"
-	"fmt"
 	"net"
-	"runtime/debug"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"sallyport/gateway/decision"
 	"sallyport/gateway/wire"
+	"sallyport/internal/contain"
 )
 
 // Terms are what clients have to keep to. No field has a default.
@@ -26,6 +25,7 @@ type Terms struct {
 // An Engine carries the calls of HTTP/1.1 connections.
 type Engine struct {
 	decider  *decision.Decider
+	faults   *contain.Faults // the decider's
 	terms    Terms
 	calls    sync.Pool
 	date     atomic.Pointer[dateLine]
@@ -38,13 +38,15 @@ type Engine struct {
 
 	mu      sync.Mutex
 	clients map[*client]struct{}
+
+	fault atomic.Pointer[func()] // called by loops with each tick; tests panic in it
 }
 
 // New returns an Engine without connections. loops is how many loops carry calls without a goroutine for each
 // connection, where the system has what they need; 0: each connection has its goroutine. If loops cannot be had, the
 // Engine has none, and the error says why.
 func New(d *decision.Decider, terms Terms, loops int) (*Engine, error) {
-	e := &Engine{decider: d, terms: terms, clients: map[*client]struct{}{}}
+	e := &Engine{decider: d, faults: d.Faults(), terms: terms, clients: map[*client]struct{}{}}
 	e.calls.New = func() any { return newCall() }
 	if loops == 0 {
 		return e, nil
@@ -92,13 +94,7 @@ func (e *Engine) Serve(conn net.Conn, known *decision.Connection) {
 
 // run carries calls on this goroutine until a loop takes the connection.
 func (e *Engine) run(c *client) {
-	defer func() {
-		if fault := recover(); fault != nil { // between two calls
-			e.tell("", fault, debug.Stack())
-			c.Sever()
-			e.forget(c)
-		}
-	}()
+	defer e.faults.Catch("a connection between two calls", func(*contain.Fault) { e.drop(c) })
 	for c.next() {
 		if e.park(c) {
 			return
@@ -108,18 +104,18 @@ func (e *Engine) run(c *client) {
 	e.forget(c)
 }
 
-// tell logs a panic.
-func (e *Engine) tell(id string, fault any, stack []byte) {
-	defer func() { _ = recover() }() // the log itself has panicked
-	e.decider.Log().Error("a call panicked", "id", id, "panic", fmt.Sprint(fault), "stack", string(stack))
-}
-
 // park gives a connection to a loop, if there is one.
 func (e *Engine) park(c *client) bool {
 	if len(e.loops) == 0 || !c.Detachable() || e.draining.Load() {
 		return false
 	}
 	return e.loops[int(e.next.Add(1))%len(e.loops)].put(c)
+}
+
+// drop ends a connection that nobody else has any more.
+func (e *Engine) drop(c *client) {
+	defer e.forget(c)
+	c.Sever()
 }
 
 // forget is for a connection that is closed.

@@ -7,6 +7,7 @@ import (
 
 	"sallyport/gateway/backend"
 	"sallyport/gateway/wire"
+	"sallyport/internal/contain"
 )
 
 // A loop carries calls without waiting: one goroutine for many connections, by a wire.Poller. What would have to wait
@@ -100,10 +101,11 @@ func (r *ring) take() *loopBackend {
 }
 
 const (
-	loopTick  = 250 * time.Millisecond // how exactly timeouts are kept
-	loopBatch = 64                     // batches of events before other goroutines get their turn
-	batch     = 64                     // events acted on before the next look, and clients served besides: see act
-	few       = 8                      // events that make another look, before waiting, not worth its while
+	loopTick     = 250 * time.Millisecond // how exactly timeouts are kept
+	restartPause = 100 * time.Millisecond // before a loop begins anew after a panic
+	loopBatch    = 64                     // batches of events before other goroutines get their turn
+	batch        = 64                     // events acted on before the next look, and clients served besides: see act
+	few          = 8                      // events that make another look, before waiting, not worth its while
 )
 
 // newLoop starts a loop.
@@ -117,21 +119,58 @@ func newLoop(e *Engine) (*loop, error) {
 		raw: make([]byte, wire.LargeSize), plain: make([]byte, wire.LargeSize),
 		out: make([]byte, 0, 4*wire.LargeSize), arena: make([]byte, 0, 4*wire.LargeSize),
 	}
-	go l.run()
+	go l.run() // Engine.Wait waits for it
 	return l, nil
 }
 
-// run ends when the loop is closed and has no connection any more.
+// run ends when the loop is closed and has no connection any more. After a panic that was of no single connection the
+// loop begins anew, without those that it had.
 func (l *loop) run() {
 	defer close(l.ended)
+	defer l.engine.faults.Catch("an event loop", nil)
 	defer l.poller.Close()
+	for {
+		fault := l.engine.faults.Do("an event loop", l.carryOn)
+		if fault == nil {
+			return
+		}
+		l.empty(fault)
+		time.Sleep(restartPause)
+	}
+}
+
+// carryOn is what run does unless something panics.
+func (l *loop) carryOn() error {
 	for {
 		l.poller.Wait(loopTick, l.rounds)
 		l.now = time.Now()
 		if l.tick() {
-			return
+			return nil
 		}
 	}
+}
+
+// empty ends all connections that the loop has, and their calls.
+func (l *loop) empty(fault error) {
+	for i := range l.members {
+		_ = l.engine.faults.Do("ending a loop's connection", func() error {
+			switch m := &l.members[i]; {
+			case m.client != nil:
+				defer l.engine.faults.Catch("ending a loop's client", func(*contain.Fault) { l.engine.drop(m.client.conn) })
+				l.sever(m.client, fault.(*contain.Fault))
+			case m.backend != nil && m.backend.client == nil:
+				l.dropBackend(m.backend)
+			}
+			return nil
+		})
+	}
+	l.free = l.free[:0]
+	for i := range l.members { // whatever is left of them
+		l.members[i] = member{generation: l.members[i].generation}
+		l.free = append(l.free, uint32(i))
+	}
+	l.clients, l.backends = 0, map[*backend.Server]*ring{}
+	l.later, l.answers, l.asking, l.outgoing, l.arena = nil, nil, nil, nil, l.arena[:0]
 }
 
 // rounds acts on what has happened until nothing is left; true if others want their turn.
@@ -187,16 +226,22 @@ func (l *loop) arrive() {
 	l.inbox = nil
 	l.mu.Unlock()
 	for _, c := range list {
-		client := &loopClient{conn: c}
-		if !l.join(c.Detach, c.Attach, member{client: client}, &client.fd, &client.slot) {
-			l.engine.tasks.Go(func() { l.engine.run(c) }) // most likely out of descriptors: it goes on without another one
-			continue
-		}
-		client.here, client.more = true, true // what was read with the call before is not reported again
-		l.clients++
-		l.begin(client)
-		l.queue(client)
+		l.take(c)
 	}
+}
+
+// take takes in one connection.
+func (l *loop) take(c *client) {
+	defer l.engine.faults.Catch("a connection that comes to a loop", func(*contain.Fault) { l.engine.drop(c) })
+	client := &loopClient{conn: c}
+	if !l.join(c.Detach, c.Attach, member{client: client}, &client.fd, &client.slot) {
+		l.engine.tasks.Go(func() { l.engine.run(c) }) // most likely out of descriptors: it goes on without another one
+		return
+	}
+	client.here, client.more = true, true // what was read with the call before is not reported again
+	l.clients++
+	l.begin(client)
+	l.queue(client)
 }
 
 // join takes a connection, and has the poller watch it.
@@ -327,7 +372,7 @@ func (l *loop) event(t ticket) {
 		m.client.more = true
 		l.serve(m.client)
 	case m.client != nil && ended:
-		l.giveUp(m.client, backend.ErrClientGone)
+		l.goneBefore(m.client)
 	case m.client != nil:
 		m.client.more = true
 	default: // it has a call, or collect would have dropped it
@@ -349,19 +394,8 @@ func (l *loop) tick() (over bool) {
 	l.swept = now
 	draining := l.engine.draining.Load()
 	for i := range l.members {
-		m := &l.members[i]
-		c, late := m.client, now >= m.due
-		switch {
-		case c == nil:
-		case c.call == nil && (late || draining && l.rests(c) || l.engine.closed.Load()):
-			l.drop(c)
-		case c.call == nil:
-		case l.engine.closed.Load():
-			l.giveUp(c, backend.ErrBroken)
-		case late && c.gone:
-			l.giveUp(c, backend.ErrClientGone)
-		case late:
-			l.giveUp(c, backend.ErrLate)
+		if m := &l.members[i]; m.client != nil {
+			l.tickClient(m.client, now >= m.due, draining)
 		}
 	}
 	for server, r := range l.backends {
@@ -379,7 +413,26 @@ func (l *loop) tick() (over bool) {
 			delete(l.backends, server)
 		}
 	}
+	if fault := l.engine.fault.Load(); fault != nil {
+		(*fault)()
+	}
 	return over && l.clients == 0
+}
+
+// tickClient keeps the timeouts of a client, which is late or not.
+func (l *loop) tickClient(c *loopClient, late, draining bool) {
+	defer l.contain(c)
+	switch {
+	case c.call == nil && (late || draining && l.rests(c) || l.engine.closed.Load()):
+		l.drop(c)
+	case c.call == nil:
+	case l.engine.closed.Load():
+		l.giveUp(c, backend.ErrBroken)
+	case late && c.gone:
+		l.giveUp(c, backend.ErrClientGone)
+	case late:
+		l.giveUp(c, backend.ErrLate)
+	}
 }
 
 // rests reports whether a client has no call, nor anything that may become one, as far as the loop knows.
@@ -449,12 +502,19 @@ func (l *loop) goOn(c *loopClient, part func() (again bool)) {
 	}
 	l.leave(c)
 	l.engine.tasks.Go(func() {
+		defer l.engine.faults.Catch("a call that has left its loop", func(*contain.Fault) { l.engine.drop(conn) })
 		if !call.guard(part) {
 			l.engine.forget(conn)
 		} else if !l.engine.park(conn) {
 			l.engine.run(conn)
 		}
 	})
+}
+
+// goneBefore ends the call of a client that has gone.
+func (l *loop) goneBefore(c *loopClient) {
+	defer l.contain(c)
+	l.giveUp(c, backend.ErrClientGone)
 }
 
 // giveUp ends a call that is under way.

@@ -2,12 +2,12 @@ package engine
 
 import (
 	"io"
-	"runtime/debug"
 	"time"
 
 	"sallyport/gateway/backend"
 	"sallyport/gateway/decision"
 	"sallyport/gateway/wire"
+	"sallyport/internal/contain"
 )
 
 // serve carries the call that is there, if it is there whole.
@@ -50,9 +50,17 @@ func (l *loop) contain(c *loopClient) {
 	if fault == nil {
 		return
 	}
-	call, conn, stack := c.call, c.conn, debug.Stack()
+	if c.call != nil {
+		l.sever(c, c.call.fault(fault))
+	} else {
+		l.sever(c, l.engine.faults.New("a client without a call", fault))
+	}
+}
+
+// sever ends a client's connection, and its call, for a fault of ours.
+func (l *loop) sever(c *loopClient, fault *contain.Fault) {
+	call, conn := c.call, c.conn
 	if call == nil {
-		l.engine.tell("", fault, stack)
 		if c.here {
 			l.leave(c)
 		}
@@ -70,7 +78,8 @@ func (l *loop) contain(c *loopClient) {
 		l.leave(c)
 	}
 	l.engine.tasks.Go(func() { // since it answers
-		call.panicked(fault, stack)
+		defer l.engine.faults.Catch("ending a call", func(*contain.Fault) { l.engine.drop(conn) })
+		call.panicked(fault)
 		call.end()
 		conn.In.Close()
 		l.engine.forget(conn)

@@ -17,8 +17,7 @@ import (
 	"sallyport/gateway/decision"
 )
 
-// TestPanicInObserve: a panic of the observer harms nobody, not even its call; one in the log besides ends the call's
-// connection, and nobody else's.
+// TestPanicInObserve: a panic of the observer harms nobody, not even its call, nor does one in the log besides.
 func TestPanicInObserve(t *testing.T) {
 	for _, at := range []string{"goroutine", "loop", "refusal", "refusal on the loop"} {
 		for _, logPanics := range []bool{false, true} {
@@ -44,21 +43,15 @@ func TestPanicInObserve(t *testing.T) {
 					c.say(t, "GET "+nowhere+" HTTP/1.1\r\nHost: a\r\nX-Panic: 1\r\n\r\n")
 					c.expect(t, 404, "")
 				}
-				if logPanics {
-					c.ended(t)
-				} else if got := c.ask(t, "/again"); got != "/again" {
+				if got := c.ask(t, "/again"); got != "/again" {
 					t.Errorf("the next call: %q", got)
 				}
 				if got := g.call(t).ask(t, "/other"); got != "/other" {
 					t.Errorf("another client: %q", got)
 				}
 				g.end(t)
-				want := int64(3)
-				if logPanics {
-					want = 2
-				}
-				if n := g.finished.Load() - before; n != want {
-					t.Errorf("%d calls were observed, want %d", n, want)
+				if n := g.finished.Load() - before; n != 3 {
+					t.Errorf("%d calls were observed, want 3", n)
 				}
 				if log.panics.Load() == 0 {
 					t.Error("the log does not say so")
@@ -273,5 +266,41 @@ func TestCallsAfterAPanic(t *testing.T) {
 				})
 			})
 		}
+	}
+}
+
+// TestPanicInTheLoop: a loop in whose own work something panics ends the connections that it has, answers the calls
+// that it carries, and goes on with those that come.
+func TestPanicInTheLoop(t *testing.T) {
+	asked, answer := make(chan bool, 1), make(chan bool)
+	g := newGate(t, setup{servers: []*url.URL{newSource(t, func(c net.Conn) {
+		speak(c, func(req *http.Request) bool {
+			if req.URL.Path == "/slow" {
+				asked <- true
+				<-answer
+			}
+			say(c, "", req.URL.Path)
+			return true
+		})
+	})}})
+	defer close(answer)
+	idle, busy := g.call(t), g.call(t)
+	idle.settle(t)
+	busy.settle(t)
+	busy.say(t, get("/slow"))
+	<-asked
+	g.engine.PanicInLoops()
+	idle.ended(t)
+	busy.expect(t, 500, "")
+	busy.ended(t)
+	c := g.call(t)
+	c.settle(t)
+	for range 3 {
+		if got := c.ask(t, "/again"); got != "/again" {
+			t.Errorf("a connection that came later: %q", got)
+		}
+	}
+	if n := g.panics.Load(); n != 1 {
+		t.Errorf("the log tells of %d panics", n)
 	}
 }

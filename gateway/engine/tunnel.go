@@ -11,6 +11,7 @@ import (
 	"sallyport/gateway/backend"
 	"sallyport/gateway/http1"
 	"sallyport/gateway/wire"
+	"sallyport/internal/contain"
 )
 
 // tunnel passes on the answer that switches protocols, and then bytes both ways until either side ends. The call is
@@ -34,8 +35,21 @@ func (c *call) tunnel() error {
 	var both sync.WaitGroup
 	t := tunnel{patience: c.Group.StreamIdleTimeout}
 	t.passed(time.Now())
-	both.Go(func() { c.BytesIn, up = t.pipe(server, &c.client.Conn) })
-	both.Go(func() { c.BytesOut, down = t.pipe(&c.client.Conn, server) })
+	fail := func(end *error) func(*contain.Fault) {
+		return func(f *contain.Fault) {
+			*end = f
+			server.Sever()
+			c.client.Sever()
+		}
+	}
+	both.Go(func() {
+		defer c.client.engine.faults.Catch("a tunnel", fail(&up))
+		c.BytesIn, up = t.pipe(server, &c.client.Conn)
+	})
+	both.Go(func() {
+		defer c.client.engine.faults.Catch("a tunnel", fail(&down))
+		c.BytesOut, down = t.pipe(&c.client.Conn, server)
+	})
 	both.Wait()
 	if c.broken.Load() {
 		return backend.ErrBroken

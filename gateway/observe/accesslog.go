@@ -15,6 +15,7 @@ import (
 	"unicode/utf8"
 
 	"sallyport/gateway/decision"
+	"sallyport/internal/contain"
 	"sallyport/policy"
 )
 
@@ -30,10 +31,11 @@ const (
 type AccessLog struct {
 	Log *slog.Logger // gets a line when the destination fails; nil: none
 
-	text bool
-	lost func(lines int)
-	full chan struct{} // asks Run to write before its time
-	torn bool          // the last write ended within a line
+	text   bool
+	faults contain.Faults
+	lost   func(lines int)
+	full   chan struct{} // asks Run to write before its time
+	torn   bool          // the last write ended within a line
 
 	mu      sync.Mutex
 	pending bytes.Buffer
@@ -43,18 +45,23 @@ type AccessLog struct {
 
 // NewAccessLog returns a log that writes to out, as JSON, or as slog's text if text is set. Its Run does the writing.
 func NewAccessLog(out io.Writer, text bool, metrics *Metrics) *AccessLog {
-	return &AccessLog{out: out, text: text, lost: func(lines int) { metrics.lost.Add(float64(lines)) }, full: make(chan struct{}, 1)}
+	return &AccessLog{
+		out: out, text: text, faults: contain.Faults{Count: metrics.Panicked},
+		lost: func(lines int) { metrics.lost.Add(float64(lines)) }, full: make(chan struct{}, 1),
+	}
 }
 
 // Run writes what is pending until ctx ends, and then the rest, unless the destination does not take it for lastFlush.
 func (l *AccessLog) Run(ctx context.Context) error {
 	work, done := make(chan struct{}, 1), make(chan error, 1)
 	go func() { // a destination can hang for good, a pipe that nobody reads; then this is left behind
+		defer l.faults.Catch("writing the access log", func(f *contain.Fault) { done <- f })
 		var spare bytes.Buffer
+		flush := func() error { return l.faults.Do("writing the access log", func() error { return l.flush(&spare) }) }
 		for range work {
-			_ = l.flush(&spare) // it was logged
+			_ = flush() // it was logged
 		}
-		done <- l.flush(&spare)
+		done <- flush()
 	}()
 	tick := time.NewTicker(flushInterval)
 	defer tick.Stop()
@@ -95,6 +102,7 @@ func (l *AccessLog) flush(spare *bytes.Buffer) error {
 	if spare.Len() == 0 {
 		return nil
 	}
+	defer spare.Reset()
 	text := spare.Bytes()
 	if l.torn {
 		text = append([]byte{'\n'}, text...)
@@ -108,7 +116,6 @@ func (l *AccessLog) flush(spare *bytes.Buffer) error {
 		l.tell(err)
 		err = fmt.Errorf("access log: %w", err)
 	}
-	spare.Reset()
 	return err
 }
 

@@ -3,6 +3,8 @@ package observe
 import (
 	"time"
 
+	"sallyport/internal/contain"
+
 	"github.com/prometheus/client_golang/prometheus"
 )
 
@@ -14,28 +16,28 @@ type CertificateEnd struct {
 
 // An expiry tells the ends of all certificates that are in force when somebody looks.
 type expiry struct {
-	desc *prometheus.Desc
-	ends func() []CertificateEnd
+	faults *contain.Faults
+	desc   *prometheus.Desc
+	ends   func() []CertificateEnd
 }
 
 // WatchExpiry has the metrics tell when each registered client certificate and each server certificate ends. The
 // functions are called at each look. It may be called once.
 func (m *Metrics) WatchExpiry(clients, servers func() []CertificateEnd) {
+	m.gauge("client_certificates", "Client certificates registered, one for each API.", func() int { return len(clients()) })
 	m.registry.MustRegister(
-		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-			Name: "sallyport_client_certificates", Help: "Client certificates registered, one for each API.",
-		}, func() float64 { return float64(len(clients())) }),
-		expiry{prometheus.NewDesc("sallyport_client_certificate_expiry_timestamp_seconds",
+		expiry{&m.faults, prometheus.NewDesc("sallyport_client_certificate_expiry_timestamp_seconds",
 			"When a registered client certificate ends, in Unix time.", []string{"api", "alias", "key_type"}, nil), clients},
-		expiry{prometheus.NewDesc("sallyport_server_certificate_expiry_timestamp_seconds",
+		expiry{&m.faults, prometheus.NewDesc("sallyport_server_certificate_expiry_timestamp_seconds",
 			"When a server certificate ends, in Unix time; the earliest of those that share the labels.", []string{"listener", "profile", "key"}, nil), servers})
 }
 
 // Describe is prometheus.Collector's.
 func (e expiry) Describe(out chan<- *prometheus.Desc) { out <- e.desc }
 
-// Collect is prometheus.Collector's.
+// Collect is prometheus.Collector's, which calls it on a goroutine of its own.
 func (e expiry) Collect(out chan<- prometheus.Metric) {
+	defer e.faults.Catch("a metric", nil)
 	first := map[string]CertificateEnd{}
 	for _, end := range e.ends() {
 		key := ""

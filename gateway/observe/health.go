@@ -7,11 +7,23 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+
+	"sallyport/internal/printable"
+
+	"sallyport/internal/contain"
 )
 
 // StatusHandler serves /healthz (this process answers), /readyz (send calls here: 503 while draining, or while nothing
 // good was ever loaded; what could not be reloaded is named) and /metrics.
 func StatusHandler(m *Metrics, ready func() bool, broken func() map[string]error) http.Handler {
+	pages := statusPages(m, ready, broken)
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		defer m.faults.Catch("a status page", func(*contain.Fault) { plain(w, http.StatusInternalServerError, "a fault of the gateway's\n") })
+		pages.ServeHTTP(w, r)
+	})
+}
+
+func statusPages(m *Metrics, ready func() bool, broken func() map[string]error) http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
 		plain(w, http.StatusOK, "alive\n")
@@ -24,7 +36,7 @@ func StatusHandler(m *Metrics, ready func() bool, broken func() map[string]error
 		broken := broken()
 		for _, what := range slices.Sorted(maps.Keys(broken)) {
 			text += fmt.Sprintf("%s: the last change was refused, the one before it serves on: %s\n",
-				what, strings.ReplaceAll(broken[what].Error(), "\n", "; "))
+				what, printable.Text(strings.ReplaceAll(broken[what].Error(), "\n", "; ")))
 		}
 		plain(w, status, text)
 	})

@@ -5,8 +5,9 @@ import (
 	"sync"
 	"time"
 	"unicode"
-	"unicode/utf16"
 	"unicode/utf8"
+
+	"sallyport/internal/printable"
 
 	"sallyport/certstore"
 )
@@ -63,7 +64,7 @@ func (l *line) str(key, value string) {
 	switch {
 	case !l.text:
 		l.b = append(l.b, '"')
-		l.b = appendEscaped(l.b, value)
+		l.b = printable.AppendJSON(l.b, value)
 		l.b = append(l.b, '"')
 	case plainWord(value):
 		l.b = append(l.b, value...)
@@ -79,9 +80,9 @@ func (l *line) api(a certstore.API) {
 	}
 	l.key("api")
 	l.b = append(l.b, '"')
-	l.b = appendEscaped(l.b, a.Name)
+	l.b = printable.AppendJSON(l.b, a.Name)
 	l.b = append(l.b, ':')
-	l.b = appendEscaped(l.b, a.Version)
+	l.b = printable.AppendJSON(l.b, a.Version)
 	l.b = append(l.b, '"')
 }
 
@@ -105,41 +106,6 @@ func (l *line) integer(key string, value int64) {
 func (l *line) float(key string, value float64) {
 	l.key(key)
 	l.b = strconv.AppendFloat(l.b, value, 'f', -1, 64)
-}
-
-// appendEscaped appends s for within a JSON string. What a terminal would not print is escaped, too, and what is no
-// UTF-8 replaced.
-func appendEscaped(b []byte, s string) []byte {
-	start := 0
-	for i := 0; i < len(s); {
-		if c := s[i]; ' ' <= c && c < 0x7f && c != '"' && c != '\\' {
-			i++
-			continue
-		}
-		r, size := utf8.DecodeRuneInString(s[i:])
-		if r != utf8.RuneError && unicode.IsPrint(r) && r != '"' && r != '\\' {
-			i += size
-			continue
-		}
-		b = append(b, s[start:i]...)
-		i += size
-		start = i
-		switch {
-		case r == '"' || r == '\\':
-			b = append(b, '\\', byte(r))
-		case r > 0xffff:
-			high, low := utf16.EncodeRune(r)
-			b = appendUnit(appendUnit(b, high), low)
-		default:
-			b = appendUnit(b, r)
-		}
-	}
-	return append(b, s[start:]...)
-}
-
-func appendUnit(b []byte, unit rune) []byte {
-	const digits = "0123456789abcdef"
-	return append(b, '\\', 'u', digits[unit>>12&15], digits[unit>>8&15], digits[unit>>4&15], digits[unit&15])
 }
 
 // plainWord reports whether a value stands without quotes in a line of text.

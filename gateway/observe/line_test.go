@@ -38,7 +38,7 @@ func FuzzLine(f *testing.F) {
 		if got.Path != want.String() || got.Level != "INFO" || got.Msg != "call" || !got.Time.Equal(now) {
 			t.Errorf("%q became %+v", s, got)
 		}
-		printable(t, w.b)
+		showable(t, w.b)
 
 		w.begin(true, now)
 		w.str("path", s)
@@ -53,11 +53,11 @@ func FuzzLine(f *testing.F) {
 		if string(w.b) != text.String() && !strings.Contains(s, "\x7f") { // which slog lets through
 			t.Errorf("%q became\n%q, want\n%q", s, w.b, text.String())
 		}
-		printable(t, w.b)
+		showable(t, w.b)
 	})
 }
 
-func printable(t *testing.T, b []byte) {
+func showable(t *testing.T, b []byte) {
 	t.Helper()
 	for _, r := range strings.TrimSuffix(string(b), "\n") {
 		if !unicode.IsPrint(r) {

@@ -4,6 +4,7 @@ package observe
 import (
 	"errors"
 	"maps"
+	"math"
 	"net/http"
 	"runtime/debug"
 	"sync"
@@ -16,6 +17,7 @@ import (
 
 	"sallyport/certstore"
 	"sallyport/gateway/decision"
+	"sallyport/internal/contain"
 )
 
 // Metrics are the gateway's figures for Prometheus. The labels are words of the configuration or of this program, so
@@ -33,6 +35,8 @@ type Metrics struct {
 	lost      prometheus.Counter
 	turned    *prometheus.CounterVec
 	evicted   *prometheus.CounterVec
+	panics    *prometheus.CounterVec
+	faults    contain.Faults
 
 	found atomic.Pointer[map[seriesKey]*series] // that calls have used; never changed, but replaced
 
@@ -53,6 +57,7 @@ func NewMetrics() *Metrics {
 		bytes:     counter("body_bytes_total", "Bytes of bodies carried, by API and direction.", "api", "direction"),
 		turned:    counter("connections_refused_total", "Connections turned away before their first call, by reason.", "why"),
 		evicted:   counter("connections_evicted_total", "Connections without a call under way that were closed to make room for others, by the limit that was reached.", "limit"),
+		panics:    counter("panics_total", "Faults of the gateway that ended what they happened in, and nothing else, by what that was.", "where"),
 		reloads:   counter("reloads_total", "Good changes put into force, by what was reloaded.", "what"),
 		failures:  counter("reload_failures_total", "Changes that were refused, the last good state serving on, by what was reloaded.", "what"),
 		duration: prometheus.NewHistogramVec(prometheus.HistogramOpts{
@@ -70,7 +75,8 @@ func NewMetrics() *Metrics {
 	if info, ok := debug.ReadBuildInfo(); ok {
 		build.WithLabelValues(info.Main.Version, info.GoVersion).Set(1)
 	}
-	m.registry.MustRegister(m.calls, m.duration, m.refusals, m.throttled, m.bytes, m.reloads, m.failures, m.good, m.lost, m.turned, m.evicted, build,
+	m.faults.Count = m.Panicked
+	m.registry.MustRegister(m.calls, m.duration, m.refusals, m.throttled, m.bytes, m.reloads, m.failures, m.good, m.lost, m.turned, m.evicted, m.panics, build,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }
@@ -79,6 +85,9 @@ func NewMetrics() *Metrics {
 func (m *Metrics) Handler() http.Handler {
 	return promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{})
 }
+
+// Panicked counts a panic that was contained. where is a word of the program.
+func (m *Metrics) Panicked(where string) { m.panics.WithLabelValues(where).Inc() }
 
 // Observe counts a finished call.
 func (m *Metrics) Observe(x *decision.Exchange, took time.Duration) {
@@ -163,14 +172,18 @@ func (m *Metrics) ConnectionEvicted(limit string) { m.evicted.WithLabelValues(li
 // WatchConnections has the metrics tell how many connections are open, and how many TLS handshakes are under way and
 // wait for their turn, when somebody looks. It may be called once.
 func (m *Metrics) WatchConnections(open func() int, handshakes func() (underWay, waiting int)) {
-	gauge := func(name, help string, value func() int) prometheus.Collector {
-		return prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, func() float64 { return float64(value()) })
-	}
-	m.registry.MustRegister(
-		gauge("sallyport_connections", "Client connections that are open.", open),
-		gauge("sallyport_handshakes", "TLS handshakes under way.", func() int { underWay, _ := handshakes(); return underWay }),
-		gauge("sallyport_handshakes_waiting", "Connections that wait for their TLS handshake to begin.", func() int { _, waiting := handshakes(); return waiting }),
-	)
+	m.gauge("connections", "Client connections that are open.", open)
+	m.gauge("handshakes", "TLS handshakes under way.", func() int { underWay, _ := handshakes(); return underWay })
+	m.gauge("handshakes_waiting", "Connections that wait for their TLS handshake to begin.", func() int { _, waiting := handshakes(); return waiting })
+}
+
+// gauge has the metrics tell a count when somebody looks. Prometheus asks on a goroutine of its own.
+func (m *Metrics) gauge(name, help string, count func() int) {
+	opts := prometheus.GaugeOpts{Name: "sallyport_" + name, Help: help}
+	m.registry.MustRegister(prometheus.NewGaugeFunc(opts, func() (n float64) {
+		defer m.faults.Catch("a metric", func(*contain.Fault) { n = math.NaN() })
+		return float64(count())
+	}))
 }
 
 func apiName(x *decision.Exchange) string {

@@ -7,12 +7,15 @@ import (
 	"runtime"
 	"sync"
 	"time"
+
+	"sallyport/internal/contain"
 )
 
 // A gatherer combines the writes of several goroutines into few system calls, as an HTTP/2 connection needs whose calls
 // write heads and bodies one by one. Write returns before the bytes are sent; an error is returned by the next Write.
 type gatherer struct {
 	conn    net.Conn
+	faults  *contain.Faults
 	timeout time.Duration // for the peer to take any bytes
 
 	mu      sync.Mutex
@@ -25,9 +28,10 @@ type gatherer struct {
 }
 
 // Gather makes the Wire gather writes from now on. A peer that takes nothing for the timeout loses the connection;
-// SetWriteDeadline has no effect any more. It is called while nobody writes.
-func (w *Wire) Gather(timeout time.Duration) {
-	w.gather = &gatherer{conn: w.Conn, timeout: timeout}
+// SetWriteDeadline has no effect any more. It is called while nobody writes. From now on the Wire is for goroutines of
+// net/http: a panic in it is told to faults, and ends the connection.
+func (w *Wire) Gather(timeout time.Duration, faults *contain.Faults) {
+	w.gather = &gatherer{conn: w.Conn, timeout: timeout, faults: faults}
 	w.gather.changed.L = &w.gather.mu
 }
 
@@ -48,17 +52,26 @@ func (w *Wire) SetDeadline(t time.Time) error {
 }
 
 // Close implements net.Conn. Gathered bytes are still sent for a moment, for which Close does not wait.
-func (w *Wire) Close() error {
+func (w *Wire) Close() (err error) {
+	defer w.faults().Catch("closing a connection", func(f *contain.Fault) { err = f }) // perhaps on a goroutine of crypto/tls
 	if w.gather == nil || !w.gather.close() {
 		return w.Conn.Close()
 	}
 	return w.Conn.SetReadDeadline(time.Now().Add(-time.Second))
 }
 
+func (w *Wire) faults() *contain.Faults {
+	if w.gather == nil {
+		return nil
+	}
+	return w.gather.faults
+}
+
 // lastWrite is how long a peer may take for gathered bytes once the connection is closing.
 const lastWrite = time.Second
 
-func (g *gatherer) write(p []byte) (int, error) {
+func (g *gatherer) write(p []byte) (n int, err error) {
+	defer g.faults.Catch("writing to a connection", func(f *contain.Fault) { n, err = 0, f })
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	for g.err == nil && g.memory != nil && len(*g.memory)+len(p) > LargeSize {
@@ -78,17 +91,34 @@ func (g *gatherer) write(p []byte) (int, error) {
 	return len(p), nil
 }
 
+// sending is what panics in send.
+const sending = "sending what a connection has gathered"
+
+// fail ends the connection, for which nothing is sent any more. It is called with mu held.
+func (g *gatherer) fail(f *contain.Fault) {
+	g.err, g.sending = f, false
+	g.changed.Broadcast()
+	g.conn.Close()
+}
+
+// read reads for net/http.
+func (g *gatherer) read(p []byte) (n int, err error) {
+	defer g.faults.Catch("reading from a connection", func(f *contain.Fault) { n, err = 0, f })
+	return g.conn.Read(p)
+}
+
 // send runs until everything gathered is sent.
 func (g *gatherer) send() {
 	runtime.Gosched() // other goroutines that can run may add to it
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	defer g.faults.Catch(sending, g.fail)
 	for g.memory != nil && g.err == nil {
 		memory := g.memory
 		g.memory = nil
 		g.bound()
 		g.mu.Unlock()
-		err := g.push(*memory)
+		err := g.faults.Do(sending, func() error { return g.push(*memory) })
 		Large.Put(memory)
 		g.mu.Lock()
 		if g.err = err; err != nil {
@@ -109,15 +139,19 @@ func (g *gatherer) push(p []byte) error {
 		if p = p[n:]; err == nil || n == 0 || !errors.Is(err, os.ErrDeadlineExceeded) {
 			return err
 		}
-		g.mu.Lock()
-		closing := g.closing
-		g.until = time.Time{}
-		g.bound()
-		g.mu.Unlock()
-		if closing {
+		if !g.goOn() {
 			return err
 		}
 	}
+}
+
+// goOn gives the peer more time; false if the connection is closing.
+func (g *gatherer) goOn() bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.until = time.Time{}
+	g.bound()
+	return !g.closing
 }
 
 // bound sets a write deadline. It is moved only when less than the timeout is left, since each move costs.

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"io"
+	"log/slog"
 	"net"
 	"os"
 	"sync"
@@ -14,6 +15,7 @@ import (
 	"go.uber.org/goleak"
 
 	"sallyport/gateway/wire"
+	"sallyport/internal/contain"
 )
 
 // patience is for what would come at once, if it ever came.
@@ -52,7 +54,7 @@ func gatherOver(t *testing.T, timeout time.Duration) (w *wire.Wire, below *pause
 	_ = client.SetDeadline(time.Now().Add(patience))
 	below = &pausedConn{Conn: server, may: make(chan bool)}
 	w = wire.NewWire(below)
-	w.Gather(timeout)
+	w.Gather(timeout, nil)
 	t.Cleanup(func() {
 		w.Close()
 		client.Close()
@@ -164,4 +166,56 @@ func await[T any](t *testing.T, what string, c <-chan T) (v T) {
 		t.Fatalf("waited in vain: %s", what)
 	}
 	return v
+}
+
+// A brokenConn panics in the method of that name.
+type brokenConn struct {
+	net.Conn
+	in string
+}
+
+func (c *brokenConn) Write(p []byte) (int, error) { c.fault("Write"); return c.Conn.Write(p) }
+func (c *brokenConn) Read(p []byte) (int, error)  { c.fault("Read"); return c.Conn.Read(p) }
+
+func (c *brokenConn) SetWriteDeadline(t time.Time) error {
+	c.fault("SetWriteDeadline")
+	return c.Conn.SetWriteDeadline(t)
+}
+
+func (c *brokenConn) fault(in string) {
+	if c.in == in {
+		panic("in " + in)
+	}
+}
+
+// TestGatherPanics: what panics below a connection whose writes are gathered ends that connection, and is told once.
+func TestGatherPanics(t *testing.T) {
+	for _, in := range []string{"Write", "Read", "SetWriteDeadline"} {
+		t.Run(in, func(t *testing.T) {
+			defer goleak.VerifyNone(t, goleak.IgnoreCurrent())
+			near, far := net.Pipe()
+			defer far.Close()
+			var told atomic.Int64
+			w := wire.NewWire(&brokenConn{near, in})
+			w.Gather(patience, &contain.Faults{Log: slog.New(slog.DiscardHandler), Count: func(string) { told.Add(1) }})
+			if in == "Read" {
+				if _, err := w.Read(make([]byte, 1)); err == nil {
+					t.Error("a read goes well")
+				}
+				w.Close()
+			} else if _, err := w.Write([]byte("gathered")); err != nil {
+				t.Errorf("the first write: %v", err)
+			}
+			if _, err := far.Read(make([]byte, 1)); err != io.EOF { // when it was closed
+				t.Errorf("the connection: %v", err)
+			}
+			if _, err := w.Write([]byte("more")); err == nil {
+				t.Error("a write goes well")
+			}
+			w.Close()
+			if n := told.Load(); n != 1 {
+				t.Errorf("told %d times", n)
+			}
+		})
+	}
 }

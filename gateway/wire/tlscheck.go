@@ -12,6 +12,8 @@ import (
 	"net"
 	"sync"
 	"time"
+
+	"sallyport/internal/contain"
 )
 
 // TLSCanWait verifies once a process that crypto/tls does what loops need and no document promises: a Read continues
@@ -48,7 +50,9 @@ func tryVersion(version uint16, certificate tls.Certificate) error {
 	server := tls.Server(near, &tls.Config{Certificates: []tls.Certificate{certificate}, MaxVersion: version, SessionTicketsDisabled: true})
 	client := tls.Client(far, &tls.Config{InsecureSkipVerify: true, MaxVersion: version}) // of ourselves, for a moment
 	shaken := make(chan error, 1)
-	go func() { shaken <- client.Handshake() }()
+	go func() {
+		shaken <- contain.Do("a handshake with ourselves", client.Handshake)
+	}()
 	if err := errors.Join(server.Handshake(), <-shaken); err != nil {
 		return fmt.Errorf("a handshake with ourselves: %w", err)
 	}

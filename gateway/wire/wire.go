@@ -48,6 +48,9 @@ func (errDry) Temporary() bool { return true }
 
 // Read implements net.Conn.
 func (w *Wire) Read(p []byte) (int, error) {
+	if w.gather != nil {
+		return w.gather.read(p)
+	}
 	if len(w.fed) > 0 {
 		n := copy(p, w.fed)
 		w.fed = w.fed[n:]

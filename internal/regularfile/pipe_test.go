@@ -36,3 +36,49 @@ func TestPipe(t *testing.T) {
 		}
 	}
 }
+
+// TestAppend: a file is made or appended to; what is none is an error at once, whether or not somebody reads a pipe.
+func TestAppend(t *testing.T) {
+	dir := t.TempDir()
+	at := func(name string) string { return filepath.Join(dir, name) }
+	for _, want := range []string{"a", "aa"} {
+		if err := regularfile.CheckAppend(at("log")); err != nil {
+			t.Errorf("CheckAppend: %v", err)
+		}
+		f, err := regularfile.Append(at("log"), 0o600)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, _ = f.WriteString("a")
+		f.Close()
+		if got, _ := os.ReadFile(at("log")); string(got) != want {
+			t.Errorf("%q, want %q", got, want)
+		}
+	}
+	for _, name := range []string{"pipe", "read"} {
+		if err := syscall.Mkfifo(at(name), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	reader, err := os.OpenFile(at("read"), os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer reader.Close()
+	for _, path := range []string{at("pipe"), at("read"), dir, "/dev/zero", "/dev/full"} {
+		if err := regularfile.CheckAppend(path); err == nil || err.Error() != "not a regular file" {
+			t.Errorf("CheckAppend(%s): %v", path, err)
+		}
+		if f, err := regularfile.Append(path, 0o600); err == nil || err.Error() != "not a regular file" {
+			f.Close()
+			t.Errorf("Append(%s): %v", path, err)
+		}
+	}
+	own, err := os.Stdout.Stat()
+	if there, again := os.Stat("/dev/stdout"); err != nil || again != nil || !os.SameFile(own, there) {
+		t.Skip("this system has no name for the standard output")
+	}
+	if err := regularfile.CheckAppend("/dev/stdout"); err != nil {
+		t.Errorf("the standard output by name: %v", err)
+	}
+}

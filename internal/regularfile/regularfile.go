@@ -1,4 +1,4 @@
-// Package regularfile reads the files that people name, whole and bounded.
+// Package regularfile opens the files that people name: to read them, whole and bounded, and to append to them.
 package regularfile
 
 import (
@@ -27,7 +27,7 @@ func Read(path string, most int64) ([]byte, error) {
 		return nil, cause(err)
 	}
 	if !info.Mode().IsRegular() {
-		return nil, errors.New("not a regular file")
+		return nil, errKind
 	}
 	return readAll(f, info.Size(), most)
 }
@@ -54,6 +54,55 @@ func readAll(f *os.File, size, most int64) ([]byte, error) {
 		return nil, fmt.Errorf("larger than %d bytes", most)
 	}
 	return data.Bytes(), nil
+}
+
+var errKind = errors.New("not a regular file")
+
+// Append opens a file to append to, and makes it with that mode if it is not there. Anything except a regular file is an
+// error, at once, except what is this process's standard output or error under another name, as /dev/stdout. The error
+// does not name path.
+func Append(path string, mode fs.FileMode) (*os.File, error) {
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_APPEND|os.O_WRONLY|nonblock, mode)
+	if err != nil {
+		if CheckAppend(path) == errKind {
+			err = errKind // a pipe without a reader, a folder
+		}
+		return nil, cause(err)
+	}
+	info, err := f.Stat()
+	if err == nil {
+		err = appendable(info)
+	}
+	if err != nil {
+		f.Close()
+		return nil, cause(err)
+	}
+	return f, nil
+}
+
+// CheckAppend reports whether what is at path is nothing that Append opens. It opens and makes nothing; that nothing is
+// there is no error.
+func CheckAppend(path string) error {
+	info, err := os.Stat(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil
+	case err != nil:
+		return cause(err)
+	}
+	return appendable(info)
+}
+
+func appendable(info fs.FileInfo) error {
+	if info.Mode().IsRegular() {
+		return nil
+	}
+	for _, own := range []*os.File{os.Stdout, os.Stderr} {
+		if one, err := own.Stat(); err == nil && os.SameFile(one, info) {
+			return nil
+		}
+	}
+	return errKind
 }
 
 // cause is err without the path.

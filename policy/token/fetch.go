@@ -13,6 +13,8 @@ import (
 	"net/url"
 	"time"
 
+	"sallyport/internal/printable"
+
 	"sallyport/internal/regularfile"
 )
 
@@ -35,7 +37,7 @@ func newRemote(address, caFile string) (*remote, error) {
 	}
 	switch {
 	case u.Scheme != "https" && u.Scheme != "http":
-		return nil, fmt.Errorf("the JWKS has the scheme %s, not https or http", quote(u.Scheme))
+		return nil, fmt.Errorf("the JWKS has the scheme %s, not https or http", printable.Quote(u.Scheme))
 	case u.Hostname() == "":
 		return nil, errors.New("the JWKS is a URL without a host")
 	case u.User != nil:

@@ -10,6 +10,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"sallyport/internal/printable"
 )
 
 // A keyring holds the newest good keys of an issuer and refreshes them from their source.
@@ -128,7 +130,7 @@ func (r *keyring) unread() bool {
 
 func noKey(h header) error {
 	if h.hasKeyID {
-		return invalid("no key of its issuer fits kid " + quote(h.keyID) + " and its alg")
+		return invalid("no key of its issuer fits kid " + printable.Quote(h.keyID) + " and its alg")
 	}
 	return invalid("it names no key, and not exactly one of its issuer's fits its alg")
 }
@@ -241,9 +243,9 @@ func (r *keyring) start() *flight {
 
 		r.mu.Lock()
 		defer r.mu.Unlock()
-		r.note(ctx, err)
+		defer close(f.done)
 		f.err, r.flight = err, nil
-		close(f.done)
+		r.note(ctx, err)
 	})
 	if !started {
 		return nil

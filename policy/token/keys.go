@@ -14,9 +14,10 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
+
+	"sallyport/internal/printable"
 
 	"github.com/lestrrat-go/jwx/v3/jwk"
 )
@@ -80,7 +81,7 @@ func newKey(id string, public crypto.PublicKey, alg string) (*key, error) {
 	case slices.Contains(possible, alg):
 		return &key{id: id, algorithms: []string{alg}, public: public}, nil
 	default:
-		return nil, fmt.Errorf("it does not verify by its alg %s", quote(alg))
+		return nil, fmt.Errorf("it does not verify by its alg %s", printable.Quote(alg))
 	}
 }
 
@@ -189,7 +190,7 @@ func parseJWKS(b []byte) (keys []*key, ignored []error, err error) {
 	}
 	for _, k := range usable {
 		if k.id != "" && count[k.id] > 1 {
-			ignored = append(ignored, fmt.Errorf("key %s: more than one key has this kid", quote(k.id)))
+			ignored = append(ignored, fmt.Errorf("key %s: more than one key has this kid", printable.Quote(k.id)))
 			continue
 		}
 		keys = append(keys, k)
@@ -206,7 +207,7 @@ func parseJWK(b []byte) (*key, error) {
 	}
 	fail := func(err error) (*key, error) {
 		if id != "" {
-			err = fmt.Errorf("kid %s: %w", quote(id), err)
+			err = fmt.Errorf("kid %s: %w", printable.Quote(id), err)
 		}
 		return nil, err
 	}
@@ -269,7 +270,7 @@ func parsePEM(b []byte) (*key, error) {
 		public, err = x509.ParsePKCS1PublicKey(block.Bytes)
 	default:
 		return nil, fmt.Errorf("reading the certificate: %s is neither a certificate nor a public key",
-			quote(block.Type))
+			printable.Quote(block.Type))
 	}
 	if err != nil {
 		return nil, fmt.Errorf("reading the %s: %w", strings.ToLower(block.Type), err)
@@ -288,12 +289,4 @@ func parseRoots(b []byte) (*x509.CertPool, error) {
 		return nil, errors.New("reading the CA file: it has no PEM certificate")
 	}
 	return pool, nil
-}
-
-// quote makes text from outside safe for errors and logs: escaped, and truncated to 64 bytes.
-func quote(s string) string {
-	if len(s) > 64 {
-		return strconv.QuoteToASCII(s[:64]) + "…"
-	}
-	return strconv.QuoteToASCII(s)
 }

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"sync"
 	"time"
+
+	"sallyport/internal/contain"
 )
 
 // Run keeps the keys fresh until ctx ends: URLs every RefreshInterval, sooner after a failure, and files every
@@ -17,7 +19,15 @@ func (v *Verifier) Run(ctx context.Context) error {
 	}
 	var watchers sync.WaitGroup
 	for _, from := range v.issuers {
-		watchers.Go(func() { from.keys.watch(ctx) })
+		watchers.Go(func() {
+			defer v.faults.Catch("a watch over keys", nil)
+			for v.faults.Do("a watch over keys", func() error { from.keys.watch(ctx); return nil }) != nil {
+				select {
+				case <-time.After(restartPause):
+				case <-ctx.Done():
+				}
+			}
+		})
 	}
 	<-ctx.Done()
 	watchers.Wait()
@@ -25,12 +35,16 @@ func (v *Verifier) Run(ctx context.Context) error {
 	return nil
 }
 
+// restartPause is how long a watch that has panicked waits before it begins anew.
+const restartPause = time.Second
+
 // Refresh reads all keys now, whatever the cool-down, and returns when it is done or ctx ends. Its error joins those
 // of the key managers whose last good keys stay.
 func (v *Verifier) Refresh(ctx context.Context) error {
 	errs := make(chan error, len(v.issuers))
 	for _, from := range v.issuers {
 		go func() {
+			defer v.faults.Catch("a refresh of keys", func(f *contain.Fault) { errs <- f })
 			err := from.keys.refresh(ctx)
 			if err != nil {
 				err = fmt.Errorf("key manager %q: %w", from.Name, err)
@@ -76,14 +90,15 @@ func (r *keyring) pause() time.Duration {
 type tasks struct {
 	ctx    context.Context
 	cancel context.CancelFunc
+	faults *contain.Faults
 
 	mu    sync.Mutex // so that none starts while stop waits
 	group sync.WaitGroup
 }
 
-func newTasks() *tasks {
+func newTasks(faults *contain.Faults) *tasks {
 	ctx, cancel := context.WithCancel(context.Background())
-	return &tasks{ctx: ctx, cancel: cancel}
+	return &tasks{ctx: ctx, cancel: cancel, faults: faults}
 }
 
 // start runs task unless the tasks have been stopped.
@@ -93,7 +108,10 @@ func (t *tasks) start(task func(ctx context.Context)) bool {
 	if t.ctx.Err() != nil {
 		return false
 	}
-	t.group.Go(func() { task(t.ctx) })
+	t.group.Go(func() {
+		defer t.faults.Catch("a fetch of keys", nil)
+		task(t.ctx)
+	})
 	return true
 }
 

@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"github.com/golang-jwt/jwt/v5"
+
+	"sallyport/internal/contain"
 )
 
 var (
@@ -77,6 +79,8 @@ type Options struct {
 	// when they can be again. It must not call the Verifier.
 	Looked func(keyManager string, err error)
 
+	Panicked func(where string) // called for each panic on a goroutine of Run or Refresh; nil: nobody counts
+
 	// CacheSize is how many verified tokens are remembered; 0 means 65,536. One longer than 1 KiB counts as several.
 	CacheSize int
 
@@ -110,6 +114,7 @@ type Verifier struct {
 	log     *slog.Logger
 	issuers map[string]*issuer // by iss
 	cache   *cache
+	faults  *contain.Faults
 	tasks   *tasks
 	running atomic.Bool
 }
@@ -133,8 +138,9 @@ func New(cfg Options) (*Verifier, error) {
 		log:     cfg.Log,
 		issuers: make(map[string]*issuer, len(cfg.KeyManagers)),
 		cache:   newCache(cfg.CacheSize),
-		tasks:   newTasks(),
+		faults:  &contain.Faults{Log: cfg.Log, Count: cfg.Panicked},
 	}
+	v.tasks = newTasks(v.faults)
 	for _, km := range cfg.KeyManagers {
 		if err := v.add(km, cfg); err != nil {
 			return nil, fmt.Errorf("key manager %q: %w", km.Name, err)

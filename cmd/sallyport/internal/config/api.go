@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strings"
 
+	"sallyport/internal/printable"
+
 	"sallyport/certstore"
 	"sallyport/gateway/control"
 	"sallyport/gateway/decision"
@@ -46,11 +48,11 @@ func (l *loader) apiFiles(main *source, pattern text, seen map[string]bool) {
 	found, err := l.outside.glob(glob)
 	switch {
 	case err != nil:
-		l.errorf(pattern.Place, "%s is no pattern: %v", quote(pattern.Value), err)
+		l.errorf(pattern.Place, "%s is no pattern: %v", printable.Quote(pattern.Value), err)
 	case len(found) == 0:
-		l.errorf(pattern.Place, "no file matches %s: add one, or remove the entry", quote(pattern.Value))
+		l.errorf(pattern.Place, "no file matches %s: add one, or remove the entry", printable.Quote(pattern.Value))
 	case len(found) > maxAPIFiles:
-		l.errorf(pattern.Place, "%s matches more than %d files", quote(pattern.Value), maxAPIFiles)
+		l.errorf(pattern.Place, "%s matches more than %d files", printable.Quote(pattern.Value), maxAPIFiles)
 		return
 	}
 	for _, path := range found {
@@ -60,7 +62,7 @@ func (l *loader) apiFiles(main *source, pattern text, seen map[string]bool) {
 		seen[path] = true
 		if path == main.path {
 			l.errorf(pattern.Place,
-				"%s matches this file itself: keep API files in a folder of their own", quote(pattern.Value))
+				"%s matches this file itself: keep API files in a folder of their own", printable.Quote(pattern.Value))
 			continue
 		}
 		l.apiFile(main.beside(path), pattern)
@@ -142,7 +144,7 @@ func (l *loader) checkCase(api *control.API) {
 	}
 	for _, path := range append([]string{api.Context}, templates(api.Resources)...) {
 		if strings.ContainsFunc(message.Meaning(path), func(r rune) bool { return r >= 0x80 }) {
-			l.errorf(api.Place, "under case: ignore contexts and resources are to be ASCII, and %s is not", quote(path))
+			l.errorf(api.Place, "under case: ignore contexts and resources are to be ASCII, and %s is not", printable.Quote(path))
 		}
 	}
 }
@@ -182,13 +184,13 @@ func (m *mapping) hosts() []string {
 		}
 		switch {
 		case strings.HasPrefix(host, "*."):
-			m.load.errorf(v.Place, "host %s: wildcards are not built yet: name each host", quote(v.Value))
+			m.load.errorf(v.Place, "host %s: wildcards are not built yet: name each host", printable.Quote(v.Value))
 		case !isHost(host):
 			m.load.errorf(v.Place,
 				"host %s is to be a name or an address, without scheme, port or trailing dot, in ASCII (xn--… for "+
-					"others)", quote(v.Value))
+					"others)", printable.Quote(v.Value))
 		case slices.Contains(out, host):
-			m.load.errorf(v.Place, "host %s is here twice: keep one", quote(v.Value))
+			m.load.errorf(v.Place, "host %s is here twice: keep one", printable.Quote(v.Value))
 		default:
 			out = append(out, host)
 		}
@@ -211,7 +213,7 @@ func (l *loader) apiListeners(m *mapping, api *control.API) []string {
 		if at < 0 {
 			l.errorf(v.Place,
 				"there is no listener %s: name one of %s, or add it under listeners",
-				quote(v.Value), strings.Join(known, ", "))
+				printable.Quote(v.Value), strings.Join(known, ", "))
 			continue
 		}
 		onlyCertificates := api.Security.Certificate != policy.Off && api.Security.Token == policy.Off
@@ -260,7 +262,7 @@ func (l *loader) apiKeyManagers(m *mapping, api *control.API) []string {
 		case v.Value == "all":
 			all = true
 		case !slices.Contains(known, v.Value):
-			l.errorf(v.Place, "there is no key manager %s: add it under keyManagers", quote(v.Value))
+			l.errorf(v.Place, "there is no key manager %s: add it under keyManagers", printable.Quote(v.Value))
 		default:
 			named = append(named, v.Value)
 		}
@@ -326,7 +328,7 @@ func (l *loader) clientCertificates(m *mapping, api *control.API) {
 			if c.Alias != "" && other.Value.Alias == c.Alias && other.Value.KeyType == c.KeyType {
 				l.errorf(n.Place,
 					"a second %s certificate %s, the first in line %d: give each its own alias",
-					c.KeyType, quote(c.Alias), other.Line)
+					c.KeyType, printable.Quote(c.Alias), other.Line)
 			}
 			if c.Certificate != nil && c.Certificate.Equal(other.Value.Certificate) {
 				l.errorf(n.Place, "this certificate is registered for this API in line %d already: keep one", other.Line)
@@ -364,9 +366,9 @@ func (l *loader) clientCertificate(n node, api certstore.API) certstore.Client {
 	data, err := l.read(path, certstore.MaxCertificate)
 	switch {
 	case err != nil:
-		l.errorf(file.Place, "certificate %s: %v", quote(file.Value), err)
+		l.errorf(file.Place, "certificate %s: %v", printable.Quote(file.Value), err)
 	case len(data) == 0:
-		l.errorf(file.Place, "certificate %s: the file is empty", quote(file.Value))
+		l.errorf(file.Place, "certificate %s: the file is empty", printable.Quote(file.Value))
 	default:
 		if out.Certificate, err = certstore.ParseCertificate(data); err != nil {
 			// Not an error of the file that is read here: what else cannot be opened is to be told with it.

@@ -9,6 +9,7 @@ import (
 	"sallyport/certstore"
 	"sallyport/gateway"
 	"sallyport/gateway/control"
+	"sallyport/internal/regularfile"
 )
 
 // A Config is the validated content of sallyport.yaml and of the files it names, with defaults filled in. Paths are
@@ -133,6 +134,9 @@ func (l *loader) log(m *mapping) Log {
 		log.Access = t.Value
 		if t.Value != "stdout" && t.Value != "off" {
 			log.Access = s.from.resolve(t.Value)
+			if err := regularfile.CheckAppend(log.Access); err != nil {
+				l.errorf(t.Place, "access %s: %v", log.Access, err)
+			}
 		}
 	}
 	return log

@@ -7,6 +7,8 @@ import (
 	"strings"
 	"time"
 
+	"sallyport/internal/printable"
+
 	"sallyport/gateway/control"
 	"sallyport/gateway/decision"
 	"sallyport/listenerprofiles"
@@ -184,7 +186,7 @@ func (m *mapping) address() text {
 	if t.OK && !isAddress(t.Value) {
 		m.load.errorf(t.Place,
 			"address %s is to be host:port, as in 0.0.0.0:8243 or [::1]:8243, the port a number from 0 to 65535",
-			quote(t.Value))
+			printable.Quote(t.Value))
 		t.OK = false
 	}
 	return t

@@ -5,6 +5,8 @@ import (
 	"strings"
 	"time"
 
+	"sallyport/internal/printable"
+
 	"sallyport/gateway/clientcert"
 )
 
@@ -17,7 +19,7 @@ func (l *loader) mutualSSL(m *mapping) {
 	header := s.text("clientCertificateHeader")
 	if header.OK {
 		if err := clientcert.CheckHeader(header.Value); err != nil {
-			l.errorf(header.Place, "clientCertificateHeader %s %v", quote(header.Value), err)
+			l.errorf(header.Place, "clientCertificateHeader %s %v", printable.Quote(header.Value), err)
 		}
 		door.Header = header.Value
 	}
@@ -55,9 +57,9 @@ func (m *mapping) networks(key, everybody string) []netip.Prefix {
 		prefix, ok := parsePrefix(v.Value)
 		switch {
 		case !ok:
-			m.load.errorf(v.Place, "%s is to be an address or a network, as in 10.1.2.3 or 10.1.2.0/24", quote(v.Value))
+			m.load.errorf(v.Place, "%s is to be an address or a network, as in 10.1.2.3 or 10.1.2.0/24", printable.Quote(v.Value))
 		case prefix.Bits() == 0:
-			m.load.errorf(v.Place, "%s %s", quote(v.Value), everybody)
+			m.load.errorf(v.Place, "%s %s", printable.Quote(v.Value), everybody)
 		default:
 			out = append(out, prefix)
 		}

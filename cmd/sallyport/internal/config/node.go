@@ -8,6 +8,8 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"sallyport/internal/printable"
+
 	"github.com/goccy/go-yaml/ast"
 
 	"sallyport/gateway/control"
@@ -151,7 +153,7 @@ func (m *mapping) show(key string) string {
 	if m.what == "keyStore" || m.what == "trustStore" {
 		return ""
 	}
-	return " " + quote(key)
+	return " " + printable.Quote(key)
 }
 
 // end reports the keys that no method has read.
@@ -274,7 +276,7 @@ func (m *mapping) texts(key string) (values []text, given bool) {
 			continue
 		}
 		if slices.ContainsFunc(values, func(v text) bool { return v.Value == t.Value }) {
-			m.load.errorf(t.Place, "%s is in %s twice: keep one", quote(t.Value), key)
+			m.load.errorf(t.Place, "%s is in %s twice: keep one", printable.Quote(t.Value), key)
 			continue
 		}
 		values = append(values, t)
@@ -336,7 +338,7 @@ func (m *mapping) duration(key string, low, otherwise time.Duration) time.Durati
 	d, err := time.ParseDuration(t.Value)
 	switch {
 	case err != nil:
-		m.load.errorf(t.Place, "%s is to be a duration, as in 500ms, 10s, 2m or 1h30m, not %s", key, quote(t.Value))
+		m.load.errorf(t.Place, "%s is to be a duration, as in 500ms, 10s, 2m or 1h30m, not %s", key, printable.Quote(t.Value))
 		return otherwise
 	case d < low:
 		m.load.errorf(t.Place, "%s is %s: it is to be at least %s", key, d, low)
@@ -352,7 +354,7 @@ func (m *mapping) word(key, otherwise string, words ...string) text {
 		return t
 	}
 	if t.OK {
-		m.load.errorf(t.Place, "%s is to be %s, not %s", key, either(words), quote(t.Value))
+		m.load.errorf(t.Place, "%s is to be %s, not %s", key, either(words), printable.Quote(t.Value))
 	}
 	return text{Place: t.Place, Value: otherwise}
 }

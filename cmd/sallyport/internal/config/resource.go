@@ -4,6 +4,8 @@ import (
 	"slices"
 	"strings"
 
+	"sallyport/internal/printable"
+
 	"golang.org/x/net/http/httpguts"
 
 	"sallyport/gateway/control"
@@ -53,9 +55,9 @@ func (m *mapping) methods() []string {
 	for _, v := range values {
 		switch upper := strings.ToUpper(v.Value); {
 		case !httpguts.ValidHeaderFieldName(v.Value) || v.Value == "*": // a method is a token as a name is
-			m.load.errorf(v.Place, "method %s is to be a word, as in GET", quote(v.Value))
+			m.load.errorf(v.Place, "method %s is to be a word, as in GET", printable.Quote(v.Value))
 		case upper != v.Value:
-			m.load.errorf(v.Place, "method %s is to be in upper case: %s", quote(v.Value), upper)
+			m.load.errorf(v.Place, "method %s is to be in upper case: %s", printable.Quote(v.Value), upper)
 		case v.Value == "CONNECT":
 			m.load.errorf(v.Place, "method CONNECT is never forwarded: remove it")
 		default:
@@ -74,7 +76,7 @@ func (m *mapping) template() string {
 		return ""
 	}
 	if why := templateTrouble(t.Value); why != "" {
-		m.load.errorf(t.Place, "path %s %s", quote(t.Value), why)
+		m.load.errorf(t.Place, "path %s %s", printable.Quote(t.Value), why)
 		return ""
 	}
 	return t.Value
@@ -130,7 +132,7 @@ func (m *mapping) context() string {
 		return ""
 	}
 	if why := pathTrouble(t.Value); why != "" {
-		m.load.errorf(t.Place, "context %s %s", quote(t.Value), why)
+		m.load.errorf(t.Place, "context %s %s", printable.Quote(t.Value), why)
 		return ""
 	}
 	return t.Value

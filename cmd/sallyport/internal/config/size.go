@@ -3,6 +3,8 @@ package config
 import (
 	"strconv"
 	"strings"
+
+	"sallyport/internal/printable"
 )
 
 const maxSize = 1 << 40 // bytes, 1024GiB
@@ -50,7 +52,7 @@ func (m *mapping) readSize(key string) (n node, size int64, ok bool) {
 		return n, 0, false
 	}
 	if size, ok = parseSize(written); !ok {
-		m.load.errorf(n.Place, form, key, quote(written))
+		m.load.errorf(n.Place, form, key, printable.Quote(written))
 	}
 	return n, size, ok
 }

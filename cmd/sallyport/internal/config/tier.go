@@ -3,6 +3,8 @@ package config
 import (
 	"slices"
 
+	"sallyport/internal/printable"
+
 	"sallyport/gateway/control"
 	"sallyport/policy/ratelimit"
 )
@@ -67,8 +69,8 @@ func (l *loader) checkTier(t text) {
 		return
 	}
 	if near := nearest(t.Value, known); near != "" {
-		l.errorf(t.Place, "there is no tier %s: did you mean %s?", quote(t.Value), near)
+		l.errorf(t.Place, "there is no tier %s: did you mean %s?", printable.Quote(t.Value), near)
 		return
 	}
-	l.errorf(t.Place, "there is no tier %s: use %s, or add it under tiers", quote(t.Value), either(known))
+	l.errorf(t.Place, "there is no tier %s: use %s, or add it under tiers", printable.Quote(t.Value), either(known))
 }

@@ -6,6 +6,8 @@ import (
 	"strings"
 	"time"
 
+	"sallyport/internal/printable"
+
 	"sallyport/gateway/backend"
 	"sallyport/gateway/control"
 )
@@ -32,13 +34,13 @@ func (m *mapping) upstream(api *control.API) {
 		if u := first(out, "http"); u != nil {
 			s.load.errorf(protocol.Place,
 				"protocol h2 needs https URLs, and %s is not one: write it with https, or say h2c or http1",
-				quote(u.String()))
+				printable.Quote(u.String()))
 		}
 	case "h2c":
 		out.Protocol = backend.H2C
 		if u := first(out, "https"); u != nil {
 			s.load.errorf(protocol.Place,
-				"protocol h2c needs http URLs, and %s is not one: say h2 or http1", quote(u.String()))
+				"protocol h2c needs http URLs, and %s is not one: say h2 or http1", printable.Quote(u.String()))
 		}
 	}
 	for _, key := range []string{"caFile", "keyStore"} {

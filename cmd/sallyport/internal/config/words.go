@@ -1,17 +1,10 @@
 package config
 
 import (
-	"strconv"
 	"strings"
-)
 
-// quote returns s quoted and truncated, for messages.
-func quote(s string) string {
-	if r := []rune(s); len(r) > 60 {
-		s = string(r[:60]) + "…"
-	}
-	return strconv.Quote(s)
-}
+	"sallyport/internal/printable"
+)
 
 // either returns "a", "a or b", "a, b or c".
 func either(words []string) string {
@@ -85,7 +78,7 @@ func (m *mapping) checkName(key string, t text) text {
 	if t.OK && !isName(t.Value) {
 		m.load.errorf(t.Place,
 			"%s %s is to be at most %d letters, digits, \".\", \"_\" and \"-\", the first a letter or digit",
-			key, quote(t.Value), maxName)
+			key, printable.Quote(t.Value), maxName)
 		t.OK = false
 	}
 	return t
