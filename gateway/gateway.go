@@ -171,7 +171,9 @@ func (g *Gateway) Run(ctx context.Context) error {
 	watching, unwatch := context.WithCancel(context.WithoutCancel(ctx))
 	defer unwatch()
 	var watch sync.WaitGroup // streams lose their right during the drain, too
-	watch.Go(func() { g.decider.Run(watching) })
+	watch.Go(func() {
+		g.again("watching over streams", watching.Done(), func() { g.decider.Run(watching) })
+	})
 	<-ctx.Done()
 	close(ended)
 	g.draining.Store(true)

@@ -97,7 +97,9 @@ func serve(ctx context.Context, cfg *config.Config, stdout, stderr io.Writer, re
 
 	if os.Getenv("GOGC") == "" {
 		defer debug.SetGCPercent(debug.SetGCPercent(mostGarbage))
-		outer.Go(func() error { return paceCollector(after, collectorInterval) })
+		outer.Go(func() error {
+			return faults.Do("the collector's pace", func() error { return paceCollector(after, collectorInterval) })
+		})
 	}
 	inner, innerCtx := errgroup.WithContext(stop)
 	inner.Go(func() error {

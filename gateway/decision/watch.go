@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"runtime/debug"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -193,11 +192,7 @@ type ending struct {
 
 // walk looks at all streams. Whatever panics, the next round is due.
 func (r *round) walk(d *Decider, s *Snapshot) {
-	defer func() {
-		if fault := recover(); fault != nil {
-			d.tellFault("the round over the streams", "", fault)
-		}
-	}()
+	defer d.faults.Catch("the round over the streams", nil)
 	r.open = d.streams.appendOpen(r.open[:0])
 	for _, w := range r.open {
 		r.look(d, s, w)
@@ -236,7 +231,7 @@ func (r *round) look(d *Decider, s *Snapshot, w *watch) {
 	r.broken = append(r.broken, ending{x.ID, problem})
 	defer func() {
 		if fault := recover(); fault != nil {
-			d.tellFault("breaking a stream off", x.ID, fault)
+			d.faults.New("breaking a stream off", fault, "id", x.ID)
 		}
 	}()
 	x.BreakOff()
@@ -246,8 +241,7 @@ func (r *round) look(d *Decider, s *Snapshot, w *watch) {
 func (r *round) judge(was *Exchange, s *Snapshot) (problem error) {
 	defer func() {
 		if fault := recover(); fault != nil {
-			was.decider.tellFault("judging a stream", was.ID, fault)
-			problem = fmt.Errorf("%w: a panic: %v", ErrInternal, fault)
+			problem = fmt.Errorf("%w: %w", ErrInternal, was.decider.faults.New("judging a stream", fault, "id", was.ID))
 		}
 	}()
 	return r.stillAdmitted(was, s)
@@ -280,9 +274,3 @@ func (r *round) stillAdmitted(was *Exchange, s *Snapshot) error {
 }
 
 var errOtherRight = errors.New("the call would now be another caller's, or another API's")
-
-// tellFault logs a panic that ended nothing more than it had to.
-func (d *Decider) tellFault(in, id string, fault any) {
-	defer func() { _ = recover() }() // the log itself has panicked
-	d.cfg.Log.Error(in+" panicked", "id", id, "panic", fmt.Sprint(fault), "stack", string(debug.Stack()))
-}
