@@ -36,33 +36,32 @@ func dispatch(x *Exchange) error {
 	return refuse(BackendBusy, nil)
 }
 
-// callers is the seed of what Callers are hashed with.
-var callers = maphash.MakeSeed()
+// Seeds of what Callers are hashed with, one for each kind of caller.
+var registrations, subjects, sources = maphash.MakeSeed(), maphash.MakeSeed(), maphash.MakeSeed()
 
 // caller is who the call counts for: the registration of its certificate, else whom its token is about, else its source.
 func (x *Exchange) caller() backend.Caller {
-	var h maphash.Hash
-	h.SetSeed(callers)
+	var hash uint64
 	switch {
 	case x.Client != nil: // of this API and environment, as the place is
-		h.WriteByte('r')
-		h.WriteString(x.Client.Alias)
+		hash = maphash.String(registrations, x.Client.Alias)
 	case x.Claims != nil:
+		var h maphash.Hash
+		h.SetSeed(subjects)
 		for _, s := range [...]string{x.Claims.Issuer, x.Claims.ClientID, x.Claims.Subject} {
-			h.WriteByte('t')
 			h.WriteString(s)
 			h.WriteByte(0)
 		}
+		hash = h.Sum64()
 	default:
 		source := x.source()
 		if !source.IsValid() || x.decider.Exempt(source) {
 			return 0
 		}
 		at := Source(source).As16()
-		h.WriteByte('s')
-		h.Write(at[:])
+		hash = maphash.Bytes(sources, at[:])
 	}
-	return backend.Caller(h.Sum64() | 1) // never 0, which is nobody
+	return backend.Caller(hash | 1) // never 0, which is nobody
 }
 
 // source is the address that the call comes from: what a load balancer that is believed has seen, else the peer's; zero
