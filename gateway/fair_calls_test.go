@@ -66,12 +66,15 @@ func TestOneCallerLeavesRoom(t *testing.T) {
 		target           string
 		attacker, victim func(f *fixture) (*http.Client, []func(*http.Request))
 	}{
-		"registration": {"https://mtls.test/pay/1.0/wait",
+		"registration": {
+			"https://mtls.test/pay/1.0/wait",
 			func(f *fixture) (*http.Client, []func(*http.Request)) {
 				return f.client(t, f.a4, via{http2: true}), nil
 			},
-			func(f *fixture) (*http.Client, []func(*http.Request)) { return f.client(t, f.a2, via{}), nil }},
-		"token": {"https://open.test/tok/1.0/wait",
+			func(f *fixture) (*http.Client, []func(*http.Request)) { return f.client(t, f.a2, via{}), nil },
+		},
+		"token": {
+			"https://open.test/tok/1.0/wait",
 			func(f *fixture) (*http.Client, []func(*http.Request)) {
 				return f.client(t, nil, via{}), []func(*http.Request){func(r *http.Request) { // another token of the same subject each time
 					bearer(f.token(t, "mallory", map[string]any{"jti": fmt.Sprint(time.Now().UnixNano())}))(r)
@@ -79,14 +82,17 @@ func TestOneCallerLeavesRoom(t *testing.T) {
 			},
 			func(f *fixture) (*http.Client, []func(*http.Request)) {
 				return f.client(t, nil, via{}), []func(*http.Request){bearer(f.token(t, "alice", nil))}
-			}},
-		"source": {"https://open.test/pub/1.0/wait",
+			},
+		},
+		"source": {
+			"https://open.test/pub/1.0/wait",
 			func(f *fixture) (*http.Client, []func(*http.Request)) {
 				return f.client(t, nil, via{from: "127.0.0.66"}), nil
 			},
 			func(f *fixture) (*http.Client, []func(*http.Request)) {
 				return f.client(t, nil, via{from: "127.0.0.67", http2: true}), nil
-			}},
+			},
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			f := newFixture(t, register(client(payAPI, "a2", theWorld().a2, "Unlimited")), func(_ *fixture, s *setup) {
