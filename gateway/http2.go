@@ -50,7 +50,7 @@ func (s *socket) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 func newHTTP2Call() any {
 	c := new(http2Call)
 	c.BreakOff = c.breakOff
-	c.Trip.Interim, c.Trip.Gone, c.Trip.Lasting = c.passInterim, c.gone, true
+	c.Trip.Interim, c.Trip.Gone, c.Trip.Lasting, c.Trip.MaxTrailer = c.passInterim, c.gone, true, http1.MaxTrailerHTTP2
 	return c
 }
 
@@ -405,7 +405,7 @@ func (b *http2Body) Next(wait bool) ([]byte, error) {
 		b.patience.Passed(n)
 		switch {
 		case err == io.EOF:
-			if err := http1.CheckTrailer(b.Trailers()); err != nil {
+			if err := http1.CheckTrailer(b.Trailers(), http1.MaxTrailerHTTP2); err != nil {
 				return nil, fmt.Errorf("%w: %w", backend.ErrBadBody, err)
 			}
 			b.ended = true

@@ -7,7 +7,6 @@ import (
 	"strings"
 	"testing"
 
-	"sallyport/gateway/http1"
 	"sallyport/gateway/message"
 )
 
@@ -172,12 +171,12 @@ var headRules = []rule{
 		}
 	}},
 	{"size of a trailer section", func(t *testing.T, c *cell) {
-		const most = 4 << 10
-		for _, size := range []int{most, most + 1, 3 * most} {
+		most := 4 << 10
+		if c.http2 && c.h2c { // as the rich errors of gRPC need
+			most = 16 << 10
+		}
+		for _, size := range []int{4 << 10, 4<<10 + 1, most, most + 1, 3 * most} {
 			line := "X-Sum: " + strings.Repeat("y", size-len("X-Sum: \r\n\r\n"))
-			if lines := []http1.Field{{Name: "X-Sum", Value: line[len("X-Sum: "):]}}; (http1.CheckTrailer(lines) == nil) != (size <= most) {
-				t.Fatalf("%d bytes are not the bound", http1.Size(lines)+2)
-			}
 			o := c.do(t, ask{method: "POST", body: "body", chunked: true, fields: []string{"Trailer: X-Sum"}, trailers: []string{line}}, reply{})
 			if size > most {
 				o.refused(t, 400, "400", "bad_request")

@@ -359,7 +359,7 @@ func (t *Trip) nextHTTP2() ([]byte, error) {
 	n, err := s.res.Body.Read((*s.memory)[:cap(*s.memory)])
 	t.resting.Store(true)
 	if err == io.EOF {
-		if fault := http1.CheckTrailer(message.AppendFields(nil, s.res.Trailer)); fault != nil {
+		if fault := http1.CheckTrailer(message.AppendFields(nil, s.res.Trailer), max(t.MaxTrailer, http1.MaxTrailer)); fault != nil {
 			err = asBadAnswer(fault)
 		}
 	}

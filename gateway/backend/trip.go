@@ -3,6 +3,7 @@ package backend
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"runtime"
@@ -54,6 +55,9 @@ type Trip struct {
 	Lasting bool                        // strings of the answer's head outlive the call
 	Interim func(*http1.Response) error // passes on an interim answer; nil: nobody wants them
 	Gone    func() error                // why nobody waits for the answer any more; asked ten times a second; nil: never
+
+	// MaxTrailer is how many bytes of a trailer section the client takes; 0: http1.MaxTrailer.
+	MaxTrailer int
 
 	Server *Server // that was asked last
 	Reader         // of its answer
@@ -254,6 +258,11 @@ func (t *Trip) next(wait bool) ([]byte, error) {
 		return nil, ErrTooLarge
 	case t.Length == http1.InChunks:
 		t.sending = err == nil
+		if !t.sending && t.stream == nil {
+			if fault := http1.CheckTrailer(t.Body.Trailers(), http1.MaxTrailer); fault != nil {
+				return nil, fmt.Errorf("%w: %w", ErrBadBody, fault)
+			}
+		}
 		return data, nil
 	}
 	t.unsent -= int64(len(data))

@@ -12,7 +12,6 @@ import (
 const (
 	maxExtension     = 1 << 10  // bytes of the extensions of one chunk
 	maxExcess        = 16 << 10 // bytes of size lines beyond what their chunks are worth: CVE-2023-39326
-	maxTrailer       = 4 << 10  // bytes of the trailer section, its empty line included
 	maxTrailerFields = 64
 	maxSizeDigits    = 16
 	maxChunk         = 1<<60 - 1
@@ -96,10 +95,17 @@ func (c *Chunked) Next(b []byte) (data []byte, n int, done bool, err error) {
 // Trailer are the trailer fields, once the body is done. Names that a trailer should not hold are among them.
 func (c *Chunked) Trailer() []Field { return c.trailer }
 
-// CheckTrailer holds a trailer section that HTTP/2 has carried to the bounds of a Chunked's; the error is an *Error.
-func CheckTrailer(lines []Field) error {
+// Bounds of a trailer section in bytes as HTTP/1.1 writes it, its empty line included.
+const (
+	MaxTrailer      = 4 << 10  // of one that HTTP/1.1 carries on any part of its way
+	MaxTrailerHTTP2 = 16 << 10 // of any other: gRPC's grpc-status-details-bin alone may have 8 KiB
+)
+
+// CheckTrailer holds a trailer section that HTTP/2 has carried to the most bytes, which are one of those bounds, and to
+// as many lines as a Chunked takes; the error is an *Error.
+func CheckTrailer(lines []Field, most int) error {
 	switch {
-	case Size(lines)+len("\r\n") > maxTrailer:
+	case Size(lines)+len("\r\n") > most:
 		return errTrailer
 	case len(lines) > maxTrailerFields:
 		return errTrailerFields
@@ -225,7 +231,7 @@ func (c *Chunked) keep(b byte) error {
 		return errBareLF
 	case control(b):
 		return errControl
-	case len(c.section)+len("\r\n\r\n") >= maxTrailer:
+	case len(c.section)+len("\r\n\r\n") >= MaxTrailer:
 		return errTrailer
 	}
 	c.section = append(c.section, b)

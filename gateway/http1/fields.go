@@ -220,7 +220,7 @@ func (f *fields) summarize(minor int) (s summary, err error) {
 			case equalFold(name, "upgrade"):
 				upgrades = true
 			case !equalFold(name, "trailer"):
-			case !trailers.add(value, MaxAnnounced, maxTrailer):
+			case !trailers.add(value, MaxAnnounced, MaxTrailer):
 				return s, errListed.at(line)
 			case announcesFraming(value):
 				return s, errTrailerFrames.at(line)
