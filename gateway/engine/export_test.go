@@ -13,3 +13,19 @@ func (e *Engine) PanicInLoops() {
 	}
 	e.fault.Store(&fault)
 }
+
+// PanicBesideANewcomer has the only loop panic once, when it was woken for a connection and has not taken it in. It
+// returns when the loop waits for that.
+func (e *Engine) PanicBesideANewcomer() {
+	l, waits := e.loops[0], make(chan struct{})
+	defer func() { <-waits }()
+	fault := func() {
+		e.fault.Store(nil)
+		close(waits)
+		for woken := false; !woken; woken = l.poller.Woken() {
+			_, _ = l.collect()
+		}
+		panic("beside a newcomer")
+	}
+	e.fault.Store(&fault)
+}

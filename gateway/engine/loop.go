@@ -136,6 +136,7 @@ func (l *loop) run() {
 		}
 		l.empty(fault)
 		time.Sleep(restartPause)
+		l.poller.Wake() // for what put and close have told it of, perhaps in the round that is lost
 	}
 }
 

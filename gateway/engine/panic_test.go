@@ -304,3 +304,15 @@ func TestPanicInTheLoop(t *testing.T) {
 		t.Errorf("the log tells of %d panics", n)
 	}
 }
+
+// TestPanicBesideANewcomer: a connection that comes to a loop while it panics is served by the loop that begins anew.
+func TestPanicBesideANewcomer(t *testing.T) {
+	g := newGate(t, setup{servers: []*url.URL{newSource(t, echo)}})
+	g.engine.PanicBesideANewcomer()
+	c := g.call(t)
+	for range 2 { // the second by the loop
+		if got := c.ask(t, "/newcomer"); got != "/newcomer" {
+			t.Errorf("the newcomer: %q", got)
+		}
+	}
+}
