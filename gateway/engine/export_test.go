@@ -1,5 +1,22 @@
 package engine
 
+import (
+	"sync/atomic"
+	"time"
+
+	"sallyport/gateway/wire"
+)
+
+// PipeBrokenOff is one way of a tunnel that was broken off, in which nothing has to pass for an hour.
+func PipeBrokenOff(to, from *wire.Conn) error {
+	var broken atomic.Bool
+	broken.Store(true)
+	t := tunnel{patience: time.Hour, broken: &broken}
+	t.passed(time.Now())
+	_, err := t.pipe(to, from)
+	return err
+}
+
 // PanicInLoops has each loop panic once in its next tick.
 func (e *Engine) PanicInLoops() {
 	left := len(e.loops)

@@ -33,7 +33,7 @@ func (c *call) tunnel() error {
 	server := c.Trip.Tunnel()
 	var up, down error
 	var both sync.WaitGroup
-	t := tunnel{patience: c.Group.StreamIdleTimeout}
+	t := tunnel{patience: c.Group.StreamIdleTimeout, broken: &c.broken}
 	t.passed(time.Now())
 	fail := func(end *error) func(*contain.Fault) {
 		return func(f *contain.Fault) {
@@ -63,6 +63,7 @@ func (c *call) tunnel() error {
 // A tunnel is two connections of which each takes what the other sends.
 type tunnel struct {
 	patience time.Duration // for how long nothing may pass either way
+	broken   *atomic.Bool  // the call's
 	last     atomic.Int64  // when something has, in Unix nanoseconds
 }
 
@@ -79,6 +80,9 @@ func (t *tunnel) pipe(to, from *wire.Conn) (n int64, err error) {
 			now := time.Now()
 			t.passed(now)
 			_ = to.SetWriteDeadline(now.Add(t.patience))
+			if t.broken.Load() { // or else breakOff sets its deadline after this one
+				_ = to.SetWriteDeadline(now.Add(lastWrite))
+			}
 			err = to.Send(p)
 			n += int64(len(p))
 			from.In.Skip(len(p))

@@ -17,6 +17,8 @@ import (
 	"time"
 
 	"sallyport/gateway/decision"
+	"sallyport/gateway/engine"
+	"sallyport/gateway/wire"
 )
 
 const (
@@ -224,6 +226,21 @@ func TestIdleTunnels(t *testing.T) {
 			talking.ended(t)
 			within(t, "the server's end of the other", func() bool { return s.ended.Load() == 2 })
 		})
+	}
+}
+
+// TestBrokenOffTunnelEnds: what had come from a server before its tunnel was broken off waits no longer for a client that
+// takes nothing than anything else does.
+func TestBrokenOffTunnelEnds(t *testing.T) {
+	client, out := net.Pipe()
+	in, server := net.Pipe()
+	defer client.Close()
+	defer server.Close()
+	go func() { _, _ = server.Write([]byte("late")) }()
+	to, from, over := wire.NewConn(out), wire.NewConn(in), make(chan error, 1)
+	go func() { over <- engine.PipeBrokenOff(&to, &from) }()
+	if err := await(t, "the end of the tunnel", over); err == nil {
+		t.Error("it has passed on what nobody took")
 	}
 }
 
