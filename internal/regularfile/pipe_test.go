@@ -74,6 +74,11 @@ func TestAppend(t *testing.T) {
 			t.Errorf("Append(%s): %v", path, err)
 		}
 	}
+	f, err := regularfile.Append(os.DevNull, 0o600)
+	if err != nil || regularfile.CheckAppend(os.DevNull) != nil {
+		t.Errorf("what takes everything: %v, %v", err, regularfile.CheckAppend(os.DevNull))
+	}
+	f.Close()
 	own, err := os.Stdout.Stat()
 	if there, again := os.Stat("/dev/stdout"); err != nil || again != nil || !os.SameFile(own, there) {
 		t.Skip("this system has no name for the standard output")

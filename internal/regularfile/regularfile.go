@@ -59,8 +59,8 @@ func readAll(f *os.File, size, most int64) ([]byte, error) {
 var errKind = errors.New("not a regular file")
 
 // Append opens a file to append to, and makes it with that mode if it is not there. Anything except a regular file is an
-// error, at once, except what is this process's standard output or error under another name, as /dev/stdout. The error
-// does not name path.
+// error, at once, except what is this process's standard output or error under another name, as /dev/stdout, and
+// /dev/null. The error does not name path.
 func Append(path string, mode fs.FileMode) (*os.File, error) {
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_APPEND|os.O_WRONLY|nonblock, mode)
 	if err != nil {
@@ -101,6 +101,9 @@ func appendable(info fs.FileInfo) error {
 		if one, err := own.Stat(); err == nil && os.SameFile(one, info) {
 			return nil
 		}
+	}
+	if null, err := os.Stat(os.DevNull); err == nil && os.SameFile(null, info) {
+		return nil
 	}
 	return errKind
 }
