@@ -343,6 +343,7 @@ func openAccessLog(c config.Log, stdout io.Writer, metrics *observe.Metrics, log
 	case "off":
 		return nil, nil
 	case "stdout":
+		stdout = printable.Under(stdout) // observe escapes, and counts lines that were not written whole
 	default:
 		f, err := openLogFile(c.Access)
 		if err != nil {

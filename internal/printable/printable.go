@@ -93,6 +93,15 @@ func appendUnit(b []byte, unit rune) []byte {
 // character.
 func NewWriter(w io.Writer) io.Writer { return &writer{w} }
 
+// Under returns what a Writer of NewWriter writes to, for whoever escapes all by itself and counts what was written; any
+// other Writer as it is.
+func Under(w io.Writer) io.Writer {
+	if w, ok := w.(*writer); ok {
+		return w.to
+	}
+	return w
+}
+
 type writer struct{ to io.Writer }
 
 func (w *writer) Write(p []byte) (int, error) {
