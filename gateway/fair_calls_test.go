@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"sallyport/gateway"
+	"sallyport/gateway/backend"
+	"sallyport/gateway/decision"
 )
 
 // slowCalls are calls that wait at the backend until they are released.
@@ -233,39 +235,52 @@ const upgradeLines = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket
 // TestIdleStreams: a stream in which nothing passes for streamIdleTimeout ends on both sides; one in which something
 // does goes on.
 func TestIdleStreams(t *testing.T) {
-	f := newFixture(t, func(_ *fixture, s *setup) {
-		for i := range s.routes {
-			s.routes[i].Upstream.StreamIdleTimeout = 2 * time.Second
-		}
-	})
 	ended := make(chan struct{}, 10)
-	f.backend.handle("/silent", func(w http.ResponseWriter, r *http.Request) {
+	silent := func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Type", "text/event-stream")
 		_ = http.NewResponseController(w).Flush()
 		<-r.Context().Done()
 		ended <- struct{}{}
-	})
-	f.backend.handle("/ticking", func(w http.ResponseWriter, _ *http.Request) {
+	}
+	ticking := func(w http.ResponseWriter, _ *http.Request) {
 		for range 10 {
 			_, _ = io.WriteString(w, ".")
 			_ = http.NewResponseController(w).Flush()
 			<-time.After(500 * time.Millisecond)
 		}
+	}
+	f := newFixture(t, func(f *fixture, s *setup) {
+		other := f.upstream(t, h2cBackend(t, func(w http.ResponseWriter, r *http.Request) {
+			if r.URL.Path == "/silent" {
+				silent(w, r)
+			} else {
+				ticking(w, r)
+			}
+		}))
+		other.Protocol = backend.H2C
+		s.routes = append(s.routes, decision.Route{API: twoAPI, Context: "/two", Security: open, Upstream: other})
+		for i := range s.routes {
+			s.routes[i].Upstream.StreamIdleTimeout = 2 * time.Second
+		}
 	})
+	f.backend.handle("/silent", silent)
+	f.backend.handle("/ticking", ticking)
 	eachVersion(t, func(t *testing.T, h2 bool) {
-		c := f.client(t, nil, via{http2: h2})
-		silent := make(chan error, 1)
-		go func() {
-			_, err := do(c, "GET", "https://open.test/pub/1.0/silent", nil)
-			silent <- err
-		}()
-		a, err := do(c, "GET", "https://open.test/pub/1.0/ticking", nil)
-		if err != nil || a.body != ".........." {
-			t.Errorf("a stream in which something passes: %q, %v", a.body, err)
+		for _, api := range []string{"pub", "two"} {
+			c := f.client(t, nil, via{http2: h2})
+			silent := make(chan error, 1)
+			go func() {
+				_, err := do(c, "GET", "https://open.test/"+api+"/1.0/silent", nil)
+				silent <- err
+			}()
+			a, err := do(c, "GET", "https://open.test/"+api+"/1.0/ticking", nil)
+			if err != nil || a.body != ".........." {
+				t.Errorf("%s: a stream in which something passes: %q, %v", api, a.body, err)
+			}
+			if err := <-silent; err == nil {
+				t.Errorf("%s: a stream in which nothing passes comes to a good end", api)
+			}
+			<-ended
 		}
-		if err := <-silent; err == nil {
-			t.Error("a stream in which nothing passes comes to a good end")
-		}
-		<-ended
 	})
 }

@@ -358,6 +358,7 @@ func (t *Trip) nextHTTP2() ([]byte, error) {
 	t.resting.Store(false)
 	n, err := s.res.Body.Read((*s.memory)[:cap(*s.memory)])
 	t.resting.Store(true)
+	t.given.Add(1)
 	if err == io.EOF {
 		if fault := http1.CheckTrailer(message.AppendFields(nil, s.res.Trailer), max(t.MaxTrailer, http1.MaxTrailer)); fault != nil {
 			err = asBadAnswer(fault)

@@ -68,12 +68,13 @@ type Trip struct {
 	held     wire.Window // what the last Next returned is in it, if the connection is somebody else's by now
 	sender   *sender     // nil: no body is sent beside the call
 	taken    atomic.Int64
-	resting  atomic.Bool // over HTTP/2: what has come of the answer is with the client
-	unsent   int64       // bytes of a body of stated length
-	sending  bool        // the body has not ended; the sender's, if there is one
-	streams  bool        // Request.Streams was called for the answer
-	spoiled  bool        // the server did not take all that was sent at once
-	finished error       // what Next returns from now on
+	given    atomic.Int64 // over HTTP/2: parts of the answer that Next has returned
+	resting  atomic.Bool  // over HTTP/2: what has come of the answer is with the client
+	unsent   int64        // bytes of a body of stated length
+	sending  bool         // the body has not ended; the sender's, if there is one
+	streams  bool         // Request.Streams was called for the answer
+	spoiled  bool         // the server did not take all that was sent at once
+	finished error        // what Next returns from now on
 
 	mu       sync.Mutex
 	broken   bool
@@ -521,6 +522,7 @@ func (t *Trip) Close() (bytesIn int64) {
 	t.Request, t.Body, t.Length, t.MaxBody, t.Group, t.Upgrade, t.Server = nil, nil, 0, 0, nil, "", nil
 	t.unsent, t.sending, t.streams, t.spoiled, t.finished = 0, false, false, false, nil
 	t.resting.Store(false)
+	t.given.Store(0)
 	t.broken, t.cancel, t.waiting, t.due, t.badInput = false, nil, false, time.Time{}, nil
 	return t.taken.Swap(0)
 }
@@ -555,20 +557,21 @@ func (t *Trip) beginRead() {
 type lull struct {
 	since time.Time // zero: it has not begun
 	taken int64     // of the request's body by then
+	given int64     // of the answer by then, over HTTP/2
 }
 
 // overdue is why there is nothing to wait for any more, or nil: the time for the head of the answer is over, or that for
 // a lull before that runs, or behind the head.
 func (t *Trip) overdue(quiet *lull) error {
-	now, taken := time.Now(), t.taken.Load()
+	now, taken, given := time.Now(), t.taken.Load(), t.given.Load()
 	t.mu.Lock()
 	due := t.due
 	t.mu.Unlock()
 	switch {
 	case !due.IsZero() && !now.Before(due):
 		return ErrLate
-	case !due.IsZero() || quiet.since.IsZero() || taken != quiet.taken:
-		*quiet = lull{now, taken}
+	case !due.IsZero() || quiet.since.IsZero() || taken != quiet.taken || given != quiet.given:
+		*quiet = lull{now, taken, given}
 	case now.Sub(quiet.since) >= t.Group.StreamIdleTimeout:
 		return ErrIdle
 	}
