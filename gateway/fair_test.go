@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -165,20 +166,142 @@ func TestRoomIsMade(t *testing.T) {
 	if evicted.of("connections") != 6 {
 		t.Errorf("%d were closed for room", evicted.of("connections"))
 	}
-	for range 6 { // its own idlest go for a source that has enough
-		comes("127.0.0.11")
+}
+
+// TestRoomOfOnesOwn: its own idlest go for a source that has enough. Held: security L 153.
+func TestRoomOfOnesOwn(t *testing.T) {
+	var evicted turnedAway
+	f := newFixture(t, func(_ *fixture, s *setup) {
+		s.config.Limits = gateway.Limits{ConnectionsPerSource: 2}
+		s.config.Evictions = evicted.add
+	})
+	first := dialFrom(t, "127.0.0.7", f.plain)
+	if !served(t, first, "/pub/1.0/x") {
+		t.Fatal("the first connection is not served")
 	}
-	if evicted.of("connections_per_source") == 0 || !isOpen(t, first) {
+	own := rested(t, f, "127.0.0.8", 2)
+	if !served(t, dialFrom(t, "127.0.0.8", f.plain), "/pub/1.0/x") || evicted.of("connections_per_source") != 1 {
 		t.Error("a source with enough connections makes no room of its own")
+	}
+	if isOpen(t, own[0]) || !isOpen(t, own[1]) || !isOpen(t, first) {
+		t.Error("it was not its own idlest that went")
 	}
 }
 
-// TestSilentHandshakes: sources that hold all handshakes without a word, and renew them, keep nobody else out, on any
-// listener. Held: security L 153.
+// rested opens n connections that are served a call each, and returns when they have been idle for long enough to go.
+func rested(t *testing.T, f *fixture, from string, n int) (list []net.Conn) {
+	t.Helper()
+	for range n {
+		c := dialFrom(t, from, f.plain)
+		if !served(t, c, "/pub/1.0/x") {
+			t.Fatal("a connection is not served")
+		}
+		list = append(list, c)
+	}
+	<-time.After(1200 * time.Millisecond)
+	return list
+}
+
+// TestRoomBesideNewcomers: connections that are too young to go do not keep those that may go from making room. Held:
+// security L 153.
+func TestRoomBesideNewcomers(t *testing.T) {
+	f := newFixture(t, func(_ *fixture, s *setup) { s.config.Limits = gateway.Limits{Connections: 8} })
+	rested(t, f, "127.0.0.7", 7)
+	dialFrom(t, "127.0.0.8", f.plain) // has not had a call, and no time for one
+	eventually(t, "all are there", func() bool { return f.gateway.OpenConnections() == 8 })
+	for i := range 4 {
+		if !served(t, dialFrom(t, "127.0.0.9", f.plain), "/pub/1.0/x") {
+			t.Errorf("connection %d is refused, and others are idle", i)
+		}
+	}
+}
+
+// TestFloodOfNewcomers: whoever has more connections than others does not make theirs go that have had calls, however
+// fast it comes. Held: security L 153.
+func TestFloodOfNewcomers(t *testing.T) {
+	var away turnedAway
+	f := newFixture(t, func(_ *fixture, s *setup) {
+		s.config.Limits = gateway.Limits{Connections: 8}
+		s.config.Connections = away.add
+	})
+	idle := rested(t, f, "127.0.0.7", 4)
+	var flood []net.Conn
+	for range 12 {
+		flood = append(flood, dialFrom(t, "127.0.0.9", f.plain))
+	}
+	eventually(t, "all have come", func() bool { return f.gateway.OpenConnections() == 8 && away.of("connections") > 0 })
+	for _, c := range idle {
+		if !isOpen(t, c) {
+			t.Error("a flood makes idle connections of others go")
+		}
+	}
+	if !served(t, dialFrom(t, "127.0.0.10", f.plain), "/pub/1.0/x") {
+		t.Error("a client that has no connection is refused")
+	}
+}
+
+// TestRestBeginsWithTheEndOfACall: a connection whose long call has just ended is not the idlest. Held: security L 153.
+func TestRestBeginsWithTheEndOfACall(t *testing.T) {
+	f := newFixture(t, func(_ *fixture, s *setup) { s.config.Limits = gateway.Limits{Connections: 2} })
+	release, there := make(chan struct{}), make(chan struct{})
+	f.backend.handle("/wait", func(http.ResponseWriter, *http.Request) { close(there); <-release })
+	long := dialFrom(t, "127.0.0.7", f.plain)
+	callOver(t, long, "/pub/1.0/wait")
+	<-there
+	idle := rested(t, f, "127.0.0.7", 1)
+	close(release)
+	if !answered(long) {
+		t.Fatal("the long call is not answered")
+	}
+	eventually(t, "another is served", func() bool { return served(t, dialFrom(t, "127.0.0.8", f.plain), "/pub/1.0/x") })
+	if !isOpen(t, long) || isOpen(t, idle[0]) {
+		t.Error("it was not the idlest that went")
+	}
+}
+
+// TestUnprovenBalancers: where a load balancer has to show its certificate, its address alone has the limits of any
+// other, and takes nothing of those that have shown theirs. Held: security L 153.
+func TestUnprovenBalancers(t *testing.T) {
+	f := newDoorFixture(t, func(_ *fixture, s *setup) {
+		s.config.Limits = gateway.Limits{Connections: 8, ConnectionsPerSource: 2}
+	})
+	for i := range 5 {
+		c := f.through(t, byCert, f.balancer, i%2 == 0, "127.0.0.1")
+		if a := get(t, c, "https://opt.test/pay/1.0/x", certificateHeader(f.a4)); a.status != 200 {
+			t.Fatalf("connection %d of a load balancer: status %d", i, a.status)
+		}
+	}
+	address := f.gateway.Addresses()[byCert].String()
+	for range 6 {
+		dialFrom(t, "127.0.0.1", address)
+	}
+	eventually(t, "two of the address alone are held", func() bool { return f.gateway.OpenConnections() == 7 })
+	for range 3 {
+		if !served(t, dialFrom(t, "127.0.0.8", f.plain), "/pub/1.0/x") {
+			t.Error("another client is refused")
+		}
+		<-time.After(1200 * time.Millisecond)
+	}
+	c := f.through(t, byCert, f.balancer, false, "127.0.0.1")
+	if a := get(t, c, "https://opt.test/pay/1.0/x", certificateHeader(f.a4)); a.status != 200 {
+		t.Errorf("another connection of a load balancer: status %d", a.status)
+	}
+}
+
+// TestSilentHandshakes: sources that hold all handshakes without a word, or with a byte now and then, and renew them, keep
+// nobody else out, on any listener. Held: security L 153.
 func TestSilentHandshakes(t *testing.T) {
+	hello := "\x16\x03\x01\x3f\xff\x01\x00\x3f\xfb" // begins one of 16 KB
+	for name, says := range map[string]string{"silent": "", "trickling": hello + strings.Repeat("\x03", 16000)} {
+		t.Run(name, func(t *testing.T) { holdHandshakes(t, says) })
+	}
+}
+
+// holdHandshakes has attackers say that, a byte every 100 ms, in all handshakes that they can get.
+func holdHandshakes(t *testing.T, says string) {
 	var evicted turnedAway
 	f := newFixture(t, func(_ *fixture, s *setup) {
-		s.config.Limits = gateway.Limits{Handshakes: 12, HandshakesPerSource: 4, ConnectionsPerSource: 40}
+		s.config.Limits = gateway.Limits{Handshakes: 12, HandshakesPerSource: 4, ConnectionsPerSource: 40, HeaderTimeout: patience}
 		s.config.Evictions = evicted.add
 	})
 	ctx, cancel := context.WithCancel(t.Context())
@@ -194,6 +317,12 @@ func TestSilentHandshakes(t *testing.T) {
 						continue
 					}
 					stop := context.AfterFunc(ctx, func() { c.Close() })
+					for i := 0; i < len(says) && ctx.Err() == nil; i++ {
+						if _, err := io.WriteString(c, says[i:i+1]); err != nil {
+							break
+						}
+						time.Sleep(100 * time.Millisecond)
+					}
 					_, _ = c.Read(make([]byte, 1)) // until it is closed
 					stop()
 					c.Close()

@@ -87,12 +87,18 @@ type guard struct {
 	admitted  atomic.Int64               // connections, ever
 
 	mu      sync.Mutex
-	sources map[netip.Addr]*source
+	sources map[sourceKey]*source
 	conns   map[*countedConn]struct{}
 	shaking map[*countedConn]struct{} // of them
 	waiting map[*source]struct{}      // those with handshakes that wait
 	idle    queue
 	silent  queue
+}
+
+// A sourceKey tells sources apart. What is exempt counts for itself: it takes nothing of those beside it at its address.
+type sourceKey struct {
+	addr   netip.Addr
+	exempt bool
 }
 
 // A source is what one source has open.
@@ -110,12 +116,12 @@ type countedConn struct {
 	guard  *guard
 	socket *socket
 	known  *decision.Connection
-	from   netip.Addr // the source
-	exempt bool
+	from   sourceKey // changes with exempt, under the guard's lock
 	once   sync.Once
 
-	shakes  atomic.Bool  // its handshake is under way
-	silent  atomic.Int64 // since when the handshake waits for the client, in Unix nanoseconds; 0: it does not
+	shakes  atomic.Bool   // its handshake is under way
+	waited  time.Duration // for the client, in the handshake; the reader's own
+	silent  atomic.Int64  // since when the handshake would wait, had it waited without a break, in Unix nanoseconds; 0: it does not
 	evicted atomic.Bool
 	http2   atomic.Bool
 
@@ -126,12 +132,13 @@ const (
 	grace        = time.Second            // no connection is closed that has been idle, or silent, for less
 	tellInterval = 10 * time.Second       // how often it is logged that a limit is reached
 	turnInterval = 100 * time.Millisecond // how often it is looked whether handshakes that wait can have their turn
+	modest       = 64                     // a source with less than this part of all connections makes others' idle ones go
 )
 
 func newGuard(l Limits, refusals, evictions ConnectionObserver, log *slog.Logger) *guard {
 	g := &guard{
 		limits: l.withDefaults(), refusals: refusals, evictions: evictions, log: log, told: map[string]*rate.Sometimes{},
-		sources: map[netip.Addr]*source{}, conns: map[*countedConn]struct{}{}, shaking: map[*countedConn]struct{}{},
+		sources: map[sourceKey]*source{}, conns: map[*countedConn]struct{}{}, shaking: map[*countedConn]struct{}{},
 		waiting: map[*source]struct{}{},
 	}
 	for _, limit := range []string{limitConnections, limitConnectionsPerSource, limitHandshakes, limitHandshakesPerSource} {
@@ -143,10 +150,12 @@ func newGuard(l Limits, refusals, evictions ConnectionObserver, log *slog.Logger
 // admit counts a connection until it is closed; nil if it is one too many.
 func (g *guard) admit(c net.Conn, s *socket, l *decision.Listener) *countedConn {
 	peer := addressOf(c.RemoteAddr())
+	// Where a load balancer has to show a certificate it is one once it has: see exempt.
+	balancer := l.Door != nil && !l.DoorByCertificate && l.Door.Knows(peer.Addr())
 	one := &countedConn{
-		Conn: c, guard: g, socket: s, from: decision.Source(peer.Addr()), accepted: time.Now(),
-		known:  decision.NewConnection(&s.endpoint, peer, addressOf(c.LocalAddr()).Addr()),
-		exempt: l.Door != nil && l.Door.Knows(peer.Addr()) || s.gateway.decider.Exempt(peer.Addr()),
+		Conn: c, guard: g, socket: s, accepted: time.Now(),
+		known: decision.NewConnection(&s.endpoint, peer, addressOf(c.LocalAddr()).Addr()),
+		from:  sourceKey{decision.Source(peer.Addr()), balancer || s.gateway.decider.Exempt(peer.Addr())},
 	}
 	g.mu.Lock()
 	limit, goes := g.enter(one)
@@ -167,10 +176,17 @@ func (g *guard) admit(c net.Conn, s *socket, l *decision.Listener) *countedConn 
 func (g *guard) enter(c *countedConn) (limit string, goes *countedConn) {
 	src := g.sources[c.from]
 	switch {
-	case src != nil && !c.exempt && len(src.conns) >= g.limits.ConnectionsPerSource:
-		limit, goes = limitConnectionsPerSource, src.idle.take(src.conns, c.accepted, isIdle)
+	case src != nil && !c.from.exempt && len(src.conns) >= g.limits.ConnectionsPerSource:
+		limit, goes = limitConnectionsPerSource, src.idle.take(src.conns, c.accepted, isIdle, nil)
 	case len(g.conns) >= g.limits.Connections:
-		limit, goes = limitConnections, g.idle.take(g.conns, c.accepted, isIdle)
+		has := 0
+		if src != nil {
+			has = len(src.conns)
+		}
+		limit, goes = limitConnections, g.idle.take(g.conns, c.accepted, isIdle, func(one *countedConn, rank int) bool {
+			return rank == 0 || c.from.exempt || one.from == c.from || has < max(1, g.limits.Connections/modest) ||
+				has < len(g.sources[one.from].conns)
+		})
 	}
 	if limit != "" && goes == nil {
 		return limit, nil
@@ -178,17 +194,33 @@ func (g *guard) enter(c *countedConn) (limit string, goes *countedConn) {
 	if goes != nil {
 		g.remove(goes)
 	}
-	if src = g.sources[c.from]; src == nil {
+	g.add(c)
+	return limit, goes
+}
+
+func (g *guard) add(c *countedConn) {
+	src := g.sources[c.from]
+	if src == nil {
 		src = &source{conns: map[*countedConn]struct{}{}}
 		g.sources[c.from] = src
 	}
 	src.conns[c] = struct{}{}
 	g.conns[c] = struct{}{}
-	return limit, goes
+}
+
+// exempt counts a connection, whose handshake has ended well, as one that is exempt.
+func (g *guard) exempt(c *countedConn) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if _, ok := g.conns[c]; ok && !c.from.exempt {
+		g.remove(c)
+		c.from.exempt = true
+		g.add(c)
+	}
 }
 
 // reached closes whoever goes because of a limit that is reached, and tells of it.
-func (g *guard) reached(limit string, by netip.Addr, goes *countedConn) {
+func (g *guard) reached(limit string, by sourceKey, goes *countedConn) {
 	greedy := by
 	if goes != nil {
 		greedy = goes.from
@@ -203,15 +235,16 @@ func (g *guard) reached(limit string, by netip.Addr, goes *countedConn) {
 			open, shaking = len(src.conns), src.shaking
 		}
 		g.mu.Unlock()
-		g.log.Warn("a limit is reached", "limit", limit, "for", by.String(), "room_made", goes != nil,
-			"source", greedy.String(), "connections", open, "handshakes", shaking)
+		g.log.Warn("a limit is reached", "limit", limit, "for", by.addr.String(), "room_made", goes != nil,
+			"source", greedy.addr.String(), "connections", open, "handshakes", shaking)
 	})
 }
 
 // shake has a connection's handshake begin when it is its turn.
 func (g *guard) shake(c *countedConn) {
 	g.mu.Lock()
-	if src := g.sources[c.from]; src != nil { // else it was closed meanwhile
+	if _, open := g.conns[c]; open {
+		src := g.sources[c.from]
 		src.waiting = append(src.waiting, c)
 		g.waiting[src] = struct{}{}
 	}
@@ -269,9 +302,9 @@ func (g *guard) takeTurns() {
 func (g *guard) turn(now time.Time) (next *countedConn, limit string, goes *countedConn) {
 	var best *source
 	for src := range g.waiting {
-		if !src.waiting[0].exempt && src.shaking >= g.limits.HandshakesPerSource {
+		if !src.waiting[0].from.exempt && src.shaking >= g.limits.HandshakesPerSource {
 			limit = limitHandshakesPerSource
-			if goes = src.silent.take(src.conns, now, isSilent); goes != nil {
+			if goes = src.silent.take(src.conns, now, isSilent, nil); goes != nil {
 				g.remove(goes)
 				return nil, limit, goes
 			}
@@ -280,12 +313,18 @@ func (g *guard) turn(now time.Time) (next *countedConn, limit string, goes *coun
 		if best == nil || src.shaking < best.shaking {
 			best = src
 		}
+		if best.shaking == 0 {
+			break // none has fewer, and those that have as few may be many thousands
+		}
 	}
 	switch {
 	case best == nil:
 		return nil, limit, nil
 	case len(g.shaking) >= g.limits.Handshakes:
-		if goes = g.silent.take(g.shaking, now, isSilent); goes != nil {
+		goes = g.silent.take(g.shaking, now, isSilent, func(one *countedConn, _ int) bool {
+			return best.shaking < max(1, g.limits.HandshakesPerSource/8) || best.shaking < g.sources[one.from].shaking
+		})
+		if goes != nil {
 			g.remove(goes)
 		}
 		return nil, limitHandshakes, goes
@@ -397,8 +436,12 @@ func (c *countedConn) Read(p []byte) (int, error) {
 	if !c.shakes.Load() {
 		return c.Conn.Read(p)
 	}
-	c.silent.Store(time.Now().UnixNano())
-	defer c.silent.Store(0)
+	began := time.Now()
+	c.silent.Store(began.Add(-c.waited).UnixNano()) // a byte now and then is no more than none
+	defer func() {
+		c.silent.Store(0)
+		c.waited += time.Since(began)
+	}()
 	return c.Conn.Read(p)
 }
 

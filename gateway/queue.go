@@ -1,7 +1,6 @@
 package gateway
 
 import (
-	"net/netip"
 	"slices"
 	"time"
 )
@@ -28,69 +27,88 @@ func isIdle(c *countedConn) (since time.Time, rank int, ok bool) {
 	if admitted {
 		rank = 1
 	}
-	return since, rank, resting && !c.exempt
+	return since, rank, resting && !c.from.exempt
 }
 
 // isSilent is the candidacy of handshakes that wait for their client.
 func isSilent(c *countedConn) (since time.Time, rank int, ok bool) {
 	at := c.silent.Load()
-	return time.Unix(0, at), 0, at != 0 && !c.exempt
+	return time.Unix(0, at), 0, at != 0 && !c.from.exempt
 }
 
-// take takes the next connection off the queue, nil if none may go.
-func (q *queue) take(among map[*countedConn]struct{}, now time.Time, may candidacy) *countedConn {
+// take takes the next connection off the queue, nil if none may go. yields says whether one of a rank goes for the one
+// that comes; nil: always.
+func (q *queue) take(among map[*countedConn]struct{}, now time.Time, may candidacy, yields yielding) *countedConn {
 	if now.Sub(q.found) < queueLife {
-		if c := q.pop(among, now, may); c != nil || now.Sub(q.found) < queuePause {
+		if c := q.pop(among, now, may, yields); c != nil || now.Sub(q.found) < queuePause {
 			return c
 		}
 	}
 	q.next, q.found = look(among, now, may), now
-	return q.pop(among, now, may)
+	return q.pop(among, now, may, yields)
 }
 
-func (q *queue) pop(among map[*countedConn]struct{}, now time.Time, may candidacy) *countedConn {
+// A yielding says whether a connection that may go does so for the one that comes.
+type yielding func(c *countedConn, rank int) bool
+
+func (q *queue) pop(among map[*countedConn]struct{}, now time.Time, may candidacy, yields yielding) *countedConn {
 	for len(q.next) > 0 {
 		c := q.next[0]
+		since, rank, ok := may(c)
+		_, there := among[c]
+		ok = ok && there && now.Sub(since) >= grace
+		if ok && yields != nil && !yields(c, rank) {
+			return nil // nor does any behind it, whose source has fewer
+		}
 		q.next[0] = nil
 		q.next = q.next[1:]
-		if _, there := among[c]; there {
-			if since, _, ok := may(c); ok && now.Sub(since) >= grace {
-				return c
-			}
+		if ok {
+			return c
 		}
 	}
 	return nil
 }
 
-// look returns who goes first of the connections, in their order: always the one that has been of no use for longest of
-// the source that has most of them left.
-func look(among map[*countedConn]struct{}, now time.Time, may candidacy) []*countedConn {
-	type candidate struct {
-		conn  *countedConn
-		since time.Time
-	}
-	best := int(^uint(0) >> 1)
-	var bySource map[netip.Addr][]candidate
+// look returns who goes first of the connections, in their order: by rank, and within one always the one that has been
+// of no use for longest of the source that has most of them left.
+func look(among map[*countedConn]struct{}, now time.Time, may candidacy) (order []*countedConn) {
+	var ranks [2]map[sourceKey][]candidate
 	for c := range among {
 		since, rank, ok := may(c)
-		if !ok || rank > best {
+		if !ok {
 			continue
 		}
-		if rank < best {
-			best, bySource = rank, map[netip.Addr][]candidate{}
+		if ranks[rank] == nil {
+			ranks[rank] = map[sourceKey][]candidate{}
 		}
-		bySource[c.from] = append(bySource[c.from], candidate{c, since})
+		ranks[rank][c.from] = append(ranks[rank][c.from], candidate{c, since})
 	}
+	for _, bySource := range ranks {
+		if len(order) < queueLength {
+			order = appendOrder(order, bySource, now)
+		}
+	}
+	return order
+}
+
+type candidate struct {
+	conn  *countedConn
+	since time.Time
+}
+
+// appendOrder appends those of one rank, as far as the queue has room.
+func appendOrder(order []*countedConn, bySource map[sourceKey][]candidate, now time.Time) []*countedConn {
 	lists := make([][]candidate, 0, len(bySource))
 	for _, list := range bySource {
-		lists = append(lists, list)
+		if slices.ContainsFunc(list, func(c candidate) bool { return now.Sub(c.since) >= grace }) {
+			lists = append(lists, list)
+		}
 	}
 	slices.SortFunc(lists, func(a, b []candidate) int { return len(b) - len(a) })
 	lists = lists[:min(len(lists), queueLength)] // no other source has one among the first
 	for _, list := range lists {
 		slices.SortFunc(list, func(a, b candidate) int { return a.since.Compare(b.since) })
 	}
-	var order []*countedConn
 	for len(order) < queueLength {
 		most := -1
 		for i, list := range lists {

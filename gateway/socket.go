@@ -185,6 +185,9 @@ func (s *socket) handshake(c *countedConn) {
 	if err == nil {
 		state := conn.ConnectionState()
 		s.gateway.decider.Learn(c.known, state.ServerName, state.PeerCertificates)
+		if c.known.Balancer() {
+			s.gateway.guard.exempt(c)
+		}
 		if state.NegotiatedProtocol == "h2" {
 			c.http2.Store(true)
 			below.Gather(s.server.HTTP2.WriteByteTimeout, s.gateway.decider.Faults())

@@ -48,7 +48,7 @@ type Connection struct {
 
 	underWay atomic.Int32 // calls
 	admitted atomic.Bool  // one of its calls was
-	last     atomic.Int64 // when the newest call began, or else the connection, in Unix nanoseconds
+	last     atomic.Int64 // when a call began or ended last, or else the connection began, in Unix nanoseconds
 }
 
 // shown is the chain of a handshake, whose first certificate's key the client has proven to hold.
@@ -82,14 +82,21 @@ func NewConnection(e *Endpoint, peer netip.AddrPort, local netip.Addr) *Connecti
 	return c
 }
 
-// Rest reports whether the connection rests, which is while no call is under way; when its newest call began, or the
-// connection if it had none; and whether a call was ever admitted on it.
+// Rest reports whether the connection rests, which is while no call is under way; since when, which is the connection's
+// beginning if it had no call; and whether a call was ever admitted on it.
 func (c *Connection) Rest() (since time.Time, admitted, resting bool) {
-	return time.Unix(0, c.last.Load()), c.admitted.Load(), c.underWay.Load() == 0
+	resting = c.underWay.Load() == 0 // before last, which is newer if a call comes between
+	return time.Unix(0, c.last.Load()), c.admitted.Load(), resting
 }
 
 // Admitted reports whether a call was ever admitted on the connection.
 func (c *Connection) Admitted() bool { return c.admitted.Load() }
+
+// Balancer reports whether a load balancer, known by its address, has shown its own certificate in the handshake.
+func (c *Connection) Balancer() bool {
+	id := c.identity.Load()
+	return id != nil && id.known && id.balancer != nil
+}
 
 // Source is what limits of a source count an address as: an IPv4 address as itself, an IPv6 address as its /64, of
 // which one host has as many addresses as it likes.
