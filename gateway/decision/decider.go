@@ -134,6 +134,7 @@ func (d *Decider) Begin(x *Exchange, r *http1.Request, id string, c *Connection,
 // Finish ends a call, after its last byte and after Over: what it had taken is given back, and it is observed.
 func (d *Decider) Finish(x *Exchange) {
 	defer d.underWay.Add(-1)
+	x.connection.last.Store(time.Now().UnixNano()) // before it rests, or it would seem to have rested all along
 	x.connection.underWay.Add(-1)
 	x.place.Leave()
 	if d.cfg.Observe == nil {
