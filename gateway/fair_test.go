@@ -384,7 +384,31 @@ func TestBurstOfHandshakes(t *testing.T) {
 	})
 }
 
-// TestExemptSources: networks that are exempt have no limits of a source, and go for nobody.
+// TestExemptStrangers: what never had an admitted call goes for others though its network is exempt. Held: security L 153.
+func TestExemptStrangers(t *testing.T) {
+	exempt := []netip.Prefix{netip.MustParsePrefix("127.0.0.7/32")}
+	t.Run("connections", func(t *testing.T) {
+		f := newFixture(t, func(_ *fixture, s *setup) { s.config.Limits = gateway.Limits{Connections: 4, Exempt: exempt} })
+		for range 4 {
+			dialFrom(t, "127.0.0.7", f.plain)
+		}
+		eventually(t, "another is served", func() bool { return served(t, dialFrom(t, "127.0.0.8", f.plain), "/pub/1.0/x") })
+	})
+	t.Run("handshakes", func(t *testing.T) {
+		f := newFixture(t, func(_ *fixture, s *setup) {
+			s.config.Limits = gateway.Limits{Handshakes: 4, HeaderTimeout: 2 * patience, Exempt: exempt}
+		})
+		for range 8 {
+			dialFrom(t, "127.0.0.7", f.address)
+		}
+		eventually(t, "they have all", func() bool { underWay, _ := f.gateway.Handshakes(); return underWay == 4 })
+		if a := get(t, f.client(t, nil, via{}), "https://open.test/pub/1.0/x"); a.status != 200 {
+			t.Errorf("status %d", a.status)
+		}
+	})
+}
+
+// TestExemptSources: networks that are exempt have no limits of a source, and what had a call there goes for nobody.
 func TestExemptSources(t *testing.T) {
 	f := newFixture(t, func(_ *fixture, s *setup) {
 		s.config.Limits = gateway.Limits{Connections: 6, ConnectionsPerSource: 2, Exempt: []netip.Prefix{netip.MustParsePrefix("127.0.0.7/32")}}

@@ -23,7 +23,8 @@ import (
 // Limits bound what clients may take of the gateway. A zero field means its default.
 //
 // A source is an IPv4 address or an IPv6 /64. The load balancers that a listener believes, and Exempt, are held to no
-// limit of a source, and none of their connections is closed to make room for others.
+// limit of a source. None of the load balancers' connections is closed to make room for others, and of Exempt none that
+// ever had an admitted call.
 type Limits struct {
 	Connections          int            // open at once, in all; 0: 20,000
 	ConnectionsPerSource int            // 0: 5,000
@@ -116,8 +117,10 @@ type countedConn struct {
 	guard  *guard
 	socket *socket
 	known  *decision.Connection
-	from   sourceKey // changes with exempt, under the guard's lock
 	once   sync.Once
+
+	from     sourceKey // this and balancer change with trust, under the guard's lock
+	balancer bool      // a load balancer's that is believed: it never goes
 
 	shakes  atomic.Bool   // its handshake is under way
 	waited  time.Duration // for the client, in the handshake; the reader's own
@@ -150,10 +153,10 @@ func newGuard(l Limits, refusals, evictions ConnectionObserver, log *slog.Logger
 // admit counts a connection until it is closed; nil if it is one too many.
 func (g *guard) admit(c net.Conn, s *socket, l *decision.Listener) *countedConn {
 	peer := addressOf(c.RemoteAddr())
-	// Where a load balancer has to show a certificate it is one once it has: see exempt.
+	// Where a load balancer has to show a certificate it is one once it has: see trust.
 	balancer := l.Door != nil && !l.DoorByCertificate && l.Door.Knows(peer.Addr())
 	one := &countedConn{
-		Conn: c, guard: g, socket: s, accepted: time.Now(),
+		Conn: c, guard: g, socket: s, accepted: time.Now(), balancer: balancer,
 		known: decision.NewConnection(&s.endpoint, peer, addressOf(c.LocalAddr()).Addr()),
 		from:  sourceKey{decision.Source(peer.Addr()), balancer || s.gateway.decider.Exempt(peer.Addr())},
 	}
@@ -208,13 +211,13 @@ func (g *guard) add(c *countedConn) {
 	g.conns[c] = struct{}{}
 }
 
-// exempt counts a connection, whose handshake has ended well, as one that is exempt.
-func (g *guard) exempt(c *countedConn) {
+// trust counts a connection, whose handshake has ended well, as a load balancer's.
+func (g *guard) trust(c *countedConn) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if _, ok := g.conns[c]; ok && !c.from.exempt {
+	if _, open := g.conns[c]; open {
 		g.remove(c)
-		c.from.exempt = true
+		c.from.exempt, c.balancer = true, true
 		g.add(c)
 	}
 }

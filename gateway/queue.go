@@ -27,13 +27,13 @@ func isIdle(c *countedConn) (since time.Time, rank int, ok bool) {
 	if admitted {
 		rank = 1
 	}
-	return since, rank, resting && !c.from.exempt
+	return since, rank, resting && !c.balancer && !(admitted && c.from.exempt)
 }
 
 // isSilent is the candidacy of handshakes that wait for their client.
 func isSilent(c *countedConn) (since time.Time, rank int, ok bool) {
 	at := c.silent.Load()
-	return time.Unix(0, at), 0, at != 0 && !c.from.exempt
+	return time.Unix(0, at), 0, at != 0 && !c.balancer
 }
 
 // take takes the next connection off the queue, nil if none may go. yields says whether one of a rank goes for the one

@@ -186,7 +186,7 @@ func (s *socket) handshake(c *countedConn) {
 		state := conn.ConnectionState()
 		s.gateway.decider.Learn(c.known, state.ServerName, state.PeerCertificates)
 		if c.known.Balancer() {
-			s.gateway.guard.exempt(c)
+			s.gateway.guard.trust(c)
 		}
 		if state.NegotiatedProtocol == "h2" {
 			c.http2.Store(true)
