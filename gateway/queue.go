@@ -40,8 +40,8 @@ func isSilent(c *countedConn) (since time.Time, rank int, ok bool) {
 // that comes; nil: always.
 func (q *queue) take(among map[*countedConn]struct{}, now time.Time, may candidacy, yields yielding) *countedConn {
 	if now.Sub(q.found) < queueLife {
-		if c := q.pop(among, now, may, yields); c != nil || now.Sub(q.found) < queuePause {
-			return c
+		if c := q.pop(among, now, may, yields); c != nil || len(q.next) > 0 || now.Sub(q.found) < queuePause {
+			return c // or the next does not yield, and another look would find the same
 		}
 	}
 	q.next, q.found = look(among, now, may), now
