@@ -124,7 +124,7 @@ type countedConn struct {
 
 	shakes  atomic.Bool   // its handshake is under way
 	waited  time.Duration // for the client, in the handshake; the reader's own
-	silent  atomic.Int64  // since when the handshake would wait, had it waited without a break, in Unix nanoseconds; 0: it does not
+	silent  atomic.Int64  // since when it would wait for the client had it never ceased, in Unix nanoseconds; 0: it does not
 	evicted atomic.Bool
 	http2   atomic.Bool
 
@@ -135,7 +135,7 @@ const (
 	grace        = time.Second            // no connection is closed that has been idle, or silent, for less
 	tellInterval = 10 * time.Second       // how often it is logged that a limit is reached
 	turnInterval = 100 * time.Millisecond // how often it is looked whether handshakes that wait can have their turn
-	modest       = 64                     // a source with less than this part of all connections makes others' idle ones go
+	modest       = 64                     // whoever has less than this part of all connections makes any idle one go
 )
 
 func newGuard(l Limits, refusals, evictions ConnectionObserver, log *slog.Logger) *guard {
