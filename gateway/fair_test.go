@@ -225,9 +225,8 @@ func TestFloodOfNewcomers(t *testing.T) {
 		s.config.Connections = away.add
 	})
 	idle := rested(t, f, "127.0.0.7", 4)
-	var flood []net.Conn
 	for range 12 {
-		flood = append(flood, dialFrom(t, "127.0.0.9", f.plain))
+		dialFrom(t, "127.0.0.9", f.plain)
 	}
 	eventually(t, "all have come", func() bool { return f.gateway.OpenConnections() == 8 && away.of("connections") > 0 })
 	for _, c := range idle {
