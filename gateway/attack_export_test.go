@@ -13,3 +13,6 @@ func (c *Options) Hasten(head, idle, body time.Duration) {
 	c.Limits.FirstCallTimeout = cmp.Or(idle, c.Limits.FirstCallTimeout)
 	c.bodyGrace = cmp.Or(body, c.bodyGrace)
 }
+
+// UnderWay is how many calls are under way.
+func (g *Gateway) UnderWay() int64 { return g.decider.UnderWay() }

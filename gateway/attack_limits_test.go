@@ -180,6 +180,7 @@ func TestSlowBackendHoldsNobodyElse(t *testing.T) {
 		<-leave
 	})
 	eachVersion(t, func(t *testing.T, h2 bool) {
+		eventually(t, "no call is under way", func() bool { return f.gateway.UnderWay() == 0 }) // after its answer, for a moment
 		leave = make(chan struct{})
 		c := f.client(t, nil, via{http2: h2})
 		var held sync.WaitGroup
