@@ -353,6 +353,10 @@ func holdHandshakes(t *testing.T, says string) {
 	if took := time.Since(began); took > time.Minute {
 		t.Errorf("40 calls took %s", took)
 	}
+	eventually(t, "the log says who holds most", func() bool {
+		text := f.log.String()
+		return strings.Contains(text, `"msg":"a limit is reached: TLS handshakes wait"`) && strings.Contains(text, `"source":"127.0.0.2`)
+	})
 	eventually(t, "silent ones go", func() bool { return evicted.of("handshakes")+evicted.of("handshakes_per_source") > 0 })
 }
 

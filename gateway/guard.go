@@ -287,7 +287,10 @@ func (g *guard) takeTurns() {
 			g.reached(limit, goes.from, goes)
 		case next == nil:
 			if limit != "" {
-				g.told[limit].Do(func() { g.log.Warn("a limit is reached: TLS handshakes wait", "limit", limit) })
+				g.told[limit].Do(func() {
+					source, shaking := g.greediest()
+					g.log.Warn("a limit is reached: TLS handshakes wait", "limit", limit, "source", source.String(), "handshakes", shaking)
+				})
 			}
 			return
 		default:
@@ -422,6 +425,18 @@ func (g *guard) count() int {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	return len(g.conns)
+}
+
+// greediest is the source with most handshakes under way, and how many these are.
+func (g *guard) greediest() (source netip.Addr, shaking int) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for c := range g.shaking {
+		if src := g.sources[c.from]; src != nil && src.shaking > shaking {
+			source, shaking = c.from.addr, src.shaking
+		}
+	}
+	return source, shaking
 }
 
 // countHandshakes is how many handshakes are under way now, and how many wait.
