@@ -8,10 +8,8 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
-	"testing/synctest"
 	"time"
 
-	"sallyport/gateway"
 	"sallyport/listenerprofiles"
 )
 
@@ -75,28 +73,6 @@ func TestPanicBeforeTheFirstCall(t *testing.T) {
 			}
 			if !strings.Contains(f.log.String(), where+" panicked") || !strings.Contains(f.log.String(), "runtime/debug.Stack") {
 				t.Errorf("the log does not tell: %s", f.log)
-			}
-		})
-	}
-}
-
-// TestPanicAgainAndAgain: what panics whenever it begins anew fills no log and takes no CPU, and what panics once an hour
-// begins anew at once.
-func TestPanicAgainAndAgain(t *testing.T) {
-	for _, c := range []struct {
-		runs        time.Duration // before each panic
-		least, most int           // panics in an hour
-	}{{0, 3_600, 4_000}, {10 * time.Second, 359, 360}} {
-		synctest.Test(t, func(t *testing.T) {
-			panics, over := 0, make(chan struct{})
-			g := gateway.New(gateway.Options{Panicked: func(string) { panics++ }})
-			time.AfterFunc(time.Hour, func() { close(over) })
-			g.Again(over, func() {
-				time.Sleep(c.runs)
-				panic("again")
-			})
-			if panics < c.least || panics > c.most {
-				t.Errorf("running for %v: %d panics in an hour, want %d to %d", c.runs, panics, c.least, c.most)
 			}
 		})
 	}

@@ -194,27 +194,8 @@ func (g *Gateway) Run(ctx context.Context) error {
 
 // again calls do, and anew when it has panicked, until it returns or over is closed.
 func (g *Gateway) again(what string, over <-chan struct{}, do func()) {
-	defer g.decider.Faults().Catch(what, nil)
-	pause, began := restartPause, time.Now()
-	for g.decider.Faults().Do(what, func() error { do(); return nil }) != nil {
-		if time.Since(began) > longestPause {
-			pause = restartPause
-		}
-		select {
-		case <-over:
-			return
-		case <-time.After(pause):
-		}
-		pause, began = min(2*pause, longestPause), time.Now()
-	}
+	_ = g.decider.Faults().Again(what, over, func() error { do(); return nil })
 }
-
-// What has panicked waits for restartPause before it begins anew, and each time for twice as long while it does not run
-// for longer than longestPause.
-const (
-	restartPause = 10 * time.Millisecond
-	longestPause = time.Second
-)
 
 var errBrokeOff = errors.New("calls were broken off at the end of drainTimeout")
 

@@ -24,6 +24,3 @@ var Carriers = map[string]func(*Options){
 	"loops":      func(c *Options) { c.goroutines = false },
 	"goroutines": func(c *Options) { c.goroutines = true },
 }
-
-// Again is again.
-func (g *Gateway) Again(over <-chan struct{}, do func()) { g.again("a task", over, do) }

@@ -10,7 +10,6 @@ import (
 	"strings"
 
 	"sallyport/internal/printable"
-
 	"sallyport/listenerprofiles/keystore"
 )
 

@@ -14,13 +14,12 @@ import (
 	"text/tabwriter"
 	"time"
 
-	"sallyport/internal/printable"
-
 	"github.com/spf13/cobra"
 
 	"sallyport/certstore"
 	"sallyport/cmd/sallyport/internal/config"
 	"sallyport/gateway/control"
+	"sallyport/internal/printable"
 	"sallyport/internal/regularfile"
 )
 

@@ -10,8 +10,6 @@ import (
 	"strings"
 	"text/tabwriter"
 
-	"sallyport/internal/printable"
-
 	"github.com/spf13/cobra"
 
 	"sallyport/certstore"
@@ -19,6 +17,7 @@ import (
 	"sallyport/gateway"
 	"sallyport/gateway/control"
 	"sallyport/gateway/decision"
+	"sallyport/internal/printable"
 	"sallyport/policy"
 )
 

@@ -228,7 +228,7 @@ func (w *starter) contained(room string, n ast.Node, depth int) bool {
 	case *ast.BlockStmt:
 		if len(n.List) == 1 {
 			if call := onlyCall(n.List[0]); call != nil {
-				return lastName(call.Fun) == "Do" && len(call.Args) == 2 || w.contained(room, call.Fun, depth+1)
+				return lastName(call.Fun) == "Do" && len(call.Args) == 2 || lastName(call.Fun) == "Again" && len(call.Args) == 3 || w.contained(room, call.Fun, depth+1)
 			}
 		}
 		for _, s := range n.List {

@@ -10,12 +10,11 @@ import (
 	"io"
 	"os"
 
-	"sallyport/internal/printable"
-
 	"github.com/spf13/cobra"
 
 	"sallyport/cmd/sallyport/internal/config"
 	"sallyport/gateway/control"
+	"sallyport/internal/printable"
 )
 
 // Exit codes, which scripts rely on.

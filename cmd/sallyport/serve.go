@@ -14,8 +14,6 @@ import (
 	"syscall"
 	"time"
 
-	"sallyport/internal/printable"
-
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
 
@@ -25,6 +23,7 @@ import (
 	"sallyport/gateway/decision"
 	"sallyport/gateway/observe"
 	"sallyport/internal/contain"
+	"sallyport/internal/printable"
 	"sallyport/internal/regularfile"
 )
 
@@ -98,17 +97,17 @@ func serve(ctx context.Context, cfg *config.Config, stdout, stderr io.Writer, re
 	if os.Getenv("GOGC") == "" {
 		defer debug.SetGCPercent(debug.SetGCPercent(mostGarbage))
 		outer.Go(func() error {
-			return goOn(after, faults, "the collector's pace", func() error { return paceCollector(after, collectorInterval) })
+			return faults.Again("the collector's pace", after.Done(), func() error { return paceCollector(after, collectorInterval) })
 		})
 	}
 	inner, innerCtx := errgroup.WithContext(stop)
 	inner.Go(func() error {
-		return goOn(innerCtx, faults, "the handling of SIGHUP", func() error {
+		return faults.Again("the handling of SIGHUP", innerCtx.Done(), func() error {
 			return reloadWhenAsked(innerCtx, hangups, loop, accessLog, log, faults)
 		})
 	})
 	inner.Go(func() error {
-		return goOn(after, faults, "stopping at once", func() error { return abortWhenForced(after, force, g, log) })
+		return faults.Again("stopping at once", after.Done(), func() error { return abortWhenForced(after, force, g, log) })
 	})
 	if ready != nil {
 		ready()
@@ -170,25 +169,6 @@ func openLoop(
 		func() []observe.CertificateEnd { return serverEnds(loop.InForce()) })
 	return loop, nil
 }
-
-// goOn calls do, and anew when it has panicked, until it returns or ctx ends. A Fault as its error would end the gateway.
-func goOn(ctx context.Context, faults *contain.Faults, what string, do func() error) error {
-	defer faults.Catch(what, nil)
-	for {
-		err := faults.Do(what, do)
-		if fault := (*contain.Fault)(nil); !errors.As(err, &fault) {
-			return err
-		}
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-time.After(restartPause):
-		}
-	}
-}
-
-// restartPause is how long what has panicked waits before it begins anew.
-const restartPause = time.Second
 
 // specs returns a function that loads cfg anew, and costs little while nothing has changed.
 func specs(cfg *config.Config) func() (*control.Spec, error) {

@@ -8,9 +8,8 @@ import (
 	"slices"
 	"strings"
 
-	"sallyport/internal/printable"
-
 	"sallyport/internal/contain"
+	"sallyport/internal/printable"
 )
 
 // StatusHandler serves /healthz (this process answers), /readyz (send calls here: 503 while draining, or while nothing

@@ -7,9 +7,8 @@ import (
 	"unicode"
 	"unicode/utf8"
 
-	"sallyport/internal/printable"
-
 	"sallyport/certstore"
+	"sallyport/internal/printable"
 )
 
 // A line is a line of the access log under way, as slog's handlers would write it: JSON, or text.

@@ -14,7 +14,6 @@ import (
 	"time"
 
 	"sallyport/internal/printable"
-
 	"sallyport/internal/regularfile"
 )
 

@@ -20,13 +20,7 @@ func (v *Verifier) Run(ctx context.Context) error {
 	var watchers sync.WaitGroup
 	for _, from := range v.issuers {
 		watchers.Go(func() {
-			defer v.faults.Catch("a watch over keys", nil)
-			for v.faults.Do("a watch over keys", func() error { from.keys.watch(ctx); return nil }) != nil {
-				select {
-				case <-time.After(restartPause):
-				case <-ctx.Done():
-				}
-			}
+			_ = v.faults.Again("a watch over keys", ctx.Done(), func() error { from.keys.watch(ctx); return nil })
 		})
 	}
 	<-ctx.Done()
@@ -34,9 +28,6 @@ func (v *Verifier) Run(ctx context.Context) error {
 	v.tasks.stop()
 	return nil
 }
-
-// restartPause is how long a watch that has panicked waits before it begins anew.
-const restartPause = time.Second
 
 // Refresh reads all keys now, whatever the cool-down, and returns when it is done or ctx ends. Its error joins those
 // of the key managers whose last good keys stay.

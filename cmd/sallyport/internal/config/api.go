@@ -6,12 +6,11 @@ import (
 	"slices"
 	"strings"
 
-	"sallyport/internal/printable"
-
 	"sallyport/certstore"
 	"sallyport/gateway/control"
 	"sallyport/gateway/decision"
 	"sallyport/gateway/message"
+	"sallyport/internal/printable"
 	"sallyport/policy"
 	"sallyport/policy/ratelimit"
 )

@@ -7,10 +7,9 @@ import (
 	"strings"
 	"time"
 
-	"sallyport/internal/printable"
-
 	"sallyport/gateway/control"
 	"sallyport/gateway/decision"
+	"sallyport/internal/printable"
 	"sallyport/listenerprofiles"
 	"sallyport/listenerprofiles/keystore"
 )

@@ -5,9 +5,8 @@ import (
 	"strings"
 	"time"
 
-	"sallyport/internal/printable"
-
 	"sallyport/gateway/clientcert"
+	"sallyport/internal/printable"
 )
 
 // mutualSSL reads `mutualSSL:`.

@@ -8,11 +8,10 @@ import (
 	"time"
 	"unicode/utf8"
 
-	"sallyport/internal/printable"
-
 	"github.com/goccy/go-yaml/ast"
 
 	"sallyport/gateway/control"
+	"sallyport/internal/printable"
 )
 
 const maxText = 4096 // characters of one value that isn't a secret

@@ -4,13 +4,12 @@ import (
 	"slices"
 	"strings"
 
-	"sallyport/internal/printable"
-
 	"golang.org/x/net/http/httpguts"
 
 	"sallyport/gateway/control"
 	"sallyport/gateway/decision"
 	"sallyport/gateway/message"
+	"sallyport/internal/printable"
 )
 
 // resources reads `resources`.

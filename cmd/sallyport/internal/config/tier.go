@@ -3,9 +3,8 @@ package config
 import (
 	"slices"
 
-	"sallyport/internal/printable"
-
 	"sallyport/gateway/control"
+	"sallyport/internal/printable"
 	"sallyport/policy/ratelimit"
 )
 

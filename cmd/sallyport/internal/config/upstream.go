@@ -6,10 +6,9 @@ import (
 	"strings"
 	"time"
 
-	"sallyport/internal/printable"
-
 	"sallyport/gateway/backend"
 	"sallyport/gateway/control"
+	"sallyport/internal/printable"
 )
 
 // upstream reads `upstream`.
