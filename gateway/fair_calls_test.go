@@ -235,6 +235,7 @@ const upgradeLines = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket
 // TestIdleStreams: a stream in which nothing passes for streamIdleTimeout ends on both sides; one in which something
 // does goes on.
 func TestIdleStreams(t *testing.T) {
+	const lull, ticks = 5 * time.Second, 14 // in seven seconds
 	ended := make(chan struct{}, 10)
 	silent := func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Type", "text/event-stream")
@@ -243,7 +244,7 @@ func TestIdleStreams(t *testing.T) {
 		ended <- struct{}{}
 	}
 	ticking := func(w http.ResponseWriter, _ *http.Request) {
-		for range 10 {
+		for range ticks {
 			_, _ = io.WriteString(w, ".")
 			_ = http.NewResponseController(w).Flush()
 			<-time.After(500 * time.Millisecond)
@@ -260,26 +261,29 @@ func TestIdleStreams(t *testing.T) {
 		other.Protocol = backend.H2C
 		s.routes = append(s.routes, decision.Route{API: twoAPI, Context: "/two", Security: open, Upstream: other})
 		for i := range s.routes {
-			s.routes[i].Upstream.StreamIdleTimeout = 2 * time.Second
+			s.routes[i].Upstream.StreamIdleTimeout = lull
 		}
 	})
 	f.backend.handle("/silent", silent)
 	f.backend.handle("/ticking", ticking)
 	eachVersion(t, func(t *testing.T, h2 bool) {
+		var calls sync.WaitGroup
 		for _, api := range []string{"pub", "two"} {
 			c := f.client(t, nil, via{http2: h2})
-			silent := make(chan error, 1)
-			go func() {
-				_, err := do(c, "GET", "https://open.test/"+api+"/1.0/silent", nil)
-				silent <- err
-			}()
-			a, err := do(c, "GET", "https://open.test/"+api+"/1.0/ticking", nil)
-			if err != nil || a.body != ".........." {
-				t.Errorf("%s: a stream in which something passes: %q, %v", api, a.body, err)
-			}
-			if err := <-silent; err == nil {
-				t.Errorf("%s: a stream in which nothing passes comes to a good end", api)
-			}
+			calls.Go(func() {
+				if _, err := do(c, "GET", "https://open.test/"+api+"/1.0/silent", nil); err == nil {
+					t.Errorf("%s: a stream in which nothing passes comes to a good end", api)
+				}
+			})
+			calls.Go(func() {
+				a, err := do(c, "GET", "https://open.test/"+api+"/1.0/ticking", nil)
+				if err != nil || a.body != strings.Repeat(".", ticks) {
+					t.Errorf("%s: a stream in which something passes: %q, %v", api, a.body, err)
+				}
+			})
+		}
+		calls.Wait()
+		for range 2 {
 			<-ended
 		}
 	})

@@ -439,13 +439,14 @@ func TestExemptSources(t *testing.T) {
 // TestFirstCallTimeout: a connection that never had an admitted call is closed before one that had.
 func TestFirstCallTimeout(t *testing.T) {
 	f := newFixture(t, func(_ *fixture, s *setup) {
-		s.config.Limits = gateway.Limits{FirstCallTimeout: 2 * time.Second, IdleTimeout: patience}
+		s.config.Limits = gateway.Limits{FirstCallTimeout: 5 * time.Second, IdleTimeout: patience}
 	})
 	t.Run("HTTP/1.1", func(t *testing.T) {
-		known, unknown, refused := f.dial(t, nil, "open.test"), f.dial(t, nil, "open.test"), f.dial(t, nil, "open.test")
+		known := f.dial(t, nil, "open.test")
 		if a := known.get(t, "/pub/1.0/x", "open.test"); a.status != 200 {
 			t.Fatalf("status %d", a.status)
 		}
+		unknown, refused := f.dial(t, nil, "open.test"), f.dial(t, nil, "open.test")
 		if a := refused.get(t, "/pay/1.0/x", "open.test"); a.status != 401 {
 			t.Fatalf("status %d", a.status)
 		}

@@ -201,9 +201,10 @@ func TestEndOfATunnel(t *testing.T) {
 // TestIdleTunnels: a tunnel in which nothing passes either way ends on both sides, also if what is sent is not taken; one
 // in which something passes one way goes on. Held: security L 155.
 func TestIdleTunnels(t *testing.T) {
-	const lull = 2 * time.Second
+	const lull = 5 * time.Second
 	for _, from := range carriers {
 		t.Run(from.name, func(t *testing.T) {
+			t.Parallel()
 			var s tunneller
 			g := newGate(t, setup{version: from.version, servers: []*url.URL{newSource(t, s.serve)}, lull: lull})
 			silent, talking := g.call(t), g.call(t)
