@@ -91,9 +91,10 @@ func badStore(cfg *config.Config, err error) error {
 	return control.Problems{{Place: cfg.Store.Place, Message: "store: " + err.Error()}}
 }
 
-// storeError marks the errors that a different request would avoid as wrong usage; the others are the store's.
+// storeError marks what can't be asked of any store as wrong usage. That an alias is taken, or isn't there, is the answer
+// to a good question: the exit code tells scripts the two apart.
 func storeError(err error) error {
-	for _, mendable := range []error{certstore.ErrInvalid, certstore.ErrExpired, certstore.ErrAliasTaken, certstore.ErrRegistered, certstore.ErrNotFound} {
+	for _, mendable := range []error{certstore.ErrInvalid, certstore.ErrExpired} {
 		if errors.Is(err, mendable) {
 			return usage(err)
 		}
@@ -385,7 +386,7 @@ func certShow() *cobra.Command {
 			return err
 		}
 		if wantJSON {
-			return printClientsJSON(cmd.OutOrStdout(), []certstore.Client{client})
+			return printJSON(cmd.OutOrStdout(), rowOf(client))
 		}
 		c, w := client.Certificate, tabwriter.NewWriter(cmd.OutOrStdout(), 0, 0, 2, ' ', 0)
 		fmt.Fprintf(w, "api\t%s\nalias\t%s\nkey type\t%s\ntier\t%s\nscopes\t%s\n", client.API, printable.Text(client.Alias), client.KeyType, client.Tier, printable.Text(strings.Join(client.Scopes, " ")))
@@ -429,7 +430,7 @@ func (f *certFlags) one(ctx context.Context) (certstore.Client, error) {
 	}
 	switch len(found) {
 	case 0:
-		return certstore.Client{}, usage(fmt.Errorf("no certificate %s is registered for %s: sallyport cert list shows those that are", f.alias, api))
+		return certstore.Client{}, fmt.Errorf("no certificate %s is registered for %s: sallyport cert list shows those that are", f.alias, api)
 	case 1:
 		return found[0], nil
 	}
@@ -465,28 +466,44 @@ func expiry(end, now time.Time) string {
 	}
 }
 
-func printClientsJSON(out io.Writer, clients []certstore.Client) error {
-	type row struct {
-		API         string    `json:"api"`
-		Alias       string    `json:"alias"`
-		KeyType     string    `json:"keyType"`
-		Tier        string    `json:"tier"`
-		Scopes      []string  `json:"scopes"`
-		Subject     string    `json:"subject"`
-		Issuer      string    `json:"issuer"`
-		Serial      string    `json:"serial"`
-		NotBefore   time.Time `json:"notBefore"`
-		NotAfter    time.Time `json:"notAfter"`
-		Fingerprint string    `json:"sha256"`
-		From        string    `json:"from"`
+// A clientRow is a registration's JSON form.
+type clientRow struct {
+	API         string    `json:"api"`
+	Alias       string    `json:"alias"`
+	KeyType     string    `json:"keyType"`
+	Tier        string    `json:"tier"`
+	Scopes      []string  `json:"scopes"`
+	Subject     string    `json:"subject"`
+	Issuer      string    `json:"issuer"`
+	Serial      string    `json:"serial"`
+	NotBefore   time.Time `json:"notBefore"`
+	NotAfter    time.Time `json:"notAfter"`
+	Fingerprint string    `json:"sha256"`
+	From        string    `json:"from"`
+}
+
+func rowOf(c certstore.Client) clientRow {
+	x := c.Certificate
+	return clientRow{
+		API:         c.API.String(),
+		Alias:       c.Alias,
+		KeyType:     string(c.KeyType),
+		Tier:        c.Tier,
+		Scopes:      append([]string{}, c.Scopes...),
+		Subject:     x.Subject.String(),
+		Issuer:      x.Issuer.String(),
+		Serial:      x.SerialNumber.String(),
+		NotBefore:   x.NotBefore.UTC(),
+		NotAfter:    x.NotAfter.UTC(),
+		Fingerprint: hex.EncodeToString(c.Fingerprint[:]),
+		From:        c.Source,
 	}
-	rows := []row{}
+}
+
+func printClientsJSON(out io.Writer, clients []certstore.Client) error {
+	rows := []clientRow{}
 	for _, c := range clients {
-		x := c.Certificate
-		rows = append(rows, row{
-			c.API.String(), c.Alias, string(c.KeyType), c.Tier, append([]string{}, c.Scopes...), x.Subject.String(), x.Issuer.String(), x.SerialNumber.String(),
-			x.NotBefore.UTC(), x.NotAfter.UTC(), hex.EncodeToString(c.Fingerprint[:]), c.Source,
-		})
+		rows = append(rows, rowOf(c))
 	}
 	return printJSON(out, rows)
 }

@@ -28,7 +28,8 @@ func explainCommand() *cobra.Command {
 		Short: "Print the decision about a call, and how it comes about",
 		Long: `Print what the gateway would decide about a call, and each step that leads to it. The call
 is not made: nothing is sent to the backend, and no running gateway's allowance is
-touched. That the caller holds the certificate's key is taken for granted.`,
+touched. That the caller holds the certificate's key is taken for granted. The exit code
+is 0 if the call would be let in, and 1 if it would be refused.`,
 		Args: noArgs,
 	}
 	load := configFlag(cmd)
@@ -77,10 +78,14 @@ touched. That the caller holds the certificate's key is taken for granted.`,
 		}
 		e := g.Explain(cmd.Context(), question)
 		if wantJSON {
-			return printExplanationJSON(cmd.OutOrStdout(), question, e)
+			err = printExplanationJSON(cmd.OutOrStdout(), question, e)
+		} else {
+			printExplanation(cmd.OutOrStdout(), question, e)
 		}
-		printExplanation(cmd.OutOrStdout(), question, e)
-		return nil
+		if err == nil && !e.Allowed {
+			err = errQuiet // the exit code is the decision, for scripts
+		}
+		return err
 	}
 	return cmd
 }
@@ -184,7 +189,11 @@ func printExplanation(out io.Writer, q decision.Question, e decision.Explanation
 	fmt.Fprintf(out, "%s %s\n\n", printable.Text(q.Method), printable.Text(q.Target))
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	for _, s := range e.Steps {
-		fmt.Fprintf(w, "  %s\t%s\n", s.Stage, printable.Text(s.Finding))
+		stage := s.Stage
+		for line := range strings.Lines(s.Finding) { // several causes stand one below the other
+			fmt.Fprintf(w, "  %s\t%s\n", stage, printable.Text(strings.TrimSpace(line)))
+			stage = ""
+		}
 	}
 	w.Flush()
 	switch {

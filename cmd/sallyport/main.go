@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -79,7 +80,13 @@ Begin with:  sallyport quickstart`,
 		SilenceUsage:  true,
 		SilenceErrors: true,
 		Args:          noSuchCommand,
-		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	version := root.Flags().Bool("version", false, "print version, commit and Go version")
+	root.RunE = func(cmd *cobra.Command, _ []string) error {
+		if *version {
+			return printVersion(cmd.OutOrStdout())
+		}
+		return cmd.Help()
 	}
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return usage(fmt.Errorf("%w: %s --help lists the flags", err, cmd.CommandPath()))
@@ -128,7 +135,12 @@ func printJSON(out io.Writer, v any) error {
 // noSuchCommand is for commands that only hold others: whatever follows them is a command that is not there.
 func noSuchCommand(cmd *cobra.Command, args []string) error {
 	if len(args) > 0 {
-		return usage(fmt.Errorf("unknown command %q: %s --help lists the commands", args[0], cmd.CommandPath()))
+		meant := ""
+		cmd.SuggestionsMinimumDistance = 2 // letters that may differ
+		if like := cmd.SuggestionsFor(args[0]); len(like) > 0 {
+			meant = fmt.Sprintf(" (did you mean %s?)", strings.Join(like, " or "))
+		}
+		return usage(fmt.Errorf("unknown command %q%s: %s --help lists the commands", args[0], meant, cmd.CommandPath()))
 	}
 	return nil
 }

@@ -103,6 +103,9 @@ func newDemo(t *testing.T, edits ...string) *demoFolder {
 	if d.Demo, err = quickstart.Make(t.Context(), quickstart.Options{Dir: dir, PortOffset: d.offset}, nil); err != nil {
 		t.Fatal(err)
 	}
+	if err := d.Close(); err != nil { // the folder is the program's
+		t.Fatal(err)
+	}
 	backend := fmt.Sprintf(`upstream: {urls: ["http://127.0.0.1:%d"]`, d.Ports.Backend)
 	d.swap("sallyport.yaml", strings.ReplaceAll(d.read("sallyport.yaml"), backend+"}", backend+", timeout: 1h}"))
 	d.edit("sallyport.yaml", append([]string{"drainTimeout: 30s", longDrain}, edits...)...)

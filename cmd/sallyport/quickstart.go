@@ -45,6 +45,7 @@ func runQuickstart(ctx context.Context, opts quickstart.Options, stdout, stderr 
 	case err != nil:
 		return err
 	}
+	defer demo.Close()
 	cfg, err := config.Load(demo.ConfigFile)
 	if err != nil {
 		return usage(err)
@@ -64,7 +65,7 @@ func runQuickstart(ctx context.Context, opts quickstart.Options, stdout, stderr 
 		listener, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", h.port))
 		if err != nil {
 			stopHelpers()
-			return errors.Join(freePort(fmt.Errorf("%s: %w", h.name, err)), g.Wait())
+			return errors.Join(freePort(fmt.Errorf("%s: %w", h.name, err), opts.PortOffset), g.Wait())
 		}
 		server := &http.Server{Handler: h.handler, ReadHeaderTimeout: 5 * time.Second}
 		g.Go(func() error {
@@ -77,15 +78,19 @@ func runQuickstart(ctx context.Context, opts quickstart.Options, stdout, stderr 
 		fmt.Fprintln(stdout, "sallyport: ready")
 	})
 	stopHelpers()
-	return errors.Join(freePort(err), g.Wait())
+	return errors.Join(freePort(err, opts.PortOffset), g.Wait())
 }
 
-// freePort tells what to do when a port is taken.
-func freePort(err error) error {
-	if errors.Is(err, syscall.EADDRINUSE) {
-		return usage(fmt.Errorf("%w: something else has this port; try other ones with --port-offset 1000", err))
+// freePort tells what to do when a port of the demonstration at offset is taken.
+func freePort(err error, offset int) error {
+	if !errors.Is(err, syscall.EADDRINUSE) {
+		return err
 	}
-	return err
+	advice := "stop it, or try other ports with --port-offset"
+	if free, ok := quickstart.Free(offset); ok {
+		advice += fmt.Sprintf(" %d", free)
+	}
+	return usage(fmt.Errorf("%w: something else has this port: %s", err, advice))
 }
 
 // registerDemo fills a new store with the demonstration's clients.

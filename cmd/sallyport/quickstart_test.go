@@ -8,7 +8,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
-	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -16,28 +15,27 @@ import (
 	"sallyport/cmd/sallyport/internal/quickstart"
 )
 
-// TestQuickstart follows a new user: it starts the program in an empty folder, pastes every command that it prints, stops
-// and restarts it, and serves the folder without the demo backend.
+// TestQuickstart follows a new user: it starts the program in an empty folder, types what it prints, stops and restarts
+// it, and serves the folder without the demo backend.
 func TestQuickstart(t *testing.T) {
 	needCurl(t)
 	offset := freeOffset(t)
-	home := t.TempDir()
-	t.Chdir(home) // the commands are relative to where the program was started
-	args := []string{"quickstart", "--port-offset", strconv.Itoa(offset)}
-
-	demo := &quickstart.Demo{Dir: filepath.Join(home, quickstart.DefaultDir)}
-	first := startIn(t, home, demo, args...)
-	first.waitFor("sallyport: ready\n")
-	made, err := quickstart.Make(t.Context(), quickstart.Options{PortOffset: offset}, nil)
+	ports, err := quickstart.PortsAt(offset)
 	if err != nil {
 		t.Fatal(err)
 	}
-	demo, first.demo = made, made
+	home := t.TempDir()
+	args := []string{"quickstart", "--port-offset", strconv.Itoa(offset)}
+	dir := filepath.Join(home, quickstart.DefaultDir)
+	demo := &quickstart.Demo{Dir: dir, ConfigFile: filepath.Join(dir, "sallyport.yaml"), Ports: ports}
+
+	first := startIn(t, home, demo, args...)
+	first.waitFor("sallyport: ready\n")
 	guide := before(first.stdout.String(), "sallyport: ready\n")
 	if !strings.Contains(guide, "Quickstart in sallyport-quickstart (made).") {
 		t.Errorf("the guide of a new folder:\n%s", guide)
 	}
-	paste(t, made.Commands(), guide, "")
+	paste(t, home, guide, "")
 	first.stop()
 
 	key, err := os.ReadFile(filepath.Join(demo.Dir, "clients", "gold.key"))
@@ -54,15 +52,15 @@ func TestQuickstart(t *testing.T) {
 		t.Errorf("gold has another key than before (%v)", err)
 	}
 	// The guide says that each command works like this, too.
-	paste(t, made.Commands(), guide, " --http1.1 --tls-max 1.2")
+	paste(t, home, guide, " --http1.1 --tls-max 1.2")
 	second.stop()
 
-	code, out, _ := run(t, home, "validate", "-c", made.ConfigFile)
+	code, out, _ := run(t, home, "validate", "-c", demo.ConfigFile)
 	if _, open, found := strings.Cut(out, "Needs no credential:\n"); code != 0 || !found || strings.Fields(open)[0] != "hello:1.0.0" || strings.Count(open, ":1.0.0") != 1 {
 		t.Errorf("validate: exit code %d\n%s", code, out)
 	}
 
-	third := startIn(t, home, demo, "serve", "-c", made.ConfigFile)
+	third := startIn(t, home, demo, "serve", "-c", demo.ConfigFile)
 	d := &demoFolder{Demo: demo, t: t, offset: offset}
 	eventually(t, "serve is ready", func() bool { return third.ready() != "" })
 	for _, how := range dialects {
@@ -77,32 +75,36 @@ func TestQuickstart(t *testing.T) {
 	third.stop()
 }
 
-// paste runs the commands through a shell, with more arguments for curl, and compares the statuses.
-func paste(t *testing.T, commands []quickstart.Command, guide, more string) {
+// paste types what the guide says into a shell that starts in home: the way to the folder, and then each command, with
+// more arguments for curl. The last status of each must be the one that the guide names.
+func paste(t *testing.T, home, guide, more string) {
 	t.Helper()
+	enter := toType.FindStringSubmatch(guide)
+	commands := toPaste.FindAllStringSubmatch(guide, -1)
+	if enter == nil || len(commands) != 12 {
+		t.Fatalf("the guide has %q and %d commands, want the way to the folder and 12:\n%s", enter, len(commands), guide)
+	}
 	for _, c := range commands {
-		if !strings.Contains(guide, c.Line+"\n") {
-			t.Errorf("the guide lacks the line %s", c.Line)
-		}
-		cmd := exec.CommandContext(t.Context(), "sh", "-c", strings.Replace(c.Line, "curl", "curl -sS"+more, 1))
+		want, shows, line := c[1], c[2], c[3]
+		typed := enter[1] + "\n" + strings.Replace(line, "curl", "curl -sS"+more, 1)
+		cmd := exec.CommandContext(t.Context(), "sh", "-ec", typed)
+		cmd.Dir = home
 		out, err := cmd.CombinedOutput()
-		if err != nil {
-			t.Errorf("%s: %v\n%s", c.Line, err, out)
+		statuses := statusLine.FindAllSubmatch(out, -1)
+		if err != nil || len(statuses) == 0 {
+			t.Errorf("%s: %s: %v\n%s", shows, line, err, out)
 			continue
 		}
-		var got []int
-		for _, line := range statusLine.FindAllSubmatch(out, -1) {
-			status, err := strconv.Atoi(string(line[1]))
-			if err != nil {
-				t.Fatal(err)
-			}
-			got = append(got, status)
-		}
-		if !slices.Equal(got, c.Status) {
-			t.Errorf("%s: %s: status %v, want %v\n%s", c.Shows, c.Line, got, c.Status, out)
+		if got := string(statuses[len(statuses)-1][1]); got != want {
+			t.Errorf("%s: %s: status %s, want %s\n%s", shows, line, got, want, out)
 		}
 	}
 }
+
+var (
+	toType  = regexp.MustCompile(`(?m)^  (cd .+)$`)
+	toPaste = regexp.MustCompile(`(?m)^# ([0-9]{3})  (.+)\n(curl .+)$`)
+)
 
 var statusLine = regexp.MustCompile(`(?m)^HTTP/[0-9.]+ ([0-9]{3})`)
 
@@ -123,13 +125,20 @@ func needCurl(t *testing.T) {
 	t.Skip("curl is missing: the commands of the quickstart are not tried")
 }
 
-// TestQuickstartPortTaken: the error for a port in use names the flag that helps.
-func TestQuickstartPortTaken(t *testing.T) {
+// TestQuickstartTwice: a folder is for one quickstart. Another one on the same ports is told which others are free.
+func TestQuickstartTwice(t *testing.T) {
 	d := newDemo(t)
 	first := d.quickstart()
-	code, _, stderr := d.run("quickstart", "--dir", d.Dir, "--port-offset", fmt.Sprint(d.offset))
-	if code != 2 || !strings.Contains(stderr, "--port-offset") {
-		t.Errorf("exit code %d\n%s", code, stderr)
+	taken := fmt.Sprint(d.offset)
+	code, _, stderr := d.run("quickstart", "--dir", d.Dir, "--port-offset", taken)
+	if code != 2 || !strings.Contains(stderr, "a quickstart runs in "+d.Dir+" already") {
+		t.Errorf("in the same folder: exit code %d\n%s", code, stderr)
+	}
+	code, _, stderr = d.run("quickstart", "--dir", filepath.Join(t.TempDir(), "other"), "--port-offset", taken)
+	advice := regexp.MustCompile(`something else has this port: stop it, or try other ports with --port-offset (-?\d+)\n`)
+	m := advice.FindStringSubmatch(stderr)
+	if code != 2 || m == nil || m[1] == taken {
+		t.Errorf("on the same ports: exit code %d\n%s", code, stderr)
 	}
 	if strings.Contains(stderr, "goroutine") {
 		t.Errorf("it panicked:\n%s", stderr)

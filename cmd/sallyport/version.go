@@ -1,13 +1,24 @@
 package main
 
 import (
-	"encoding/json"
+	_ "embed"
+	"encoding/hex"
 	"fmt"
+	"io"
 	"runtime"
 	"runtime/debug"
+	"strings"
 
 	"github.com/spf13/cobra"
 )
+
+// release is the version that this source is, or becomes when it is tagged. CHANGELOG.md names it too.
+const release = "0.1.0-dev"
+
+// archivedCommit is filled by `git archive`; a repository or a copy of its files holds the pattern itself.
+//
+//go:embed commit.txt
+var archivedCommit string
 
 func versionCommand() *cobra.Command {
 	cmd := &cobra.Command{Use: "version", Short: "Print version, commit and Go version", Args: noArgs}
@@ -17,33 +28,53 @@ func versionCommand() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		version, commit := buildVersion()
 		if wantJSON {
-			return json.NewEncoder(cmd.OutOrStdout()).Encode(map[string]string{"version": version, "commit": commit, "go": runtime.Version()})
+			version, commit := buildVersion()
+			return printJSON(cmd.OutOrStdout(), map[string]string{"version": version, "commit": commit, "go": runtime.Version()})
 		}
-		fmt.Fprintf(cmd.OutOrStdout(), "sallyport %s, commit %s, %s\n", version, commit, runtime.Version())
-		return nil
+		return printVersion(cmd.OutOrStdout())
 	}
 	return cmd
 }
 
-// buildVersion is what the Go tool recorded of the module and its repository.
+func printVersion(out io.Writer) error {
+	version, commit := buildVersion()
+	_, err := fmt.Fprintf(out, "sallyport %s, commit %s, %s\n", version, commit, runtime.Version())
+	return err
+}
+
+// buildVersion returns the version of this program and the commit it was built from, as far as anything recorded it.
 func buildVersion() (version, commit string) {
-	version, commit = "(devel)", "unknown"
 	info, ok := debug.ReadBuildInfo()
 	if !ok {
-		return version, commit
+		info = &debug.BuildInfo{}
 	}
-	if info.Main.Version != "" {
-		version = info.Main.Version
+	return versionOf(info, archivedCommit)
+}
+
+// versionOf prefers the tag that the go command recorded to release, and the commit that it saw to the archive's.
+func versionOf(info *debug.BuildInfo, archived string) (version, commit string) {
+	version, commit = release, "unknown"
+	// Between two tags the go command makes a version up that begins with the last one, v0.0.0 before the first.
+	if tag := info.Main.Version; tag != "" && tag != "(devel)" && strings.Count(tag, "-") < 2 {
+		version = strings.TrimPrefix(tag, "v")
 	}
+	if archived = strings.TrimSpace(archived); isHash(archived) {
+		commit = archived
+	}
+	modified := ""
 	for _, s := range info.Settings {
 		switch {
 		case s.Key == "vcs.revision":
 			commit = s.Value
 		case s.Key == "vcs.modified" && s.Value == "true":
-			commit += " (modified)"
+			modified = " (modified)"
 		}
 	}
-	return version, commit
+	return version, commit + modified
+}
+
+func isHash(s string) bool {
+	_, err := hex.DecodeString(s)
+	return err == nil && len(s) >= 40
 }

@@ -82,7 +82,11 @@ func (x *Exchange) steps(q Question) []Step {
 
 	if set := q.Listener.Profiles; set != nil {
 		p := set.Find(q.Local, listenerprofiles.NormalizeName(q.Host))
-		say("identify", "listener %s, %s, sslVerifyClient %s", q.Listener.Name, p.Name, p.VerifyClient)
+		settings := p.Name
+		if !p.BindAddress.IsValid() {
+			settings = "its own settings"
+		}
+		say("identify", "listener %s, %s, sslVerifyClient %s", q.Listener.Name, settings, p.VerifyClient)
 	} else {
 		say("identify", "listener %s, plain HTTP", q.Listener.Name)
 	}

@@ -372,7 +372,9 @@ func (l *loader) clientCertificate(n node, api certstore.API) certstore.Client {
 		if out.Certificate, err = certstore.ParseCertificate(data); err != nil {
 			// Not an error of the file that is read here: what else cannot be opened is to be told with it.
 			l.cfg.Problems.Add(n.Place, fmt.Errorf("certificate %s: %w", path, err))
+			break
 		}
+		out.Fingerprint = certstore.Fingerprint(out.Certificate)
 	}
 	return out
 }

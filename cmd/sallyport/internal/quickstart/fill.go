@@ -36,6 +36,9 @@ func fill(ctx context.Context, f *folder, ports Ports, now time.Time, register R
 	if err := fillTokens(f, now); err != nil {
 		return err
 	}
+	if err := f.fillCurl(); err != nil {
+		return err
+	}
 	if err := ctx.Err(); err != nil {
 		return err
 	}

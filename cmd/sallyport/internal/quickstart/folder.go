@@ -138,7 +138,11 @@ func (f *folder) protect() error {
 	if runtime.GOOS == "windows" {
 		return nil
 	}
-	for _, name := range manifest() {
+	names := manifest()
+	for _, name := range curlNames() {
+		names = append(names, curlFile(name))
+	}
+	for _, name := range names {
 		if !private(name) {
 			continue
 		}

@@ -6,9 +6,9 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
 	"strings"
 	"testing"
+	"unicode/utf8"
 
 	"sallyport/cmd/sallyport/internal/quickstart"
 )
@@ -21,11 +21,17 @@ func TestGuide(t *testing.T) {
 	t.Chdir(t.TempDir())
 	var guide strings.Builder
 	makeDemo(t, "", 0).Guide(&guide)
-	guide.WriteString("\n---- the second run, with other ports and a name to be quoted\n\n")
+	guide.WriteString("\n---- the second run, with the highest ports and a name to be quoted\n\n")
 	if err := os.Rename(quickstart.DefaultDir, "Sally's port"); err != nil {
 		t.Fatal(err)
 	}
-	makeDemo(t, "Sally's port", 10).Guide(&guide)
+	makeDemo(t, "Sally's port", 56091).Guide(&guide)
+
+	for line := range strings.Lines(guide.String()) {
+		if utf8.RuneCountInString(strings.TrimSuffix(line, "\n")) > 80 {
+			t.Errorf("wider than 80 columns: %s", line)
+		}
+	}
 
 	if *update {
 		if err := os.MkdirAll(filepath.Dir(golden), 0o755); err != nil {
@@ -44,8 +50,10 @@ func TestGuide(t *testing.T) {
 	}
 }
 
-// TestCommandsWorkWhenPasted runs the commands in a real shell, with a curl that prints its arguments.
+// TestCommandsWorkWhenPasted runs the commands in a real shell, with a curl that prints its arguments and the files that
+// they name.
 func TestCommandsWorkWhenPasted(t *testing.T) {
+	const curl = `curl() { while [ $# -gt 1 ]; do [ "$1" = -K ] && cat -- "$2"; shift 2; done; printf '%s\n' "$1"; }; `
 	for _, dir := range []string{"demo", "it's a \"$HOME\" `demo` \\ * (1)", "-demo", "a:b"} {
 		t.Run(dir, func(t *testing.T) {
 			t.Chdir(t.TempDir())
@@ -58,30 +66,25 @@ func TestCommandsWorkWhenPasted(t *testing.T) {
 				if strings.ContainsAny(c.Shows, "'\"`$!()[]{}*?;&|<>\\") {
 					t.Errorf("%q may not be pasted", c.Shows)
 				}
-				out, err := exec.CommandContext(t.Context(), "sh", "-euc", `curl() { for a; do printf '%s\n' "$a"; done; }; `+c.Line).CombinedOutput()
+				out, err := exec.CommandContext(t.Context(), "sh", "-euc", d.Enter()+"\n"+curl+c.Line).CombinedOutput()
 				if err != nil {
 					t.Fatalf("%s: %v\n%s", c.Line, err, out)
 				}
-				words := strings.Split(strings.TrimSuffix(string(out), "\n"), "\n")
-				for i, word := range words {
-					switch word {
-					case "--cert":
-						word := strings.NewReplacer(`\\`, `\`, `\:`, ":").Replace(words[i+1])
-						if _, err := os.Stat(word); err != nil {
+				lines := strings.Split(strings.TrimSuffix(string(out), "\n"), "\n")
+				for _, text := range lines {
+					switch key, value, _ := strings.Cut(text, " = "); key {
+					case "cert", "cacert", "key":
+						if _, err := os.Stat(filepath.Join(dir, strings.Trim(value, `"`))); err != nil {
 							t.Error(err)
 						}
-					case "--cacert", "--key":
-						if _, err := os.Stat(words[i+1]); err != nil || strings.HasPrefix(words[i+1], "-") {
-							t.Errorf("%s: %v", words[i+1], err)
-						}
-					case "-H":
-						tokens := []string{"Authorization: Bearer " + line(t, dir, "tokens/valid.jwt"), "Authorization: Bearer " + line(t, dir, "tokens/forged.jwt")}
-						if !slices.Contains(tokens, words[i+1]) {
-							t.Errorf("%s gives the header %q", c.Line, words[i+1])
+					case "header":
+						valid, forged := line(t, dir, "tokens/valid.jwt"), line(t, dir, "tokens/forged.jwt")
+						if value != `"Authorization: Bearer `+valid+`"` && value != `"Authorization: Bearer `+forged+`"` {
+							t.Errorf("%s gives the header %q", c.Line, value)
 						}
 					}
 				}
-				if last := words[len(words)-1]; !strings.HasPrefix(last, "https://localhost:8243/") {
+				if last := lines[len(lines)-1]; !strings.HasPrefix(last, "https://localhost:8243/") {
 					t.Errorf("%s calls %s", c.Line, last)
 				}
 			}
@@ -101,6 +104,7 @@ func ExampleMake() {
 		fmt.Println(err)
 		return
 	}
+	defer demo.Close()
 	fmt.Println(demo.Ports.HTTPS, len(demo.Commands()), demo.Reused)
 	// Output: 8243 12 false
 }

@@ -1,6 +1,10 @@
 package quickstart
 
-import "fmt"
+import (
+	"fmt"
+	"net"
+	"strconv"
+)
 
 // Ports are the TCP ports of the demonstration, all on 127.0.0.1.
 type Ports struct {
@@ -31,3 +35,28 @@ func PortsAt(offset int) (Ports, error) {
 
 // offset is what was added to the documented ports.
 func (p Ports) offset() int { return p.HTTPS - lowest }
+
+// Free returns another offset than taken at which every port is free now; ok is false if none was found.
+func Free(taken int) (offset int, ok bool) {
+	for n := 1; n <= 20; n++ {
+		ports, err := PortsAt(taken + n*1000)
+		if err != nil {
+			ports, err = PortsAt(taken - n*1000)
+		}
+		if err == nil && ports.free() {
+			return ports.offset(), true
+		}
+	}
+	return 0, false
+}
+
+func (p Ports) free() bool {
+	for _, port := range []int{p.HTTPS, p.LoadBalancer, p.Status, p.Backend, p.Issuer} {
+		l, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
+		if err != nil {
+			return false
+		}
+		l.Close()
+	}
+	return true
+}

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"time"
 
 	"sallyport/certstore"
@@ -36,6 +37,7 @@ type Demo struct {
 	Ports      Ports
 	Reused     bool // Dir was there already: its keys, secrets, certificates, tokens and database were kept
 
+	held    *os.File
 	edited  bool // sallyport.yaml is not as it was generated
 	now     func() time.Time
 	issuer  *issuer
@@ -46,7 +48,9 @@ type Demo struct {
 //
 // A new folder is built beside its place and renamed into it when it is complete and on disk, so that a crash, an
 // error or the end of ctx leaves either all of it or none. In a folder that is there, only the ports in sallyport.yaml
-// may change, and only while that file is as it was generated.
+// may change, and only while that file is as it was generated. What is missing under curl/ is written anew.
+//
+// The folder is the Demo's until Close: another Make, of this process or of another, fails with ErrUsage.
 func Make(ctx context.Context, opts Options, register Registrar) (*Demo, error) {
 	ports, err := PortsAt(opts.PortOffset)
 	if err != nil {
@@ -73,15 +77,26 @@ func Make(ctx context.Context, opts Options, register Registrar) (*Demo, error) 
 		d.Reused = !made
 	}
 	if err := d.open(f); err != nil {
-		return nil, err
+		return nil, errors.Join(err, d.Close())
 	}
 	return d, nil
+}
+
+// Close lets others have the folder.
+func (d *Demo) Close() error {
+	if d.held == nil {
+		return nil
+	}
+	return d.held.Close()
 }
 
 // open checks the folder, reads what the issuer needs and brings its ports to d's.
 func (d *Demo) open(f *folder) error {
 	m, err := f.readMarker()
 	if err != nil {
+		return err
+	}
+	if d.held, err = f.lock(); err != nil {
 		return err
 	}
 	if err := f.complete(); err != nil {
@@ -96,6 +111,9 @@ func (d *Demo) open(f *folder) error {
 	}
 	// Only now does anything change.
 	if d.edited, err = f.settle(m, d.Ports); err != nil {
+		return err
+	}
+	if err := f.fillCurl(); err != nil {
 		return err
 	}
 	return f.protect()

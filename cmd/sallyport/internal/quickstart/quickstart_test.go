@@ -6,12 +6,14 @@ import (
 	"crypto/sha256"
 	"errors"
 	"flag"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -49,11 +51,14 @@ func (r *recorder) register(_ context.Context, storeURL string, clients []certst
 	return r.err
 }
 
-// makeDemo makes a demonstration in dir, which must succeed.
+// makeDemo makes a demonstration in dir, which must succeed, and lets others have it.
 func makeDemo(t *testing.T, dir string, offset int) *quickstart.Demo {
 	t.Helper()
 	d, err := quickstart.Make(t.Context(), quickstart.Options{Dir: dir, PortOffset: offset, Now: clock}, new(recorder).register)
 	if err != nil {
+		t.Fatal(err)
+	}
+	if err := d.Close(); err != nil {
 		t.Fatal(err)
 	}
 	return d
@@ -109,9 +114,11 @@ func TestTheFolderHoldsWhatIsPromised(t *testing.T) {
 		"secrets/gateway.password": key, "secrets/client-truststore.password": key, "secrets/lb-truststore.password": key,
 		"secrets/ca.key": key, "secrets/issuer.key": key, "secrets/issuer-client.secret": key,
 		"tokens/valid.jwt": key, "tokens/expired.jwt": key, "tokens/forged.jwt": key,
+		".lock": key, "curl": "drwx------", "curl/nobody": key,
+		"curl/valid-token": key, "curl/expired-token": key, "curl/forged-token": key,
 	}
 	for _, name := range []string{"gold", "bronze", "trial", "trial2", "unregistered", "expired", "rogue", "loadbalancer"} {
-		want["clients/"+name+".crt"], want["clients/"+name+".key"] = public, key
+		want["clients/"+name+".crt"], want["clients/"+name+".key"], want["curl/"+name] = public, key, key
 	}
 	got, _ := tree(t, dir)
 	if diff := cmp.Diff(want, got); diff != "" {
@@ -121,6 +128,44 @@ func TestTheFolderHoldsWhatIsPromised(t *testing.T) {
 	if err != nil || len(entries) != 1 {
 		t.Errorf("beside the folder there is %v (%v), want nothing", entries, err)
 	}
+}
+
+// TestFoldersOfBefore: a folder that an earlier version made has nothing under curl/ yet.
+func TestFoldersOfBefore(t *testing.T) {
+	dir := newDir(t)
+	makeDemo(t, dir, 0)
+	modes, contents := tree(t, dir)
+	if err := errors.Join(os.RemoveAll(filepath.Join(dir, "curl")), os.Remove(filepath.Join(dir, ".lock"))); err != nil {
+		t.Fatal(err)
+	}
+	makeDemo(t, dir, 0)
+	modes2, contents2 := tree(t, dir)
+	if diff := cmp.Diff(modes, modes2) + cmp.Diff(contents, contents2); diff != "" {
+		t.Errorf("the folder is not as a new one:\n%s", diff)
+	}
+}
+
+func TestOneQuickstartAFolder(t *testing.T) {
+	dir := newDir(t)
+	opts := quickstart.Options{Dir: dir, Now: clock}
+	first, err := quickstart.Make(t.Context(), opts, new(recorder).register)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, before := tree(t, dir)
+	opts.PortOffset = 100
+	_, err = quickstart.Make(t.Context(), opts, new(recorder).register)
+	holder := fmt.Sprintf("runs in %s already (process %d)", dir, os.Getpid())
+	if !errors.Is(err, quickstart.ErrUsage) || !strings.Contains(err.Error(), holder) {
+		t.Errorf("error %v, want one of usage with %q", err, holder)
+	}
+	if _, after := tree(t, dir); !cmp.Equal(before, after) {
+		t.Error("the second one changed the folder of the first")
+	}
+	if err := first.Close(); err != nil {
+		t.Fatal(err)
+	}
+	makeDemo(t, dir, 100)
 }
 
 func TestRegistrations(t *testing.T) {
@@ -168,6 +213,7 @@ func TestASecondRunKeepsEverything(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	defer d.Close()
 	if !d.Reused || r.calls != 0 {
 		t.Errorf("Reused is %t after %d registrations, want true after none", d.Reused, r.calls)
 	}
@@ -307,7 +353,12 @@ func TestAnExpiredDemonstrationSaysSo(t *testing.T) {
 		{today.AddDate(1, 0, 0).Add(-time.Second), true},
 		{today.AddDate(1, 0, 0), false},
 	} {
-		_, err := quickstart.Make(t.Context(), quickstart.Options{Dir: dir, Now: func() time.Time { return test.now }}, new(recorder).register)
+		d, err := quickstart.Make(t.Context(), quickstart.Options{Dir: dir, Now: func() time.Time { return test.now }}, new(recorder).register)
+		if err == nil {
+			d.Close()
+		} else if !strings.Contains(err.Error(), "has expired") {
+			t.Errorf("at %s: %v", test.now, err)
+		}
 		if good := err == nil; good != test.good || err != nil && !errors.Is(err, quickstart.ErrUsage) {
 			t.Errorf("at %s: %v", test.now, err)
 		}
@@ -436,28 +487,25 @@ func TestWhatACrashLeftIsRemoved(t *testing.T) {
 	}
 }
 
-func TestRunsAtTheSameTimeShareOneFolder(t *testing.T) {
+func TestOfRunsAtTheSameTimeOneHasTheFolder(t *testing.T) {
 	dir := newDir(t)
-	const runs = 3
-	var made sync.Map
+	var has atomic.Int32
 	var wg sync.WaitGroup
-	for i := range runs {
+	for range 3 {
 		wg.Go(func() {
 			d, err := quickstart.Make(t.Context(), quickstart.Options{Dir: dir, Now: clock}, new(recorder).register)
-			if err != nil {
+			switch {
+			case err == nil:
+				has.Add(1)
+				t.Cleanup(func() { d.Close() })
+			case !errors.Is(err, quickstart.ErrUsage) || !strings.Contains(err.Error(), "already"):
 				t.Error(err)
-				return
-			}
-			if !d.Reused {
-				made.Store(i, true)
 			}
 		})
 	}
 	wg.Wait()
-	count := 0
-	made.Range(func(any, any) bool { count++; return true })
-	if count != 1 {
-		t.Errorf("%d runs made it, want one", count)
+	if has.Load() != 1 {
+		t.Errorf("%d runs have it, want one", has.Load())
 	}
 	if entries, err := os.ReadDir(filepath.Dir(dir)); err != nil || len(entries) != 1 {
 		t.Errorf("beside the folder there is %v (%v)", entries, err)
@@ -489,8 +537,11 @@ func TestKeysAndSecretsAreUniqueToTheRun(t *testing.T) {
 	for _, contents := range []map[string]string{first, second} {
 		for name, sum := range contents {
 			switch name {
-			case ".quickstart.json", "sallyport.yaml", "listenerprofiles.xml", "sallyport.db":
+			case ".lock", ".quickstart.json", "sallyport.yaml", "listenerprofiles.xml", "sallyport.db":
 				continue // no secrets, and the tests' database
+			}
+			if strings.HasPrefix(name, "curl/") && !strings.HasSuffix(name, "-token") {
+				continue // only names of files
 			}
 			if other, ok := seen[sum]; ok {
 				t.Errorf("%s is the same as %s", name, other)
