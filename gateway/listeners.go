@@ -38,7 +38,7 @@ func (g *Gateway) setListeners(list []decision.Listener, put func(map[string]*de
 		}
 		s, err := g.open(l)
 		if err != nil {
-			return fmt.Errorf("listener %s: %w", l.Name, err)
+			return fmt.Errorf("listener %s: %w", l.Name, Advise(err))
 		}
 		opened = append(opened, s)
 	}

@@ -86,6 +86,10 @@ func freePort(err error, offset int) error {
 	if !errors.Is(err, syscall.EADDRINUSE) {
 		return err
 	}
+	var address *net.OpError
+	if errors.As(err, &address) { // without the advice that it may have already
+		err = address
+	}
 	advice := "stop it, or try other ports with --port-offset"
 	if free, ok := quickstart.Free(offset); ok {
 		advice += fmt.Sprintf(" %d", free)

@@ -38,11 +38,12 @@ the last good state serves on.`,
 	}
 	load := configFlag(cmd)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		out := cmd.ErrOrStderr()
 		cfg, err := load()
 		if err != nil {
-			return err
+			return fatal(err, config.Log{}, out)
 		}
-		return serve(cmd.Context(), cfg, cmd.OutOrStdout(), cmd.ErrOrStderr(), nil)
+		return fatal(serve(cmd.Context(), cfg, cmd.OutOrStdout(), out, nil), cfg.Log, out)
 	}
 	return cmd
 }
@@ -77,7 +78,7 @@ func serve(ctx context.Context, cfg *config.Config, stdout, stderr io.Writer, re
 	if cfg.Status != "" {
 		listener, err := net.Listen("tcp", cfg.Status)
 		if err != nil {
-			return errors.Join(fmt.Errorf("status listener: %w", err), loop.Close())
+			return errors.Join(fmt.Errorf("status listener: %w", gateway.Advise(err)), loop.Close())
 		}
 		status := observe.StatusHandler(metrics, g.Ready, func() map[string]error { return broken(loop) })
 		server := &http.Server{Handler: status, ReadHeaderTimeout: 5 * time.Second}
@@ -130,7 +131,11 @@ func newGateway(cfg *config.Config, log *slog.Logger, metrics *observe.Metrics, 
 	limits := cfg.Limits
 	limits.Connections = affordable(limits.Connections, descriptorLimit())
 	if limits.Connections < cfg.Limits.Connections {
-		log.Warn("fewer connections than limits.connections are accepted, "+
+		level := slog.LevelWarn
+		if cfg.Limits.Connections == config.DefaultConnections {
+			level = slog.LevelInfo // nobody asked for more
+		}
+		log.Log(context.Background(), level, "fewer connections than limits.connections are accepted, "+
 			"since the system allows too few open files (ulimit -n)", "allowed", cfg.Limits.Connections, "accepted",
 			limits.Connections)
 	}
@@ -298,18 +303,6 @@ func serveUntil(ctx context.Context, server *http.Server, listener net.Listener)
 	return g.Wait()
 }
 
-func newLogger(c config.Log, out io.Writer) *slog.Logger {
-	opts := &slog.HandlerOptions{}
-	var level slog.Level
-	if level.UnmarshalText([]byte(c.Level)) == nil {
-		opts.Level = level
-	}
-	if c.Format == "text" {
-		return slog.New(slog.NewTextHandler(out, opts))
-	}
-	return slog.New(slog.NewJSONHandler(out, opts))
-}
-
 // An accessLog is the log and, if it goes to a file, its name: SIGHUP opens it anew, as log rotation expects.
 type accessLog struct {
 	log  *observe.AccessLog
@@ -318,7 +311,7 @@ type accessLog struct {
 
 // openAccessLog returns nil if there is to be none. Problems with it go to log.
 func openAccessLog(c config.Log, stdout io.Writer, metrics *observe.Metrics, log *slog.Logger) (*accessLog, error) {
-	a := &accessLog{}
+	a, text := &accessLog{}, asText(c, stdout)
 	switch c.Access {
 	case "off":
 		return nil, nil
@@ -329,9 +322,9 @@ func openAccessLog(c config.Log, stdout io.Writer, metrics *observe.Metrics, log
 		if err != nil {
 			return nil, err
 		}
-		stdout, a.file = f, c.Access
+		stdout, a.file, text = f, c.Access, c.Format == "text"
 	}
-	a.log = observe.NewAccessLog(stdout, c.Format == "text", metrics)
+	a.log = observe.NewAccessLog(stdout, text, metrics)
 	a.log.Log = log
 	return a, nil
 }

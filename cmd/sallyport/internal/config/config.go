@@ -36,7 +36,7 @@ type Startup struct {
 // Log is what is logged, how, and where.
 type Log struct {
 	Level  string // "debug", "info" (default), "warn" or "error"
-	Format string // "json" (default) or "text"
+	Format string // "json", "text", or "" for text on a terminal and JSON elsewhere
 	Access string // of the access log: "stdout" (default), "off", or the absolute path of a file
 }
 
@@ -127,7 +127,7 @@ func (l *loader) log(m *mapping) Log {
 	defer s.end()
 	log := Log{
 		Level:  s.word("level", "info", "debug", "info", "warn", "error").Value,
-		Format: s.word("format", "json", "json", "text").Value,
+		Format: s.word("format", "", "json", "text").Value,
 		Access: "stdout",
 	}
 	if t := s.text("access"); t.OK {

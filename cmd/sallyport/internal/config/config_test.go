@@ -210,11 +210,11 @@ func TestExample(t *testing.T) {
 		Clients: []certstore.Client{
 			{
 				API: orders, Alias: "acme", Tier: "Gold", KeyType: certstore.Production,
-				Certificate: client("clients/acme.crt"), Source: "testdata/example/apis/orders.yaml:18:9",
+				Certificate: client("clients/acme.crt"), Fingerprint: certstore.Fingerprint(client("clients/acme.crt")), Source: "testdata/example/apis/orders.yaml:18:9",
 			},
 			{
 				API: orders, Alias: "acme", Tier: "Trial", KeyType: certstore.Sandbox, Scopes: []string{"*"},
-				Certificate: client("clients/acme-test.crt"), Source: "testdata/example/apis/orders.yaml:19:9",
+				Certificate: client("clients/acme-test.crt"), Fingerprint: certstore.Fingerprint(client("clients/acme-test.crt")), Source: "testdata/example/apis/orders.yaml:19:9",
 			},
 		},
 		Files: []string{
@@ -300,7 +300,7 @@ func TestDefaults(t *testing.T) {
 		t.Fatal(err)
 	}
 	startup := config.Startup{
-		Log:          config.Log{Level: "info", Format: "json", Access: "stdout"},
+		Log:          config.Log{Level: "info", Access: "stdout"},
 		Limits:       limits,
 		DrainTimeout: 30 * time.Second,
 	}

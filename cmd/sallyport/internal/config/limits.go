@@ -8,12 +8,15 @@ import (
 	"sallyport/listenerprofiles/trust"
 )
 
+// DefaultConnections is what limits.connections is when the file leaves it out.
+const DefaultConnections = 20_000
+
 // limits reads `limits:`, whose ends keep any client from starving the others.
 func (l *loader) limits(m *mapping) gateway.Limits {
 	const most = 10_000_000
 	s, _ := m.sub("limits")
 	defer s.end()
-	out := gateway.Limits{Connections: s.integer("connections", 1, most, 20_000)}
+	out := gateway.Limits{Connections: s.integer("connections", 1, most, DefaultConnections)}
 	out.ConnectionsPerSource = s.share("connectionsPerSource", most, 5_000, "connections", out.Connections)
 	out.Handshakes = s.integer("handshakes", 1, most, 1_000)
 	out.HandshakesPerSource = s.share("handshakesPerSource", most, 100, "handshakes", out.Handshakes)
