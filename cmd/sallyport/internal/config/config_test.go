@@ -250,7 +250,7 @@ var unset = []string{
 	"Settings.Tokens", "Settings.Name", "Settings.BindAddress", "Settings.ServerName", "Settings.Line",
 	"Options.AlsoAskFor", "Options.Now", "Options.ReadFile", "Route.Limit", "Resource.Limit",
 	"DoorConfig.Shown", "Options.Shown", "Limits.Exempt", "Bounds.Bytes", "Bounds.Certificates", "Bounds.KeyBits",
-	"Upstream.Roots", "Upstream.Certificates", "Upstream.TLSDigest", "Client.Fingerprint",
+	"Upstream.Roots", "Upstream.Certificates", "Upstream.TLSDigest",
 }
 
 // TestExampleSetsEveryField: what a Config can say the example says, so that a field without a test of its key shows up.
