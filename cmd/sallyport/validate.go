@@ -4,13 +4,21 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
+	"net"
+	"path/filepath"
+	"slices"
 	"strings"
+	"syscall"
 	"text/tabwriter"
 
 	"github.com/spf13/cobra"
 
+	"sallyport/certstore"
 	"sallyport/cmd/sallyport/internal/config"
+	"sallyport/gateway"
 	"sallyport/gateway/control"
+	"sallyport/internal/regularfile"
 )
 
 func validateCommand() *cobra.Command {
@@ -100,6 +108,12 @@ func validate(cmd *cobra.Command, load func() (*config.Config, error)) (validati
 		return report, usage(err)
 	}
 	defer a.Close()
+	if problems := unwritable(cfg); len(problems) > 0 {
+		return report, usage(problems)
+	}
+	for _, w := range listenable(cfg) {
+		report.Warnings = append(report.Warnings, w)
+	}
 	for _, w := range cfg.Warnings {
 		report.Warnings = append(report.Warnings, w.Error())
 	}
@@ -116,6 +130,49 @@ func validate(cmd *cobra.Command, load func() (*config.Config, error)) (validati
 		}
 	}
 	return report, nil
+}
+
+// unwritable finds what serve would write to and this user may not.
+func unwritable(cfg *config.Config) (problems control.Problems) {
+	if url, err := certstore.ParseURL(cfg.Store.Value); err == nil && url.File() != "" {
+		err := regularfile.Writable(url.File())
+		if err == nil {
+			err = regularfile.WritableFolder(filepath.Dir(url.File())) // for its journal
+		}
+		if err != nil {
+			problems.Add(cfg.Store.Place, fmt.Errorf("store: this user may not write to it: %w: "+
+				"give its file and folder to the user that serves, or validate as that user", err))
+		}
+	}
+	if place := cfg.AccessPlace(); place != (control.Place{}) {
+		if err := regularfile.Writable(cfg.Log.Access); err != nil {
+			problems.Add(place, fmt.Errorf("access %s: this user may not write to it: %w: "+
+				"make its folder, give it to the user that serves, or validate as that user", cfg.Log.Access, err))
+		}
+	}
+	return problems
+}
+
+// listenable tells of addresses that can't be listened on here, on whatever machine this is. A UDP socket finds out
+// without touching a gateway that runs.
+func listenable(cfg *config.Config) (warnings []string) {
+	addresses := map[string]string{}
+	for _, l := range cfg.Listeners {
+		addresses["listener "+l.Name] = l.Address
+	}
+	if cfg.Status != "" {
+		addresses["status"] = cfg.Status
+	}
+	for _, name := range slices.Sorted(maps.Keys(addresses)) {
+		socket, err := net.ListenPacket("udp", addresses[name])
+		switch {
+		case err == nil:
+			socket.Close()
+		case errors.Is(err, syscall.EACCES), errors.Is(err, syscall.EADDRNOTAVAIL):
+			warnings = append(warnings, fmt.Sprintf("%s: %s can't be listened on here: %v", name, addresses[name], gateway.Advise(err)))
+		}
+	}
+	return warnings
 }
 
 func (v validation) print(out io.Writer) {

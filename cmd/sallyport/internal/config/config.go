@@ -22,7 +22,11 @@ type Config struct {
 
 	sums    map[string][sha256.Size]byte // of Files
 	matched []string                     // by Globs
+	access  control.Place                // of log.access
 }
+
+// AccessPlace is where the access log's file is named, the zero Place if none is.
+func (c *Config) AccessPlace() control.Place { return c.access }
 
 // Startup is what takes effect with the next start only.
 type Startup struct {
@@ -133,7 +137,7 @@ func (l *loader) log(m *mapping) Log {
 	if t := s.text("access"); t.OK {
 		log.Access = t.Value
 		if t.Value != "stdout" && t.Value != "off" {
-			log.Access = s.from.resolve(t.Value)
+			log.Access, l.cfg.access = s.from.resolve(t.Value), t.Place
 			if err := regularfile.CheckAppend(log.Access); err != nil {
 				l.errorf(t.Place, "access %s: %v", log.Access, err)
 			}
