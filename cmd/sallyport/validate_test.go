@@ -22,27 +22,39 @@ func TestValidateRefusesWhatServeWould(t *testing.T) {
 		serve string // what serve says; it exits with 1 or 2
 	}{
 		{
-			"an access log in no folder", []string{"access: stdout", "access: nowhere/access.log"}, 2,
+			"an access log in no folder",
+			[]string{"access: stdout", "access: nowhere/access.log"},
+			2,
 			"/nowhere: no such file or directory: make its folder", "access log: ",
 		},
 		{
-			"an access log in a closed folder", []string{"access: stdout", "access: closed/access.log"}, 2,
+			"an access log in a closed folder",
+			[]string{"access: stdout", "access: closed/access.log"},
+			2,
 			"/closed: permission denied: make its folder", "access log: ",
 		},
 		{
-			"a closed access log", []string{"access: stdout", "access: open/closed.log"}, 2,
+			"a closed access log",
+			[]string{"access: stdout", "access: open/closed.log"},
+			2,
 			"access.log: this user may not write to it: permission denied", "access log: ",
 		},
 		{
-			"a store in a closed folder", []string{"sqlite:sallyport.db", "sqlite:closed/sallyport.db"}, 2,
+			"a store in a closed folder",
+			[]string{"sqlite:sallyport.db", "sqlite:closed/sallyport.db"},
+			2,
 			"/closed: permission denied: give its file and folder to the user that serves", "store: ",
 		},
 		{
-			"a privileged port", []string{"listeners:", "listeners:\n  - {name: low, address: 127.0.0.1:443}"}, 0,
+			"a privileged port",
+			[]string{"listeners:", "listeners:\n  - {name: low, address: 127.0.0.1:443}"},
+			0,
 			"listener low: 127.0.0.1:443 can't be listened on here: ", "CAP_NET_BIND_SERVICE",
 		},
 		{
-			"another machine's address", []string{"listeners:", "listeners:\n  - {name: far, address: 192.0.2.1:8443}"}, 0,
+			"another machine's address",
+			[]string{"listeners:", "listeners:\n  - {name: far, address: 192.0.2.1:8443}"},
+			0,
 			"listener far: 192.0.2.1:8443 can't be listened on here: ", "this machine has no such address",
 		},
 	} {
