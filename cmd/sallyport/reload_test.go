@@ -103,6 +103,30 @@ func TestReloadBySignal(t *testing.T) {
 	p.stop()
 }
 
+// TestReloadOutOfReach: a change that leaves an API without callers comes into force, and the log names the API, once.
+func TestReloadOutOfReach(t *testing.T) {
+	d := newDemo(t, slow...)
+	p := d.quickstart()
+	const says = "nobody can call payments:1.0.0 /*: it demands a client certificate"
+	if p.stderr.contains(says) {
+		t.Errorf("payments is in reach:\n%s", p.stderr)
+	}
+	d.edit("sallyport.yaml", "    security: [mutualssl]\n", "    security: [mutualssl]\n    listeners: [quiet]\n",
+		"listeners:\n", fmt.Sprintf("listeners:\n  - name: quiet\n    address: 127.0.0.1:%d\n    sslVerifyClient: none\n"+
+			"    keyStore: {location: stores/gateway.jks, type: JKS, password: \"${file:secrets/gateway.password}\", alias: gateway}\n", freePort(t)))
+	for range 2 {
+		p.signal(syscall.SIGHUP)
+		eventually(t, "the log says that payments is out of reach", func() bool { return p.stderr.contains(says) })
+	}
+	eventually(t, "payments is served elsewhere", func() bool {
+		return d.client("gold", dialect{tls.VersionTLS13, true}).get(t, "/payments/7").status == http.StatusNotFound
+	})
+	if n := strings.Count(p.stderr.String(), says); n != 1 {
+		t.Errorf("the log says it %d times:\n%s", n, p.stderr)
+	}
+	p.stop()
+}
+
 // TestReloadConfiguration adds an API to sallyport.yaml while the gateway runs. An invalid file is not taken, and used
 // allowances stay used.
 func TestReloadConfiguration(t *testing.T) {

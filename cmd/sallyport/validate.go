@@ -114,6 +114,7 @@ func validate(cmd *cobra.Command, load func() (*config.Config, error)) (validati
 	for _, w := range listenable(cfg) {
 		report.Warnings = append(report.Warnings, w)
 	}
+	report.Warnings = append(report.Warnings, a.OutOfReach()...)
 	for _, w := range cfg.Warnings {
 		report.Warnings = append(report.Warnings, w.Error())
 	}

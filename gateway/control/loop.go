@@ -223,7 +223,8 @@ func (l *Loop) rouse() {
 // put puts next into force, or none of it.
 func (l *Loop) put(next *Assembly) error {
 	parts := gateway.Parts{Listeners: next.Listeners(), Routes: next.Routes, Clients: next.Clients}
-	if last := l.inForce.Load(); last != nil {
+	last := l.inForce.Load()
+	if last != nil {
 		if slices.Equal(parts.Listeners, last.Listeners()) {
 			parts.Listeners = nil // so that a gateway that drains still takes the rest
 		}
@@ -238,6 +239,7 @@ func (l *Loop) put(next *Assembly) error {
 		return err
 	}
 	l.inForce.Store(next)
+	l.tellReach(last)
 	return nil
 }
 
