@@ -30,7 +30,10 @@ func TestEventsLookAtWhatIsMadeOfTheFile(t *testing.T) {
 		load := cfg.Load
 		cfg.Load = func() (*Spec, error) { loads.Add(1); return load() }
 	})
-	eventually(t, "it watches, and has looked at what has changed before", func() bool { return loads.Load() == 2 })
+	eventually(t, "it watches, and looks at what has changed before", func() bool { return loads.Load() >= 2 })
+	if err := b.Reload(t.Context()); err != nil { // returns when that look, too, has been judged
+		t.Fatal(err)
+	}
 	before := loads.Load()
 	if err := os.WriteFile(path("server.pem"), b.second.pem(), 0o600); err != nil {
 		t.Fatal(err)
