@@ -216,3 +216,24 @@ func (w *sqliteWatcher) close() error {
 	}
 	return err
 }
+
+// adviseSQLite adds to an error of SQLite what may be done about it.
+func adviseSQLite(err error) error {
+	var e *sqlite.Error
+	if !errors.As(err, &e) {
+		return err
+	}
+	advice := map[int]string{
+		sqlite3.SQLITE_NOTADB:   "name another file, or put a copy of the database back",
+		sqlite3.SQLITE_CORRUPT:  "put a copy of the database back",
+		sqlite3.SQLITE_READONLY: "this user may not write to the file or to its folder",
+		sqlite3.SQLITE_PERM:     "this user may not write to the file or to its folder",
+		sqlite3.SQLITE_CANTOPEN: "this user may not open the file or one of its folder",
+		sqlite3.SQLITE_FULL:     "make room on its disk",
+		sqlite3.SQLITE_IOERR:    "look after its disk: is it full, or is a file limited (ulimit -f)?",
+	}[e.Code()&0xff]
+	if advice == "" {
+		return err
+	}
+	return fmt.Errorf("%w: %s", err, advice)
+}

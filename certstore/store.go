@@ -73,7 +73,7 @@ func Open(ctx context.Context, url string, opts Options) (*Store, error) {
 	}
 	conn, err := at.connect(ctx, opts.ReadOnly, create)
 	if err != nil {
-		return nil, fmt.Errorf("open store %q: %w", at, err)
+		return nil, fmt.Errorf("open store %q: %w", at, adviseSQLite(err))
 	}
 	return &Store{opts: opts, url: at, conn: conn, writing: make(chan struct{}, 1)}, nil
 }

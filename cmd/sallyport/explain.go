@@ -70,7 +70,11 @@ is 0 if the call would be let in, and 1 if it would be refused.`,
 			if err != nil {
 				return err
 			}
-			question.Authorization = "Bearer " + strings.TrimSpace(string(data))
+			text := strings.TrimSpace(string(data))
+			if text == "" {
+				return usage(fmt.Errorf("%s: the file is empty: it is to hold an access token", tokenFile))
+			}
+			question.Authorization = "Bearer " + text
 		}
 		g := gateway.New(gateway.Options{})
 		if err := g.Set(gateway.Parts{Routes: a.Routes, Clients: a.Clients}); err != nil {
@@ -125,7 +129,11 @@ func ask(cfg *config.Config, a *control.Assembly, name, listener string) (decisi
 			return q, nil
 		}
 	}
-	return q, usage(fmt.Errorf("no listener %s in %s", listener, cfg.Place.File))
+	var names []string
+	for _, l := range cfg.Listeners {
+		names = append(names, l.Name)
+	}
+	return q, usage(fmt.Errorf("no listener %s in %s; there are: %s", listener, cfg.Place.File, strings.Join(names, ", ")))
 }
 
 // readChain reads the caller's certificate and, from a PEM file, the rest of its chain.

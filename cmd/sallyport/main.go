@@ -9,6 +9,8 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -29,12 +31,16 @@ func main() { os.Exit(run(os.Args[1:], os.Stdout, os.Stderr)) }
 
 // run is the program: arguments in, exit code out.
 func run(args []string, stdout, stderr io.Writer) int {
-	stdout, stderr = printable.NewWriter(stdout), printable.NewWriter(stderr)
+	printed := &checkedWriter{Writer: stdout}
+	stdout, stderr = printable.NewWriter(printed), printable.NewWriter(stderr)
 	cmd := newCommand()
 	cmd.SetArgs(args)
 	cmd.SetOut(stdout)
 	cmd.SetErr(stderr)
 	err := cmd.ExecuteContext(context.Background())
+	if err == nil && printed.err != nil {
+		err = fmt.Errorf("standard output: %w", printed.err)
+	}
 	var list control.Problems
 	switch {
 	case err == nil:
@@ -49,6 +55,20 @@ func run(args []string, stdout, stderr io.Writer) int {
 		return exitUsage
 	}
 	return exitFailed
+}
+
+// A checkedWriter remembers why a write failed: what a command prints is its result.
+type checkedWriter struct {
+	io.Writer
+	err error
+}
+
+func (w *checkedWriter) Write(p []byte) (int, error) {
+	n, err := w.Writer.Write(p)
+	if err != nil && w.err == nil {
+		w.err = err
+	}
+	return n, err
 }
 
 // errUsage is in the chain of errors that the user fixes by calling differently or by changing the configuration.
@@ -89,6 +109,10 @@ Begin with:  sallyport quickstart`,
 		return cmd.Help()
 	}
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		if syntax := (*strconv.NumError)(nil); errors.As(err, &syntax) {
+			text, _, _ := strings.Cut(err.Error(), ": strconv")
+			err = errors.New(text + ": it is no whole number")
+		}
 		return usage(fmt.Errorf("%w: %s --help lists the flags", err, cmd.CommandPath()))
 	})
 	root.AddCommand(quickstartCommand(), serveCommand(), validateCommand(), certCommand(), explainCommand(), versionCommand())
@@ -137,7 +161,11 @@ func noSuchCommand(cmd *cobra.Command, args []string) error {
 	if len(args) > 0 {
 		meant := ""
 		cmd.SuggestionsMinimumDistance = 2 // letters that may differ
-		if like := cmd.SuggestionsFor(args[0]); len(like) > 0 {
+		like := cmd.SuggestionsFor(args[0])
+		if begins := slices.DeleteFunc(slices.Clone(like), func(s string) bool { return !strings.HasPrefix(s, args[0]) }); len(begins) > 0 {
+			like = begins
+		}
+		if len(like) > 0 {
 			meant = fmt.Sprintf(" (did you mean %s?)", strings.Join(like, " or "))
 		}
 		return usage(fmt.Errorf("unknown command %q%s: %s --help lists the commands", args[0], meant, cmd.CommandPath()))

@@ -89,13 +89,7 @@ func TestValidateRefusesWhatServeWould(t *testing.T) {
 // runWithoutRights runs the program as a user for whom the modes of files and the lowest ports count.
 func runWithoutRights(t *testing.T, args ...string) (code int, out string) {
 	t.Helper()
-	args = append([]string{"sallyport"}, args...)
-	if os.Getuid() == 0 {
-		if runtime.GOOS != "linux" {
-			t.Skip("root may write and listen everywhere")
-		}
-		args = append([]string{"setpriv", "--bounding-set=-dac_override,-dac_read_search,-net_bind_service", "--"}, args...)
-	}
+	args = withoutRights(t, append([]string{"sallyport"}, args...)...)
 	var both bytes.Buffer
 	cmd := exec.CommandContext(t.Context(), args[0], args[1:]...)
 	cmd.Stdout, cmd.Stderr = &both, &both
@@ -105,6 +99,18 @@ func runWithoutRights(t *testing.T, args ...string) (code int, out string) {
 		t.Fatal(err)
 	}
 	return cmd.ProcessState.ExitCode(), both.String()
+}
+
+// withoutRights returns a command that runs args without root's rights to ignore modes and to take the lowest ports.
+func withoutRights(t *testing.T, args ...string) []string {
+	t.Helper()
+	if os.Getuid() != 0 {
+		return args
+	}
+	if runtime.GOOS != "linux" {
+		t.Skip("root may write and listen everywhere")
+	}
+	return append([]string{"setpriv", "--bounding-set=-dac_override,-dac_read_search,-net_bind_service", "--"}, args...)
 }
 
 // privileged reports whether port takes a right.

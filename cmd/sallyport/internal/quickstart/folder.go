@@ -387,7 +387,7 @@ func (f *folder) readSecret(name string) (string, error) {
 	}
 	data = bytes.TrimSuffix(data, []byte("\n"))
 	if len(data) == 0 {
-		return "", fmt.Errorf("%w: %s is empty", ErrUsage, f.shownPath(name))
+		return "", fmt.Errorf("%w: %s is empty: put it back, or remove the folder and run quickstart again", ErrUsage, f.shownPath(name))
 	}
 	return string(data), nil
 }
