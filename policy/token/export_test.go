@@ -1,6 +1,10 @@
 package token
 
-import "crypto/rsa"
+import (
+	"crypto/rsa"
+	"encoding/json"
+	"time"
+)
 
 // PoisonKeys makes the use of any key panic.
 func (v *Verifier) PoisonKeys() {
@@ -21,4 +25,9 @@ func ParseSources(b []byte) {
 	_, _, _ = parseJWKS(b)
 	_, _ = parsePEM(b)
 	_, _ = parseRoots(b)
+}
+
+// Seconds reads a NumericDate.
+func Seconds(number string) (*time.Time, error) {
+	return object{"t": json.RawMessage(number)}.seconds("t")
 }

@@ -138,6 +138,14 @@ func sign(t testing.TB, method jwt.SigningMethod, key any, header map[string]any
 	return raw
 }
 
+// signedAs is a method by another name.
+type signedAs struct {
+	jwt.SigningMethod
+	name string
+}
+
+func (m signedAs) Alg() string { return m.name }
+
 // signText makes a token from a header and a payload that need not be JSON.
 func signText(t testing.TB, method jwt.SigningMethod, key any, header, payload string) string {
 	t.Helper()

@@ -38,9 +38,9 @@ type key struct {
 	public     crypto.PublicKey
 }
 
-// newKey decides which algorithms public may verify. If the JWK has an alg, that is the only one.
+// newKey decides which algorithms public may verify by: all that its kind and curve have, or the JWK's alg alone.
 func newKey(id string, public crypto.PublicKey, alg string) (*key, error) {
-	var usual, possible []string
+	var possible []string
 	switch public := public.(type) {
 	case *rsa.PublicKey:
 		if bits := public.N.BitLen(); bits < minRSABits || bits > maxRSABits {
@@ -49,40 +49,40 @@ func newKey(id string, public crypto.PublicKey, alg string) (*key, error) {
 		if public.E < 3 || public.E%2 == 0 {
 			return nil, errors.New("its RSA exponent is not odd and at least 3")
 		}
-		usual = []string{"RS256", "RS384", "RS512"}
-		possible = []string{"RS256", "RS384", "RS512", "PS256", "PS384", "PS512"}
+		possible = rsaAlgorithms
 	case *ecdsa.PublicKey:
 		switch public.Curve {
 		case elliptic.P256():
-			usual = []string{"ES256"}
+			possible = p256Algorithms
 		case elliptic.P384():
-			usual = []string{"ES384"}
+			possible = p384Algorithms
 		case elliptic.P521():
-			usual = []string{"ES512"}
+			possible = p521Algorithms
 		default:
 			return nil, errors.New("its curve is not P-256, P-384 or P-521")
 		}
 		if _, err := public.ECDH(); err != nil {
 			return nil, errors.New("it is no point of its curve")
 		}
-		possible = usual
 	case ed25519.PublicKey:
 		if len(public) != ed25519.PublicKeySize {
 			return nil, errors.New("its length is wrong")
 		}
-		usual = []string{"EdDSA"}
-		possible = usual
+		possible = ed25519Algorithms
 	default:
 		return nil, fmt.Errorf("%T is not the kind of key that verifies tokens", public)
 	}
-	switch {
-	case alg == "":
-		return &key{id: id, algorithms: usual, public: public}, nil
-	case slices.Contains(possible, alg):
-		return &key{id: id, algorithms: []string{alg}, public: public}, nil
-	default:
+	k := &key{id: id, algorithms: possible, public: public}
+	if alg == "" {
+		return k, nil
+	}
+	if !slices.Contains(possible, alg) {
 		return nil, fmt.Errorf("it does not verify by its alg %s", printable.Quote(alg))
 	}
+	if _, several := public.(*rsa.PublicKey); several { // other kinds have one algorithm, whatever its name
+		k.algorithms = []string{alg}
+	}
+	return k, nil
 }
 
 func (k *key) equal(other *key) bool {

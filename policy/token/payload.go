@@ -84,15 +84,13 @@ func (p *payload) claims(from *issuer) *Claims {
 	}
 }
 
-// validFrom is when a verified token begins to be good: the later of nbf and iat, less the leeway.
+// validFrom is when a verified token begins to be good: nbf less the leeway. iat tells its age only (RFC 7519, section
+// 4.1.6): one ahead of our clock is no reason to refuse.
 func (p *payload) validFrom(leeway time.Duration) time.Time {
-	var from time.Time
-	for _, t := range []*time.Time{p.starts, p.issued} {
-		if t != nil && t.Add(-leeway).After(from) {
-			from = t.Add(-leeway)
-		}
+	if p.starts == nil {
+		return time.Time{}
 	}
-	return from
+	return p.starts.Add(-leeway)
 }
 
 // The methods of jwt.Claims.

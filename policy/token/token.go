@@ -122,7 +122,8 @@ type Verifier struct {
 // An issuer is a key manager with its keys.
 type issuer struct {
 	KeyManager
-	keys *keyring
+	keys   *keyring
+	claims *jwt.Validator // of iss and times
 }
 
 // New checks cfg and reads the files it names; an unreadable one is an error. URLs are not asked yet: one that is down
@@ -170,7 +171,12 @@ func (v *Verifier) add(km KeyManager, cfg Options) error {
 			keys.takeOver(same.keys)
 		}
 	}
-	v.issuers[km.Issuer] = &issuer{KeyManager: km, keys: keys}
+	v.issuers[km.Issuer] = &issuer{KeyManager: km, keys: keys, claims: jwt.NewValidator(
+		jwt.WithIssuer(km.Issuer),
+		jwt.WithExpirationRequired(),
+		jwt.WithLeeway(v.leeway),
+		jwt.WithTimeFunc(v.now),
+	)}
 	return nil
 }
 
@@ -185,15 +191,15 @@ func (v *Verifier) Cached(raw string) (*Claims, bool) {
 // of the token but its kid.
 func (v *Verifier) Verify(ctx context.Context, raw string) (claims *Claims, err error) {
 	defer v.contain(&claims, &err)
-	h, from, err := v.origin(raw)
+	t, from, err := v.origin(raw)
 	if err != nil {
 		return nil, err
 	}
-	k, err := from.keys.find(ctx, h)
+	k, err := from.keys.find(ctx, t.header)
 	if err != nil {
 		return nil, err
 	}
-	return v.accept(raw, from, k)
+	return v.accept(raw, t, from, k)
 }
 
 // Still is Verify for a token that was good before and then had the claims was; nil if it was not looked at. It goes by
@@ -203,7 +209,7 @@ func (v *Verifier) Verify(ctx context.Context, raw string) (claims *Claims, err 
 // ErrUnavailable.
 func (v *Verifier) Still(raw string, was *Claims) (claims *Claims, err error) {
 	defer v.contain(&claims, &err)
-	h, from, err := v.origin(raw)
+	t, from, err := v.origin(raw)
 	if err != nil {
 		return nil, err
 	}
@@ -213,11 +219,11 @@ func (v *Verifier) Still(raw string, was *Claims) (claims *Claims, err error) {
 		}
 		return was, nil
 	}
-	k, err := from.keys.known(h)
+	k, err := from.keys.known(t.header)
 	if err != nil {
 		return nil, err
 	}
-	return v.accept(raw, from, k)
+	return v.accept(raw, t, from, k)
 }
 
 // contain makes a panic ErrInvalid.
@@ -229,64 +235,50 @@ func (v *Verifier) contain(claims **Claims, err *error) {
 	}
 }
 
-// origin is what an access token says of its key, and whose it says it is.
-func (v *Verifier) origin(raw string) (header, *issuer, error) {
+// origin takes an access token apart, and says whose it says it is.
+func (v *Verifier) origin(raw string) (*parsedToken, *issuer, error) {
 	t, err := parse(raw)
 	if err != nil {
-		return header{}, nil, err
+		return nil, nil, err
 	}
-	from := v.issuers[t.payload.issuer]
+	from := v.issuers[t.claims.issuer]
 	if from == nil {
-		return header{}, nil, invalid("its issuer is not configured")
+		return nil, nil, invalid("its issuer is not configured")
 	}
 	if !from.accepts(t.header) {
-		return header{}, nil, invalid("its typ is not that of an access token")
+		return nil, nil, invalid("its typ is not that of an access token")
 	}
-	return t.header, from, nil
+	return &t, from, nil
 }
 
 // accept returns the claims of a token that k verifies, and remembers it.
-func (v *Verifier) accept(raw string, from *issuer, k *key) (*Claims, error) {
-	verified, err := v.verify(raw, from, k)
-	if err != nil {
+func (v *Verifier) accept(raw string, t *parsedToken, from *issuer, k *key) (*Claims, error) {
+	if err := from.verify(t, k); err != nil {
 		return nil, err
 	}
-	claims := verified.claims(from)
-	v.cache.add(raw, &entry{claims: claims, from: verified.validFrom(v.leeway), until: claims.Expires.Add(v.leeway), keys: from.keys, key: k})
+	claims := t.claims.claims(from)
+	v.cache.add(raw, &entry{claims: claims, from: t.claims.validFrom(v.leeway), until: claims.Expires.Add(v.leeway), keys: from.keys, key: k})
 	return claims, nil
 }
 
 // verify checks signature, issuer and times. When it returns ErrExpired, everything
 // except the token's age is good.
-func (v *Verifier) verify(raw string, from *issuer, k *key) (*payload, error) {
-	parser := jwt.NewParser(
-		jwt.WithValidMethods(k.algorithms),
-		jwt.WithIssuer(from.Issuer),
-		jwt.WithExpirationRequired(),
-		jwt.WithIssuedAt(),
-		jwt.WithLeeway(v.leeway),
-		jwt.WithTimeFunc(v.now),
-		jwt.WithStrictDecoding(),
-	)
-	var p payload
-	_, err := parser.ParseWithClaims(raw, &p, func(*jwt.Token) (any, error) { return k.public, nil })
+func (i *issuer) verify(t *parsedToken, k *key) error {
+	if !k.verifies(&t.jws) {
+		return invalid("its signature does not verify")
+	}
+	err := i.claims.Validate(&t.claims)
 	switch {
 	case err == nil:
-		return &p, nil
-	case errors.Is(err, jwt.ErrTokenSignatureInvalid):
-		return nil, invalid("its signature does not verify")
-	case !errors.Is(err, jwt.ErrTokenInvalidClaims):
-		return nil, invalid("it is malformed") // the library's words may quote it
+		return nil
 	case errors.Is(err, jwt.ErrTokenNotValidYet):
-		return nil, invalid("it is not valid yet")
-	case errors.Is(err, jwt.ErrTokenUsedBeforeIssued):
-		return nil, invalid("it was issued in the future")
+		return invalid("it is not valid yet")
 	case errors.Is(err, jwt.ErrTokenInvalidIssuer), errors.Is(err, jwt.ErrTokenRequiredClaimMissing):
-		return nil, invalid("a claim is missing or wrong")
+		return invalid("a claim is missing or wrong")
 	case errors.Is(err, jwt.ErrTokenExpired):
-		return nil, ErrExpired
+		return ErrExpired
 	default:
-		return nil, invalid("its claims do not hold")
+		return invalid("its claims do not hold")
 	}
 }
 
