@@ -38,6 +38,7 @@ var (
 	rsaKey2  = sync.OnceValue(func() *rsa.PrivateKey { return testpki.NewRSA(testpki.Panic, 2048) })
 	shortRSA = sync.OnceValue(func() *rsa.PrivateKey { return testpki.NewRSA(testpki.Panic, 1024) })
 	p256Key  = sync.OnceValue(func() *ecdsa.PrivateKey { return testpki.NewKey(testpki.Panic) })
+	p256Key2 = sync.OnceValue(func() *ecdsa.PrivateKey { return testpki.NewKey(testpki.Panic) })
 	p384Key  = sync.OnceValue(func() *ecdsa.PrivateKey { return testpki.NewEC(testpki.Panic, elliptic.P384()) })
 	edKey    = sync.OnceValue(func() ed25519.PrivateKey { return testpki.NewEd25519(testpki.Panic) })
 	edKey2   = sync.OnceValue(func() ed25519.PrivateKey { return testpki.NewEd25519(testpki.Panic) })

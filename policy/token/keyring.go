@@ -310,7 +310,7 @@ func (r *keyring) load(ctx context.Context) (err error) {
 			set.anyID = k
 		}
 	}
-	set.digest, set.read = digest, now
+	set.ignored, set.digest, set.read = ignored, digest, now
 	r.set.Store(set)
 	for _, reason := range first(ignored, 10) {
 		r.log.Warn("a key is ignored", "err", reason)

@@ -186,6 +186,17 @@ func (v *Verifier) Cached(raw string) (*Claims, bool) {
 	return v.cache.find(raw, v.now())
 }
 
+// Ignored returns why keys in a key manager's source, as it was read last, are not used; not those that say themselves
+// that they are for something else.
+func (v *Verifier) Ignored(keyManager string) []error {
+	for _, from := range v.issuers {
+		if set := from.keys.set.Load(); from.Name == keyManager && set != nil {
+			return slices.DeleteFunc(slices.Clone(set.ignored), func(err error) bool { return errors.Is(err, errOtherUse) })
+		}
+	}
+	return nil
+}
+
 // Verify returns the claims of a good token, and remembers it for Cached. It waits only for a key it does not know: at
 // most FetchTimeout, and no longer than ctx. The errors are ErrInvalid, ErrExpired and ErrUnavailable, and say nothing
 // of the token but its kid.
