@@ -247,8 +247,10 @@ func TestE69RandomKeyIDsDoNotFloodTheIssuer(t *testing.T) {
 		for i := range n {
 			raw := edToken(t, kid(fmt.Sprintf("%d-%d", now.Now().Unix(), i)), goodClaims(now.Now()))
 			group.Go(func() {
-				if _, err := v.Verify(context.Background(), raw); !errors.Is(err, token.ErrInvalid) {
-					t.Errorf("err = %v", err)
+				_, err := v.Verify(context.Background(), raw)
+				later := token.RetryAfter(err)
+				if !errors.Is(err, token.ErrInvalid) && (!errors.Is(err, token.ErrUnavailable) || later <= 0 || later > 30*time.Second) {
+					t.Errorf("err = %v, to be tried again after %v", err, later)
 				}
 			})
 		}
@@ -267,7 +269,7 @@ func TestE69RandomKeyIDsDoNotFloodTheIssuer(t *testing.T) {
 	before = s.requests.Load()
 	now.Advance(31 * time.Second)
 	flood(100)
-	if n := s.requests.Load() - before; n != 1 {
+	if n := s.requests.Load() - before; n < 1 || n > 2 {
 		t.Errorf("%d fetches after the cool-down", n)
 	}
 }

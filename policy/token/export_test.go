@@ -1,6 +1,7 @@
 package token
 
 import (
+	"context"
 	"crypto/rsa"
 	"encoding/json"
 	"time"
@@ -30,4 +31,21 @@ func ParseSources(b []byte) {
 // Seconds reads a NumericDate.
 func Seconds(number string) (*time.Time, error) {
 	return object{"t": json.RawMessage(number)}.seconds("t")
+}
+
+// Absent returns how many kids are remembered as absent.
+func (v *Verifier) Absent() (n int) {
+	for _, from := range v.issuers {
+		from.keys.mu.Lock()
+		n += len(from.keys.absent.young) + len(from.keys.absent.old)
+		from.keys.mu.Unlock()
+	}
+	return n
+}
+
+// SetSource replaces where keys are read.
+func (v *Verifier) SetSource(read func(context.Context) ([]byte, error)) {
+	for _, from := range v.issuers {
+		from.keys.source = read
+	}
 }

@@ -132,7 +132,7 @@ func TestE78BadSources(t *testing.T) {
 				t.Error("the cached token is gone")
 			}
 			forged := sign(t, jwt.SigningMethodEdDSA, edKey2(), kid("bad"), goodClaims(now.Now()))
-			if _, err := v.Verify(t.Context(), forged); !errors.Is(err, token.ErrInvalid) {
+			if _, err := v.Verify(t.Context(), forged); !errors.Is(err, token.ErrUnavailable) {
 				t.Errorf("by a key of the bad answer: %v", err)
 			}
 			if !strings.Contains(log.String(), "level=WARN") {
@@ -259,7 +259,7 @@ func TestTheIssuerIsAwayAndRotates(t *testing.T) {
 	}
 	s.answer(http.NotFound)
 	now.Advance(time.Hour)
-	if _, err := v.Verify(t.Context(), fresh); !errors.Is(err, token.ErrInvalid) {
+	if _, err := v.Verify(t.Context(), fresh); !errors.Is(err, token.ErrUnavailable) {
 		t.Errorf("by a key not known yet: %v", err)
 	}
 	if _, err := v.Verify(t.Context(), old); err != nil {

@@ -24,8 +24,8 @@ var (
 	// ErrExpired reports that the token has expired and is good otherwise. It matches ErrInvalid, too.
 	ErrExpired error = expiredError{}
 
-	// ErrUnavailable reports that the token cannot be judged: its issuer cannot be reached, and its keys were never
-	// fetched or are too old.
+	// ErrUnavailable reports that the token cannot be judged now: its issuer cannot be reached, and its keys were never
+	// fetched or are too old; or its key is not known, and may have been made since they were. See RetryAfter.
 	ErrUnavailable = errors.New("keys of the token's issuer are not available")
 )
 
@@ -33,6 +33,25 @@ type expiredError struct{}
 
 func (expiredError) Error() string        { return "token has expired" }
 func (expiredError) Is(target error) bool { return target == ErrInvalid }
+
+// An unavailableError is ErrUnavailable with its cause.
+type unavailableError struct {
+	after time.Duration // until then it stays so; 0: not known
+	cause error
+}
+
+func (e *unavailableError) Error() string        { return ErrUnavailable.Error() + ": " + e.cause.Error() }
+func (e *unavailableError) Is(target error) bool { return target == ErrUnavailable }
+func (e *unavailableError) Unwrap() error        { return e.cause }
+
+// RetryAfter returns how long it makes no sense to try again what err, an ErrUnavailable, ended; 0 if that is not known.
+func RetryAfter(err error) time.Duration {
+	var e *unavailableError
+	if errors.As(err, &e) {
+		return e.after
+	}
+	return 0
+}
 
 // A KeyManager is an issuer of access tokens and where its keys are. Exactly one of JWKS and CertificateFile is set.
 type KeyManager struct {
@@ -85,7 +104,7 @@ type Options struct {
 	CacheSize int
 
 	RefreshInterval time.Duration // between two reads of a JWKS URL; 0 means 5 min
-	CoolDown        time.Duration // an unknown kid brings at most one fetch within it; 0 means 30 s
+	CoolDown        time.Duration // an unknown kid brings at most one read within it, all of them two of a URL; 0 means 30 s
 	FetchTimeout    time.Duration // for one fetch, the body included; 0 means 5 s
 	FilePoll        time.Duration // between two reads of a JWKS or certificate file; 0 means 10 s
 	MaxAge          time.Duration // keys that could not be refreshed for so long are no longer used; 0 means 24 h
@@ -199,7 +218,7 @@ func (v *Verifier) Ignored(keyManager string) []error {
 
 // Verify returns the claims of a good token, and remembers it for Cached. It waits only for a key it does not know: at
 // most FetchTimeout, and no longer than ctx. The errors are ErrInvalid, ErrExpired and ErrUnavailable, and say nothing
-// of the token but its kid.
+// of the token but its kid. A kid that is not known is ErrInvalid only after a look at the source.
 func (v *Verifier) Verify(ctx context.Context, raw string) (claims *Claims, err error) {
 	defer v.contain(&claims, &err)
 	t, from, err := v.origin(raw)
