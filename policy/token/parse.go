@@ -128,15 +128,19 @@ func parseHeader(b []byte) (header, error) {
 	return h, nil
 }
 
-// accepts reports whether a token with this header is an access token of i. An ID token must not pass for one.
-func (i *issuer) accepts(h header) bool {
+// accepts reports whether t is an access token of i: one whose typ says so or, unless only those are asked for, one that
+// has no mark of another kind. An ID token of the same issuer must not pass for one.
+func (i *issuer) accepts(t *parsedToken) bool {
 	const prefix = "application/"
-	typ := h.tokenType
+	typ := t.header.tokenType
 	if len(typ) > len(prefix) && strings.EqualFold(typ[:len(prefix)], prefix) {
 		typ = typ[len(prefix):]
 	}
 	if strings.EqualFold(typ, accessToken) {
 		return true
 	}
-	return i.TokenType == "" && (!h.hasTokenType || strings.EqualFold(typ, "JWT"))
+	if i.TokenType == accessToken || t.header.hasTokenType && !strings.EqualFold(typ, anyJWT) {
+		return false
+	}
+	return i.TokenType == anyJWT || !t.claims.notAccess
 }

@@ -75,8 +75,9 @@ type KeyManager struct {
 	// again at each fetch.
 	CAFile string
 
-	// TokenType "at+jwt" demands that typ of a token's header (RFC 9068); empty admits no typ, JWT and at+jwt. Both
-	// take the typ with and without "application/", in any case.
+	// TokenType "at+jwt" demands that typ of a token's header (RFC 9068). Empty admits no typ and JWT as well, but not
+	// what has the marks of an ID token or another kind; "JWT" admits these, too. All take the typ with and without
+	// "application/", in any case.
 	TokenType string
 }
 
@@ -275,8 +276,8 @@ func (v *Verifier) origin(raw string) (*parsedToken, *issuer, error) {
 	if from == nil {
 		return nil, nil, invalid("its issuer is not configured")
 	}
-	if !from.accepts(t.header) {
-		return nil, nil, invalid("its typ is not that of an access token")
+	if !from.accepts(&t) {
+		return nil, nil, invalid("by its typ or claims it is no access token")
 	}
 	return &t, from, nil
 }
@@ -317,10 +318,13 @@ func invalid(reason string) error {
 	return fmt.Errorf("%w: %s", ErrInvalid, reason)
 }
 
-// types are the words of KeyManager.Type, and accessToken is that of KeyManager.TokenType.
+// types are the words of KeyManager.Type, accessToken and anyJWT those of KeyManager.TokenType.
 var types = []string{"default", "WSO2-IS", "WSO2-IS-7", "custom"}
 
-const accessToken = "at+jwt"
+const (
+	accessToken = "at+jwt"
+	anyJWT      = "JWT"
+)
 
 // ParseType reads a KeyManager's Type, without case.
 func ParseType(word string) (string, error) {
@@ -334,11 +338,15 @@ func ParseType(word string) (string, error) {
 
 // ParseTokenType reads a KeyManager's TokenType.
 func ParseTokenType(word string) (string, error) {
-	if word != accessToken {
-		return "", fmt.Errorf("%.60q is not %s", word, accessToken)
+	if word != accessToken && word != anyJWT {
+		return "", fmt.Errorf("%.60q is neither %s nor %s", word, accessToken, anyJWT)
 	}
 	return word, nil
 }
+
+// TakesOthers reports whether tokens of the key manager that are not for access, such as ID tokens without any mark, may
+// pass for access tokens: then only an API's audiences tell them apart.
+func (km KeyManager) TakesOthers() bool { return km.TokenType != accessToken }
 
 // check finds what is wrong with a key manager apart from its files.
 func (km KeyManager) check() error {
@@ -349,8 +357,8 @@ func (km KeyManager) check() error {
 		return errors.New("it has no issuer")
 	case !slices.Contains(types, km.Type):
 		return fmt.Errorf("type %q is none of %s", km.Type, strings.Join(types, ", "))
-	case km.TokenType != "" && km.TokenType != accessToken:
-		return fmt.Errorf("token type %q is not %s", km.TokenType, accessToken)
+	case km.TokenType != "" && km.TokenType != accessToken && km.TokenType != anyJWT:
+		return fmt.Errorf("token type %q is neither %s nor %s", km.TokenType, accessToken, anyJWT)
 	case km.JWKS == "" && km.CertificateFile == "":
 		return errors.New("it has neither a JWKS nor a certificate")
 	case km.JWKS != "" && km.CertificateFile != "":

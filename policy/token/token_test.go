@@ -143,7 +143,7 @@ func TestNewRefuses(t *testing.T) {
 		{"no issuer", func(c *token.Options) { c.KeyManagers[0].Issuer = "" }},
 		{"no type", func(c *token.Options) { c.KeyManagers[0].Type = "" }},
 		{"an unknown type", func(c *token.Options) { c.KeyManagers[0].Type = "keycloak" }},
-		{"an unknown token type", func(c *token.Options) { c.KeyManagers[0].TokenType = "JWT" }},
+		{"an unknown token type", func(c *token.Options) { c.KeyManagers[0].TokenType = "ID" }},
 		{"neither JWKS nor certificate", func(c *token.Options) { c.KeyManagers[0].JWKS = "" }},
 		{"both", func(c *token.Options) { c.KeyManagers[0].CertificateFile = good }},
 		{"two with one issuer", func(c *token.Options) {
