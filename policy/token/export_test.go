@@ -49,3 +49,23 @@ func (v *Verifier) SetSource(read func(context.Context) ([]byte, error)) {
 		from.keys.source = read
 	}
 }
+
+// VerifyJWS verifies a signature by a key set, as Verify does before it looks at claims.
+func VerifyJWS(jwks []byte, raw string) error {
+	s, err := parseJWS(raw)
+	if err != nil {
+		return err
+	}
+	keys, _, err := parseJWKS(jwks)
+	if err != nil {
+		return err
+	}
+	k, _ := merge(keys, nil).find(s.header)
+	if k == nil {
+		return noKey(s.header)
+	}
+	if !k.verifies(&s) {
+		return invalid("its signature does not verify")
+	}
+	return nil
+}
