@@ -11,8 +11,8 @@ import (
 	"sallyport/gateway/decision"
 )
 
-// TestAuthorizationStaysHere: a token that the gateway has consumed is not forwarded, unless the API is configured to; any
-// other Authorization is.
+// TestAuthorizationStaysHere: a token that is meant for the gateway is not forwarded, unless the API is configured to; any
+// other Authorization is, from the same line, too.
 func TestAuthorizationStaysHere(t *testing.T) {
 	f := newFixture(t)
 	raw := f.token(t, "alice", nil)
@@ -29,30 +29,32 @@ func TestAuthorizationStaysHere(t *testing.T) {
 		who    *party
 		target string
 		value  string
-		kept   bool
+		want   string
 	}{
-		{"token API", nil, "https://open.test/tok/1.0/x", "Bearer " + raw, false},
-		{"token API, odd case", nil, "https://open.test/tok/1.0/x", "bEARER " + raw, false},
-		{"either, the certificate won", f.a4, "https://opt.test/both/1.0/x", "Bearer " + raw, false},
-		{"either, not even a token", f.a4, "https://opt.test/both/1.0/x", "Bearer !", false},
-		{"either, basic", f.a4, "https://opt.test/both/1.0/x", "Basic Zm9vOmJhcg==", true},
-		{"certificate API", f.a4, "https://opt.test/pay/1.0/x", "Bearer " + raw, true},
-		{"open API", nil, "https://open.test/pub/1.0/x", "Basic Zm9vOmJhcg==", true},
+		{"token API", nil, "https://open.test/tok/1.0/x", "Bearer " + raw, ""},
+		{"token API, odd case", nil, "https://open.test/tok/1.0/x", "bEARER " + raw, ""},
+		{"either, the certificate won", f.a4, "https://opt.test/both/1.0/x", "Bearer " + raw, ""},
+		{"either, not even a token", f.a4, "https://opt.test/both/1.0/x", "Bearer !", ""},
+		{"either, basic", f.a4, "https://opt.test/both/1.0/x", "Basic Zm9vOmJhcg==", "Basic Zm9vOmJhcg=="},
+		{"token API, basic before", nil, "https://open.test/tok/1.0/x", "Basic Zm9vOmJhcg==, Bearer " + raw, "Basic Zm9vOmJhcg=="},
+		{"token API, basic behind", nil, "https://open.test/tok/1.0/x", "Bearer " + raw + ",Basic Zm9vOmJhcg==", "Basic Zm9vOmJhcg=="},
+		{"token API, digest around", nil, "https://open.test/tok/1.0/x", `Digest username="a, Bearer b", Bearer ` + raw + `, Digest realm="c,d"`, `Digest username="a, Bearer b", Digest realm="c,d"`},
+		{"either, the certificate won, basic beside", f.a4, "https://opt.test/both/1.0/x", "Basic Zm9vOmJhcg==, Bearer !", "Basic Zm9vOmJhcg=="},
+		{"certificate API", f.a4, "https://opt.test/pay/1.0/x", "Bearer " + raw + ", Basic Zg==", "Bearer " + raw + ", Basic Zg=="},
+		{"open API", nil, "https://open.test/pub/1.0/x", "Basic Zm9vOmJhcg==", "Basic Zm9vOmJhcg=="},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			want := ""
-			if c.kept {
-				want = c.value
-			}
-			if got := ask(t, c.who, c.target, c.value); got != want {
-				t.Errorf("the backend got %.20q, want %.20q", got, want)
+			if got := ask(t, c.who, c.target, c.value); got != c.want {
+				t.Errorf("the backend got %.80q, want %.80q", got, c.want)
 			}
 		})
 	}
 	f.routes[2].ForwardAuthorization = true
 	f.setRoutes(t)
-	if got := ask(t, nil, "https://open.test/tok/1.0/x", "Bearer "+raw); got != "Bearer "+raw {
-		t.Errorf("with forwardAuthorization the backend got %.20q", got)
+	for _, value := range []string{"Bearer " + raw, "Basic Zm9vOmJhcg==, Bearer " + raw} {
+		if got := ask(t, nil, "https://open.test/tok/1.0/x", value); got != value {
+			t.Errorf("with forwardAuthorization the backend got %.80q", got)
+		}
 	}
 }
 

@@ -77,6 +77,20 @@ func (a *Assembly) Listeners() []decision.Listener {
 	return list
 }
 
+// IgnoredKeys returns which keys of key managers' files are not used, and why. Addresses are asked by a running gateway
+// only, whose log tells.
+func (a *Assembly) IgnoredKeys() (ignored Problems) {
+	if a.tokens == nil {
+		return nil
+	}
+	for _, k := range a.Spec.KeyManagers {
+		for _, err := range a.tokens.Ignored(k.Value.Name) {
+			ignored.Add(k.Place, fmt.Errorf("key manager %q: a key is ignored: %w", k.Value.Name, err))
+		}
+	}
+	return ignored
+}
+
 // content is a digest of what the configuration is made of. It leaves out profiles and the store, which are sources of
 // their own. It covers secrets, so it is not for logs.
 func (a *Assembly) content() (sum [sha256.Size]byte) {

@@ -1,6 +1,7 @@
 package decision
 
 import (
+	"cmp"
 	"strings"
 
 	"sallyport/gateway/http1"
@@ -58,10 +59,12 @@ func (x *Exchange) AppendRefusalFields(b []byte) (fields []byte, body string) {
 	switch status := r.Status(); {
 	case status == 401:
 		b = appendChallenges(b, x.Route, r.Reason)
+	case status == 403:
+		b = r.appendTokenChallenge(b)
 	case status == 429:
 		b = http1.AppendNumber(b, "Retry-After", int64(ratelimit.RetryAfterSeconds(r.RetryAfter)))
 	case status == 503:
-		b = http1.AppendNumber(b, "Retry-After", int64(ratelimit.RetryAfterSeconds(retryAfter)))
+		b = http1.AppendNumber(b, "Retry-After", int64(ratelimit.RetryAfterSeconds(cmp.Or(r.RetryAfter, retryAfter))))
 	}
 	b = http1.AppendNumber(b, "Content-Length", int64(len(body)))
 	if r.Status() == 429 {

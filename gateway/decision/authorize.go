@@ -127,7 +127,9 @@ func admit(x *Exchange, d policy.Decision) error {
 	x.Access = d
 	if !d.Allowed {
 		x.Claims = nil
-		return refuse(reasonOf(d.Reason), errors.Join(x.certificateErr, x.tokenErr))
+		r := refuse(reasonOf(d.Reason), errors.Join(x.certificateErr, x.tokenErr))
+		r.RetryAfter = token.RetryAfter(x.tokenErr)
+		return r
 	}
 	s := x.Resource.Security
 	if s.Open {
@@ -139,25 +141,32 @@ func admit(x *Exchange, d policy.Decision) error {
 			return refuse(Forbidden, errors.New("a SANDBOX certificate, and the API has no sandboxUrls"))
 		}
 	}
-	if !x.hasScope(d.By == policy.Token || s.Token == policy.Mandatory) {
+	tokenCounts := d.By == policy.Token || s.Token == policy.Mandatory
+	if tokenCounts && !x.tokenHasScope() {
+		x.Access = policy.Decision{}
+		return &Refusal{Reason: ScopeMissing, Scopes: x.Resource.Scopes}
+	}
+	if !x.certificateHasScope(tokenCounts) {
 		x.Access = policy.Decision{}
 		return refuse(ScopeMissing, nil)
 	}
 	return nil
 }
 
-// hasScope reports whether the proofs that count have a scope of the resource. Where the token does, the certificate's
-// scopes restrict only if it lists any.
-func (x *Exchange) hasScope(tokenCounts bool) bool {
+// tokenHasScope reports whether the token has a scope of the resource.
+func (x *Exchange) tokenHasScope() bool {
+	return len(x.Resource.Scopes) == 0 || overlap(x.Resource.Scopes, x.Claims.Scopes)
+}
+
+// certificateHasScope reports whether the certificate, if it counts, has a scope of the resource. Where the token has
+// one, the certificate's scopes restrict only if it lists any.
+func (x *Exchange) certificateHasScope(tokenHas bool) bool {
 	wanted := x.Resource.Scopes
 	if len(wanted) == 0 {
 		return true
 	}
-	if tokenCounts && !overlap(wanted, x.Claims.Scopes) {
-		return false
-	}
-	if x.Client == nil || tokenCounts && len(x.Client.Scopes) == 0 {
-		return tokenCounts
+	if x.Client == nil || tokenHas && len(x.Client.Scopes) == 0 {
+		return tokenHas
 	}
 	return overlap(wanted, x.Client.Scopes) || slices.Contains(x.Client.Scopes, "*")
 }

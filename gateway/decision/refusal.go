@@ -2,8 +2,11 @@ package decision
 
 import (
 	"errors"
+	"slices"
+	"strings"
 	"time"
 
+	"sallyport/certstore"
 	"sallyport/gateway/backend"
 	"sallyport/gateway/http1"
 	"sallyport/policy"
@@ -101,7 +104,8 @@ func (r Reason) String() string {
 // A Refusal is a call's end at the gateway. What the client gets comes from the Reason alone; the Cause is for logs.
 type Refusal struct {
 	Reason     Reason
-	RetryAfter time.Duration // for a throttled call, how long until one is allowed; 0: not stated
+	RetryAfter time.Duration // for a throttled call, or a token that can't be judged, how long until one may be; 0: not stated
+	Scopes     []string      // one of which the token would need; none if it isn't the token that lacks them
 	Cause      error         // may be nil
 }
 
@@ -147,20 +151,45 @@ func (r *Refusal) body() string {
 	return `{"code":"` + a.code + `","message":"` + a.message + `","description":"` + a.description + `"}` + "\n"
 }
 
-// appendChallenges names the ways in that the API has (RFC 9110 section 11.6.1). A certificate has no scheme of its
-// own, since it is not sent in a header; MutualTLS says what is missing.
+// appendChallenges names the ways in that the API has (RFC 9110 section 11.6.1), after a 401. A certificate has no scheme
+// of its own, since it is not sent in a header; MutualTLS says what is missing.
 func appendChallenges(b []byte, route *Route, reason Reason) []byte {
 	if route == nil || route.Security.Certificate != policy.Off {
 		b = http1.AppendField(b, "WWW-Authenticate", `MutualTLS realm="sallyport"`)
 	}
 	if route != nil && route.Security.Token != policy.Off {
-		bearer := `Bearer realm="sallyport"`
+		bearer := bearerChallenge
 		if reason != MissingCredentials {
 			bearer += `, error="invalid_token"` // RFC 6750 section 3.1
 		}
 		b = http1.AppendField(b, "WWW-Authenticate", bearer)
 	}
 	return b
+}
+
+const bearerChallenge = `Bearer realm="sallyport"`
+
+// appendTokenChallenge says what is wrong with a token that a 403 is for, and nothing where it is for something else. A
+// token for another audience is invalid_token, as RFC 9068 section 4 has it for every check that fails: more scopes for
+// it would not help, another token would.
+func (r *Refusal) appendTokenChallenge(b []byte) []byte {
+	switch {
+	case r.Reason == AudienceMismatch:
+		return http1.AppendField(b, "WWW-Authenticate", bearerChallenge+`, error="invalid_token"`)
+	case r.Reason == ScopeMissing && len(r.Scopes) > 0:
+		return http1.AppendField(b, "WWW-Authenticate", bearerChallenge+`, error="insufficient_scope"`+scopeParameter(r.Scopes))
+	}
+	return b
+}
+
+// scopeParameter is a list of scopes as a challenge's parameter. What is no scope-token of RFC 6749 section 3.3 is left
+// out: no token could have it, and it could end the quotes.
+func scopeParameter(scopes []string) string {
+	scopes = slices.DeleteFunc(slices.Clone(scopes), func(s string) bool { return certstore.CheckScope(s) != nil })
+	if len(scopes) == 0 {
+		return ""
+	}
+	return `, scope="` + strings.Join(scopes, " ") + `"`
 }
 
 // Refusal is the refusal that x.Err is. Any other error is a fault of ours.

@@ -26,12 +26,19 @@ func (x *Exchange) Method() string { return x.Request.Method }
 // AppendHead implements backend.Request.
 func (x *Exchange) AppendHead(b []byte, s *backend.Server) []byte {
 	b = x.appendStart(b, s)
-	keepsBearer := x.keepsBearer()
+	bearerStays := x.bearerStays()
 	fields := x.Request.Fields
 	for i := range fields {
-		if name := fields[i].Name; x.goesOn(name, keepsBearer) && !x.Request.Named(name) {
-			b = http1.AppendField(b, name, fields[i].Value)
+		name, value := fields[i].Name, fields[i].Value
+		if !x.goesOn(name) || x.Request.Named(name) {
+			continue
 		}
+		if bearerStays && len(name) == len("Authorization") && strings.EqualFold(name, "Authorization") {
+			if value = token.WithoutBearer(value); value == "" {
+				continue
+			}
+		}
+		b = http1.AppendField(b, name, value)
 	}
 	return x.appendOwn(b)
 }
@@ -76,19 +83,16 @@ func (x *Exchange) appendStart(b []byte, s *backend.Server) []byte {
 	return http1.AppendField(b, "Host", host)
 }
 
-// keepsBearer reports whether the server may see the Authorization fields. A bearer token meant for the gateway stays
-// here.
-func (x *Exchange) keepsBearer() bool {
-	return x.Route.Security.Token == policy.Off || x.Route.ForwardAuthorization ||
-		x.Claims == nil && !carriesBearer(x.Request) // with claims it is known that it does
+// bearerStays reports whether bearer tokens are meant for the gateway, and stay here. Other credentials beside them are
+// the server's.
+func (x *Exchange) bearerStays() bool {
+	return x.Route.Security.Token != policy.Off && !x.Route.ForwardAuthorization
 }
 
 // goesOn reports whether a field of the client's goes on to the server.
-func (x *Exchange) goesOn(name string, keepsBearer bool) bool {
-	if len(name) == len("Host") && strings.EqualFold(name, "Host") || message.HopByHop(name) || isManaged(name, x.Snapshot.Routes.certificateHeader) {
-		return false
-	}
-	return keepsBearer || len(name) != len("Authorization") || !strings.EqualFold(name, "Authorization")
+func (x *Exchange) goesOn(name string) bool {
+	return (len(name) != len("Host") || !strings.EqualFold(name, "Host")) && !message.HopByHop(name) &&
+		!isManaged(name, x.Snapshot.Routes.certificateHeader)
 }
 
 // appendOwn appends what the gateway says itself. The client's Connection field cannot take it away: it names fields of
@@ -190,13 +194,6 @@ func traceparent(v string) bool {
 		}
 	}
 	return strings.Count(v, "-") == 3 && strings.Trim(v[3:35], "0") != "" && strings.Trim(v[36:52], "0") != ""
-}
-
-// carriesBearer reports whether the Authorization header has a bearer credential, readable or not: one that was meant
-// for the gateway stays here.
-func carriesBearer(r *http1.Request) bool {
-	raw, err := token.Bearer(r.Values("Authorization")...)
-	return raw != "" || err != nil
 }
 
 // hasToken reports whether a list of tokens, perhaps with parameters, has that one.

@@ -37,6 +37,9 @@ func TestAllocationsOfBearer(t *testing.T) {
 		if raw, err := token.Bearer("Bearer a b"); raw != "" || err == nil {
 			t.Fatal(raw, err)
 		}
+		if token.WithoutBearer(line) != "" || token.WithoutBearer("Basic YQ==, Negotiate") == "" {
+			t.Fatal("something is left, or nothing")
+		}
 	}); n != 0 {
 		t.Errorf("%v allocations", n)
 	}

@@ -67,20 +67,68 @@ func cutCredential(s string) (credential, rest string) {
 
 // parseCredential returns the token of a credential that is ours, which is not ok if it is malformed.
 func parseCredential(s string) (token string, ours, ok bool) {
-	const scheme = "Bearer"
 	s = strings.Trim(s, " \t")
-	if len(s) < len(scheme) || !strings.EqualFold(s[:len(scheme)], scheme) {
+	if !isBearer(s) {
 		return "", false, false
 	}
 	s = s[len(scheme):]
-	if s != "" && isTokenChar(s[0]) {
-		return "", false, false // another scheme that begins alike
-	}
 	token = strings.TrimLeft(s, " ")
 	if len(token) == len(s) || !isB64Token(token) {
 		return "", true, false
 	}
 	return token, true, true
+}
+
+const scheme = "Bearer"
+
+// isBearer reports whether a credential has our scheme, and not one that begins alike.
+func isBearer(s string) bool {
+	return len(s) >= len(scheme) && strings.EqualFold(s[:len(scheme)], scheme) &&
+		(len(s) == len(scheme) || !isTokenChar(s[len(scheme)]))
+}
+
+// WithoutBearer returns what is left of an Authorization line for a server behind us when the credentials that Bearer
+// looks at, well-formed or not, stay here: those of other schemes, with their parameters. What follows a Bearer
+// credential up to the next scheme goes with it. A line without any is returned as it is; one with too many elements is
+// not told apart and leaves nothing.
+func WithoutBearer(line string) string {
+	var space [8]string // or each line with other credentials would cost an allocation
+	others := space[:0]
+	ours, any := false, false
+	elements := 0
+	for rest := line; rest != ""; {
+		if elements++; elements > maxCredentials {
+			return ""
+		}
+		var element string
+		element, rest = cutCredential(rest)
+		switch element = strings.Trim(element, " \t"); {
+		case element == "":
+			continue
+		case isBearer(element):
+			ours, any = true, true
+		case namesScheme(element):
+			ours = false
+		}
+		if !ours {
+			others = append(others, element)
+		}
+	}
+	if !any {
+		return line
+	}
+	return strings.Join(others, ", ")
+}
+
+// namesScheme reports whether an element of the list begins new credentials, and is no parameter of those before
+// (RFC 9110, section 11.4).
+func namesScheme(element string) bool {
+	n := 0
+	for n < len(element) && isTokenChar(element[n]) {
+		n++
+	}
+	rest := strings.TrimLeft(element[n:], " \t")
+	return n > 0 && (n == len(element) || len(rest) < len(element)-n) && !strings.HasPrefix(rest, "=")
 }
 
 // isB64Token reports whether s is 1*( ALPHA / DIGIT / "-" / "." / "_" / "~" / "+" / "/" ) *"=".

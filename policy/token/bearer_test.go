@@ -74,6 +74,55 @@ func TestE77Bearer(t *testing.T) {
 	}
 }
 
+func TestWithoutBearer(t *testing.T) {
+	for _, c := range []struct{ line, left string }{
+		{"", ""},
+		{"Bearer abc", ""},
+		{" bearer  abc ", ""},
+		{"Bearer", ""},
+		{"Bearer a b", ""},
+		{"Bearer=abc", ""},
+		{"BearerX abc", "BearerX abc"},
+		{"Basic YQ==", "Basic YQ=="},
+		{"Basic YQ==,,Negotiate", "Basic YQ==,,Negotiate"},
+		{"Basic YQ==, Bearer abc", "Basic YQ=="},
+		{"Bearer abc, Basic YQ==", "Basic YQ=="},
+		{"Bearer abc,Basic YQ==,Bearer abc", "Basic YQ=="},
+		{"Negotiate, Bearer abc", "Negotiate"},
+		{"Bearer abc, Negotiate", "Negotiate"},
+		{`Digest username="a, Bearer b", realm="c", Bearer abc`, `Digest username="a, Bearer b", realm="c"`},
+		{`Bearer abc, Digest username="a", realm = "c,d"`, `Digest username="a", realm = "c,d"`},
+		{`Bearer abc, realm="x", Basic YQ==`, "Basic YQ=="},
+		{`Bearer realm="a, Basic b", error = x`, ""},
+		{"Bearer abc, =, , \t,", ""},
+		{`Digest username="a, Bearer abc`, `Digest username="a, Bearer abc`},
+		{"Bearer abc" + strings.Repeat(", Basic YQ==", 63), "Basic YQ==" + strings.Repeat(", Basic YQ==", 62)},
+		{"Bearer abc" + strings.Repeat(", Basic YQ==", 64), ""},
+	} {
+		if got := token.WithoutBearer(c.line); got != c.left {
+			t.Errorf("%q: %q, want %q", c.line, got, c.left)
+		}
+	}
+}
+
+// FuzzWithoutBearer: whatever is left has no credential of ours any more, and nothing that was not there.
+func FuzzWithoutBearer(f *testing.F) {
+	for _, s := range []string{"Bearer abc", "Basic x, bearer y", `Digest a="\", Bearer x", Bearer y==`, "Bearer a, b=c, Basic d", `Bearer "`, "Bearer,Bearer a"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, line string) {
+		left := token.WithoutBearer(line)
+		if raw, err := token.Bearer(left); raw != "" || err != nil && len(left) < len(line) {
+			t.Fatalf("%q leaves %q: %q, %v", line, left, raw, err)
+		}
+		for _, word := range strings.Fields(left) {
+			if !strings.Contains(line, strings.TrimSuffix(word, ",")) {
+				t.Fatalf("%q leaves %q", line, left)
+			}
+		}
+	})
+}
+
 func FuzzBearer(f *testing.F) {
 	for _, s := range []string{
 		"", "Bearer abc", "bearer  abc, Basic x", `Digest a="\", Bearer x", Bearer y==`, "Bearer a\nBearer b", "Bearer\tx", ",", `"`, `"\`,

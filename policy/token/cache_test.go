@@ -35,20 +35,17 @@ func TestE80CachedTokensEnd(t *testing.T) {
 func TestE80CachedTokensBegin(t *testing.T) {
 	now := newClock()
 	v := edVerifier(t, now)
-	for _, claim := range []string{"nbf", "iat"} {
-		raw := edToken(t, kid("ed"), with(goodClaims(now.Now()), map[string]any{"iat": nil, claim: now.Now().Unix()}))
-		if _, err := v.Verify(t.Context(), raw); err != nil {
-			t.Fatal(err)
-		}
-		now.Advance(-61 * time.Second)
-		if _, ok := v.Cached(raw); ok {
-			t.Errorf("%s: good before its time", claim)
-		}
-		now.Advance(time.Second)
-		if _, ok := v.Cached(raw); !ok {
-			t.Errorf("%s: gone for good", claim)
-		}
-		now.Advance(time.Minute)
+	raw := edToken(t, kid("ed"), with(goodClaims(now.Now()), map[string]any{"nbf": now.Now().Unix()}))
+	if _, err := v.Verify(t.Context(), raw); err != nil {
+		t.Fatal(err)
+	}
+	now.Advance(-61 * time.Second)
+	if _, ok := v.Cached(raw); ok {
+		t.Error("good before its time")
+	}
+	now.Advance(time.Second)
+	if _, ok := v.Cached(raw); !ok {
+		t.Error("gone for good")
 	}
 }
 

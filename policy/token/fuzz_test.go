@@ -2,7 +2,9 @@ package token_test
 
 import (
 	"crypto/ed25519"
+	"encoding/json"
 	"errors"
+	"math/big"
 	"strings"
 	"testing"
 
@@ -23,6 +25,7 @@ func FuzzVerify(f *testing.F) {
 	for _, payload := range []string{
 		`{"iss":"` + issuerURL + `","exp":4102444800}`,
 		`{"iss":"` + issuerURL + `","exp":1,"nbf":2,"iat":3,"aud":["a"],"scope":"a b","sub":"s","azp":"c","jti":"j"}`,
+		`{"iss":"` + issuerURL + `","exp":4102444800.5,"nbf":1.7E9,"iat":9e9}`,
 		`{"iss":"` + issuerURL + `","exp":1e308}`, `{"exp":1,"exp":2}`, `[]`, `null`, ``, `{"a":[{"b":{}}]}`,
 	} {
 		f.Add(head, payload, "")
@@ -65,4 +68,35 @@ func FuzzJWKS(f *testing.F) {
 	f.Add([]byte(`<html>`))
 	f.Add(publicPEM(f, edKey().Public()))
 	f.Fuzz(func(_ *testing.T, content []byte) { token.ParseSources(content) })
+}
+
+// FuzzNumericDate compares with arithmetic that never rounds.
+func FuzzNumericDate(f *testing.F) {
+	for _, s := range []string{"0", "1.5", "1.7E9", "4102444800.999999999", "17000000000000e-4", "253402300799.9", "253402300800", "1e308", "0.0000000001e3", "-1", "NaN", "0e999", "1e+2"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, number string) {
+		if !json.Valid([]byte(number)) || strings.TrimSpace(number) != number || len(number) > 100 {
+			return // the parser of the claims has refused or trimmed it
+		}
+		got, err := token.Seconds(number)
+		if _, exponent, _ := strings.Cut(strings.ToLower(number), "e"); len(exponent) > 3 {
+			return // refused, or the comparison would not end
+		}
+		exact, isNumber := new(big.Rat).SetString(number)
+		most := new(big.Rat).SetInt64(253402300800)
+		if !isNumber || strings.HasPrefix(number, "-") || exact.Cmp(most) >= 0 {
+			if err == nil {
+				t.Fatalf("%s is %v", number, got)
+			}
+			return
+		}
+		if err != nil {
+			t.Fatalf("%s: %v", number, err)
+		}
+		nanoseconds := new(big.Int).Quo(new(big.Int).Mul(exact.Num(), big.NewInt(1e9)), exact.Denom())
+		if want := new(big.Int).Add(new(big.Int).Mul(big.NewInt(got.Unix()), big.NewInt(1e9)), big.NewInt(int64(got.Nanosecond()))); want.Cmp(nanoseconds) != 0 {
+			t.Fatalf("%s is %v, %v nanoseconds", number, got, nanoseconds)
+		}
+	})
 }

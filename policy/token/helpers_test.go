@@ -38,6 +38,7 @@ var (
 	rsaKey2  = sync.OnceValue(func() *rsa.PrivateKey { return testpki.NewRSA(testpki.Panic, 2048) })
 	shortRSA = sync.OnceValue(func() *rsa.PrivateKey { return testpki.NewRSA(testpki.Panic, 1024) })
 	p256Key  = sync.OnceValue(func() *ecdsa.PrivateKey { return testpki.NewKey(testpki.Panic) })
+	p256Key2 = sync.OnceValue(func() *ecdsa.PrivateKey { return testpki.NewKey(testpki.Panic) })
 	p384Key  = sync.OnceValue(func() *ecdsa.PrivateKey { return testpki.NewEC(testpki.Panic, elliptic.P384()) })
 	edKey    = sync.OnceValue(func() ed25519.PrivateKey { return testpki.NewEd25519(testpki.Panic) })
 	edKey2   = sync.OnceValue(func() ed25519.PrivateKey { return testpki.NewEd25519(testpki.Panic) })
@@ -137,6 +138,14 @@ func sign(t testing.TB, method jwt.SigningMethod, key any, header map[string]any
 	}
 	return raw
 }
+
+// signedAs is a method by another name.
+type signedAs struct {
+	jwt.SigningMethod
+	name string
+}
+
+func (m signedAs) Alg() string { return m.name }
 
 // signText makes a token from a header and a payload that need not be JSON.
 func signText(t testing.TB, method jwt.SigningMethod, key any, header, payload string) string {

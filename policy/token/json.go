@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strconv"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -16,6 +17,9 @@ const maxDepth = 32
 
 // maxSeconds is the last second of the year 9999, the greatest time taken.
 const maxSeconds = 253402300799
+
+// maxExponent is the greatest exponent of ten in a number of seconds, either way. Java writes 1.7E9.
+const maxExponent = 999
 
 // An object is a JSON object whose members are read by their exact names, unlike encoding/json, which takes EXP for
 // exp.
@@ -127,24 +131,47 @@ func (o object) texts(name string, split func(string) []string) ([]string, error
 	return texts, nil
 }
 
-// seconds reads a NumericDate (RFC 7519, section 2), but digits only: without fraction, exponent and sign there is
-// nothing to round or to overflow.
+// seconds reads a NumericDate (RFC 7519, section 2): a JSON number, whose fraction counts. It is read digit by digit,
+// so that nothing is rounded; what lies below a nanosecond is cut off. A negative one, before 1970, is an error.
 func (o object) seconds(name string) (*time.Time, error) {
 	value, has := o[name]
 	if !has {
 		return nil, nil
 	}
-	var n int64
-	for _, c := range value { // never empty: the parser has seen a value
-		if c < '0' || c > '9' {
-			return nil, fmt.Errorf("%s is not a number of whole seconds", name)
+	mantissa, exponent, _ := strings.Cut(strings.ToLower(string(value)), "e")
+	whole, fraction, _ := strings.Cut(mantissa, ".") // JSON has digits on both sides of a point
+	if !isDigits(whole + fraction) {
+		return nil, fmt.Errorf("%s is not a number of seconds since 1970", name)
+	}
+	shift := 0
+	if exponent != "" {
+		var err error
+		if shift, err = strconv.Atoi(exponent); err != nil || shift < -maxExponent || shift > maxExponent {
+			return nil, fmt.Errorf("%s has an exponent that no time needs", name)
 		}
-		if n = n*10 + int64(c-'0'); n > maxSeconds {
+	}
+	digits, point := whole+fraction, len(whole)+shift
+	digit := func(i int) int64 {
+		if i < 0 || i >= len(digits) {
+			return 0
+		}
+		return int64(digits[i] - '0')
+	}
+	var seconds, nanoseconds int64
+	for i := range point {
+		if seconds = seconds*10 + digit(i); seconds > maxSeconds {
 			return nil, fmt.Errorf("%s is too great", name)
 		}
 	}
-	t := time.Unix(n, 0).UTC()
+	for i := range 9 {
+		nanoseconds = nanoseconds*10 + digit(point+i)
+	}
+	t := time.Unix(seconds, nanoseconds).UTC()
 	return &t, nil
+}
+
+func isDigits(s string) bool {
+	return s != "" && strings.Trim(s, "0123456789") == ""
 }
 
 func asText(value json.RawMessage) (string, bool) {

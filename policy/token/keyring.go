@@ -31,17 +31,21 @@ type keyring struct {
 	set   atomic.Pointer[keySet] // nil until the first good answer
 
 	mu       sync.Mutex
-	flight   *flight   // the read under way, shared by all who wait for it
-	asked    time.Time // when an unknown kid last started one
-	failed   time.Time // when the last one failed
-	failures int       // how many did in a row
-	lastWord string    // the last failure as logged
+	flight   *flight      // the read under way, shared by all who wait for it
+	reads    int          // how many have begun
+	recent   [2]time.Time // when the last two of them did, the older one first
+	failed   time.Time    // when the last one failed
+	failures int          // how many did in a row
+	lastWord string       // the last failure as logged
+	absent   absentees
 }
 
 // A flight is one read of a source.
 type flight struct {
-	done chan struct{} // closed at its end
-	err  error         // set before
+	number int           // from 1
+	began  time.Time     //
+	done   chan struct{} // closed at its end
+	err    error         // set before
 }
 
 func newKeyring(km KeyManager, cfg Options, tasks *tasks) (*keyring, error) {
@@ -97,18 +101,107 @@ func (r *keyring) takeOver(last *keyring) {
 
 // find returns the key for a token, and reads the source again if that may help and is allowed.
 func (r *keyring) find(ctx context.Context, h header) (*key, error) {
-	set := r.current(r.cfg.Now())
-	if set != nil {
+	if set := r.current(r.cfg.Now()); set != nil {
 		if k, unknown := set.find(h); k != nil {
 			return k, nil
 		} else if !unknown {
 			return nil, noKey(h)
 		}
 	}
-	if err := r.await(ctx, set); err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrUnavailable, err)
+	return r.learn(ctx, h)
+}
+
+// learn returns the key for a token whose kid is not known. That there is none takes a read that began after the token
+// came, or one for the same kid within the cool-down: before, the issuer may have made the key a moment ago.
+func (r *keyring) learn(ctx context.Context, h header) (*key, error) {
+	// A read ends by then, unless it is stuck in a file system.
+	limit := time.NewTimer(r.cfg.FetchTimeout)
+	defer limit.Stop()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for came := r.reads; ; {
+		now := r.cfg.Now()
+		set := r.current(now)
+		if set != nil {
+			if k, unknown := set.find(h); k != nil {
+				return k, nil
+			} else if !unknown || r.absent.has(h.keyID, now, r.cfg.CoolDown) {
+				return nil, noKey(h)
+			}
+		}
+		f := r.flight
+		if f == nil {
+			if pause := r.pauseBeforeRead(now, set == nil); pause > 0 {
+				return nil, &unavailableError{pause, errReadLately}
+			}
+			if f = r.start(); f == nil {
+				return nil, &unavailableError{0, errStopped}
+			}
+		}
+		if err := r.await(ctx, f, limit.C); err != nil {
+			return nil, &unavailableError{0, err}
+		}
+		switch {
+		case f.number <= came:
+			continue // it began before the token came
+		case f.err != nil:
+			return nil, &unavailableError{r.pauseBeforeRead(r.cfg.Now(), set == nil), errNotRead}
+		}
+		if set = r.current(r.cfg.Now()); set == nil {
+			return nil, ErrUnavailable // the read took longer than MaxAge
+		}
+		k, unknown := set.find(h)
+		if k != nil {
+			return k, nil
+		}
+		if unknown {
+			r.absent.add(h.keyID, f.began, r.cfg.CoolDown)
+		}
+		return nil, noKey(h)
 	}
-	return r.known(h)
+}
+
+var (
+	errReadLately = errors.New("they were read a moment ago and may not be again yet")
+	errNotRead    = errors.New("they could not be read")
+	errLate       = errors.New("reading them takes too long")
+	errStopped    = errors.New("the verifier has stopped")
+)
+
+// await waits for the end of f. It is called with mu held, and lets go of it while it waits.
+func (r *keyring) await(ctx context.Context, f *flight, limit <-chan time.Time) error {
+	r.mu.Unlock()
+	defer r.mu.Lock()
+	select {
+	case <-f.done:
+		return nil
+	case <-limit:
+		return errLate
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// pauseBeforeRead is how long an unknown kid may not start a read yet. It is called with mu held. Without keys reads
+// only wait after failures, a second and then longer each time. With keys an address is read twice in each cool-down at
+// most, whoever asks: a stranger's bad kid leaves a read for a good one that follows. Files may always be read.
+func (r *keyring) pauseBeforeRead(now time.Time, first bool) time.Duration {
+	switch {
+	case first:
+		return remaining(now, r.failed, r.backoff())
+	case r.remote:
+		return remaining(now, r.recent[0], r.cfg.CoolDown)
+	}
+	return 0
+}
+
+// remaining is what is left of a pause since then; nothing when the clock was set back, which must not extend it.
+func remaining(now, then time.Time, pause time.Duration) time.Duration {
+	since := now.Sub(then)
+	if since < 0 || since >= pause {
+		return 0
+	}
+	return pause - since
 }
 
 // known returns the key for a token from those that were read last.
@@ -153,53 +246,6 @@ func (r *keyring) holds(k *key, now time.Time) bool {
 	return has
 }
 
-// await returns when there is a newer set than seen, or when none can be had now. Its error is ctx's. All callers share
-// one read; while there are keys, unknown kids start at most one in each cool-down.
-func (r *keyring) await(ctx context.Context, seen *keySet) error {
-	r.mu.Lock()
-	f := r.flight
-	if f == nil {
-		if now := r.cfg.Now(); r.current(now) != seen || !r.mayAsk(now, seen == nil) {
-			r.mu.Unlock()
-			return nil
-		}
-		f = r.start()
-	}
-	r.mu.Unlock()
-	if f == nil {
-		return nil // the verifier has stopped
-	}
-	// The read itself ends by then, unless it is stuck in a file system.
-	limit := time.NewTimer(r.cfg.FetchTimeout)
-	defer limit.Stop()
-	select {
-	case <-f.done:
-		return nil
-	case <-limit.C:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-}
-
-// mayAsk is called with mu held. Without keys it only waits after failures, a second and then longer each time.
-func (r *keyring) mayAsk(now time.Time, first bool) bool {
-	if first {
-		return passed(now, r.failed, r.backoff())
-	}
-	if !passed(now, r.asked, r.cfg.CoolDown) {
-		return false
-	}
-	r.asked = now
-	return true
-}
-
-// passed is also true when the clock was set back, which must not extend a pause.
-func passed(now, then time.Time, pause time.Duration) bool {
-	since := now.Sub(then)
-	return since >= pause || since < 0
-}
-
 // backoff is called with mu held.
 func (r *keyring) backoff() time.Duration {
 	if r.failures == 0 {
@@ -219,7 +265,7 @@ func (r *keyring) refresh(ctx context.Context) error {
 		}
 		r.mu.Unlock()
 		if f == nil {
-			return errors.New("the verifier has stopped")
+			return errStopped
 		}
 		select {
 		case <-f.done:
@@ -235,23 +281,39 @@ func (r *keyring) refresh(ctx context.Context) error {
 // start is called with mu held and no flight under way; nil means that the verifier has stopped. The read belongs to
 // no caller, so that a caller that gives up does not cancel it for the others.
 func (r *keyring) start() *flight {
-	f := &flight{done: make(chan struct{})}
+	f := &flight{number: r.reads + 1, began: r.cfg.Now(), done: make(chan struct{})}
 	started := r.tasks.start(func(ctx context.Context) {
 		ctx, cancel := context.WithTimeout(ctx, r.cfg.FetchTimeout)
 		defer cancel()
+		before := r.set.Load()
 		err := r.load(ctx)
 
 		r.mu.Lock()
 		defer r.mu.Unlock()
 		defer close(f.done)
 		f.err, r.flight = err, nil
+		r.miss(before, f.began)
 		r.note(ctx, err)
 	})
 	if !started {
 		return nil
 	}
-	r.flight = f
+	r.flight, r.reads = f, f.number
+	r.recent = [2]time.Time{r.recent[1], f.began}
 	return f
+}
+
+// miss remembers the kids of before that a read that began then found gone. It is called with mu held.
+func (r *keyring) miss(before *keySet, then time.Time) {
+	after := r.set.Load()
+	if before == nil || after == nil || before.digest == after.digest {
+		return
+	}
+	for kid := range before.byID {
+		if len(after.byID[kid]) == 0 {
+			r.absent.add(kid, then, r.cfg.CoolDown)
+		}
+	}
 }
 
 // note counts a failure and logs it once. It is called with mu held.
@@ -310,7 +372,7 @@ func (r *keyring) load(ctx context.Context) (err error) {
 			set.anyID = k
 		}
 	}
-	set.digest, set.read = digest, now
+	set.ignored, set.digest, set.read = ignored, digest, now
 	r.set.Store(set)
 	for _, reason := range first(ignored, 10) {
 		r.log.Warn("a key is ignored", "err", reason)

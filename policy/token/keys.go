@@ -38,9 +38,9 @@ type key struct {
 	public     crypto.PublicKey
 }
 
-// newKey decides which algorithms public may verify. If the JWK has an alg, that is the only one.
+// newKey decides which algorithms public may verify by: all that its kind and curve have, or the JWK's alg alone.
 func newKey(id string, public crypto.PublicKey, alg string) (*key, error) {
-	var usual, possible []string
+	var possible []string
 	switch public := public.(type) {
 	case *rsa.PublicKey:
 		if bits := public.N.BitLen(); bits < minRSABits || bits > maxRSABits {
@@ -49,83 +49,92 @@ func newKey(id string, public crypto.PublicKey, alg string) (*key, error) {
 		if public.E < 3 || public.E%2 == 0 {
 			return nil, errors.New("its RSA exponent is not odd and at least 3")
 		}
-		usual = []string{"RS256", "RS384", "RS512"}
-		possible = []string{"RS256", "RS384", "RS512", "PS256", "PS384", "PS512"}
+		possible = rsaAlgorithms
 	case *ecdsa.PublicKey:
 		switch public.Curve {
 		case elliptic.P256():
-			usual = []string{"ES256"}
+			possible = p256Algorithms
 		case elliptic.P384():
-			usual = []string{"ES384"}
+			possible = p384Algorithms
 		case elliptic.P521():
-			usual = []string{"ES512"}
+			possible = p521Algorithms
 		default:
 			return nil, errors.New("its curve is not P-256, P-384 or P-521")
 		}
 		if _, err := public.ECDH(); err != nil {
 			return nil, errors.New("it is no point of its curve")
 		}
-		possible = usual
 	case ed25519.PublicKey:
 		if len(public) != ed25519.PublicKeySize {
 			return nil, errors.New("its length is wrong")
 		}
-		usual = []string{"EdDSA"}
-		possible = usual
+		possible = ed25519Algorithms
 	default:
 		return nil, fmt.Errorf("%T is not the kind of key that verifies tokens", public)
 	}
-	switch {
-	case alg == "":
-		return &key{id: id, algorithms: usual, public: public}, nil
-	case slices.Contains(possible, alg):
-		return &key{id: id, algorithms: []string{alg}, public: public}, nil
-	default:
+	k := &key{id: id, algorithms: possible, public: public}
+	if alg == "" {
+		return k, nil
+	}
+	if !slices.Contains(possible, alg) {
 		return nil, fmt.Errorf("it does not verify by its alg %s", printable.Quote(alg))
 	}
+	if _, several := public.(*rsa.PublicKey); several { // other kinds have one algorithm, whatever its name
+		k.algorithms = []string{alg}
+	}
+	return k, nil
 }
 
 func (k *key) equal(other *key) bool {
+	return k.id == other.id && slices.Equal(k.algorithms, other.algorithms) && k.samePublic(other)
+}
+
+func (k *key) samePublic(other *key) bool {
 	public, ok := k.public.(interface{ Equal(crypto.PublicKey) bool })
-	return ok && k.id == other.id && slices.Equal(k.algorithms, other.algorithms) && public.Equal(other.public)
+	return ok && public.Equal(other.public)
 }
 
 // A keySet is the keys of an issuer as they were read once. It never changes.
 type keySet struct {
-	byID    map[string]*key // by kid; those without one are only in members
+	byID    map[string][]*key // by kid, the empty one for those without; of each, one at most verifies by an algorithm
 	members map[*key]struct{}
-	anyID   *key // verifies whatever the kid: the key of a certificate file
+	anyID   *key    // verifies whatever the kid: the key of a certificate file
+	ignored []error // why others in the source are not among them
 	digest  [sha256.Size]byte
 	read    time.Time // when the source last had this content
 }
 
-// find chooses the key for a token. unknown means that a newer set might have it, and without it or a key the
-// token has none.
+// find chooses the key for a token by its kid and alg; the alg settles kind and curve. unknown means that a newer set
+// might have its kid.
 func (s *keySet) find(h header) (k *key, unknown bool) {
 	switch {
 	case s.anyID != nil:
-		k = s.anyID
+		return fitting([]*key{s.anyID}, h.algorithm), false
 	case h.hasKeyID:
-		if k = s.byID[h.keyID]; k == nil {
-			return nil, true
-		}
+		keys := s.byID[h.keyID]
+		return fitting(keys, h.algorithm), len(keys) == 0
 	default:
 		return s.only(h.algorithm), false
 	}
-	if !slices.Contains(k.algorithms, h.algorithm) {
-		return nil, false
-	}
-	return k, false
 }
 
-// only is the one key that fits the algorithm, if there is exactly one.
+func fitting(keys []*key, algorithm string) *key {
+	for _, k := range keys {
+		if slices.Contains(k.algorithms, algorithm) {
+			return k
+		}
+	}
+	return nil
+}
+
+// only is the one key that fits the algorithm, if there is exactly one, under whatever kids.
 func (s *keySet) only(algorithm string) *key {
 	var found *key
 	for k := range s.members {
 		if !slices.Contains(k.algorithms, algorithm) {
 			continue
 		}
-		if found != nil {
+		if found != nil && !found.samePublic(k) {
 			return nil
 		}
 		found = k
@@ -135,36 +144,21 @@ func (s *keySet) only(algorithm string) *key {
 
 // merge makes a set of keys that takes over the equal ones of old, so that what was verified by them stays so.
 func merge(keys []*key, old *keySet) *keySet {
-	s := &keySet{byID: make(map[string]*key, len(keys)), members: make(map[*key]struct{}, len(keys))}
+	s := &keySet{byID: make(map[string][]*key, len(keys)), members: make(map[*key]struct{}, len(keys))}
 	for _, k := range keys {
 		if old != nil {
-			k = old.sameAs(k)
+			if i := slices.IndexFunc(old.byID[k.id], k.equal); i >= 0 {
+				k = old.byID[k.id][i]
+			}
 		}
-		if k.id != "" {
-			s.byID[k.id] = k
-		}
+		s.byID[k.id] = append(s.byID[k.id], k)
 		s.members[k] = struct{}{}
 	}
 	return s
 }
 
-func (s *keySet) sameAs(k *key) *key {
-	if k.id != "" {
-		if mine := s.byID[k.id]; mine != nil && mine.equal(k) {
-			return mine
-		}
-		return k
-	}
-	for mine := range s.members {
-		if mine.equal(k) {
-			return mine
-		}
-	}
-	return k
-}
-
-// parseJWKS returns the keys of a JSON Web Key Set (RFC 7517) that verify signatures, and why the others don't. Two
-// with the same kid are both refused as ambiguous.
+// parseJWKS returns the keys of a JSON Web Key Set (RFC 7517) that verify signatures, at most one for a kid and an
+// algorithm, and why the others don't.
 func parseJWKS(b []byte) (keys []*key, ignored []error, err error) {
 	members, err := parseObject(b)
 	if err != nil {
@@ -177,26 +171,74 @@ func parseJWKS(b []byte) (keys []*key, ignored []error, err error) {
 	if len(list) > maxKeys {
 		return nil, nil, fmt.Errorf("reading the JWKS: more than %d keys", maxKeys)
 	}
-	usable := make([]*key, 0, len(list))
-	count := make(map[string]int, len(list))
+	byID := make(map[string][]*key, len(list))
 	for i, item := range list {
 		k, err := parseJWK(item)
 		if err != nil {
 			ignored = append(ignored, fmt.Errorf("key %d: %w", i+1, err))
 			continue
 		}
-		usable = append(usable, k)
-		count[k.id]++
-	}
-	for _, k := range usable {
-		if k.id != "" && count[k.id] > 1 {
-			ignored = append(ignored, fmt.Errorf("key %s: more than one key has this kid", printable.Quote(k.id)))
+		same := byID[k.id]
+		if i := slices.IndexFunc(same, k.samePublic); i >= 0 {
+			// The same key again, perhaps for another algorithm, is one.
+			same[i].algorithms = union(same[i].algorithms, k.algorithms)
 			continue
 		}
+		byID[k.id] = append(same, k)
 		keys = append(keys, k)
 	}
-	return keys, ignored, nil
+	keys, unclear := withoutAmbiguity(keys, byID)
+	return keys, append(ignored, unclear...), nil
 }
+
+// withoutAmbiguity keeps of each key the algorithms by which no other of its kid verifies: several may share a kid
+// (RFC 7517, section 4.5) as long as alg tells them apart.
+func withoutAmbiguity(keys []*key, byID map[string][]*key) (clear []*key, ambiguous []error) {
+	shared := make(map[string][]string) // by kid
+	for _, k := range keys {
+		same := byID[k.id]
+		if k.id == "" || len(same) < 2 {
+			clear = append(clear, k)
+			continue
+		}
+		if k == same[0] {
+			shared[k.id] = sharedAlgorithms(same)
+			if list := strings.Join(shared[k.id], ", "); list != "" {
+				ambiguous = append(ambiguous, fmt.Errorf(
+					"kid %s: more than one key has it and verifies by %s: give each its own kid or alg", printable.Quote(k.id), list))
+			}
+		}
+		own := slices.DeleteFunc(slices.Clone(k.algorithms), func(a string) bool { return slices.Contains(shared[k.id], a) })
+		if len(own) > 0 {
+			clear = append(clear, &key{id: k.id, algorithms: own, public: k.public})
+		}
+	}
+	return clear, ambiguous
+}
+
+// sharedAlgorithms returns the algorithms by which more than one of keys verifies.
+func sharedAlgorithms(keys []*key) []string {
+	var once, more []string
+	for _, k := range keys {
+		for _, a := range k.algorithms {
+			switch {
+			case !slices.Contains(once, a):
+				once = append(once, a)
+			case !slices.Contains(more, a):
+				more = append(more, a)
+			}
+		}
+	}
+	return more
+}
+
+// union is a and what only b has.
+func union(a, b []string) []string {
+	return append(slices.Clip(a), slices.DeleteFunc(slices.Clone(b), func(s string) bool { return slices.Contains(a, s) })...)
+}
+
+// errOtherUse marks a key that says that it is not for signatures: no mistake of its issuer's.
+var errOtherUse = errors.New("it is for something else than signatures")
 
 // parseJWK takes a public key for signatures. Its errors don't quote it, since it might be a private key.
 func parseJWK(b []byte) (*key, error) {
@@ -216,10 +258,10 @@ func parseJWK(b []byte) (*key, error) {
 		return fail(errors.New("it is malformed, too short, or of a kind not known here"))
 	}
 	if use, ok := parsed.KeyUsage(); ok && use != "sig" {
-		return fail(errors.New("its use is not sig"))
+		return fail(fmt.Errorf("its use is not sig: %w", errOtherUse))
 	}
 	if ops, ok := parsed.KeyOps(); ok && !slices.Contains(ops, jwk.KeyOpVerify) {
-		return fail(errors.New("its key_ops are without verify"))
+		return fail(fmt.Errorf("its key_ops are without verify: %w", errOtherUse))
 	}
 	var alg string
 	if parsed.Has(jwk.AlgorithmKey) {

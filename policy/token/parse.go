@@ -15,8 +15,16 @@ const (
 
 // A parsedToken is what a token says of itself before anything is verified: enough to find the key.
 type parsedToken struct {
-	header  header
-	payload payload
+	jws
+	claims payload
+}
+
+// A jws is a JSON Web Signature in compact serialisation (RFC 7515, section 7.1), taken apart.
+type jws struct {
+	header    header
+	payload   []byte
+	signed    string // what the signature is of
+	signature []byte
 }
 
 // A header is the part of the JOSE header (RFC 7515, section 4) that matters here. Keys and addresses of keys in it
@@ -29,41 +37,51 @@ type header struct {
 	hasTokenType bool
 }
 
-// parse reads a JWS in compact serialisation strictly. Cheap checks come first.
+// parse reads an access token strictly. Cheap checks come first.
 func parse(raw string) (parsedToken, error) {
 	var t parsedToken
+	var err error
+	if t.jws, err = parseJWS(raw); err != nil {
+		return t, err
+	}
+	if err := t.claims.UnmarshalJSON(t.payload); err != nil {
+		return t, fmt.Errorf("%w: payload: %w", ErrInvalid, err)
+	}
+	return t, nil
+}
+
+func parseJWS(raw string) (jws, error) {
+	var s jws
 	if len(raw) > maxToken {
-		return t, invalid("it is too long")
+		return s, invalid("it is too long")
 	}
 	head, rest, _ := strings.Cut(raw, ".")
 	body, signature, two := strings.Cut(rest, ".")
 	if !two || strings.Contains(signature, ".") {
-		return t, invalid("it has not three parts") // a JWE has five
+		return s, invalid("it has not three parts") // a JWE has five
 	}
 	if head == "" || body == "" || signature == "" {
-		return t, invalid("a part is empty")
+		return s, invalid("a part is empty")
 	}
 	if len(head) > maxHeader {
-		return t, invalid("its header is too long")
+		return s, invalid("its header is too long")
 	}
-	if _, err := decode(signature); err != nil {
-		return t, invalid("its signature is not base64url")
+	var err error
+	if s.signature, err = decode(signature); err != nil {
+		return s, invalid("its signature is not base64url")
 	}
 	headBytes, err := decode(head)
 	if err != nil {
-		return t, invalid("its header is not base64url")
+		return s, invalid("its header is not base64url")
 	}
-	if t.header, err = parseHeader(headBytes); err != nil {
-		return t, fmt.Errorf("%w: header: %w", ErrInvalid, err)
+	if s.header, err = parseHeader(headBytes); err != nil {
+		return s, fmt.Errorf("%w: header: %w", ErrInvalid, err)
 	}
-	bodyBytes, err := decode(body)
-	if err != nil {
-		return t, invalid("its payload is not base64url")
+	if s.payload, err = decode(body); err != nil {
+		return s, invalid("its payload is not base64url")
 	}
-	if err := t.payload.UnmarshalJSON(bodyBytes); err != nil {
-		return t, fmt.Errorf("%w: payload: %w", ErrInvalid, err)
-	}
-	return t, nil
+	s.signed = raw[:len(head)+1+len(body)]
+	return s, nil
 }
 
 // decode takes unpadded base64url in its canonical form only: Go's decoder skips line ends and, unless strict, spare
@@ -110,15 +128,19 @@ func parseHeader(b []byte) (header, error) {
 	return h, nil
 }
 
-// accepts reports whether a token with this header is an access token of i. An ID token must not pass for one.
-func (i *issuer) accepts(h header) bool {
+// accepts reports whether t is an access token of i: one whose typ says so or, unless only those are asked for, one that
+// has no mark of another kind. An ID token of the same issuer must not pass for one.
+func (i *issuer) accepts(t *parsedToken) bool {
 	const prefix = "application/"
-	typ := h.tokenType
+	typ := t.header.tokenType
 	if len(typ) > len(prefix) && strings.EqualFold(typ[:len(prefix)], prefix) {
 		typ = typ[len(prefix):]
 	}
 	if strings.EqualFold(typ, accessToken) {
 		return true
 	}
-	return i.TokenType == "" && (!h.hasTokenType || strings.EqualFold(typ, "JWT"))
+	if i.TokenType == accessToken || t.header.hasTokenType && !strings.EqualFold(typ, anyJWT) {
+		return false
+	}
+	return i.TokenType == anyJWT || !t.claims.notAccess
 }

@@ -3,6 +3,7 @@ package token
 import (
 	"cmp"
 	"errors"
+	"strings"
 	"time"
 
 	"github.com/golang-jwt/jwt/v5"
@@ -13,6 +14,7 @@ type payload struct {
 	issuer, subject, clientID, tokenID string
 	audience, scopes                   []string
 	expires, starts, issued            *time.Time
+	notAccess                          bool // it has the marks of another kind of token
 }
 
 // UnmarshalJSON reads the claims strictly. A claim that is used has the type it should have: null is not absence.
@@ -42,6 +44,7 @@ func (p *payload) UnmarshalJSON(b []byte) error {
 		}
 	}
 	p.clientID = cmp.Or(azp, clientID, consumerKey)
+	p.notAccess = hasOtherMarks(members)
 	for _, claim := range []struct {
 		name  string
 		value **time.Time
@@ -70,6 +73,26 @@ func (p *payload) UnmarshalJSON(b []byte) error {
 	return nil
 }
 
+// hasOtherMarks reports whether claims are those of a token that is not for access: an ID token's nonce and hashes
+// (OpenID Connect Core, section 3.3.2.11), the events of a logout token (RFC 8417), or a typ by which Keycloak tells its
+// own apart. Its typ Bearer speaks for an access token, in which older ones have a nonce.
+func hasOtherMarks(members object) bool {
+	if typ, ok := asText(members["typ"]); ok {
+		switch strings.ToLower(typ) {
+		case "bearer":
+			return false
+		case "id", "refresh", "offline", "logout":
+			return true
+		}
+	}
+	for _, name := range []string{"nonce", "at_hash", "c_hash", "s_hash", "events"} {
+		if _, has := members[name]; has {
+			return true
+		}
+	}
+	return false
+}
+
 // claims are what a verified payload tells the rest of the gateway.
 func (p *payload) claims(from *issuer) *Claims {
 	return &Claims{
@@ -84,15 +107,13 @@ func (p *payload) claims(from *issuer) *Claims {
 	}
 }
 
-// validFrom is when a verified token begins to be good: the later of nbf and iat, less the leeway.
+// validFrom is when a verified token begins to be good: nbf less the leeway. iat tells its age only (RFC 7519, section
+// 4.1.6): one ahead of our clock is no reason to refuse.
 func (p *payload) validFrom(leeway time.Duration) time.Time {
-	var from time.Time
-	for _, t := range []*time.Time{p.starts, p.issued} {
-		if t != nil && t.Add(-leeway).After(from) {
-			from = t.Add(-leeway)
-		}
+	if p.starts == nil {
+		return time.Time{}
 	}
-	return from
+	return p.starts.Add(-leeway)
 }
 
 // The methods of jwt.Claims.

@@ -82,7 +82,7 @@ func badAnswers(t *testing.T) map[string]http.HandlerFunc {
 			_, _ = z.Write(good)
 			_ = z.Close()
 		},
-		"two keys with one kid": body(jwks(t, jwkOf(t, edKey2(), kid("bad")), jwkOf(t, p256Key(), kid("bad")))),
+		"two keys with one kid": body(jwks(t, jwkOf(t, p256Key(), kid("bad")), jwkOf(t, p256Key2(), kid("bad")))),
 		"RSA of 1024 bits":      body(jwks(t, jwkOf(t, shortRSA(), kid("bad")))),
 		"use enc":               body(jwks(t, jwkOf(t, edKey2(), map[string]any{"kid": "bad", "use": "enc"}))),
 		"use of another kind":   body(jwks(t, jwkOf(t, edKey2(), map[string]any{"kid": "bad", "use": "SIG"}))),
@@ -132,7 +132,7 @@ func TestE78BadSources(t *testing.T) {
 				t.Error("the cached token is gone")
 			}
 			forged := sign(t, jwt.SigningMethodEdDSA, edKey2(), kid("bad"), goodClaims(now.Now()))
-			if _, err := v.Verify(t.Context(), forged); !errors.Is(err, token.ErrInvalid) {
+			if _, err := v.Verify(t.Context(), forged); !errors.Is(err, token.ErrUnavailable) {
 				t.Errorf("by a key of the bad answer: %v", err)
 			}
 			if !strings.Contains(log.String(), "level=WARN") {
@@ -170,7 +170,7 @@ func TestE78GoodKeysAmongBad(t *testing.T) {
 	keys := jwks(t,
 		jwkOf(t, shortRSA(), kid("short")), jwkOf(t, []byte("secret"), kid("oct")), map[string]any{"kty": "new"}, nil,
 		jwkOf(t, rsaKey(), map[string]any{"kid": "ed", "use": "enc"}), jwkOf(t, edKey(), kid("ed")),
-		jwkOf(t, p256Key(), kid("twice")), jwkOf(t, p384Key(), kid("twice")),
+		jwkOf(t, p256Key(), kid("twice")), jwkOf(t, p256Key2(), kid("twice")),
 	)
 	v := newVerifier(t, token.Options{
 		KeyManagers: []token.KeyManager{manager(file(t, "jwks.json", keys))}, Now: now.Now, Log: log.logger(),
@@ -259,7 +259,7 @@ func TestTheIssuerIsAwayAndRotates(t *testing.T) {
 	}
 	s.answer(http.NotFound)
 	now.Advance(time.Hour)
-	if _, err := v.Verify(t.Context(), fresh); !errors.Is(err, token.ErrInvalid) {
+	if _, err := v.Verify(t.Context(), fresh); !errors.Is(err, token.ErrUnavailable) {
 		t.Errorf("by a key not known yet: %v", err)
 	}
 	if _, err := v.Verify(t.Context(), old); err != nil {

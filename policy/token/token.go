@@ -24,8 +24,8 @@ var (
 	// ErrExpired reports that the token has expired and is good otherwise. It matches ErrInvalid, too.
 	ErrExpired error = expiredError{}
 
-	// ErrUnavailable reports that the token cannot be judged: its issuer cannot be reached, and its keys were never
-	// fetched or are too old.
+	// ErrUnavailable reports that the token cannot be judged now: its issuer cannot be reached, and its keys were never
+	// fetched or are too old; or its key is not known, and may have been made since they were. See RetryAfter.
 	ErrUnavailable = errors.New("keys of the token's issuer are not available")
 )
 
@@ -33,6 +33,25 @@ type expiredError struct{}
 
 func (expiredError) Error() string        { return "token has expired" }
 func (expiredError) Is(target error) bool { return target == ErrInvalid }
+
+// An unavailableError is ErrUnavailable with its cause.
+type unavailableError struct {
+	after time.Duration // until then it stays so; 0: not known
+	cause error
+}
+
+func (e *unavailableError) Error() string        { return ErrUnavailable.Error() + ": " + e.cause.Error() }
+func (e *unavailableError) Is(target error) bool { return target == ErrUnavailable }
+func (e *unavailableError) Unwrap() error        { return e.cause }
+
+// RetryAfter returns how long it makes no sense to try again what err, an ErrUnavailable, ended; 0 if that is not known.
+func RetryAfter(err error) time.Duration {
+	var e *unavailableError
+	if errors.As(err, &e) {
+		return e.after
+	}
+	return 0
+}
 
 // A KeyManager is an issuer of access tokens and where its keys are. Exactly one of JWKS and CertificateFile is set.
 type KeyManager struct {
@@ -56,8 +75,9 @@ type KeyManager struct {
 	// again at each fetch.
 	CAFile string
 
-	// TokenType "at+jwt" demands that typ of a token's header (RFC 9068); empty admits no typ, JWT and at+jwt. Both
-	// take the typ with and without "application/", in any case.
+	// TokenType "at+jwt" demands that typ of a token's header (RFC 9068). Empty admits no typ and JWT as well, but not
+	// what has the marks of an ID token or another kind; "JWT" admits these, too. All take the typ with and without
+	// "application/", in any case.
 	TokenType string
 }
 
@@ -85,7 +105,7 @@ type Options struct {
 	CacheSize int
 
 	RefreshInterval time.Duration // between two reads of a JWKS URL; 0 means 5 min
-	CoolDown        time.Duration // an unknown kid brings at most one fetch within it; 0 means 30 s
+	CoolDown        time.Duration // an unknown kid brings at most one read within it, all of them two of a URL; 0 means 30 s
 	FetchTimeout    time.Duration // for one fetch, the body included; 0 means 5 s
 	FilePoll        time.Duration // between two reads of a JWKS or certificate file; 0 means 10 s
 	MaxAge          time.Duration // keys that could not be refreshed for so long are no longer used; 0 means 24 h
@@ -122,7 +142,8 @@ type Verifier struct {
 // An issuer is a key manager with its keys.
 type issuer struct {
 	KeyManager
-	keys *keyring
+	keys   *keyring
+	claims *jwt.Validator // of iss and times
 }
 
 // New checks cfg and reads the files it names; an unreadable one is an error. URLs are not asked yet: one that is down
@@ -170,7 +191,12 @@ func (v *Verifier) add(km KeyManager, cfg Options) error {
 			keys.takeOver(same.keys)
 		}
 	}
-	v.issuers[km.Issuer] = &issuer{KeyManager: km, keys: keys}
+	v.issuers[km.Issuer] = &issuer{KeyManager: km, keys: keys, claims: jwt.NewValidator(
+		jwt.WithIssuer(km.Issuer),
+		jwt.WithExpirationRequired(),
+		jwt.WithLeeway(v.leeway),
+		jwt.WithTimeFunc(v.now),
+	)}
 	return nil
 }
 
@@ -180,20 +206,31 @@ func (v *Verifier) Cached(raw string) (*Claims, bool) {
 	return v.cache.find(raw, v.now())
 }
 
+// Ignored returns why keys in a key manager's source, as it was read last, are not used; not those that say themselves
+// that they are for something else.
+func (v *Verifier) Ignored(keyManager string) []error {
+	for _, from := range v.issuers {
+		if set := from.keys.set.Load(); from.Name == keyManager && set != nil {
+			return slices.DeleteFunc(slices.Clone(set.ignored), func(err error) bool { return errors.Is(err, errOtherUse) })
+		}
+	}
+	return nil
+}
+
 // Verify returns the claims of a good token, and remembers it for Cached. It waits only for a key it does not know: at
 // most FetchTimeout, and no longer than ctx. The errors are ErrInvalid, ErrExpired and ErrUnavailable, and say nothing
-// of the token but its kid.
+// of the token but its kid. A kid that is not known is ErrInvalid only after a look at the source.
 func (v *Verifier) Verify(ctx context.Context, raw string) (claims *Claims, err error) {
 	defer v.contain(&claims, &err)
-	h, from, err := v.origin(raw)
+	t, from, err := v.origin(raw)
 	if err != nil {
 		return nil, err
 	}
-	k, err := from.keys.find(ctx, h)
+	k, err := from.keys.find(ctx, t.header)
 	if err != nil {
 		return nil, err
 	}
-	return v.accept(raw, from, k)
+	return v.accept(raw, t, from, k)
 }
 
 // Still is Verify for a token that was good before and then had the claims was; nil if it was not looked at. It goes by
@@ -203,7 +240,7 @@ func (v *Verifier) Verify(ctx context.Context, raw string) (claims *Claims, err 
 // ErrUnavailable.
 func (v *Verifier) Still(raw string, was *Claims) (claims *Claims, err error) {
 	defer v.contain(&claims, &err)
-	h, from, err := v.origin(raw)
+	t, from, err := v.origin(raw)
 	if err != nil {
 		return nil, err
 	}
@@ -213,11 +250,11 @@ func (v *Verifier) Still(raw string, was *Claims) (claims *Claims, err error) {
 		}
 		return was, nil
 	}
-	k, err := from.keys.known(h)
+	k, err := from.keys.known(t.header)
 	if err != nil {
 		return nil, err
 	}
-	return v.accept(raw, from, k)
+	return v.accept(raw, t, from, k)
 }
 
 // contain makes a panic ErrInvalid.
@@ -229,64 +266,50 @@ func (v *Verifier) contain(claims **Claims, err *error) {
 	}
 }
 
-// origin is what an access token says of its key, and whose it says it is.
-func (v *Verifier) origin(raw string) (header, *issuer, error) {
+// origin takes an access token apart, and says whose it says it is.
+func (v *Verifier) origin(raw string) (*parsedToken, *issuer, error) {
 	t, err := parse(raw)
 	if err != nil {
-		return header{}, nil, err
+		return nil, nil, err
 	}
-	from := v.issuers[t.payload.issuer]
+	from := v.issuers[t.claims.issuer]
 	if from == nil {
-		return header{}, nil, invalid("its issuer is not configured")
+		return nil, nil, invalid("its issuer is not configured")
 	}
-	if !from.accepts(t.header) {
-		return header{}, nil, invalid("its typ is not that of an access token")
+	if !from.accepts(&t) {
+		return nil, nil, invalid("by its typ or claims it is no access token")
 	}
-	return t.header, from, nil
+	return &t, from, nil
 }
 
 // accept returns the claims of a token that k verifies, and remembers it.
-func (v *Verifier) accept(raw string, from *issuer, k *key) (*Claims, error) {
-	verified, err := v.verify(raw, from, k)
-	if err != nil {
+func (v *Verifier) accept(raw string, t *parsedToken, from *issuer, k *key) (*Claims, error) {
+	if err := from.verify(t, k); err != nil {
 		return nil, err
 	}
-	claims := verified.claims(from)
-	v.cache.add(raw, &entry{claims: claims, from: verified.validFrom(v.leeway), until: claims.Expires.Add(v.leeway), keys: from.keys, key: k})
+	claims := t.claims.claims(from)
+	v.cache.add(raw, &entry{claims: claims, from: t.claims.validFrom(v.leeway), until: claims.Expires.Add(v.leeway), keys: from.keys, key: k})
 	return claims, nil
 }
 
 // verify checks signature, issuer and times. When it returns ErrExpired, everything
 // except the token's age is good.
-func (v *Verifier) verify(raw string, from *issuer, k *key) (*payload, error) {
-	parser := jwt.NewParser(
-		jwt.WithValidMethods(k.algorithms),
-		jwt.WithIssuer(from.Issuer),
-		jwt.WithExpirationRequired(),
-		jwt.WithIssuedAt(),
-		jwt.WithLeeway(v.leeway),
-		jwt.WithTimeFunc(v.now),
-		jwt.WithStrictDecoding(),
-	)
-	var p payload
-	_, err := parser.ParseWithClaims(raw, &p, func(*jwt.Token) (any, error) { return k.public, nil })
+func (i *issuer) verify(t *parsedToken, k *key) error {
+	if !k.verifies(&t.jws) {
+		return invalid("its signature does not verify")
+	}
+	err := i.claims.Validate(&t.claims)
 	switch {
 	case err == nil:
-		return &p, nil
-	case errors.Is(err, jwt.ErrTokenSignatureInvalid):
-		return nil, invalid("its signature does not verify")
-	case !errors.Is(err, jwt.ErrTokenInvalidClaims):
-		return nil, invalid("it is malformed") // the library's words may quote it
+		return nil
 	case errors.Is(err, jwt.ErrTokenNotValidYet):
-		return nil, invalid("it is not valid yet")
-	case errors.Is(err, jwt.ErrTokenUsedBeforeIssued):
-		return nil, invalid("it was issued in the future")
+		return invalid("it is not valid yet")
 	case errors.Is(err, jwt.ErrTokenInvalidIssuer), errors.Is(err, jwt.ErrTokenRequiredClaimMissing):
-		return nil, invalid("a claim is missing or wrong")
+		return invalid("a claim is missing or wrong")
 	case errors.Is(err, jwt.ErrTokenExpired):
-		return nil, ErrExpired
+		return ErrExpired
 	default:
-		return nil, invalid("its claims do not hold")
+		return invalid("its claims do not hold")
 	}
 }
 
@@ -295,10 +318,13 @@ func invalid(reason string) error {
 	return fmt.Errorf("%w: %s", ErrInvalid, reason)
 }
 
-// types are the words of KeyManager.Type, and accessToken is that of KeyManager.TokenType.
+// types are the words of KeyManager.Type, accessToken and anyJWT those of KeyManager.TokenType.
 var types = []string{"default", "WSO2-IS", "WSO2-IS-7", "custom"}
 
-const accessToken = "at+jwt"
+const (
+	accessToken = "at+jwt"
+	anyJWT      = "JWT"
+)
 
 // ParseType reads a KeyManager's Type, without case.
 func ParseType(word string) (string, error) {
@@ -312,11 +338,15 @@ func ParseType(word string) (string, error) {
 
 // ParseTokenType reads a KeyManager's TokenType.
 func ParseTokenType(word string) (string, error) {
-	if word != accessToken {
-		return "", fmt.Errorf("%.60q is not %s", word, accessToken)
+	if word != accessToken && word != anyJWT {
+		return "", fmt.Errorf("%.60q is neither %s nor %s", word, accessToken, anyJWT)
 	}
 	return word, nil
 }
+
+// TakesOthers reports whether tokens of the key manager that are not for access, such as ID tokens without any mark, may
+// pass for access tokens: then only an API's audiences tell them apart.
+func (km KeyManager) TakesOthers() bool { return km.TokenType != accessToken }
 
 // check finds what is wrong with a key manager apart from its files.
 func (km KeyManager) check() error {
@@ -327,8 +357,8 @@ func (km KeyManager) check() error {
 		return errors.New("it has no issuer")
 	case !slices.Contains(types, km.Type):
 		return fmt.Errorf("type %q is none of %s", km.Type, strings.Join(types, ", "))
-	case km.TokenType != "" && km.TokenType != accessToken:
-		return fmt.Errorf("token type %q is not %s", km.TokenType, accessToken)
+	case km.TokenType != "" && km.TokenType != accessToken && km.TokenType != anyJWT:
+		return fmt.Errorf("token type %q is neither %s nor %s", km.TokenType, accessToken, anyJWT)
 	case km.JWKS == "" && km.CertificateFile == "":
 		return errors.New("it has neither a JWKS nor a certificate")
 	case km.JWKS != "" && km.CertificateFile != "":

@@ -23,7 +23,10 @@ func TestVerifyGoodTokens(t *testing.T) {
 		jwkOf(t, p256Key(), map[string]any{"kid": "p256", "key_ops": []string{"verify"}}),
 		jwkOf(t, p384Key(), kid("p384")),
 		jwkOf(t, edKey(), kid("ed")),
+		jwkOf(t, edKey2(), map[string]any{"kid": "9864", "alg": "Ed25519"}),
+		jwkOf(t, edKey2(), map[string]any{"kid": "8037", "alg": "EdDSA"}),
 	)
+	ed25519 := signedAs{jwt.SigningMethodEdDSA, "Ed25519"}
 	v := newVerifier(t, token.Options{KeyManagers: []token.KeyManager{manager(file(t, "jwks.json", keys))}, Now: now.Now})
 	for _, c := range []struct {
 		name   string
@@ -35,9 +38,16 @@ func TestVerifyGoodTokens(t *testing.T) {
 		{"RS384", jwt.SigningMethodRS384, rsaKey(), kid("rsa")},
 		{"RS512", jwt.SigningMethodRS512, rsaKey(), kid("rsa")},
 		{"PS256 where the key says so", jwt.SigningMethodPS256, rsaKey2(), kid("pss")},
+		{"PS256 where the key says nothing", jwt.SigningMethodPS256, rsaKey(), kid("rsa")},
+		{"PS384", jwt.SigningMethodPS384, rsaKey(), kid("rsa")},
+		{"PS512", jwt.SigningMethodPS512, rsaKey(), kid("rsa")},
 		{"ES256", jwt.SigningMethodES256, p256Key(), kid("p256")},
 		{"ES384", jwt.SigningMethodES384, p384Key(), kid("p384")},
 		{"EdDSA", jwt.SigningMethodEdDSA, edKey(), kid("ed")},
+		{"Ed25519", ed25519, edKey(), kid("ed")},
+		{"Ed25519 where the key says so", ed25519, edKey2(), kid("9864")},
+		{"EdDSA where the key says Ed25519", jwt.SigningMethodEdDSA, edKey2(), kid("9864")},
+		{"Ed25519 where the key says EdDSA", ed25519, edKey2(), kid("8037")},
 		{"no kid, one key fits", jwt.SigningMethodES384, p384Key(), nil},
 		{"typ JWT", jwt.SigningMethodEdDSA, edKey(), map[string]any{"kid": "ed", "typ": "JWT"}},
 		{"typ at+jwt", jwt.SigningMethodEdDSA, edKey(), map[string]any{"kid": "ed", "typ": "application/at+JWT"}},
@@ -106,7 +116,7 @@ func TestClaimsOfWrongType(t *testing.T) {
 	now := newClock()
 	v := edVerifier(t, now)
 	for _, name := range []string{"iss", "sub", "jti", "azp", "client_id", "consumerKey", "aud", "scope", "scp", "nbf", "iat", "exp"} {
-		for _, value := range []string{`null`, `true`, `{}`, `[1]`, `[null]`, `-1`, `1.5`} {
+		for _, value := range []string{`null`, `true`, `{}`, `[1]`, `[null]`, `-1`, `-1.5`} {
 			payload := `{"iss":"` + issuerURL + `","exp":4102444800}`
 			switch name {
 			case "iss":
@@ -133,7 +143,7 @@ func TestNewRefuses(t *testing.T) {
 		{"no issuer", func(c *token.Options) { c.KeyManagers[0].Issuer = "" }},
 		{"no type", func(c *token.Options) { c.KeyManagers[0].Type = "" }},
 		{"an unknown type", func(c *token.Options) { c.KeyManagers[0].Type = "keycloak" }},
-		{"an unknown token type", func(c *token.Options) { c.KeyManagers[0].TokenType = "JWT" }},
+		{"an unknown token type", func(c *token.Options) { c.KeyManagers[0].TokenType = "ID" }},
 		{"neither JWKS nor certificate", func(c *token.Options) { c.KeyManagers[0].JWKS = "" }},
 		{"both", func(c *token.Options) { c.KeyManagers[0].CertificateFile = good }},
 		{"two with one issuer", func(c *token.Options) {
@@ -220,7 +230,8 @@ func TestCertificateFile(t *testing.T) {
 	}{
 		{"no kid", jwt.SigningMethodRS256, rsaKey(), nil, nil},
 		{"any kid", jwt.SigningMethodRS512, rsaKey(), kid("whatever"), nil},
-		{"another algorithm", jwt.SigningMethodPS256, rsaKey(), nil, token.ErrInvalid},
+		{"PSS", jwt.SigningMethodPS384, rsaKey(), nil, nil},
+		{"another algorithm", jwt.SigningMethodES256, p256Key(), nil, token.ErrInvalid},
 		{"another key", jwt.SigningMethodRS256, rsaKey2(), nil, token.ErrInvalid},
 	} {
 		t.Run(c.name, func(t *testing.T) {

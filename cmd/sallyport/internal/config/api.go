@@ -290,6 +290,14 @@ func (l *loader) apiAudiences(m *mapping, api *control.API) []string {
 		l.errorf(m.find("audiences").Place,
 			"audiences has no meaning without oauth2 in security: add oauth2, or remove it")
 	}
+	if len(values) == 0 && api.Security.Token != policy.Off {
+		for _, km := range l.cfg.KeyManagers {
+			if km.Value.TakesOthers() && slices.Contains(api.KeyManagers, km.Value.Name) {
+				l.warnf(m.Place, "an ID token of key manager %s that is not marked as one may pass for an access token here: "+
+					"name the API's audiences, or set tokenType: at+jwt there if its access tokens have that typ", km.Value.Name)
+			}
+		}
+	}
 	return plain(values)
 }
 
