@@ -62,8 +62,7 @@ func (x *Exchange) appendStart(b []byte, s *backend.Server) []byte {
 	// The path that was judged is the path that is sent.
 	b = append(b, x.Request.Method...)
 	b = append(b, ' ')
-	b = append(b, s.Path...)
-	b = append(b, x.ResourcePath...)
+	b = s.AppendPath(b, x.ResourcePath)
 	if x.HasQuery {
 		b = append(b, '?')
 		b = append(b, x.Query...)
@@ -163,6 +162,9 @@ func (x *Exchange) appendOrigin(b []byte) []byte {
 		}
 		return http1.AppendField(b, "Traceparent", trace)
 	}
+	if prefix := x.prefix(); prefix != "" {
+		b = http1.AppendField(b, "X-Forwarded-Prefix", prefix)
+	}
 	b = append(b, "Traceparent: 00-"...)
 	b = append(b, x.ID...)
 	b = append(b, '-')
@@ -178,6 +180,9 @@ func (x *Exchange) certificateText() string {
 	block := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: x.Certificate.Leaf.Raw})
 	return strings.ReplaceAll(url.QueryEscape(string(block)), "+", "%20")
 }
+// prefix is what was cut off the path, as it was received: a server that makes links puts it before its own paths.
+func (x *Exchange) prefix() string { return x.Path[:len(x.Path)-len(x.ResourcePath)] }
+
 
 // traceparent reports whether v is a version 00 traceparent, W3C Trace Context section 3.2.
 func traceparent(v string) bool {
