@@ -30,6 +30,7 @@ const (
 	ResourceThrottled                  // the resource's
 	CertificateThrottled               // the certificate's tier
 	BackendUnreachable                 //
+	BackendUnreadable                  // what it answers is no HTTP
 	BackendLate                        // no answer within the API's timeout
 	ClientGone                         // the client left before the answer; nobody is answered
 	TooManyHeaders                     // more header lines than limits.headerCount
@@ -78,6 +79,10 @@ var answers = [reasons]answer{
 	BackendUnreachable:   {"backend_unreachable", 502, "101503", "Bad Gateway", "The API's backend cannot be reached."},
 	BackendLate:          {"backend_late", 504, "101504", "Gateway Timeout", "The API's backend did not answer in time."},
 	TooManyHeaders:       {"too_many_headers", 431, "431", "Request Header Fields Too Large", "The request has too many header lines."},
+	BackendUnreadable: {
+		"backend_unreadable", 502, "101506", "Bad Gateway",
+		"What the API's backend answered cannot be read as HTTP.",
+	},
 	BodyTooLarge:         {"body_too_large", 413, "413", "Content Too Large", "The body is larger than the API takes."},
 	BodyTooSlow:          {"body_too_slow", 408, "408", "Request Timeout", "The body came too slowly."},
 	BackendBusy:          {"backend_busy", 503, "503", "Service Unavailable", "The API's backend has as many calls as it may. Try again after the time in Retry-After."},
@@ -235,7 +240,7 @@ var failures = []struct {
 	{backend.ErrTooLarge, BodyTooLarge},
 	{backend.ErrTooSlow, BodyTooSlow},
 	{backend.ErrLate, BackendLate},
-	{backend.ErrBadAnswer, BackendUnreachable},
+	{backend.ErrBadAnswer, BackendUnreadable},
 }
 
 // ErrInternal is a fault of ours, for Fail.
