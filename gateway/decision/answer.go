@@ -56,6 +56,8 @@ func (x *Exchange) AppendRefusalFields(b []byte) (fields []byte, body string) {
 	b = http1.AppendField(b, "Content-Type", "application/json; charset=UTF-8")
 	b = http1.AppendField(b, "Cache-Control", "no-store")
 	switch status := r.Status(); {
+	case r.Reason == LastHop || r.Reason == NoTrace:
+		b = http1.AppendField(b, "Allow", x.allow())
 	case status == 401:
 		b = appendChallenges(b, x.Route, r.Reason)
 	case status == 429:

@@ -62,6 +62,7 @@ type Exchange struct {
 	decider        *Decider
 	connection     *Connection
 	stage          stage
+	forwards       uint64 // Max-Forwards as received, of which one less goes on; 0: none does
 	evidence       policy.Evidence
 	registration   *certstore.Client // the certificate's for this API, whoever settles the call
 	certificateErr error             // what is wrong with the certificate; for logs

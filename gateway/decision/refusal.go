@@ -42,7 +42,9 @@ const (
 	Loop                               // the call has been through this gateway already
 	UnknownExpectation                 // an Expect that is not 100-continue
 	UnknownCoding                      // a Transfer-Encoding that is not chunked
-	UnknownVersion                     // neither HTTP/1.0, HTTP/1.1 nor HTTP/2
+	UnknownVersion                     // neither HTTP/1 nor HTTP/2
+	LastHop                            // OPTIONS that is to go no further: answered here, and no fault of anybody
+	NoTrace                            // TRACE that is to go no further
 	reasons
 )
 
@@ -77,12 +79,12 @@ var answers = [reasons]answer{
 	ResourceThrottled:    {"throttled_resource", 429, "900802", "Message throttled out", "The limit of the resource is exceeded. Try again after the time in Retry-After."},
 	CertificateThrottled: {"throttled_certificate", 429, "900804", "Message throttled out", "You have exceeded your quota. Try again after the time in Retry-After."},
 	BackendUnreachable:   {"backend_unreachable", 502, "101503", "Bad Gateway", "The API's backend cannot be reached."},
-	BackendLate:          {"backend_late", 504, "101504", "Gateway Timeout", "The API's backend did not answer in time."},
-	TooManyHeaders:       {"too_many_headers", 431, "431", "Request Header Fields Too Large", "The request has too many header lines."},
 	BackendUnreadable: {
 		"backend_unreadable", 502, "101506", "Bad Gateway",
 		"What the API's backend answered cannot be read as HTTP.",
 	},
+	BackendLate:          {"backend_late", 504, "101504", "Gateway Timeout", "The API's backend did not answer in time."},
+	TooManyHeaders:       {"too_many_headers", 431, "431", "Request Header Fields Too Large", "The request has too many header lines."},
 	BodyTooLarge:         {"body_too_large", 413, "413", "Content Too Large", "The body is larger than the API takes."},
 	BodyTooSlow:          {"body_too_slow", 408, "408", "Request Timeout", "The body came too slowly."},
 	BackendBusy:          {"backend_busy", 503, "503", "Service Unavailable", "The API's backend has as many calls as it may. Try again after the time in Retry-After."},
@@ -92,6 +94,14 @@ var answers = [reasons]answer{
 	UnknownExpectation:   {"unknown_expectation", 417, "417", "Expectation Failed", "The gateway meets no expectation but 100-continue."},
 	UnknownCoding:        {"unknown_coding", 501, "501", "Not Implemented", "The gateway knows no Transfer-Encoding but chunked."},
 	UnknownVersion:       {"unknown_version", 505, "505", "HTTP Version Not Supported", "The gateway speaks HTTP/1.0, HTTP/1.1 and, over TLS, HTTP/2."},
+	LastHop: {
+		"last_hop", 200, "200", "OK",
+		"The call goes no further, as its Max-Forwards says. Allow has the methods of the resource.",
+	},
+	NoTrace: {
+		"no_trace", 405, "405", "Method Not Allowed",
+		"The gateway sends no request back. Send another method, or a larger Max-Forwards.",
+	},
 	ClientGone:           {"client_gone", statusClientGone, "499", "Client Closed Request", "The client closed the connection before the answer."},
 }
 

@@ -6,6 +6,7 @@ import (
 	"encoding/pem"
 	"math/rand/v2"
 	"net/url"
+	"strconv"
 	"strings"
 
 	"sallyport/gateway/backend"
@@ -29,7 +30,7 @@ func (x *Exchange) AppendHead(b []byte, s *backend.Server) []byte {
 	keepsBearer := x.keepsBearer()
 	fields := x.Request.Fields
 	for i := range fields {
-		if name := fields[i].Name; x.goesOn(name, keepsBearer) && !x.Request.Named(name) {
+		if name := fields[i].Name; x.goesOn(name, keepsBearer) && !x.Request.Named(name) && !x.counts(name) {
 			b = http1.AppendField(b, name, fields[i].Value)
 		}
 	}
@@ -100,6 +101,11 @@ func (x *Exchange) appendOwn(b []byte) []byte {
 		}
 	}
 	b = x.appendOrigin(b)
+	if x.forwards > 0 {
+		b = append(b, "Max-Forwards: "...)
+		b = strconv.AppendUint(b, x.forwards-1, 10)
+		b = append(b, "\r\n"...)
+	}
 	b = http1.AppendField(b, "X-Request-Id", x.ID)
 	b = append(b, "Via: "...)
 	b = append(b, x.Request.Version...)
@@ -156,14 +162,14 @@ func (x *Exchange) appendOrigin(b []byte) []byte {
 	b = append(b, "\r\n"...)
 	b = http1.AppendField(b, "X-Forwarded-Host", host)
 	b = http1.AppendField(b, "X-Forwarded-Proto", proto)
+	if prefix := x.prefix(); prefix != "" {
+		b = http1.AppendField(b, "X-Forwarded-Prefix", prefix)
+	}
 	if trace != "" {
 		for _, v := range x.Request.Values("Tracestate") {
 			b = http1.AppendField(b, "Tracestate", v)
 		}
 		return http1.AppendField(b, "Traceparent", trace)
-	}
-	if prefix := x.prefix(); prefix != "" {
-		b = http1.AppendField(b, "X-Forwarded-Prefix", prefix)
 	}
 	b = append(b, "Traceparent: 00-"...)
 	b = append(b, x.ID...)
@@ -174,15 +180,15 @@ func (x *Exchange) appendOrigin(b []byte) []byte {
 	return append(b, "-00\r\n"...)
 }
 
+// prefix is what was cut off the path, as it was received: a server that makes links puts it before its own paths.
+func (x *Exchange) prefix() string { return x.Path[:len(x.Path)-len(x.ResourcePath)] }
+
 // certificateText is the caller's certificate as backends get it. Spaces and pluses are escaped, so that readers who
 // take a plus for a space see the same as those who do not.
 func (x *Exchange) certificateText() string {
 	block := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: x.Certificate.Leaf.Raw})
 	return strings.ReplaceAll(url.QueryEscape(string(block)), "+", "%20")
 }
-// prefix is what was cut off the path, as it was received: a server that makes links puts it before its own paths.
-func (x *Exchange) prefix() string { return x.Path[:len(x.Path)-len(x.ResourcePath)] }
-
 
 // traceparent reports whether v is a version 00 traceparent, W3C Trace Context section 3.2.
 func traceparent(v string) bool {
