@@ -44,6 +44,62 @@ var pathRules = []rule{
 			}
 		}
 	}},
+	{"Location", func(t *testing.T, c *cell) {
+		host := strings.TrimPrefix(c.backend.url(), "http://")
+		for _, row := range []struct {
+			api, given, want string // HOST stands for the backend's
+		}{
+			{"pub", "http://HOST/x", "https://opt.test/pub/1.0/x"},
+			{"pub", "HTTPS://HOST/x?a=/b#c", "https://opt.test/pub/1.0/x?a=/b#c"}, // of a backend that heeds X-Forwarded-Proto only
+			{"pub", "//HOST/x", "https://opt.test/pub/1.0/x"},
+			{"pub", "http://HOST", "https://opt.test/pub/1.0"},
+			{"pub", "http://HOST?q", "https://opt.test/pub/1.0?q"},
+			{"pub", "/x/y?a", "/pub/1.0/x/y?a"},
+			{"pub", "/", "/pub/1.0/"},
+			{"pub", "/pub/1.0/x", "/pub/1.0/x"}, // it knows its prefix
+			{"pub", "/pub/1.0?x", "/pub/1.0?x"},
+			{"pub", "/pub/1.00/x", "/pub/1.0/pub/1.00/x"},
+			{"pub", "http://HOST/pub/1.0/x", "https://opt.test/pub/1.0/x"},
+			{"pub", "https://opt.test/pub/1.0/x", "https://opt.test/pub/1.0/x"},
+			{"pub", "https://opt.test/x", "https://opt.test/x"}, // another place of the public host, for all that is known
+			{"pub", "/a//b", "/pub/1.0/a//b"},
+			{"pub", `/\evil.test`, `/pub/1.0/\evil.test`},
+			{"pub", "x/y", "x/y"},
+			{"pub", "../x", "../x"},
+			{"pub", "?x", "?x"},
+			{"pub", "#x", "#x"},
+			{"pub", "", ""},
+			{"pub", "mailto:HOST", "mailto:HOST"},
+			{"pub", "ftp://HOST/x", "ftp://HOST/x"},
+			{"pub", "http://HOST.test/x", "http://HOST.test/x"},
+			{"pub", "http://HOST@evil.test/x", "http://HOST@evil.test/x"},
+			{"pub", "http://other.test/x", "http://other.test/x"},
+			{"pub", "//other.test/x", "//other.test/x"},
+			{"base", "/base/x", "/base/1.0/x"},
+			{"base", "/base", "/base/1.0"},
+			{"base", "/base/", "/base/1.0/"},
+			{"base", "http://HOST/base/x", "https://opt.test/base/1.0/x"},
+			{"base", "/base/1.0/x", "/base/1.0/x"},
+			{"base", "/based/x", "/based/x"}, // not below the upstream's URL
+			{"base", "/x", "/x"},
+			{"base", "http://HOST/x", "http://HOST/x"},
+			{"slash", "/slash/x", "/slash/1.0/x"},
+			{"kept", "http://opt.test/x", "https://opt.test/kept/1.0/x"},
+			{"kept", "http://HOST/x", "https://opt.test/kept/1.0/x"},
+			{"kept", "https://opt.test/kept/1.0/x", "https://opt.test/kept/1.0/x"},
+		} {
+			given, want := strings.ReplaceAll(row.given, "HOST", host), strings.ReplaceAll(row.want, "HOST", host)
+			for _, status := range []int{201, 302} {
+				a := reply{status: status, fields: []string{"Location: " + given, "content-location: " + given, "X-Location: " + given}}
+				o := c.do(t, ask{api: row.api}, a)
+				for name, want := range map[string]string{"Location": want, "Content-Location": want, "X-Location": given} {
+					if v := o.header.Values(name); o.status != status || !slices.Equal(v, []string{want}) {
+						t.Errorf("%s, %d: %s: %q becomes %q, want %q", row.api, o.status, name, given, v, want)
+					}
+				}
+			}
+		}
+	}},
 	{"octets that no URL should have, and that browsers send", func(t *testing.T, c *cell) {
 		for _, rest := range []string{
 			"[", "]", "|", "{", "}", "^", `"`, "<", ">", "`", `a[0]|{b}^"<c>` + "`", "%E9", "%e9/%FF", "'()*!$&+,;=:@", "~",

@@ -64,12 +64,14 @@ var (
 	twoAPI   = certstore.API{Name: "two", Version: "1.0"}
 	baseAPI  = certstore.API{Name: "base", Version: "1.0"}
 	slashAPI = certstore.API{Name: "slash", Version: "1.0"}
+	keptAPI  = certstore.API{Name: "kept", Version: "1.0"}
 	hopsAPI  = certstore.API{Name: "hops", Version: "1.0"}
 )
 
 // newCell has the fixture's APIs and: bound, whose bodies have up to 1000 bytes; busy, with two calls at once; late, which
 // has no time to answer; down, whose backend is not there; some, of whose three backends one is there; two, with the
-// backend's /first and /second; base and slash, with the backend's /base and /slash/; hops, whose resources differ by method.
+// backend's /first and /second; base and slash, with the backend's /base and /slash/; kept, which keeps the Host; hops,
+// whose resources differ by method.
 func newCell(t *testing.T, carrier string, h2c bool) *cell {
 	t.Helper()
 	c := &cell{http2: carrier == "http2", h2c: h2c, backend: newRuleBackend(t, h2c), idle: map[*party][]caller{}}
@@ -104,6 +106,7 @@ func newCell(t *testing.T, carrier string, h2c bool) *cell {
 		add(twoAPI, upstream(at+"/first", at+"/second"))
 		add(baseAPI, upstream(at+"/base"))
 		add(slashAPI, upstream(at+"/slash/"))
+		add(keptAPI, upstream(at)).Upstream.PreserveHost = true
 		hops := add(hopsAPI, upstream(at))
 		hops.Security, hops.Resources = byCertificate, []decision.Resource{
 			{Path: "/{id}", Methods: []string{"GET", "OPTIONS", "TRACE", "LINK"}, Security: byCertificate},
@@ -223,7 +226,7 @@ func (c *cell) script(t *testing.T, q ask, script func(*received) reply) outcome
 }
 
 // places are what paths begin with on the backends of all APIs.
-var places = []string{"", "/sandbox", "/first", "/second"}
+var places = []string{"", "/sandbox", "/first", "/second", "/base", "/slash"}
 
 // handle gives a path an answer, wherever it leads to.
 func (c *cell) handle(path string, script func(*received) reply) {
