@@ -8,16 +8,18 @@ import (
 )
 
 // location is a server's Location or Content-Location as the client gets it: where the client finds what the server
-// means, if that is below the upstream's URL. The server does not know under which name and context it is called, and may
-// have learned it from X-Forwarded-Prefix: a path that begins with that is right already. References that are relative, to
-// other hosts, or to what the upstream's URL does not cover, stay as they are.
+// means, if that is below the upstream's URL. A server does not know under which name and context it is called, unless it
+// has learned it from X-Forwarded-Prefix: a path that begins with that is right already. References that are relative,
+// to other hosts, or to what the upstream's URL does not cover, stay as they are.
 func (x *Exchange) location(ref string, s *backend.Server) string {
 	scheme, rest, absolute := strings.Cut(ref, "//")
 	absolute = absolute && (scheme == "" || strings.EqualFold(scheme, "http:") || strings.EqualFold(scheme, "https:"))
 	switch {
 	case absolute:
 		end := endOf(rest, "/?#")
-		if host := rest[:end]; !sameHost(host, s.Authority) && !(x.Route.Upstream.PreserveHost && sameHost(host, x.Request.Authority())) {
+		host := rest[:end]
+		own := sameHost(host, s.Authority) || x.Route.Upstream.PreserveHost && sameHost(host, x.Request.Authority())
+		if !own {
 			return ref
 		}
 		rest = rest[end:]
@@ -29,8 +31,8 @@ func (x *Exchange) location(ref string, s *backend.Server) string {
 	end, prefix := endOf(rest, "?#"), x.prefix()
 	path, tail := rest[:end], rest[end:]
 	if _, known := cutSegments(path, prefix); !known {
-		left, own := cutSegments(path, s.Path)
-		if !own {
+		left, covered := cutSegments(path, s.Path)
+		if !covered {
 			return ref
 		}
 		path = prefix + left
@@ -49,8 +51,8 @@ func cutSegments(path, segments string) (left string, ok bool) {
 }
 
 // endOf is where the first of those characters stands in s; its length if none does.
-func endOf(s, any string) int {
-	if i := strings.IndexAny(s, any); i >= 0 {
+func endOf(s, characters string) int {
+	if i := strings.IndexAny(s, characters); i >= 0 {
 		return i
 	}
 	return len(s)
