@@ -1,6 +1,7 @@
 package decision
 
 import (
+	"cmp"
 	"strings"
 
 	"sallyport/gateway/backend"
@@ -30,12 +31,12 @@ func (x *Exchange) location(ref string, s *backend.Server) string {
 	}
 	end, prefix := endOf(rest, "?#"), x.prefix()
 	path, tail := rest[:end], rest[end:]
-	if _, known := cutSegments(path, prefix); !known {
+	if _, known := cutSegments(path, prefix); !known || prefix == "" {
 		left, covered := cutSegments(path, s.Path)
 		if !covered {
 			return ref
 		}
-		path = prefix + left
+		path = cmp.Or(prefix+left, "/")
 	}
 	_, host, proto, _ := x.origin()
 	if !absolute || !message.ValidAuthority(host) {
