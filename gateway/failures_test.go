@@ -130,7 +130,7 @@ func TestBackendClosesAtOnce(t *testing.T) {
 			_ = buffered.Flush()
 		})
 		eachVersion(t, func(t *testing.T, h2 bool) {
-			get(t, f.client(t, f.a4, via{http2: h2}), "https://mtls.test/pay/1.0"+path).refused(t, 502, "101503")
+			get(t, f.client(t, f.a4, via{http2: h2}), "https://mtls.test/pay/1.0"+path).refused(t, 502, map[bool]string{true: "101503", false: "101506"}[text == ""])
 		})
 	}
 }

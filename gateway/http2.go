@@ -199,7 +199,7 @@ func (c *http2Call) passInterim(res *http1.Response) error {
 
 // setFields sets the fields of an answer. Their values stand in room, of which it returns the rest.
 func (c *http2Call) setFields(h http.Header, res *http1.Response, room []string) []string {
-	c.AnswerFields(res, func(name, value string) {
+	c.AnswerFields(c.Trip.Server, res, func(name, value string) {
 		room = addField(h, textproto.CanonicalMIMEHeaderKey(name), value, room)
 	})
 	return room

@@ -156,6 +156,9 @@ func TestEveryRefusal(t *testing.T) {
 		"unknown_expectation", // TestUnknownExpectation
 		"unknown_coding",      // TestHeadsThatAreRefused
 		"unknown_version",     // TestHeadsThatAreRefused
+		"backend_unreadable",  // TestRules
+		"last_hop",            // TestRules
+		"no_trace",            // TestRules
 	}
 	for reason := decision.Reason(1); reason.String() != "internal"; reason++ {
 		name := reason.String()

@@ -257,7 +257,11 @@ var failureRules = []rule{
 		}
 		for _, a := range list {
 			o := c.do(t, ask{method: "POST"}, a)
-			if o.refused(t, 502, "101503", "backend_unreachable"); len(o.got) != 1 {
+			code, reason := "101506", "backend_unreadable"
+			if a.none {
+				code, reason = "101503", "backend_unreachable"
+			}
+			if o.refused(t, 502, code, reason); len(o.got) != 1 {
 				t.Errorf("%+v: asked %d times", a, len(o.got))
 			}
 		}

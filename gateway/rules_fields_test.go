@@ -152,7 +152,7 @@ var fieldRules = []rule{
 		}
 		for _, size := range []int{100 << 10, 300 << 10} {
 			o = c.do(t, ask{}, reply{fields: []string{"X-Long: " + strings.Repeat("x", size)}})
-			o.refused(t, 502, "101503", "backend_unreachable")
+			o.refused(t, 502, "101506", "backend_unreadable")
 			if len(o.got) != 1 {
 				t.Errorf("the backend was asked %d times", len(o.got))
 			}
@@ -202,13 +202,13 @@ var fieldRules = []rule{
 		if o.one(t); len(o.interims) > 0 {
 			t.Errorf("interim answers %v", o.interims)
 		}
-		c.do(t, ask{}, reply{interims: slices.Repeat([]interim{hint}, 17)}).refused(t, 502, "101503", "backend_unreachable")
-		c.do(t, ask{}, reply{interims: slices.Repeat([]interim{{status: 100}}, 17)}).refused(t, 502, "101503", "backend_unreachable")
+		c.do(t, ask{}, reply{interims: slices.Repeat([]interim{hint}, 17)}).refused(t, 502, "101506", "backend_unreadable")
+		c.do(t, ask{}, reply{interims: slices.Repeat([]interim{{status: 100}}, 17)}).refused(t, 502, "101506", "backend_unreadable")
 	}},
 	{"101 that nobody asked for", func(t *testing.T, c *cell) {
 		for _, fields := range [][]string{nil, {"Upgrade: websocket"}} {
 			o := c.do(t, ask{}, reply{interims: []interim{{101, fields}}})
-			o.refused(t, 502, "101503", "backend_unreachable")
+			o.refused(t, 502, "101506", "backend_unreadable")
 			if len(o.interims) > 0 {
 				t.Errorf("the client was told %v", o.interims)
 			}
@@ -244,7 +244,7 @@ var trailerRules = []rule{
 	}},
 	{"an answer announces trailers that frame it", func(t *testing.T, c *cell) {
 		for _, name := range []string{"Content-Length", "Transfer-Encoding", "Trailer"} {
-			c.do(t, ask{}, reply{chunked: true, fields: []string{"Trailer: X-Sum, " + name}}).refused(t, 502, "101503", "backend_unreachable")
+			c.do(t, ask{}, reply{chunked: true, fields: []string{"Trailer: X-Sum, " + name}}).refused(t, 502, "101506", "backend_unreadable")
 		}
 	}},
 	{"trailers of a request", func(t *testing.T, c *cell) {

@@ -148,7 +148,7 @@ var headRules = []rule{
 			if o.one(t); (o.header.Get("X-Hop") == "") != (name != "Trailer") || o.told.body != "body" {
 				t.Errorf("%s at its bound: %v, %q", name, o.header, o.told.body)
 			}
-			c.do(t, ask{}, reply{fields: []string{line[1]}, body: "body", chunked: true}).refused(t, 502, "101503", "backend_unreachable")
+			c.do(t, ask{}, reply{fields: []string{line[1]}, body: "body", chunked: true}).refused(t, 502, "101506", "backend_unreadable")
 		}
 	}},
 	{"size of an answer's head, to the byte", func(t *testing.T, c *cell) {
@@ -163,7 +163,7 @@ var headRules = []rule{
 				a.fields[lines-1] += strings.Repeat("y", size-head)
 				o := c.do(t, ask{}, a)
 				if size > most {
-					o.refused(t, 502, "101503", "backend_unreachable")
+					o.refused(t, 502, "101506", "backend_unreadable")
 				} else if o.one(t); o.told.body != "body" || len(o.header.Values("A")) != lines-1 {
 					t.Errorf("%d lines, %d bytes: %q and %d lines", lines, size, o.told.body, len(o.header.Values("A")))
 				}

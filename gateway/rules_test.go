@@ -31,7 +31,7 @@ func TestRules(t *testing.T) {
 	for _, carrier := range []string{"loops", "goroutines", "http2"} {
 		for _, h2c := range []bool{false, true} {
 			t.Run(carrier+map[bool]string{false: " to HTTP/1.1", true: " to h2c"}[h2c], func(t *testing.T) {
-				newCell(t, carrier, h2c).hold(t, slices.Concat(fieldRules, headRules, trailerRules, countRules, boundRules, repeatRules, failureRules))
+				newCell(t, carrier, h2c).hold(t, slices.Concat(pathRules, fieldRules, headRules, trailerRules, countRules, boundRules, repeatRules, failureRules))
 			})
 		}
 	}
@@ -62,11 +62,16 @@ var (
 	downAPI  = certstore.API{Name: "down", Version: "1.0"}
 	someAPI  = certstore.API{Name: "some", Version: "1.0"}
 	twoAPI   = certstore.API{Name: "two", Version: "1.0"}
+	baseAPI  = certstore.API{Name: "base", Version: "1.0"}
+	slashAPI = certstore.API{Name: "slash", Version: "1.0"}
+	keptAPI  = certstore.API{Name: "kept", Version: "1.0"}
+	hopsAPI  = certstore.API{Name: "hops", Version: "1.0"}
 )
 
 // newCell has the fixture's APIs and: bound, whose bodies have up to 1000 bytes; busy, with two calls at once; late, which
 // has no time to answer; down, whose backend is not there; some, of whose three backends one is there; two, with the
-// backend's /first and /second.
+// backend's /first and /second; base and slash, with the backend's /base and /slash/; kept, which keeps the Host; hops,
+// whose resources differ by method.
 func newCell(t *testing.T, carrier string, h2c bool) *cell {
 	t.Helper()
 	c := &cell{http2: carrier == "http2", h2c: h2c, backend: newRuleBackend(t, h2c), idle: map[*party][]caller{}}
@@ -99,7 +104,17 @@ func newCell(t *testing.T, carrier string, h2c bool) *cell {
 		add(downAPI, upstream(nobody))
 		add(someAPI, upstream(nobody, at, nobody))
 		add(twoAPI, upstream(at+"/first", at+"/second"))
-		s.clients = append(s.clients, client(busyAPI, "a4", f.a4, "Unlimited"), sandbox(client(busyAPI, "s1", f.s1, "Unlimited")))
+		add(baseAPI, upstream(at+"/base"))
+		add(slashAPI, upstream(at+"/slash/"))
+		add(keptAPI, upstream(at)).Upstream.PreserveHost = true
+		hops := add(hopsAPI, upstream(at))
+		hops.Security, hops.Resources = byCertificate, []decision.Resource{
+			{Path: "/{id}", Methods: []string{"GET", "OPTIONS", "TRACE", "LINK"}, Security: byCertificate},
+			{Path: "/{id}", Methods: []string{"PUT"}, Security: open},
+			{Path: "/*", Methods: []string{"POST"}, Security: byCertificate, Scopes: []string{"none has it"}},
+			{Path: "/{id}/below", Methods: []string{"DELETE"}, Security: byCertificate},
+		}
+		s.clients = append(s.clients, client(hopsAPI, "a4", f.a4, "Unlimited"), client(busyAPI, "a4", f.a4, "Unlimited"), sandbox(client(busyAPI, "s1", f.s1, "Unlimited")))
 	})
 	return c
 }
@@ -211,7 +226,7 @@ func (c *cell) script(t *testing.T, q ask, script func(*received) reply) outcome
 }
 
 // places are what paths begin with on the backends of all APIs.
-var places = []string{"", "/sandbox", "/first", "/second"}
+var places = []string{"", "/sandbox", "/first", "/second", "/base", "/slash"}
 
 // handle gives a path an answer, wherever it leads to.
 func (c *cell) handle(path string, script func(*received) reply) {

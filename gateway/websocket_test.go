@@ -270,7 +270,7 @@ func TestRefusedUpgrade(t *testing.T) {
 	next := make(chan string, 1)
 	f.backend.handle("/switch", rawAnswer("HTTP/1.1 101 Switching Protocols\nConnection: Upgrade\nUpgrade: websocket\n\n", next))
 	eachVersion(t, func(t *testing.T, h2 bool) {
-		get(t, f.client(t, f.a4, via{http2: h2}), "https://mtls.test/pay/1.0/switch").refused(t, 502, "101503")
+		get(t, f.client(t, f.a4, via{http2: h2}), "https://mtls.test/pay/1.0/switch").refused(t, 502, "101506")
 		if got := <-next; got != "" {
 			t.Errorf("the backend connection was used again: %q", got)
 		}

@@ -204,7 +204,7 @@ func TestRefusedAnswers(t *testing.T) {
 		"half a head":                       "HTTP/1.1 200 OK\r\nConnection: close\r\n",
 		"too many interim ones":             strings.Repeat("HTTP/1.1 103 Early Hints\r\n\r\n", 17) + fine,
 		"too many of those that say go on":  strings.Repeat("HTTP/1.1 100 Continue\r\n\r\n", 17) + fine,
-		"an interim one with a body":        "HTTP/1.1 103 Early Hints\r\nContent-Length: 3\r\n\r\nabc" + fine,
+		"what an interim one says follows":  "HTTP/1.1 103 Early Hints\r\nContent-Length: 3\r\n\r\nabc" + fine,
 		"an interim one without an end":     "HTTP/1.1 103 Early Hints\r\nX: " + strings.Repeat("x", 64<<10),
 		"another answer instead of an end":  "HTTP/1.1 200 OK\r\nHTTP/1.1 200 OK\r\n\r\n",
 		"an empty line before the status":   "\r\n" + fine,
@@ -225,6 +225,26 @@ func TestRefusedAnswers(t *testing.T) {
 				t.Errorf("%d connections", s.conns.Load())
 			}
 		})
+	}
+}
+
+// TestInterimWithABody: an interim answer ends with its head, whatever it states. As its body may follow where the next
+// answer should, its connection carries nothing more.
+func TestInterimWithABody(t *testing.T) {
+	for _, line := range []string{"Content-Length: 3", "Transfer-Encoding: chunked", "Connection: close"} {
+		for _, status := range []string{"100 Continue", "103 Early Hints"} {
+			t.Run(status+", "+line, func(t *testing.T) {
+				t.Parallel()
+				s := speak(t, answers("HTTP/1.1 "+status+"\r\n"+line+"\r\n\r\n"+fine, fine))
+				trip := newTrip(s.Group, "GET", nil)
+				for range 2 {
+					ask(t, trip, s.Group)
+				}
+				if s.conns.Load() != 2 {
+					t.Errorf("%d connections", s.conns.Load())
+				}
+			})
+		}
 	}
 }
 

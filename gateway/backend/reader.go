@@ -39,6 +39,7 @@ type Reader struct {
 	state   readerState
 	seen    int    // bytes of the head that were looked at
 	heads   int    // read so far
+	ended   bool   // an interim answer ends the connection with the answer
 	text    []byte // memory of heads that do not last
 	left    int64  // Response.Length, less what has come
 	chunks  http1.Chunked
@@ -56,7 +57,7 @@ const (
 // any. Strings of a Response that is not lasting are valid until the next Begin only, which saves an allocation a call.
 func (r *Reader) Begin(method, upgrade string, lasting bool) {
 	r.method, r.upgrade, r.lasting = method, upgrade, lasting
-	r.state, r.seen, r.heads = readingHead, 0, 0
+	r.state, r.seen, r.heads, r.ended = readingHead, 0, 0, false
 }
 
 // Reset lets go of the answer.
@@ -126,6 +127,7 @@ func (r *Reader) head(p []byte) (Event, int, error) {
 			return More, used, err
 		}
 		used += n
+		r.ended = r.ended || r.Response.Close
 		switch status := r.Response.Status; {
 		case status < 200 && status != 101 && r.heads >= maxHeads:
 			return More, used, errInterim
@@ -136,6 +138,7 @@ func (r *Reader) head(p []byte) (Event, int, error) {
 		case status < 200 && status != 101:
 			return Interim, used, nil
 		}
+		r.Response.Close = r.ended
 		r.beginBody()
 		return Head, used, nil
 	}

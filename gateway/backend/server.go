@@ -30,9 +30,10 @@ const (
 type Server struct {
 	Name      string // scheme://authority, for logs
 	Authority string // as in its URL: the Host of calls
-	Path      string // what goes before each path
+	Path      string // what goes before each path, without a final slash
 
 	faults  *contain.Faults
+	root    string          // the path of its URL, or a slash
 	address string          // host:port to dial
 	tls     *tls.Config     // with its ServerName; nil: plain
 	h2      *http.Transport // nil: it speaks HTTP/1.1
@@ -48,7 +49,11 @@ type Server struct {
 
 // newServer returns the Server at a URL. It connects to nobody.
 func newServer(u Upstream, at *url.URL, faults *contain.Faults) *Server {
-	s := &Server{faults: faults, Name: at.Scheme + "://" + at.Host, Authority: at.Host, Path: strings.TrimSuffix(at.EscapedPath(), "/")}
+	path := at.EscapedPath()
+	s := &Server{
+		Name: at.Scheme + "://" + at.Host, Authority: at.Host, Path: strings.TrimSuffix(path, "/"),
+		faults: faults, root: cmp.Or(path, "/"),
+	}
 	port := at.Port()
 	if at.Scheme == "https" {
 		s.tls = &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: u.Roots, Certificates: u.Certificates, ServerName: at.Hostname()}
@@ -59,6 +64,15 @@ func newServer(u Upstream, at *url.URL, faults *contain.Faults) *Server {
 		s.h2 = newTransport(s, u.Protocol)
 	}
 	return s
+}
+
+// AppendPath appends the path of a call of which that is left, which begins with a slash or is empty. No slash is added
+// to what the URL has; of two that meet one is left out.
+func (s *Server) AppendPath(b []byte, left string) []byte {
+	if left == "" {
+		return append(b, s.root...)
+	}
+	return append(append(b, s.Path...), left...)
 }
 
 // A ServerConn is a connection to a server. It carries one call at a time.

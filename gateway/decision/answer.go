@@ -4,23 +4,34 @@ import (
 	"cmp"
 	"strings"
 
+	"sallyport/gateway/backend"
 	"sallyport/gateway/http1"
 	"sallyport/gateway/message"
 	"sallyport/policy/ratelimit"
 )
 
-// AnswerFields calls yield for each field of a server's answer that the client gets, and reports whether Date is one.
+// AnswerFields calls yield for each field of the answer of a server that the client gets, and reports whether Date is one.
 // AppendOwnFields has what the gateway adds to a final answer.
-func (x *Exchange) AnswerFields(res *http1.Response, yield func(name, value string)) (dated bool) {
+func (x *Exchange) AnswerFields(s *backend.Server, res *http1.Response, yield func(name, value string)) (dated bool) {
 	for i := range res.Fields {
 		name := res.Fields[i].Name
 		if message.HopByHop(name) || res.Named(name) || res.Status >= 200 && x.isOwnField(name) {
 			continue
 		}
 		dated = dated || len(name) == len("Date") && strings.EqualFold(name, "Date")
-		yield(name, res.Fields[i].Value)
+		value := res.Fields[i].Value
+		if isLocation(name) {
+			value = x.location(value, s)
+		}
+		yield(name, value)
 	}
 	return dated
+}
+
+// isLocation reports whether a field refers to where something is that the server has.
+func isLocation(name string) bool {
+	return len(name) == len("Location") && strings.EqualFold(name, "Location") ||
+		len(name) == len("Content-Location") && strings.EqualFold(name, "Content-Location")
 }
 
 // isOwnField reports whether AppendOwnFields appends a field of that name.
@@ -57,6 +68,8 @@ func (x *Exchange) AppendRefusalFields(b []byte) (fields []byte, body string) {
 	b = http1.AppendField(b, "Content-Type", "application/json; charset=UTF-8")
 	b = http1.AppendField(b, "Cache-Control", "no-store")
 	switch status := r.Status(); {
+	case r.Reason == LastHop || r.Reason == NoTrace:
+		b = http1.AppendField(b, "Allow", x.allow())
 	case status == 401:
 		b = appendChallenges(b, x.Route, r.Reason)
 	case status == 403:

@@ -15,6 +15,9 @@ func dispatch(x *Exchange) error {
 	if most := x.Route.MaxBody; most > 0 && x.Request.Length > most {
 		return refuse(BodyTooLarge, nil)
 	}
+	if err := x.countForward(); err != nil {
+		return err
+	}
 	group := x.Route.production
 	if x.sandboxed() {
 		group = x.Route.sandbox

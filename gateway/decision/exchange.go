@@ -39,7 +39,7 @@ type Exchange struct {
 	HasQuery     bool   // there was a "?", even if nothing followed
 	Route        *Route
 	Resource     *Resource
-	ResourcePath string // Path without context and version: what is matched, and appended to the upstream
+	ResourcePath string // Path without context and version, which may leave nothing: what is matched, and appended to the upstream
 
 	// authorize
 	Client *certstore.Client // the registration whose rules the call is held to, or nil
@@ -62,6 +62,7 @@ type Exchange struct {
 	decider        *Decider
 	connection     *Connection
 	stage          stage
+	forwards       uint64 // Max-Forwards as received, of which one less goes on; 0: none does
 	evidence       policy.Evidence
 	registration   *certstore.Client // the certificate's for this API, whoever settles the call
 	certificateErr error             // what is wrong with the certificate; for logs

@@ -1,6 +1,7 @@
 package decision
 
 import (
+	"cmp"
 	"context"
 	"crypto/x509"
 	"encoding/hex"
@@ -102,7 +103,7 @@ func (x *Exchange) steps(q Question) []Step {
 	if last(stageMatch) {
 		return steps
 	}
-	say("match", "API %s, resource %s, as %s to the backend", x.Route.API, x.Resource.Path, x.ResourcePath)
+	say("match", "API %s, resource %s, as %s to the backend", x.Route.API, x.Resource.Path, cmp.Or(x.ResourcePath, "/"))
 
 	s := x.Resource.Security
 	if s.Open {

@@ -65,7 +65,7 @@ func (tab *table) carryAnswer(r *http1.Response, head string, out []byte) []byte
 		return out
 	}
 	out = out[:0]
-	tab.exchange.AnswerFields(r, func(name, value string) { out = http1.AppendField(out, name, value) })
+	tab.exchange.AnswerFields(nil, r, func(name, value string) { out = http1.AppendField(out, name, value) })
 	return out
 }
 

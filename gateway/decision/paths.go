@@ -14,7 +14,7 @@ import (
 type place struct {
 	route    *Route
 	resource *Resource
-	left     string // of the raw path, behind the route's context; it begins with a slash
+	left     string // of the raw path, behind the route's context; it begins with a slash, or is empty
 }
 
 // An ambiguity is a refusal of a path that a server may read as that of another resource, which asks for something
@@ -135,13 +135,13 @@ func below(meaning []byte, end int) []byte {
 	return meaning[end:]
 }
 
-// behind is what is left of a raw path behind its first segments.
+// behind is what is left of a raw path behind its first segments: from a slash on, or nothing.
 func behind(path string, segments int) string {
 	end := 0
 	for range segments {
 		next := strings.IndexByte(path[end+1:], '/')
 		if next < 0 {
-			return "/"
+			return ""
 		}
 		end += 1 + next
 	}

@@ -33,6 +33,7 @@ const (
 	ResourceThrottled                  // the resource's
 	CertificateThrottled               // the certificate's tier
 	BackendUnreachable                 //
+	BackendUnreadable                  // what it answers is no HTTP
 	BackendLate                        // no answer within the API's timeout
 	ClientGone                         // the client left before the answer; nobody is answered
 	TooManyHeaders                     // more header lines than limits.headerCount
@@ -44,7 +45,9 @@ const (
 	Loop                               // the call has been through this gateway already
 	UnknownExpectation                 // an Expect that is not 100-continue
 	UnknownCoding                      // a Transfer-Encoding that is not chunked
-	UnknownVersion                     // neither HTTP/1.0, HTTP/1.1 nor HTTP/2
+	UnknownVersion                     // neither HTTP/1 nor HTTP/2
+	LastHop                            // OPTIONS that is to go no further: answered here, and no fault of anybody
+	NoTrace                            // TRACE that is to go no further
 	reasons
 )
 
@@ -62,35 +65,235 @@ const statusClientGone = 499
 
 // answers is the one table from reason to answer. docs/refusals.md shows it to users; a test holds the two together.
 var answers = [reasons]answer{
-	Internal:             {"internal", 500, "500", "Internal Server Error", "The gateway failed to handle the call. Its log says more under the request id."},
-	BadRequest:           {"bad_request", 400, "400", "Bad Request", "The request is malformed, or its path is not in its plain form. Send it without dot segments, empty segments, escaped slashes and backslashes."},
-	AmbiguousPath:        {"ambiguous_path", 400, "400", "Bad Request", "The path may be read as that of another resource of the API. Send it without parameters behind a semicolon, final slash and needless escapes."},
-	Misdirected:          {"misdirected", 421, "421", "Misdirected Request", "The Host of the call does not belong to the TLS server name of the connection. Open a new connection for this Host."},
-	NoSuchAPI:            {"no_such_api", 404, "404", "Not Found", "The requested resource is not available. Check the context and the version in the path."},
-	NoSuchResource:       {"no_such_resource", 403, "900906", "No matching resource found in the API for the given request", "Check the path and the method against the API's definition."},
-	MissingCredentials:   {"missing_credentials", 401, "900902", "Missing Credentials", "No credential was presented. Present a client certificate or an access token that the API accepts."},
-	InvalidCredentials:   {"invalid_credentials", 401, "900901", "Invalid Credentials", "The credential that was presented is not good for this API. Check that it is the right one and that it is registered."},
-	TokenExpired:         {"token_expired", 401, "900903", "Access Token Expired", "Get a new access token and try again."},
-	ScopeMissing:         {"scope_missing", 403, "900910", "The caller is not allowed to access the requested resource", "The credential lacks a scope that the resource demands."},
-	AudienceMismatch:     {"audience_mismatch", 403, "900914", "Access Denied", "The access token is meant for another audience."},
-	Forbidden:            {"forbidden", 403, "900908", "Resource forbidden", "The credential does not open this environment of the API."},
-	KeyUnavailable:       {"key_unavailable", 503, "503", "Service Unavailable", "The access token cannot be checked now. Try again later."},
-	APIThrottled:         {"throttled_api", 429, "900800", "Message throttled out", "The limit of the API is exceeded. Try again after the time in Retry-After."},
-	ResourceThrottled:    {"throttled_resource", 429, "900802", "Message throttled out", "The limit of the resource is exceeded. Try again after the time in Retry-After."},
-	CertificateThrottled: {"throttled_certificate", 429, "900804", "Message throttled out", "You have exceeded your quota. Try again after the time in Retry-After."},
-	BackendUnreachable:   {"backend_unreachable", 502, "101503", "Bad Gateway", "The API's backend cannot be reached."},
-	BackendLate:          {"backend_late", 504, "101504", "Gateway Timeout", "The API's backend did not answer in time."},
-	TooManyHeaders:       {"too_many_headers", 431, "431", "Request Header Fields Too Large", "The request has too many header lines."},
-	BodyTooLarge:         {"body_too_large", 413, "413", "Content Too Large", "The body is larger than the API takes."},
-	BodyTooSlow:          {"body_too_slow", 408, "408", "Request Timeout", "The body came too slowly."},
-	BackendBusy:          {"backend_busy", 503, "503", "Service Unavailable", "The API's backend has as many calls as it may. Try again after the time in Retry-After."},
-	CallerBusy:           {"caller_busy", 503, "503", "Service Unavailable", "You have as many calls under way as one caller may. Try again after the time in Retry-After."},
-	Overloaded:           {"overloaded", 503, "503", "Service Unavailable", "The gateway has too much to do. Try again after the time in Retry-After."},
-	Loop:                 {"loop", 508, "508", "Loop Detected", "The call has been through this gateway before: an API's upstream leads back to it."},
-	UnknownExpectation:   {"unknown_expectation", 417, "417", "Expectation Failed", "The gateway meets no expectation but 100-continue."},
-	UnknownCoding:        {"unknown_coding", 501, "501", "Not Implemented", "The gateway knows no Transfer-Encoding but chunked."},
-	UnknownVersion:       {"unknown_version", 505, "505", "HTTP Version Not Supported", "The gateway speaks HTTP/1.0, HTTP/1.1 and, over TLS, HTTP/2."},
-	ClientGone:           {"client_gone", statusClientGone, "499", "Client Closed Request", "The client closed the connection before the answer."},
+	Internal: {
+		name:        "internal",
+		status:      500,
+		code:        "500",
+		message:     "Internal Server Error",
+		description: "The gateway failed to handle the call. Its log says more under the request id.",
+	},
+	BadRequest: {
+		name:    "bad_request",
+		status:  400,
+		code:    "400",
+		message: "Bad Request",
+		description: "The request is malformed, or its path is not in its plain form. Send it without dot segments, " +
+			"empty segments, escaped slashes and backslashes.",
+	},
+	AmbiguousPath: {
+		name:    "ambiguous_path",
+		status:  400,
+		code:    "400",
+		message: "Bad Request",
+		description: "The path may be read as that of another resource of the API. Send it without parameters " +
+			"behind a semicolon, final slash and needless escapes.",
+	},
+	Misdirected: {
+		name:    "misdirected",
+		status:  421,
+		code:    "421",
+		message: "Misdirected Request",
+		description: "The Host of the call does not belong to the TLS server name of the connection. Open a new " +
+			"connection for this Host.",
+	},
+	NoSuchAPI: {
+		name:        "no_such_api",
+		status:      404,
+		code:        "404",
+		message:     "Not Found",
+		description: "The requested resource is not available. Check the context and the version in the path.",
+	},
+	NoSuchResource: {
+		name:        "no_such_resource",
+		status:      403,
+		code:        "900906",
+		message:     "No matching resource found in the API for the given request",
+		description: "Check the path and the method against the API's definition.",
+	},
+	MissingCredentials: {
+		name:    "missing_credentials",
+		status:  401,
+		code:    "900902",
+		message: "Missing Credentials",
+		description: "No credential was presented. Present a client certificate or an access token that the API " +
+			"accepts.",
+	},
+	InvalidCredentials: {
+		name:    "invalid_credentials",
+		status:  401,
+		code:    "900901",
+		message: "Invalid Credentials",
+		description: "The credential that was presented is not good for this API. Check that it is the right one " +
+			"and that it is registered.",
+	},
+	TokenExpired: {
+		name:        "token_expired",
+		status:      401,
+		code:        "900903",
+		message:     "Access Token Expired",
+		description: "Get a new access token and try again.",
+	},
+	ScopeMissing: {
+		name:        "scope_missing",
+		status:      403,
+		code:        "900910",
+		message:     "The caller is not allowed to access the requested resource",
+		description: "The credential lacks a scope that the resource demands.",
+	},
+	AudienceMismatch: {
+		name:        "audience_mismatch",
+		status:      403,
+		code:        "900914",
+		message:     "Access Denied",
+		description: "The access token is meant for another audience.",
+	},
+	Forbidden: {
+		name:        "forbidden",
+		status:      403,
+		code:        "900908",
+		message:     "Resource forbidden",
+		description: "The credential does not open this environment of the API.",
+	},
+	KeyUnavailable: {
+		name:        "key_unavailable",
+		status:      503,
+		code:        "503",
+		message:     "Service Unavailable",
+		description: "The access token cannot be checked now. Try again later.",
+	},
+	APIThrottled: {
+		name:        "throttled_api",
+		status:      429,
+		code:        "900800",
+		message:     "Message throttled out",
+		description: "The limit of the API is exceeded. Try again after the time in Retry-After.",
+	},
+	ResourceThrottled: {
+		name:        "throttled_resource",
+		status:      429,
+		code:        "900802",
+		message:     "Message throttled out",
+		description: "The limit of the resource is exceeded. Try again after the time in Retry-After.",
+	},
+	CertificateThrottled: {
+		name:        "throttled_certificate",
+		status:      429,
+		code:        "900804",
+		message:     "Message throttled out",
+		description: "You have exceeded your quota. Try again after the time in Retry-After.",
+	},
+	BackendUnreachable: {
+		name:        "backend_unreachable",
+		status:      502,
+		code:        "101503",
+		message:     "Bad Gateway",
+		description: "The API's backend cannot be reached.",
+	},
+	BackendUnreadable: {
+		name:        "backend_unreadable",
+		status:      502,
+		code:        "101506",
+		message:     "Bad Gateway",
+		description: "What the API's backend answered cannot be read as HTTP.",
+	},
+	BackendLate: {
+		name:        "backend_late",
+		status:      504,
+		code:        "101504",
+		message:     "Gateway Timeout",
+		description: "The API's backend did not answer in time.",
+	},
+	TooManyHeaders: {
+		name:        "too_many_headers",
+		status:      431,
+		code:        "431",
+		message:     "Request Header Fields Too Large",
+		description: "The request has too many header lines.",
+	},
+	BodyTooLarge: {
+		name:        "body_too_large",
+		status:      413,
+		code:        "413",
+		message:     "Content Too Large",
+		description: "The body is larger than the API takes.",
+	},
+	BodyTooSlow: {
+		name:        "body_too_slow",
+		status:      408,
+		code:        "408",
+		message:     "Request Timeout",
+		description: "The body came too slowly.",
+	},
+	BackendBusy: {
+		name:        "backend_busy",
+		status:      503,
+		code:        "503",
+		message:     "Service Unavailable",
+		description: "The API's backend has as many calls as it may. Try again after the time in Retry-After.",
+	},
+	CallerBusy: {
+		name:        "caller_busy",
+		status:      503,
+		code:        "503",
+		message:     "Service Unavailable",
+		description: "You have as many calls under way as one caller may. Try again after the time in Retry-After.",
+	},
+	Overloaded: {
+		name:        "overloaded",
+		status:      503,
+		code:        "503",
+		message:     "Service Unavailable",
+		description: "The gateway has too much to do. Try again after the time in Retry-After.",
+	},
+	Loop: {
+		name:        "loop",
+		status:      508,
+		code:        "508",
+		message:     "Loop Detected",
+		description: "The call has been through this gateway before: an API's upstream leads back to it.",
+	},
+	UnknownExpectation: {
+		name:        "unknown_expectation",
+		status:      417,
+		code:        "417",
+		message:     "Expectation Failed",
+		description: "The gateway meets no expectation but 100-continue.",
+	},
+	UnknownCoding: {
+		name:        "unknown_coding",
+		status:      501,
+		code:        "501",
+		message:     "Not Implemented",
+		description: "The gateway knows no Transfer-Encoding but chunked.",
+	},
+	UnknownVersion: {
+		name:        "unknown_version",
+		status:      505,
+		code:        "505",
+		message:     "HTTP Version Not Supported",
+		description: "The gateway speaks HTTP/1.0, HTTP/1.1 and, over TLS, HTTP/2.",
+	},
+	LastHop: {
+		name:        "last_hop",
+		status:      200,
+		code:        "200",
+		message:     "OK",
+		description: "The call goes no further, as its Max-Forwards says. Allow has the methods of the resource.",
+	},
+	NoTrace: {
+		name:        "no_trace",
+		status:      405,
+		code:        "405",
+		message:     "Method Not Allowed",
+		description: "The gateway sends no request back. Send another method, or a larger Max-Forwards.",
+	},
+	ClientGone: {
+		name:        "client_gone",
+		status:      statusClientGone,
+		code:        "499",
+		message:     "Client Closed Request",
+		description: "The client closed the connection before the answer.",
+	},
 }
 
 // String is the reason's name in logs and metrics.
@@ -264,7 +467,7 @@ var failures = []struct {
 	{backend.ErrTooLarge, BodyTooLarge},
 	{backend.ErrTooSlow, BodyTooSlow},
 	{backend.ErrLate, BackendLate},
-	{backend.ErrBadAnswer, BackendUnreachable},
+	{backend.ErrBadAnswer, BackendUnreadable},
 }
 
 // ErrInternal is a fault of ours, for Fail.

@@ -6,6 +6,7 @@ import (
 	"encoding/pem"
 	"math/rand/v2"
 	"net/url"
+	"strconv"
 	"strings"
 
 	"sallyport/gateway/backend"
@@ -30,7 +31,7 @@ func (x *Exchange) AppendHead(b []byte, s *backend.Server) []byte {
 	fields := x.Request.Fields
 	for i := range fields {
 		name, value := fields[i].Name, fields[i].Value
-		if !x.goesOn(name) || x.Request.Named(name) {
+		if !x.goesOn(name) || x.Request.Named(name) || x.counts(name) {
 			continue
 		}
 		if bearerStays && len(name) == len("Authorization") && strings.EqualFold(name, "Authorization") {
@@ -69,8 +70,7 @@ func (x *Exchange) appendStart(b []byte, s *backend.Server) []byte {
 	// The path that was judged is the path that is sent.
 	b = append(b, x.Request.Method...)
 	b = append(b, ' ')
-	b = append(b, s.Path...)
-	b = append(b, x.ResourcePath...)
+	b = s.AppendPath(b, x.ResourcePath)
 	if x.HasQuery {
 		b = append(b, '?')
 		b = append(b, x.Query...)
@@ -105,6 +105,11 @@ func (x *Exchange) appendOwn(b []byte) []byte {
 		}
 	}
 	b = x.appendOrigin(b)
+	if x.forwards > 0 {
+		b = append(b, "Max-Forwards: "...)
+		b = strconv.AppendUint(b, x.forwards-1, 10)
+		b = append(b, "\r\n"...)
+	}
 	b = http1.AppendField(b, "X-Request-Id", x.ID)
 	b = append(b, "Via: "...)
 	b = append(b, x.Request.Version...)
@@ -161,6 +166,9 @@ func (x *Exchange) appendOrigin(b []byte) []byte {
 	b = append(b, "\r\n"...)
 	b = http1.AppendField(b, "X-Forwarded-Host", host)
 	b = http1.AppendField(b, "X-Forwarded-Proto", proto)
+	if prefix := x.prefix(); prefix != "" {
+		b = http1.AppendField(b, "X-Forwarded-Prefix", prefix)
+	}
 	if trace != "" {
 		for _, v := range x.Request.Values("Tracestate") {
 			b = http1.AppendField(b, "Tracestate", v)
@@ -175,6 +183,9 @@ func (x *Exchange) appendOrigin(b []byte) []byte {
 	b = hex.AppendEncode(b, span[:])
 	return append(b, "-00\r\n"...)
 }
+
+// prefix is what was cut off the path, as it was received: a server that makes links puts it before its own paths.
+func (x *Exchange) prefix() string { return x.Path[:len(x.Path)-len(x.ResourcePath)] }
 
 // certificateText is the caller's certificate as backends get it. Spaces and pluses are escaped, so that readers who
 // take a plus for a space see the same as those who do not.

@@ -27,7 +27,7 @@ func (c *call) passInterim(res *http1.Response) error {
 	out := wire.Small.Get()
 	defer wire.Small.Put(out)
 	*out = appendStatus((*out)[:0], res.Status, res.Reason)
-	c.AnswerFields(res, func(name, value string) { *out = http1.AppendField(*out, name, value) })
+	c.AnswerFields(c.Trip.Server, res, func(name, value string) { *out = http1.AppendField(*out, name, value) })
 	*out = append(*out, "\r\n"...)
 	return c.client.sendSoon(*out)
 }
@@ -41,7 +41,7 @@ func (c *call) appendHead(b []byte) []byte {
 	c.Status = res.Status
 
 	b = appendStatus(b, res.Status, res.Reason)
-	if !c.AnswerFields(res, func(name, value string) { b = http1.AppendField(b, name, value) }) {
+	if !c.AnswerFields(c.Trip.Server, res, func(name, value string) { b = http1.AppendField(b, name, value) }) {
 		b = e.appendDate(b, c.seen)
 	}
 	b = c.AppendOwnFields(b)

@@ -50,7 +50,7 @@ func (c *client) next() (again bool) {
 // begin begins a call with a head of that size in the window, unless it is known why it is none.
 func (c *client) begin(size int, problem error, now time.Time) *call {
 	call := c.engine.calls.Get().(*call)
-	call.client, call.seen, call.size = c, now, size
+	call.client, call.seen, call.size, c.emptied = c, now, size, false
 	head := call.identify(c.In.Bytes()[:size])
 	if problem == nil {
 		problem = call.Head.Parse(head)

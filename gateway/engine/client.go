@@ -17,6 +17,7 @@ type client struct {
 	engine  *Engine
 	known   *decision.Connection
 	seen    int         // bytes of the window that were searched for the end of a head
+	emptied bool        // an empty line before the head was left out
 	resting atomic.Bool // it waits for the first byte of a call
 }
 
@@ -58,6 +59,14 @@ func (c *client) readHead() (int, error) {
 
 // headSize is the length of the head that the window begins with; 0 if not all of it is there.
 func (c *client) headSize() (int, error) {
+	if !c.emptied {
+		n, more := http1.EmptyLine(c.In.Bytes())
+		if more {
+			return 0, nil
+		}
+		c.emptied = n > 0
+		c.In.Skip(n)
+	}
 	b, most := c.In.Bytes(), c.engine.terms.MaxHead
 	if len(b) <= c.seen { // nothing new
 		c.seen = min(c.seen, len(b))

@@ -19,7 +19,7 @@ import (
 func (c *call) tunnel() error {
 	out := wire.Small.Get()
 	*out = appendStatus((*out)[:0], c.Trip.Response.Status, "")
-	c.AnswerFields(&c.Trip.Response, func(name, value string) { *out = http1.AppendField(*out, name, value) })
+	c.AnswerFields(c.Trip.Server, &c.Trip.Response, func(name, value string) { *out = http1.AppendField(*out, name, value) })
 	*out = c.AppendOwnFields(*out)
 	*out = http1.AppendField(*out, "Connection", "Upgrade")
 	*out = append(http1.AppendField(*out, "Upgrade", c.Trip.Upgrade), "\r\n"...)

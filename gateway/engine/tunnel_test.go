@@ -154,7 +154,7 @@ func TestNoTunnel(t *testing.T) {
 			c.say(t, request("GET", "/ws", upgrade, ""))
 			c.expect(t, 502, "")
 			g.quiet(t)
-			if n := g.refused(decision.BackendUnreachable); n != 1 {
+			if n := g.refused(decision.BackendUnreadable); n != 1 {
 				t.Errorf("%d calls have failed, want 1", n)
 			}
 		})

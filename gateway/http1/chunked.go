@@ -211,7 +211,7 @@ func (c *Chunked) stepTrailer(b byte) error {
 		}
 		if len(c.section) > 0 {
 			var f fields
-			if err := f.parse(string(c.section)+"\r\n", 0, 1); err != nil {
+			if err := f.parse(string(c.section)+"\r\n", 0, 1, false); err != nil {
 				return err
 			}
 			if len(f.Fields) > maxTrailerFields {

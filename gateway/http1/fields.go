@@ -124,8 +124,9 @@ func (f *fields) truncate() {
 }
 
 // parse reads the lines of a head from i on, up to its empty line, which has to be the end (RFC 9112 section 5). Line
-// is the number of the first.
-func (f *fields) parse(head string, i, line int) error {
+// is the number of the first. With spaces, those before a colon are left out, as a proxy has to in an answer; in a request
+// they are refused (RFC 9112 section 5.1).
+func (f *fields) parse(head string, i, line int, spaces bool) error {
 	for ; ; line++ {
 		start := i
 		for i < len(head) && tokenCharacter[head[i]] {
@@ -135,6 +136,11 @@ func (f *fields) parse(head string, i, line int) error {
 			return errUnfinished.at(line)
 		}
 		name := head[start:i]
+		if spaces && name != "" && head[i] != ':' {
+			if i = skipSpace(head, i); i == len(head) {
+				return errUnfinished.at(line)
+			}
+		}
 		if name == "" || head[i] != ':' {
 			if strings.HasPrefix(head[start:], "\r\n") {
 				if start+2 != len(head) {
@@ -142,12 +148,9 @@ func (f *fields) parse(head string, i, line int) error {
 				}
 				return nil
 			}
-			return nameError(head[start:], name).at(line)
+			return nameError(head[start:], head[start:i]).at(line)
 		}
-		i++
-		for i < len(head) && (head[i] == ' ' || head[i] == '\t') {
-			i++
-		}
+		i = skipSpace(head, i+1)
 		start = i
 		end, fault := lineEnd(head, i)
 		if fault != nil {
@@ -159,6 +162,14 @@ func (f *fields) parse(head string, i, line int) error {
 		}
 		f.Fields = append(f.Fields, Field{Name: name, Value: head[start:end]})
 	}
+}
+
+// skipSpace is where in s, from i on, something else than spaces and tabs stands; len(s) if nothing does.
+func skipSpace(s string, i int) int {
+	for i < len(s) && (s[i] == ' ' || s[i] == '\t') {
+		i++
+	}
+	return i
 }
 
 // nameError says what is wrong with a line that begins with that name and not with a colon behind it.

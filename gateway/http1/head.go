@@ -47,7 +47,7 @@ var (
 // HeadEnd looks for the end of a head in b, of which the first seen bytes were looked at before. It returns the length
 // of the head with its empty line, or 0 if it has not ended. The error is for bytes that no head may hold, so that a
 // broken one is refused before it is whole: control characters except a tab, CR and LF each without the other, and an
-// empty line at its start (RFC 9112 section 2.2 would let a server skip it).
+// empty line at its start: see EmptyLine.
 func HeadEnd(b []byte, seen int) (n int, err error) {
 	if len(b) > 0 && (b[0] == '\r' || b[0] == '\n') {
 		return 0, errEmptyStart
@@ -79,6 +79,21 @@ func HeadEnd(b []byte, seen int) (n int, err error) {
 			return i + 3, nil
 		}
 	}
+}
+
+// EmptyLine returns how many bytes the empty line has that b begins with, 0 if it begins with none. A server leaves one
+// before a request line out (RFC 9112 section 2.2): some clients send one behind a body. more reports that the next byte
+// has to tell.
+func EmptyLine(b []byte) (n int, more bool) {
+	switch {
+	case len(b) == 0 || b[0] != '\r':
+		return 0, false
+	case len(b) == 1:
+		return 0, true
+	case b[1] != '\n':
+		return 0, false
+	}
+	return 2, false
 }
 
 // lineEnd finds the CRLF that ends the line in which head[i] stands.

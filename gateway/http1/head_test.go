@@ -103,6 +103,17 @@ func TestHeadEndRefusesEarly(t *testing.T) {
 	}
 }
 
+func TestEmptyLine(t *testing.T) {
+	for text, want := range map[string]int{"": 0, "\r\n": 2, "\r\n\r\n": 2, "\r\nGET": 2, "GET": 0, "\n": 0, "\rG": 0, "\r\r\n": 0, " \r\n": 0} {
+		if n, more := http1.EmptyLine([]byte(text)); n != want || more {
+			t.Errorf("%q: %d, %t", text, n, more)
+		}
+	}
+	if n, more := http1.EmptyLine([]byte("\r")); n != 0 || !more {
+		t.Errorf("half of one: %d, %t", n, more)
+	}
+}
+
 // TestHeadEndEveryByte holds the fast search to the plain rule, at each place of a word.
 func TestHeadEndEveryByte(t *testing.T) {
 	for c := range 256 {

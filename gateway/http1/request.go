@@ -14,7 +14,7 @@ var (
 	errNoHost      = bad("no Host")
 	errTwoHosts    = bad("more than one Host")
 	errHost        = bad("Host is malformed")
-	errOtherHTTP   = &Error{Status: 505, Text: "the version is not HTTP/1.0 or HTTP/1.1"}
+	errOtherHTTP   = &Error{Status: 505, Text: "the version is not HTTP/1"}
 	errExpect      = &Error{Status: 417, Text: "an expectation other than 100-continue"}
 )
 
@@ -23,7 +23,7 @@ var (
 type Request struct {
 	Method  string
 	Target  string // origin-form, absolute-form of http and https, authority-form with CONNECT only, "*" with OPTIONS only
-	Version string // as RFC 9110 section 7.6.3 writes it: "1.0", "1.1" or "2"
+	Version string // by which it is read, as RFC 9110 section 7.6.3 writes it: "1.0", "1.1" or "2"
 	Minor   int    // of the version: 0 or 1
 	Host    string // of the Host field, even if Target has another; "" if none was sent (HTTP/1.0) or it was sent empty
 	fields
@@ -52,7 +52,7 @@ func (r *Request) Parse(head string) error {
 	if fault != nil {
 		return fault.at(1)
 	}
-	if err := r.fields.parse(head, end+2, 2); err != nil {
+	if err := r.fields.parse(head, end+2, 2, false); err != nil {
 		return err
 	}
 	s, err := r.summarize(r.Minor)
@@ -142,11 +142,14 @@ func (r *Request) parseLine(line string) *Error {
 	case !validTarget(r.Method, r.Target):
 		return errTarget
 	}
-	r.Minor, r.Version = minor, version[len("HTTP/"):]
+	r.Minor, r.Version = minor, "1.1"
+	if minor == 0 {
+		r.Version = "1.0"
+	}
 	return nil
 }
 
-// parseVersion reads an HTTP-version, RFC 9112 section 2.3.
+// parseVersion reads an HTTP-version, RFC 9112 section 2.3. A later HTTP/1 is read as HTTP/1.1 (RFC 9110 section 2.5).
 func parseVersion(s string) (minor int, err *Error) {
 	switch s {
 	case "HTTP/1.1":
@@ -155,6 +158,9 @@ func parseVersion(s string) (minor int, err *Error) {
 		return 0, nil
 	}
 	if len(s) == len("HTTP/1.1") && s[:5] == "HTTP/" && digit(s[5]) && s[6] == '.' && digit(s[7]) {
+		if s[5] == '1' {
+			return 1, nil
+		}
 		return 0, errOtherHTTP
 	}
 	return 0, errVersion

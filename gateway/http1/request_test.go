@@ -43,6 +43,9 @@ func TestRequest(t *testing.T) {
 		{"GET / HTTP/1.1\r\nHost: \t [2001:db8::1]:443\t\r\n", request{Method: "GET", Target: "/", Host: "[2001:db8::1]:443", Minor: 1}},
 		{"GET //a/../b HTTP/1.1\r\nHost: a\r\n", request{Method: "GET", Target: "//a/../b", Host: "a", Minor: 1}}, // message.ParseTarget refuses it
 
+		{"GET / HTTP/1.2\r\nHost: a\r\nTransfer-Encoding: chunked\r\n", request{Method: "GET", Target: "/", Host: "a", Minor: 1, Length: http1.InChunks}},
+		{"GET / HTTP/1.9\r\nHost: a\r\n", request{Method: "GET", Target: "/", Host: "a", Minor: 1}},
+
 		{"GET / HTTP/1.0\r\n", request{Method: "GET", Target: "/", Close: true}},
 		{"GET / HTTP/1.0\r\nHost: a\r\nConnection: Keep-Alive\r\n", request{Method: "GET", Target: "/", Host: "a"}},
 		{"GET / HTTP/1.0\r\nConnection: keep-alive, close\r\n", request{Method: "GET", Target: "/", Close: true}},
@@ -114,10 +117,10 @@ var refused = []struct {
 	{"a bracket in the method", line("G(T / HTTP/1.1"), "line 1: the method is no token", 400},
 	{"a high byte in the method", line("G\xc9T / HTTP/1.1"), "line 1: the method is no token", 400},
 	{"NUL in the method", line("G\x00T / HTTP/1.1"), "line 1: a control character", 400},
-	{"HTTP/2", line("GET / HTTP/2.0"), "line 1: the version is not HTTP/1.0 or HTTP/1.1", 505},
-	{"the preface of HTTP/2", "PRI * HTTP/2.0\r\n\r\n", "line 1: the version is not HTTP/1.0 or HTTP/1.1", 505},
-	{"HTTP/0.9", line("GET / HTTP/0.9"), "line 1: the version is not HTTP/1.0 or HTTP/1.1", 505},
-	{"HTTP/1.2", line("GET / HTTP/1.2"), "line 1: the version is not HTTP/1.0 or HTTP/1.1", 505},
+	{"HTTP/2", line("GET / HTTP/2.0"), "line 1: the version is not HTTP/1", 505},
+	{"the preface of HTTP/2", "PRI * HTTP/2.0\r\n\r\n", "line 1: the version is not HTTP/1", 505},
+	{"HTTP/0.9", line("GET / HTTP/0.9"), "line 1: the version is not HTTP/1", 505},
+	{"HTTP/3.1", line("GET / HTTP/3.1"), "line 1: the version is not HTTP/1", 505},
 	{"HTTP/1.2x", line("GET / HTTP/1.2x"), "line 1: the version is malformed", 400},
 	{"HTTP/1.10", line("GET / HTTP/1.10"), "line 1: the version is malformed", 400},
 	{"HTTP/11", line("GET / HTTP/11"), "line 1: the version is malformed", 400},

@@ -3,9 +3,8 @@ package http1
 import "strings"
 
 var (
-	errStatusLine  = bad("the status line is not a version, a status and a reason")
-	errStatus      = bad("the status is not a number from 100 to 999")
-	errInterimBody = bad("an interim response with a body")
+	errStatusLine = bad("the status line is not a version, a status and a reason")
+	errStatus     = bad("the status is not a number from 100 to 999")
 )
 
 // A Response is the head of a response. It is reused from one call of a connection to the next.
@@ -34,7 +33,7 @@ func (r *Response) Parse(head, method string) error {
 	if fault != nil {
 		return fault.at(1)
 	}
-	if err := r.fields.parse(head, end+2, 2); err != nil {
+	if err := r.fields.parse(head, end+2, 2, true); err != nil {
 		return err
 	}
 	s, err := r.summarize(r.Minor)
@@ -43,13 +42,9 @@ func (r *Response) Parse(head, method string) error {
 	}
 	r.Close, r.Upgrade = s.close, r.Status == 101
 	switch { // RFC 9112 section 6.3
-	case r.Status < 200:
-		if s.length != Unstated && s.length != 0 {
-			return errInterimBody // RFC 9110 sections 8.6 and 6.1 forbid it, and its body could be taken for the answer
-		}
-	case r.Status == 204:
-		// The same, but it is seen with backends that are otherwise in order. If something follows, nobody waits for
-		// it.
+	case r.Status < 200 || r.Status == 204:
+		// It ends with its head. One that states a body must not, and what its server sends next may be that body: the
+		// connection carries nothing after this answer.
 		r.Close = r.Close || s.length != Unstated && s.length != 0
 	case r.Status == 304 || method == "HEAD":
 	case s.length == Unstated:

@@ -54,6 +54,12 @@ func TestResponse(t *testing.T) {
 		{"GET", "HTTP/1.1 204 No Content\r\n" + chunked, response{204, 1, "No Content", 0, true, false}},
 		{"GET", "HTTP/1.1 100 Continue\r\n", response{100, 1, "Continue", 0, false, false}},
 		{"GET", "HTTP/1.1 103 Early Hints\r\nLink: </a>\r\nContent-Length: 0\r\n", response{103, 1, "Early Hints", 0, false, false}},
+		{"GET", "HTTP/1.1 103 Early Hints\r\n" + length, response{103, 1, "Early Hints", 0, true, false}},
+		{"GET", "HTTP/1.1 100 Continue\r\n" + chunked, response{100, 1, "Continue", 0, true, false}},
+		{"GET", "HTTP/1.1 101 Switching Protocols\r\n" + chunked, response{101, 1, "Switching Protocols", 0, true, true}},
+		{"GET", "HTTP/1.1 200 OK\r\nX : y\r\nContent-Length \t : 5\r\n", response{200, 1, "OK", 5, false, false}},
+		{"GET", "HTTP/1.1 200 OK\r\nTransfer-Encoding : chunked\r\nConnection : close\r\n", response{200, 1, "OK", http1.InChunks, true, false}},
+		{"GET", "HTTP/1.2 200 OK\r\n" + length, response{200, 1, "OK", 5, false, false}},
 		{"GET", "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: upgrade\r\n", response{101, 1, "Switching Protocols", 0, false, true}},
 		{"GET", "HTTP/1.1 200 OK\r\nUpgrade: websocket\r\nConnection: upgrade\r\n" + length, response{200, 1, "OK", 5, false, false}},
 	} {
@@ -81,7 +87,7 @@ func TestResponseRefused(t *testing.T) {
 		{"http/1.1 200 OK\r\n\r\n", "line 1: the version is malformed"},
 		{"ICY 200 OK\r\n\r\n", "line 1: the version is malformed"},
 		{"HTTP/1.1\t200 OK\r\n\r\n", "line 1: the version is malformed"},
-		{"HTTP/2.0 200 OK\r\n\r\n", "line 1: the version is not HTTP/1.0 or HTTP/1.1"},
+		{"HTTP/2.0 200 OK\r\n\r\n", "line 1: the version is not HTTP/1"},
 		{"HTTP/1.1\r\n\r\n", "line 1: the status line is not a version, a status and a reason"},
 		{"HTTP/1.1 \r\n\r\n", "line 1: the status line is not a version, a status and a reason"},
 		{"HTTP/1.1 20\r\n\r\n", "line 1: the status line is not a version, a status and a reason"},
@@ -94,7 +100,13 @@ func TestResponseRefused(t *testing.T) {
 		{"HTTP/1.1 099 OK\r\n\r\n", "line 1: the status is not a number from 100 to 999"},
 		{"HTTP/1.1 000 OK\r\n\r\n", "line 1: the status is not a number from 100 to 999"},
 
-		{answer("Content-Length : 3\r\n"), "line 2: a space before the colon"},
+		{answer("Content Length: 3\r\n"), "line 2: the field name is no token"},
+		{answer("Content-Length 3\r\n"), "line 2: the field name is no token"},
+		{answer("Content-Length \r\n"), "line 2: no colon"},
+		{answer("\t: 3\r\n"), "line 2: a line that goes on from the one before"},
+		{answer("Content-Length : 3\r\nContent-Length: 3\r\n"), "line 3: more than one Content-Length"},
+		{answer("Content-Length : 3\r\nTransfer-Encoding\t: chunked\r\n"), "line 3: both Content-Length and Transfer-Encoding"},
+		{"HTTP/1.1 200 OK\r\nX ", "line 2: the head has no end"},
 		{answer("X\r\n"), "line 2: no colon"},
 		{answer("X: y\r\n z\r\n"), "line 3: a line that goes on from the one before"},
 		{answer("X: y\nZ: z\r\n"), "line 2: a line feed without carriage return"},
@@ -115,8 +127,7 @@ func TestResponseRefused(t *testing.T) {
 		{answer("Connection: " + strings.Repeat("a,", 30_000) + "\r\n"), "line 2: a list of Connection, TE or Trailer is too long"},
 		{answer("Trailer: " + strings.Repeat("a,", 64) + "\r\n"), "line 2: a list of Connection, TE or Trailer is too long"},
 
-		{"HTTP/1.1 100 Continue\r\nContent-Length: 5\r\n\r\n", "an interim response with a body"},
-		{"HTTP/1.1 101 Switching Protocols\r\nTransfer-Encoding: chunked\r\n\r\n", "an interim response with a body"},
+		{"HTTP/1.1 103 Early Hints\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\n", "line 3: more than one Content-Length"},
 	} {
 		for _, method := range []string{"GET", "HEAD"} {
 			err := r.Parse(c.head, method)

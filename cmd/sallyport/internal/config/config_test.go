@@ -172,7 +172,7 @@ func TestExample(t *testing.T) {
 					KeyManagers: []string{"resident", "pinned"},
 					Audiences:   []string{"payments", "https://api.example.com/"},
 					Upstream: backend.Upstream{
-						URLs:         []*url.URL{link("https://pay1.example.com"), link("https://pay2.example.com:8443/base")},
+						URLs:         []*url.URL{link("https://pay1.example.com"), link("https://pay2.example.com:8443/base/")},
 						SandboxURLs:  []*url.URL{link("https://sandbox.example.com")},
 						Protocol:     backend.HTTP2,
 						PreserveHost: true,

@@ -60,21 +60,28 @@ func first(u backend.Upstream, scheme string) *url.URL {
 	return nil
 }
 
-// urls reads backends' URLs. Requests' paths are appended to them byte for byte, so their own path must be plain.
+// urls reads backends' URLs. Requests' paths are appended to them byte for byte, so their own path must be plain; it may end
+// with a slash, which a call of the API's root then keeps.
 func (m *mapping) urls(key string) []*url.URL {
 	values, _ := m.texts(key)
 	var out []*url.URL
 	for _, v := range values {
 		u, why := parseURL(v.Value)
 		if why == "" {
-			u.Path = strings.TrimSuffix(u.Path, "/")
+			if u.Path == "/" {
+				u.Path = ""
+			}
+			trouble := ""
+			if u.Path != "" {
+				trouble = pathTrouble(strings.TrimSuffix(u.EscapedPath(), "/"))
+			}
 			switch {
 			case strings.Contains(v.Value, "%"):
 				why = "the URL can't have escapes: use a plain path"
 			case strings.Contains(v.Value, "?"):
 				why = "the URL can't have a query: remove what follows the ?"
-			case u.Path != "" && pathTrouble(u.EscapedPath()) != "":
-				why = "the URL's path " + pathTrouble(u.EscapedPath())
+			case trouble != "":
+				why = "the URL's path " + trouble
 			}
 		}
 		if why != "" {
