@@ -184,6 +184,7 @@ func (s *socket) handshake(c *countedConn) {
 	below.Unbound()
 	if err == nil {
 		state := conn.ConnectionState()
+		c.known.TLS, c.known.Cipher = state.Version, state.CipherSuite
 		s.gateway.decider.Learn(c.known, state.ServerName, state.PeerCertificates)
 		if c.known.Balancer() {
 			s.gateway.guard.trust(c)

@@ -142,10 +142,9 @@ func newGateway(cfg *config.Config, log *slog.Logger, metrics *observe.Metrics, 
 	g := gateway.New(gateway.Options{
 		Log: log, DrainTimeout: max(cfg.DrainTimeout, time.Nanosecond), // its zero would be the default
 		Observe: func(x *decision.Exchange) {
-			took := x.Duration(time.Now())
-			metrics.Observe(x, took)
+			metrics.Observe(x, x.Took)
 			if access != nil {
-				access.log.Observe(x, took)
+				access.log.Observe(x, x.Took)
 			}
 		},
 		Panicked:    metrics.Panicked,
@@ -324,7 +323,7 @@ func openAccessLog(c config.Log, stdout io.Writer, metrics *observe.Metrics, log
 		}
 		stdout, a.file, text = f, c.Access, c.Format == "text"
 	}
-	a.log = observe.NewAccessLog(stdout, text, metrics)
+	a.log = observe.NewAccessLog(stdout, text, metrics, c.Fields...)
 	a.log.Log = log
 	return a, nil
 }

@@ -33,6 +33,7 @@ type Server struct {
 	Path      string // what goes before each path
 
 	faults  *contain.Faults
+	figures *figures        // of its name
 	address string          // host:port to dial
 	tls     *tls.Config     // with its ServerName; nil: plain
 	h2      *http.Transport // nil: it speaks HTTP/1.1
@@ -47,8 +48,9 @@ type Server struct {
 }
 
 // newServer returns the Server at a URL. It connects to nobody.
-func newServer(u Upstream, at *url.URL, faults *contain.Faults) *Server {
+func newServer(u Upstream, at *url.URL, faults *contain.Faults, figuresOf func(name string) *figures) *Server {
 	s := &Server{faults: faults, Name: at.Scheme + "://" + at.Host, Authority: at.Host, Path: strings.TrimSuffix(at.EscapedPath(), "/")}
+	s.figures = figuresOf(s.Name)
 	port := at.Port()
 	if at.Scheme == "https" {
 		s.tls = &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: u.Roots, Certificates: u.Certificates, ServerName: at.Hostname()}
@@ -216,7 +218,7 @@ func (s *Server) dial(ctx context.Context) (*ServerConn, error) {
 		defer cancel()
 		if err := overTLS.HandshakeContext(ctx); err != nil {
 			c.Close()
-			return nil, err
+			return nil, &errHandshake{err}
 		}
 		c = overTLS
 	}

@@ -126,17 +126,19 @@ func (d *Decider) Begin(x *Exchange, r *http1.Request, id string, c *Connection,
 	s := d.snapshot.Load()
 	breakOff := x.BreakOff
 	*x = Exchange{
-		Request: r, ID: id, Peer: c.Peer, Started: now, Listener: s.listener(c.Endpoint), Snapshot: s,
-		BreakOff: breakOff, decider: d, connection: c, now: now,
+		Request: r, ID: id, Peer: c.Peer, TLS: c.TLS, Cipher: c.Cipher, Started: now, Listener: s.listener(c.Endpoint), Snapshot: s,
+		BreakOff: breakOff, decider: d, connection: c, seen: seen, now: now,
 	}
 }
 
 // Finish ends a call, after its last byte and after Over: what it had taken is given back, and it is observed.
 func (d *Decider) Finish(x *Exchange) {
 	defer d.underWay.Add(-1)
-	x.connection.last.Store(time.Now().UnixNano()) // before it rests, or it would seem to have rested all along
+	now := time.Now()
+	x.connection.last.Store(now.UnixNano()) // before it rests, or it would seem to have rested all along
 	x.connection.underWay.Add(-1)
 	x.place.Leave()
+	x.Took = now.Sub(x.seen)
 	if d.cfg.Observe == nil {
 		return
 	}

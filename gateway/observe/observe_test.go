@@ -375,8 +375,8 @@ func TestRealCalls(t *testing.T) {
 	var out bytes.Buffer
 	l := observe.NewAccessLog(&out, false, m)
 	g := gateway.New(gateway.Options{Observe: func(x *decision.Exchange) {
-		m.Observe(x, x.Duration(time.Now()))
-		l.Observe(x, x.Duration(time.Now()))
+		m.Observe(x, x.Took)
+		l.Observe(x, x.Took)
 	}})
 	table, err := decision.NewTable(decision.Settings{Tokens: noTokens{}}, []decision.Route{
 		{API: orders, Context: "/orders", Security: policy.Security{Open: true}, Upstream: backend.Upstream{URLs: []*url.URL{u}}},
