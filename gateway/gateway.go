@@ -27,6 +27,7 @@ type Options struct {
 	Limits       Limits
 	Panicked     func(where string) // called for each panic that was contained, with what panicked; nil: nobody counts
 	Connections  ConnectionObserver // hears of connections that were turned away; nil: nobody does
+	Handshakes   ConnectionObserver // hears, in a word, why a TLS handshake failed; nil: nobody does
 	Evictions    ConnectionObserver // hears of connections that were closed to make room for others; nil: nobody does
 
 	bodyGrace  time.Duration // see engine.Terms; 0: 10 s; tests hasten it
@@ -139,6 +140,12 @@ func (g *Gateway) Set(p Parts) error {
 func (g *Gateway) Explain(ctx context.Context, q decision.Question) decision.Explanation {
 	return g.decider.Explain(ctx, q)
 }
+
+// Upstreams tells of the calls to each server by now.
+func (g *Gateway) Upstreams() []backend.Figures { return g.backends.Figures() }
+
+// Uses tells how each registered certificate has been used by now.
+func (g *Gateway) Uses() []decision.Use { return g.decider.Uses() }
 
 // OpenConnections is how many client connections are open now.
 func (g *Gateway) OpenConnections() int { return g.guard.count() }

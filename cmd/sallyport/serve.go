@@ -149,10 +149,12 @@ func newGateway(cfg *config.Config, log *slog.Logger, metrics *observe.Metrics, 
 		},
 		Panicked:    metrics.Panicked,
 		Connections: metrics.ConnectionRefused,
+		Handshakes:  metrics.HandshakeRefused,
 		Evictions:   metrics.ConnectionEvicted,
 		Limits:      limits,
 	})
 	metrics.WatchConnections(g.OpenConnections, g.Handshakes)
+	metrics.WatchUse(g.Upstreams, g.Uses)
 	return g
 }
 

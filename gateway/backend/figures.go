@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"crypto/tls"
 	"errors"
+	"net"
 	"slices"
 	"sync/atomic"
 	"time"
@@ -76,11 +77,12 @@ func (f *figures) failed(cause error, answered bool) {
 		}
 	}
 	kind := NoAnswer
+	var network *net.OpError
 	switch {
 	case errors.As(cause, new(*errUnreached)):
 		kind = Unreachable
 	case errors.As(cause, new(*errHandshake)), errors.As(cause, new(*tls.CertificateVerificationError)),
-		errors.As(cause, new(tls.AlertError)), errors.As(cause, new(tls.RecordHeaderError)): // of net/http's client
+		errors.As(cause, &network) && network.Op == "remote error", errors.As(cause, new(tls.RecordHeaderError)): // of net/http's client
 		kind = HandshakeFault
 	case errors.Is(cause, ErrIdle):
 		kind = Idle
@@ -108,10 +110,17 @@ func (f *figures) read(name string) Figures {
 	return now
 }
 
+// MaxFigures is how many names of servers are counted each for itself. What comes on top is counted together, without a
+// name.
+const MaxFigures = 1000
+
 // Figures tells of all servers that an API has, sorted by name.
 func (r *Registry) Figures() (list []Figures) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if none := (Figures{}); r.others.read("") != none {
+		list = append(list, r.others.read(""))
+	}
 	for name, f := range r.figures {
 		list = append(list, f.read(name))
 	}

@@ -102,7 +102,8 @@ type Registry struct {
 	mu      sync.Mutex
 	servers map[serverKey]*Server
 	counts  map[countsKey]*counts
-	figures map[string]*figures // by the servers' Names
+	figures map[string]*figures // by the servers' Names, MaxFigures at most
+	others  figures             // of all that are beyond
 }
 
 type serverKey struct {
@@ -145,6 +146,9 @@ func (r *Registry) Group(api, environment string, u Upstream) *Group {
 // figuresOf returns the figures of all servers of a name.
 func (r *Registry) figuresOf(name string) *figures {
 	if r.figures[name] == nil {
+		if len(r.figures) >= MaxFigures {
+			return &r.others
+		}
 		r.figures[name] = new(figures)
 	}
 	return r.figures[name]

@@ -39,6 +39,7 @@ type Decider struct {
 	underWay atomic.Int64
 	short    atomic.Bool
 	streams  streams
+	usage    usage
 }
 
 // A Snapshot is what a call is decided by: one state of the configuration and of the store. It never changes.
@@ -86,6 +87,9 @@ func (d *Decider) Snapshot() *Snapshot { return d.snapshot.Load() }
 
 // Set puts a snapshot into force. Calls under way finish on the one they began with.
 func (d *Decider) Set(s Snapshot) {
+	if s.Clients != d.snapshot.Load().Clients {
+		d.usage.adopt(s.Clients)
+	}
 	s.replaced = make(chan struct{})
 	close(d.snapshot.Swap(&s).replaced)
 }
@@ -139,6 +143,7 @@ func (d *Decider) Finish(x *Exchange) {
 	x.connection.underWay.Add(-1)
 	x.place.Leave()
 	x.Took = now.Sub(x.seen)
+	x.countUse(now)
 	if d.cfg.Observe == nil {
 		return
 	}
