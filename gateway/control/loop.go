@@ -118,7 +118,7 @@ func Open(ctx context.Context, cfg Options) (*Loop, error) {
 	for _, w := range spec.Warnings {
 		l.log.Warn("configuration", "place", w.Place.String(), "warning", w.Message)
 	}
-	l.tellClients()
+	l.tellClients(nil, true)
 	return l, nil
 }
 
@@ -243,12 +243,26 @@ func (l *Loop) put(next *Assembly) error {
 	return nil
 }
 
-func (l *Loop) tellClients() {
+// tellClients tells what has changed among the registrations since last, if anything, or if somebody has asked, and
+// reports whether something has.
+func (l *Loop) tellClients(last *Assembly, asked bool) (changed bool) {
 	a := l.inForce.Load()
-	for _, w := range a.Warnings {
-		l.log.Warn("a registered certificate is not admitted", "problem", w)
+	told := map[string]bool{}
+	if last != nil {
+		changed = l.tellChanges(last, a)
+		for _, w := range last.Warnings {
+			told[w.Error()] = !asked
+		}
 	}
-	l.log.Info("registered certificates", "count", len(a.Clients.All()))
+	for _, w := range a.Warnings {
+		if !told[w.Error()] {
+			l.log.Warn("a registered certificate is not admitted", "problem", w)
+		}
+	}
+	if changed || asked {
+		l.log.Info("registered certificates", "count", len(a.Clients.All()))
+	}
+	return changed
 }
 
 // storeOptions make a change by this process wake the loop.
