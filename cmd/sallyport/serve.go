@@ -172,7 +172,8 @@ func openLoop(
 	}
 	metrics.WatchExpiry(
 		func() []observe.CertificateEnd { return clientEnds(loop.InForce()) },
-		func() []observe.CertificateEnd { return serverEnds(loop.InForce()) })
+		func() []observe.CertificateEnd { return serverEnds(loop.InForce()) },
+		func() []observe.CertificateEnd { return allEnds(loop.InForce()) })
 	return loop, nil
 }
 
@@ -250,6 +251,14 @@ func serverEnds(a *control.Assembly) (ends []observe.CertificateEnd) {
 				ends = append(ends, observe.CertificateEnd{Labels: labels, NotAfter: leaf.NotAfter})
 			}
 		}
+	}
+	return ends
+}
+
+// allEnds tells when every certificate ends, of whatever kind.
+func allEnds(a *control.Assembly) (ends []observe.CertificateEnd) {
+	for _, c := range a.Certificates() {
+		ends = append(ends, observe.CertificateEnd{Labels: []string{c.Kind, c.Name}, NotAfter: c.NotAfter})
 	}
 	return ends
 }

@@ -35,14 +35,15 @@ type Options struct {
 
 // A Loop keeps the gateway in step with what it is made from.
 type Loop struct {
-	cfg     Options
-	log     *slog.Logger
-	faults  *contain.Faults
-	board   board
-	limits  *ratelimit.Local
-	inForce atomic.Pointer[Assembly] // written by Open and by the goroutine of Run
-	ended   chan struct{}            // closed when Run has ended
-	wake    chan struct{}            // holds a token while there are marks, or somebody asks
+	cfg      Options
+	log      *slog.Logger
+	faults   *contain.Faults
+	board    board
+	limits   *ratelimit.Local
+	calendar calendar
+	inForce  atomic.Pointer[Assembly] // written by Open and by the goroutine of Run
+	ended    chan struct{}            // closed when Run has ended
+	wake     chan struct{}            // holds a token while there are marks, or somebody asks
 
 	mu     sync.Mutex
 	marks  map[string]bool // sources to look at now
@@ -240,6 +241,7 @@ func (l *Loop) put(next *Assembly) error {
 	}
 	l.inForce.Store(next)
 	l.tellReach(last)
+	l.tellEndings(next)
 	return nil
 }
 
@@ -302,8 +304,8 @@ func (l *Loop) follow(ctx context.Context, last *Assembly) {
 // Options.Now may run differently from timers.
 const upkeepInterval = time.Minute
 
-// upkeep rotates the keys of session tickets and drops the allowances of certificates and APIs that are gone. It is a
-// task of its own so that a slow file system cannot delay it. Sets that come into force while it waits are newer, and
+// upkeep rotates the keys of session tickets, drops the allowances of certificates and APIs that are gone, and tells each
+// day which certificates end soon. It is a task of its own so that a slow file system cannot delay it. Sets that come into force while it waits are newer, and
 // due later.
 func (l *Loop) upkeep(ctx context.Context) error {
 	swept := time.Now()
@@ -316,6 +318,7 @@ func (l *Loop) upkeep(ctx context.Context) error {
 			l.limits.Sweep(a.holds)
 			swept = time.Now()
 		}
+		l.tellEndings(a)
 		select {
 		case <-ctx.Done():
 			return nil
