@@ -211,6 +211,7 @@ func (g *Gateway) finish(ctx context.Context) error {
 	if g.idle(ctx) {
 		return nil
 	}
+	g.decider.Stop()
 	g.guard.closeAll(nil)
 	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), lastWait)
 	defer cancel()
@@ -238,6 +239,7 @@ func (g *Gateway) idle(ctx context.Context) bool {
 func (g *Gateway) Abort() {
 	g.setting.Lock()
 	defer g.setting.Unlock()
+	g.decider.Stop()
 	g.guard.closeAll(nil) // first, since the server waits for clients that take nothing
 	for s := range g.sockets {
 		s.server.Close()

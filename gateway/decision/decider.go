@@ -38,6 +38,7 @@ type Decider struct {
 	snapshot atomic.Pointer[Snapshot]
 	underWay atomic.Int64
 	short    atomic.Bool
+	stopped  atomic.Bool
 	streams  streams
 	usage    usage
 }
@@ -99,6 +100,9 @@ func (d *Decider) SetShort(short bool) { d.short.Store(short) }
 
 // Short reports what SetShort said.
 func (d *Decider) Short() bool { return d.short.Load() }
+
+// Stop says that all connections are about to be closed: whose call ends by that has not gone by itself.
+func (d *Decider) Stop() { d.stopped.Store(true) }
 
 // HeaderLines is how many header lines a request may have, without Host.
 func (d *Decider) HeaderLines() int { return d.cfg.HeaderLines }
