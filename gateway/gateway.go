@@ -27,6 +27,7 @@ type Options struct {
 	Limits       Limits
 	Panicked     func(where string) // called for each panic that was contained, with what panicked; nil: nobody counts
 	Connections  ConnectionObserver // hears of connections that were turned away; nil: nobody does
+	Handshakes   ConnectionObserver // hears, in a word, why a TLS handshake failed; nil: nobody does
 	Evictions    ConnectionObserver // hears of connections that were closed to make room for others; nil: nobody does
 
 	bodyGrace  time.Duration // see engine.Terms; 0: 10 s; tests hasten it
@@ -140,6 +141,12 @@ func (g *Gateway) Explain(ctx context.Context, q decision.Question) decision.Exp
 	return g.decider.Explain(ctx, q)
 }
 
+// Upstreams tells of the calls to each server by now.
+func (g *Gateway) Upstreams() []backend.Figures { return g.backends.Figures() }
+
+// Uses tells how each registered certificate has been used by now.
+func (g *Gateway) Uses() []decision.Use { return g.decider.Uses() }
+
 // OpenConnections is how many client connections are open now.
 func (g *Gateway) OpenConnections() int { return g.guard.count() }
 
@@ -204,6 +211,7 @@ func (g *Gateway) finish(ctx context.Context) error {
 	if g.idle(ctx) {
 		return nil
 	}
+	g.decider.Stop()
 	g.guard.closeAll(nil)
 	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), lastWait)
 	defer cancel()
@@ -231,6 +239,7 @@ func (g *Gateway) idle(ctx context.Context) bool {
 func (g *Gateway) Abort() {
 	g.setting.Lock()
 	defer g.setting.Unlock()
+	g.decider.Stop()
 	g.guard.closeAll(nil) // first, since the server waits for clients that take nothing
 	for s := range g.sockets {
 		s.server.Close()

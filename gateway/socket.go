@@ -184,6 +184,7 @@ func (s *socket) handshake(c *countedConn) {
 	below.Unbound()
 	if err == nil {
 		state := conn.ConnectionState()
+		c.known.TLS, c.known.Cipher = state.Version, state.CipherSuite
 		s.gateway.decider.Learn(c.known, state.ServerName, state.PeerCertificates)
 		if c.known.Balancer() {
 			s.gateway.guard.trust(c)
@@ -222,12 +223,14 @@ func looksLikeHTTP(record [5]byte) bool {
 // most a few a second.
 func (s *socket) tellHandshake(c *tls.Conn, err error) {
 	g := s.gateway
+	reason := handshakeReason(err)
 	g.cfg.Connections.tell("handshake")
+	g.cfg.Handshakes.tell(reason)
 	if errors.Is(err, io.EOF) || !g.handshakeLog.Allow() {
 		return // most often a probe that looks whether the port is open
 	}
 	state := c.ConnectionState()
-	attrs := []any{"listener", s.endpoint.Settings().Name, "peer", c.RemoteAddr().String(), "server_name", limitText(state.ServerName), "problem", limitText(err.Error())}
+	attrs := []any{"listener", s.endpoint.Settings().Name, "peer", c.RemoteAddr().String(), "reason", reason, "server_name", limitText(state.ServerName), "problem", limitText(err.Error())}
 	if len(state.PeerCertificates) > 0 {
 		leaf := state.PeerCertificates[0]
 		sum := sha256.Sum256(leaf.Raw)

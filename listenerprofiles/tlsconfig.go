@@ -174,10 +174,36 @@ func askedFor(stores ...*trust.Anchors) *x509.CertPool {
 // and before crypto/tls verifies the client's own signature.
 func within(shown trust.Bounds, anchors *trust.Anchors, now func() time.Time) func(tls.ConnectionState) error {
 	return func(state tls.ConnectionState) error {
-		if err := shown.Hold(state.PeerCertificates); err != nil || anchors == nil {
-			return err
+		if err := shown.Hold(state.PeerCertificates); err != nil {
+			return &Refused{"too_large", err}
 		}
-		_, err := anchors.Verify(state.PeerCertificates, now())
-		return err
+		if anchors == nil {
+			return nil
+		}
+		at := now()
+		if _, err := anchors.Verify(state.PeerCertificates, at); err != nil {
+			return &Refused{whyRefused(state.PeerCertificates, at), err}
+		}
+		return nil
 	}
+}
+
+// Refused is why a client's certificates ended the handshake that they were shown in.
+type Refused struct {
+	Why string // too_large, expired, not_yet_valid or untrusted
+	error
+}
+
+// Unwrap returns the cause.
+func (r *Refused) Unwrap() error { return r.error }
+
+// whyRefused is the word for why a chain is not trusted.
+func whyRefused(chain []*x509.Certificate, now time.Time) string {
+	switch {
+	case len(chain) > 0 && now.After(chain[0].NotAfter):
+		return "expired"
+	case len(chain) > 0 && now.Before(chain[0].NotBefore):
+		return "not_yet_valid"
+	}
+	return "untrusted"
 }

@@ -56,6 +56,10 @@ func TestSecondSignal(t *testing.T) {
 			t.Errorf("%s: the call ended well", dialects[i])
 		}
 	}
+	if log := p.stdout.String(); strings.Contains(log, "client_gone") ||
+		strings.Count(log, `problem="the gateway stopped and broke the call off"`) != len(dialects) {
+		t.Errorf("the access log blames others for the stop:\n%s", log)
+	}
 }
 
 // TestDrainTimeout: drainTimeout ends a call that does not end by itself.

@@ -142,18 +142,19 @@ func newGateway(cfg *config.Config, log *slog.Logger, metrics *observe.Metrics, 
 	g := gateway.New(gateway.Options{
 		Log: log, DrainTimeout: max(cfg.DrainTimeout, time.Nanosecond), // its zero would be the default
 		Observe: func(x *decision.Exchange) {
-			took := x.Duration(time.Now())
-			metrics.Observe(x, took)
+			metrics.Observe(x, x.Took)
 			if access != nil {
-				access.log.Observe(x, took)
+				access.log.Observe(x, x.Took)
 			}
 		},
 		Panicked:    metrics.Panicked,
 		Connections: metrics.ConnectionRefused,
+		Handshakes:  metrics.HandshakeRefused,
 		Evictions:   metrics.ConnectionEvicted,
 		Limits:      limits,
 	})
 	metrics.WatchConnections(g.OpenConnections, g.Handshakes)
+	metrics.WatchUse(g.Upstreams, g.Uses)
 	return g
 }
 
@@ -171,7 +172,8 @@ func openLoop(
 	}
 	metrics.WatchExpiry(
 		func() []observe.CertificateEnd { return clientEnds(loop.InForce()) },
-		func() []observe.CertificateEnd { return serverEnds(loop.InForce()) })
+		func() []observe.CertificateEnd { return serverEnds(loop.InForce()) },
+		func() []observe.CertificateEnd { return allEnds(loop.InForce()) })
 	return loop, nil
 }
 
@@ -253,6 +255,14 @@ func serverEnds(a *control.Assembly) (ends []observe.CertificateEnd) {
 	return ends
 }
 
+// allEnds tells when every certificate ends, of whatever kind.
+func allEnds(a *control.Assembly) (ends []observe.CertificateEnd) {
+	for _, c := range a.Certificates() {
+		ends = append(ends, observe.CertificateEnd{Labels: []string{c.Kind, c.Name}, NotAfter: c.NotAfter})
+	}
+	return ends
+}
+
 // stopSignals returns a context that ends with the first SIGTERM or SIGINT, and a channel that closes with the second.
 func stopSignals(ctx context.Context) (stop context.Context, force <-chan struct{}, release func()) {
 	stop, cancel := context.WithCancel(ctx)
@@ -324,7 +334,7 @@ func openAccessLog(c config.Log, stdout io.Writer, metrics *observe.Metrics, log
 		}
 		stdout, a.file, text = f, c.Access, c.Format == "text"
 	}
-	a.log = observe.NewAccessLog(stdout, text, metrics)
+	a.log = observe.NewAccessLog(stdout, text, metrics, c.Fields...)
 	a.log.Log = log
 	return a, nil
 }

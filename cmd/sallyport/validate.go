@@ -11,6 +11,7 @@ import (
 	"strings"
 	"syscall"
 	"text/tabwriter"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -123,6 +124,9 @@ func validate(cmd *cobra.Command, load func() (*config.Config, error)) (validati
 	}
 	for _, w := range a.Warnings {
 		report.Warnings = append(report.Warnings, w.Error())
+	}
+	for _, e := range a.Endings(time.Now()) {
+		report.Warnings = append(report.Warnings, e.String())
 	}
 	report.Certificates = len(a.Clients.All())
 	for i, r := range a.Routes.Routes() {

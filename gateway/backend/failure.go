@@ -48,6 +48,11 @@ type errUnreached struct{ error }
 
 func (e *errUnreached) Unwrap() error { return e.error }
 
+// errHandshake is a server that nothing was agreed on with, so that no call was sent.
+type errHandshake struct{ error }
+
+func (e *errHandshake) Unwrap() error { return e.error }
+
 // A streamError is how net/http's client says why a stream ended: errors.As fills in any struct with these fields.
 type streamError struct {
 	StreamID uint32

@@ -162,6 +162,7 @@ func (t *Trip) askStream() error {
 	if err != nil {
 		return err
 	}
+	t.try()
 	ctx, cancel := context.WithCancelCause(context.Background())
 	s.ctx, s.cancel = ctx, func(cause error) {
 		cancel(cause)

@@ -34,6 +34,7 @@ type Server struct {
 
 	faults  *contain.Faults
 	root    string          // the path of its URL, or a slash
+	figures *figures        // of its name
 	address string          // host:port to dial
 	tls     *tls.Config     // with its ServerName; nil: plain
 	h2      *http.Transport // nil: it speaks HTTP/1.1
@@ -48,12 +49,13 @@ type Server struct {
 }
 
 // newServer returns the Server at a URL. It connects to nobody.
-func newServer(u Upstream, at *url.URL, faults *contain.Faults) *Server {
+func newServer(u Upstream, at *url.URL, faults *contain.Faults, figuresOf func(name string) *figures) *Server {
 	path := at.EscapedPath()
 	s := &Server{
 		Name: at.Scheme + "://" + at.Host, Authority: at.Host, Path: strings.TrimSuffix(path, "/"),
 		faults: faults, root: cmp.Or(path, "/"),
 	}
+	s.figures = figuresOf(s.Name)
 	port := at.Port()
 	if at.Scheme == "https" {
 		s.tls = &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: u.Roots, Certificates: u.Certificates, ServerName: at.Hostname()}
@@ -230,7 +232,7 @@ func (s *Server) dial(ctx context.Context) (*ServerConn, error) {
 		defer cancel()
 		if err := overTLS.HandshakeContext(ctx); err != nil {
 			c.Close()
-			return nil, err
+			return nil, &errHandshake{err}
 		}
 		c = overTLS
 	}

@@ -59,8 +59,16 @@ type Trip struct {
 	// MaxTrailer is how many bytes of a trailer section the client takes; 0: http1.MaxTrailer.
 	MaxTrailer int
 
-	Server *Server // that was asked last
-	Reader         // of its answer
+	Server *Server   // that was asked last
+	Reader           // of its answer
+	Tries  int       // how often a server was asked, those that could not be reached included
+	Began  time.Time // when the first of them was about to be asked
+	Came   time.Time // when the head of the answer had come, which a loop sets that found it Whole; zero: it has not
+
+	trying bool      // a try is under way, and not counted:
+	asked  *figures  // of the server
+	since  time.Time // when it began
+	cause  error     // why it failed; nil: it has not
 
 	first    int         // index of the server whose turn it is
 	conn     *ServerConn // that carries the call now
@@ -92,6 +100,7 @@ const longHead = 4 << 10
 
 // Begin chooses the server whose turn it is. Send, or a loop's Use, follows.
 func (t *Trip) Begin() {
+	t.Began = time.Now()
 	t.first = t.Group.next()
 	t.sending = t.Body != nil
 	t.unsent = max(t.Length, 0)
@@ -151,13 +160,15 @@ func (t *Trip) askAnew() error {
 	c, err := t.Server.dial(ctx)
 	w.stop()
 	t.cancelBy(nil)
-	if cause := context.Cause(ctx); err != nil && cause != nil {
-		return cause
+	if err == nil {
+		return t.carry(c)
 	}
-	if err != nil {
-		return err
+	if cause := context.Cause(ctx); cause != nil {
+		err = cause
 	}
-	return t.carry(c)
+	t.try()
+	t.cause = err
+	return err
 }
 
 // cancelBy sets what Break calls; false if the call was broken off.
@@ -198,6 +209,7 @@ func (t *Trip) Use(c *ServerConn) bool {
 	if t.broken {
 		return false
 	}
+	t.try()
 	t.conn, t.waiting, t.due = c, true, time.Time{}
 	t.Reader.Begin(t.Request.Method(), t.Upgrade, t.Lasting)
 	return true
@@ -359,6 +371,7 @@ func (t *Trip) receive() error {
 
 // answered ends the wait for the head of the answer.
 func (t *Trip) answered() {
+	t.Came = time.Now()
 	t.mu.Lock()
 	t.waiting, t.due = false, time.Time{}
 	t.mu.Unlock()
@@ -503,6 +516,7 @@ func (t *Trip) Fail(err error) error {
 	case err == io.EOF:
 		err = io.ErrUnexpectedEOF
 	}
+	t.cause = err
 	if fault := (*contain.Fault)(nil); errors.As(err, &fault) {
 		panic(fault) // where it is told, and ends this call alone
 	}
@@ -512,6 +526,7 @@ func (t *Trip) Fail(err error) error {
 // Close ends the call, and its connection unless the answer has come whole. It stops a body that is still being sent,
 // and returns how many bytes of it were taken.
 func (t *Trip) Close() (bytesIn int64) {
+	t.count()
 	t.end(false)
 	t.endHTTP2()
 	t.stopSending()
@@ -520,6 +535,7 @@ func (t *Trip) Close() (bytesIn int64) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.Request, t.Body, t.Length, t.MaxBody, t.Group, t.Upgrade, t.Server = nil, nil, 0, 0, nil, "", nil
+	t.Tries, t.Began, t.Came, t.since = 0, time.Time{}, time.Time{}, time.Time{}
 	t.unsent, t.sending, t.streams, t.spoiled, t.finished = 0, false, false, false, nil
 	t.resting.Store(false)
 	t.given.Store(0)

@@ -102,6 +102,8 @@ type Registry struct {
 	mu      sync.Mutex
 	servers map[serverKey]*Server
 	counts  map[countsKey]*counts
+	figures map[string]*figures // by the servers' Names, MaxFigures at most
+	others  figures             // of all that are beyond
 }
 
 type serverKey struct {
@@ -124,7 +126,7 @@ func (r *Registry) Group(api, environment string, u Upstream) *Group {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.servers == nil {
-		r.servers, r.counts = map[serverKey]*Server{}, map[countsKey]*counts{}
+		r.servers, r.counts, r.figures = map[serverKey]*Server{}, map[countsKey]*counts{}, map[string]*figures{}
 	}
 	key := countsKey{api, environment}
 	if r.counts[key] == nil {
@@ -134,11 +136,22 @@ func (r *Registry) Group(api, environment string, u Upstream) *Group {
 	for _, at := range urls {
 		key := serverKey{at.String(), u.Protocol, u.TLSDigest}
 		if r.servers[key] == nil {
-			r.servers[key] = newServer(u, at, r.Faults)
+			r.servers[key] = newServer(u, at, r.Faults, r.figuresOf)
 		}
 		g.servers = append(g.servers, r.servers[key])
 	}
 	return g
+}
+
+// figuresOf returns the figures of all servers of a name.
+func (r *Registry) figuresOf(name string) *figures {
+	if r.figures[name] == nil {
+		if len(r.figures) >= MaxFigures {
+			return &r.others
+		}
+		r.figures[name] = new(figures)
+	}
+	return r.figures[name]
 }
 
 // Retain lets go of the servers that none of the groups has: their idle connections are closed, calls under way on them
@@ -146,17 +159,22 @@ func (r *Registry) Group(api, environment string, u Upstream) *Group {
 func (r *Registry) Retain(groups []*Group) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	servers, used := map[*Server]bool{}, map[*counts]bool{}
+	servers, used, named := map[*Server]bool{}, map[*counts]bool{}, map[string]bool{}
 	for _, g := range groups {
 		used[g.counts] = true
 		for _, s := range g.servers {
-			servers[s] = true
+			servers[s], named[s.Name] = true, true
 		}
 	}
 	for key, s := range r.servers {
 		if !servers[s] {
 			delete(r.servers, key)
 			s.Close()
+		}
+	}
+	for name := range r.figures {
+		if !named[name] {
+			delete(r.figures, name)
 		}
 	}
 	for key, c := range r.counts {

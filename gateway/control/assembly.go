@@ -38,6 +38,7 @@ type Assembly struct {
 	registered registrations                    // in the store
 	limits     *ratelimit.Local                 // outlives Assemblies
 	keys       map[ratelimit.Key]bool           // of the APIs' and resources' limits
+	opened     []Certificate                    // of stores that Spec names itself
 	read       map[string][sha256.Size]byte     // digests of the files that Spec names itself, by path
 }
 
@@ -190,6 +191,9 @@ func (b *builder) openTrust(ref Placed[keystore.Ref]) *trust.Anchors {
 	}
 	anchors, err := trust.Open(data, ref.Value)
 	b.problems.Add(ref.Place, err)
+	if err == nil {
+		b.opened = append(b.opened, entriesOf(ref.Value.Location, anchors.Certificates())...)
+	}
 	return anchors
 }
 
@@ -353,6 +357,7 @@ func (b *builder) openUpstream(api API, u *backend.Upstream) error {
 		if !u.Roots.AppendCertsFromPEM(data) {
 			return fmt.Errorf("upstream caFile %s holds no PEM certificate", api.CAFile)
 		}
+		b.opened = append(b.opened, entriesOf(api.CAFile, certificatesOf(data))...)
 	}
 	ref := api.KeyStore
 	if ref.Location != "" {
@@ -366,6 +371,9 @@ func (b *builder) openUpstream(api API, u *backend.Upstream) error {
 		}
 		if err != nil {
 			return fmt.Errorf("upstream keyStore: %w", err)
+		}
+		for _, pair := range u.Certificates {
+			b.opened = append(b.opened, certificateOf(KindUpstream, api.Route.API.String()+", "+ref.Location, pair.Leaf))
 		}
 	}
 	made := fmt.Appendf(nil, "%x %x %q %q", b.read[api.CAFile], b.read[ref.Location], ref.Type, ref.Alias)

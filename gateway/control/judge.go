@@ -88,7 +88,7 @@ func (l *Loop) judge(ctx context.Context, t *attempt) {
 			l.board.mended(store) // open has found no conflict with the files
 		}
 		l.follow(ctx, last)
-		l.tellClients()
+		l.tellClients(last, false)
 	}
 	for _, name := range slices.Sorted(maps.Keys(t.found)) { // the configuration first
 		f := t.found[name]

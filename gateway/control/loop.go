@@ -35,14 +35,15 @@ type Options struct {
 
 // A Loop keeps the gateway in step with what it is made from.
 type Loop struct {
-	cfg     Options
-	log     *slog.Logger
-	faults  *contain.Faults
-	board   board
-	limits  *ratelimit.Local
-	inForce atomic.Pointer[Assembly] // written by Open and by the goroutine of Run
-	ended   chan struct{}            // closed when Run has ended
-	wake    chan struct{}            // holds a token while there are marks, or somebody asks
+	cfg      Options
+	log      *slog.Logger
+	faults   *contain.Faults
+	board    board
+	limits   *ratelimit.Local
+	calendar calendar
+	inForce  atomic.Pointer[Assembly] // written by Open and by the goroutine of Run
+	ended    chan struct{}            // closed when Run has ended
+	wake     chan struct{}            // holds a token while there are marks, or somebody asks
 
 	mu     sync.Mutex
 	marks  map[string]bool // sources to look at now
@@ -118,7 +119,7 @@ func Open(ctx context.Context, cfg Options) (*Loop, error) {
 	for _, w := range spec.Warnings {
 		l.log.Warn("configuration", "place", w.Place.String(), "warning", w.Message)
 	}
-	l.tellClients()
+	l.tellClients(nil, true)
 	return l, nil
 }
 
@@ -240,15 +241,30 @@ func (l *Loop) put(next *Assembly) error {
 	}
 	l.inForce.Store(next)
 	l.tellReach(last)
+	l.tellEndings(next)
 	return nil
 }
 
-func (l *Loop) tellClients() {
+// tellClients tells what has changed among the registrations since last, if anything, or if somebody has asked, and
+// reports whether something has.
+func (l *Loop) tellClients(last *Assembly, asked bool) (changed bool) {
 	a := l.inForce.Load()
-	for _, w := range a.Warnings {
-		l.log.Warn("a registered certificate is not admitted", "problem", w)
+	told := map[string]bool{}
+	if last != nil {
+		changed = l.tellChanges(last, a)
+		for _, w := range last.Warnings {
+			told[w.Error()] = !asked
+		}
 	}
-	l.log.Info("registered certificates", "count", len(a.Clients.All()))
+	for _, w := range a.Warnings {
+		if !told[w.Error()] {
+			l.log.Warn("a registered certificate is not admitted", "problem", w)
+		}
+	}
+	if changed || asked {
+		l.log.Info("registered certificates", "count", len(a.Clients.All()))
+	}
+	return changed
 }
 
 // storeOptions make a change by this process wake the loop.
@@ -288,8 +304,8 @@ func (l *Loop) follow(ctx context.Context, last *Assembly) {
 // Options.Now may run differently from timers.
 const upkeepInterval = time.Minute
 
-// upkeep rotates the keys of session tickets and drops the allowances of certificates and APIs that are gone. It is a
-// task of its own so that a slow file system cannot delay it. Sets that come into force while it waits are newer, and
+// upkeep rotates the keys of session tickets, drops the allowances of certificates and APIs that are gone, and tells each
+// day which certificates end soon. It is a task of its own so that a slow file system cannot delay it. Sets that come into force while it waits are newer, and
 // due later.
 func (l *Loop) upkeep(ctx context.Context) error {
 	swept := time.Now()
@@ -302,6 +318,7 @@ func (l *Loop) upkeep(ctx context.Context) error {
 			l.limits.Sweep(a.holds)
 			swept = time.Now()
 		}
+		l.tellEndings(a)
 		select {
 		case <-ctx.Done():
 			return nil

@@ -78,7 +78,7 @@ func TestEveryFieldOfAnAssemblyIsFollowed(t *testing.T) {
 		"Spec": "content", "read": "content", // make the configuration another one
 		"Routes": "put", "Clients": "put", "sets": "put, by Listeners", "door": "put, by Listeners",
 		"tokens": "follow", "store": "follow", "registered": "lookAtStore, by its version",
-		"keys": "made with Routes", "Warnings": "made with Clients", "limits": "the Loop's own",
+		"keys": "made with Routes", "opened": "made with Spec, by read", "Warnings": "made with Clients", "limits": "the Loop's own",
 	}
 	for _, field := range reflect.VisibleFields(reflect.TypeFor[Assembly]()) {
 		if followed[field.Name] == "" {

@@ -169,13 +169,17 @@ func (l *Loop) lookAtStore(ctx context.Context, asked bool) {
 		}
 		return
 	}
-	l.tellClients()
+	changed := l.tellClients(last, asked)
 	if err := errors.Join(conflicts...); err != nil {
 		l.board.bad(store, err)
 		l.log.Error("registered certificates contradict each other", "error", err)
 		return
 	}
-	l.board.good(store)
+	if changed || asked {
+		l.board.good(store)
+	} else { // the database has a new version, and the same registrations
+		l.board.mended(store)
+	}
 }
 
 // attend makes l.sources those of the Assembly in force.

@@ -2,9 +2,11 @@ package control
 
 import (
 	"bytes"
+	"encoding/hex"
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -74,6 +76,65 @@ func TestRegistrations(t *testing.T) {
 	eventually(t, "a change of the file ends it too", func() bool { return aliases() == "acme again" && b.state(store).Broken == nil })
 	if err := b.Reload(t.Context()); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestChangesAreToldOnce: whatever the database has gone through, each registration that came, changed or went is one
+// line, with who did it.
+func TestChangesAreToldOnce(t *testing.T) {
+	b, other, aliases := storeBed(t)
+	must := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	told := func(parts ...string) (n int) {
+		b.log.mu.Lock()
+		defer b.log.mu.Unlock()
+		for line := range strings.Lines(b.log.text.String()) {
+			if !slices.ContainsFunc(parts, func(p string) bool { return !strings.Contains(line, p) }) {
+				n++
+			}
+		}
+		return n
+	}
+	print := func(p *party) string {
+		sum := certstore.Fingerprint(p.cert)
+		return hex.EncodeToString(sum[:])
+	}
+	added := []string{`msg="a client certificate was added"`, "api=orders:1.0.0", "alias=acme", "key_type=PRODUCTION", "tier=Gold", "fingerprint=" + print(b.second), `by="the command line"`}
+	must(other.Add(t.Context(), client("acme", b.second)))
+	eventually(t, "a registration is in force", func() bool { return aliases() == "file acme" })
+	must(other.Add(t.Context(), client("second", b.server)))
+	must(other.Remove(t.Context(), orders, certstore.Production, "second"))
+	must(other.Add(t.Context(), client("third", b.ca))) // the others have been read by now
+	eventually(t, "all is in force", func() bool { return aliases() == "file acme third" })
+	if n := told(added...); n != 1 {
+		t.Errorf("told %d times that one was added:\n%s", n, b.log.text.String())
+	}
+	if came, went := told("was added", "alias=second"), told("was removed", "alias=second"); came > 1 || came != went {
+		t.Errorf("one that came and went is told %d and %d times", came, went)
+	}
+	if n := told("alias=file"); n != 0 {
+		t.Errorf("what was there at the start is told %d times", n)
+	}
+	b.change(func(s *Spec) {
+		s.Clients = []certstore.Client{client("file", b.other)}
+		s.Clients[0].Tier = "Bronze"
+	})
+	must(other.Remove(t.Context(), orders, certstore.Production, "acme"))
+	eventually(t, "the file's is another", func() bool { return told("was changed", "alias=file") == 1 && told("was removed", "alias=acme") == 1 })
+	if told("was changed", "fingerprint="+print(b.other), "before.fingerprint="+print(b.client), "tier=Bronze", "before.tier=Gold", `by="the file apis.yaml:3:5"`) != 1 {
+		t.Errorf("the change is not told whole:\n%s", b.log.text.String())
+	}
+	counts := told("registered certificates")
+	must(b.Reload(t.Context()))
+	if n := told("registered certificates"); n != counts+1 {
+		t.Errorf("a reload that was asked for tells the number %d times", n-counts)
+	}
+	if n := told("a client certificate was"); n != told("a client certificate was", "alias=second")+4 {
+		t.Errorf("%d changes are told, of which 4 and those of second were made", n)
 	}
 }
 

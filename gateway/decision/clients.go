@@ -14,6 +14,7 @@ type Clients struct {
 	buckets map[*certstore.Client]ratelimit.Bucket // an entry for each client whose tier is known; nil: unlimited
 	keys    map[ratelimit.Key]struct{}
 	prints  map[[sha256.Size]byte]struct{} // of all registered certificates, whatever the API
+	uses    map[*certstore.Client]*uses    // since it is in force
 }
 
 // NewClients joins the registered certificates with the buckets of their tiers, which live on in limits from one

@@ -40,6 +40,8 @@ type Connection struct {
 	Endpoint *Endpoint
 	Peer     netip.AddrPort
 	Local    netip.Addr
+	TLS      uint16 // the version that was agreed on; 0: plain
+	Cipher   uint16 // the suite
 
 	plain      bool   // it does not speak TLS
 	serverName string // normalised; "" if the client named none

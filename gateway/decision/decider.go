@@ -38,7 +38,9 @@ type Decider struct {
 	snapshot atomic.Pointer[Snapshot]
 	underWay atomic.Int64
 	short    atomic.Bool
+	stopped  atomic.Bool
 	streams  streams
+	usage    usage
 }
 
 // A Snapshot is what a call is decided by: one state of the configuration and of the store. It never changes.
@@ -86,6 +88,9 @@ func (d *Decider) Snapshot() *Snapshot { return d.snapshot.Load() }
 
 // Set puts a snapshot into force. Calls under way finish on the one they began with.
 func (d *Decider) Set(s Snapshot) {
+	if s.Clients != d.snapshot.Load().Clients {
+		d.usage.adopt(s.Clients)
+	}
 	s.replaced = make(chan struct{})
 	close(d.snapshot.Swap(&s).replaced)
 }
@@ -95,6 +100,9 @@ func (d *Decider) SetShort(short bool) { d.short.Store(short) }
 
 // Short reports what SetShort said.
 func (d *Decider) Short() bool { return d.short.Load() }
+
+// Stop says that all connections are about to be closed: whose call ends by that has not gone by itself.
+func (d *Decider) Stop() { d.stopped.Store(true) }
 
 // HeaderLines is how many header lines a request may have, without Host.
 func (d *Decider) HeaderLines() int { return d.cfg.HeaderLines }
@@ -126,17 +134,20 @@ func (d *Decider) Begin(x *Exchange, r *http1.Request, id string, c *Connection,
 	s := d.snapshot.Load()
 	breakOff := x.BreakOff
 	*x = Exchange{
-		Request: r, ID: id, Peer: c.Peer, Started: now, Listener: s.listener(c.Endpoint), Snapshot: s,
-		BreakOff: breakOff, decider: d, connection: c, now: now,
+		Request: r, ID: id, Peer: c.Peer, TLS: c.TLS, Cipher: c.Cipher, Started: now, Listener: s.listener(c.Endpoint), Snapshot: s,
+		BreakOff: breakOff, decider: d, connection: c, seen: seen, now: now,
 	}
 }
 
 // Finish ends a call, after its last byte and after Over: what it had taken is given back, and it is observed.
 func (d *Decider) Finish(x *Exchange) {
 	defer d.underWay.Add(-1)
-	x.connection.last.Store(time.Now().UnixNano()) // before it rests, or it would seem to have rested all along
+	now := time.Now()
+	x.connection.last.Store(now.UnixNano()) // before it rests, or it would seem to have rested all along
 	x.connection.underWay.Add(-1)
 	x.place.Leave()
+	x.Took = now.Sub(x.seen)
+	x.countUse(now)
 	if d.cfg.Observe == nil {
 		return
 	}

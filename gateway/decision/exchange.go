@@ -25,6 +25,8 @@ type Exchange struct {
 	Request  *http1.Request // as received; no stage changes it
 	ID       string         // of this call, ours; goes to the backend, the log and the client
 	Peer     netip.AddrPort // the socket's other end
+	TLS      uint16         // version of the connection's; 0: plain
+	Cipher   uint16         // suite of the connection's TLS
 	Started  time.Time
 	Listener *Listener
 	Snapshot *Snapshot // what Decide reads
@@ -53,10 +55,16 @@ type Exchange struct {
 	Group *backend.Group // whose server gets the call; it has a place there until Finish
 
 	// forward
-	Upstream          string // scheme and authority of the server that was asked
-	Status            int    // whoever answered; 0 if nobody did
-	BytesIn, BytesOut int64  // of the bodies
-	Err               error  // why the call was refused or broken off, or nil
+	Upstream          string        // scheme and authority of the server that was asked last
+	Retries           int           // how often a server was asked beyond the first time
+	Ours              time.Duration // from the head until the first server was about to be asked; 0: none was
+	Backend           time.Duration // from then until the head of the answer; 0: none came
+	Status            int           // whoever answered; 0 if nobody did
+	BytesIn, BytesOut int64         // of the bodies
+	Err               error         // why the call was refused or broken off, or nil
+
+	// finish
+	Took time.Duration // from the head to the last byte
 
 	place          backend.Place
 	decider        *Decider
@@ -67,6 +75,7 @@ type Exchange struct {
 	registration   *certstore.Client // the certificate's for this API, whoever settles the call
 	certificateErr error             // what is wrong with the certificate; for logs
 	tokenErr       error
+	seen           time.Time // when the head was, by the system's clock
 	now            time.Time // see at
 	wait           func(context.Context)
 	watch          *watch    // nil: the call finishes whatever becomes of its caller's right
@@ -84,5 +93,24 @@ func (x *Exchange) CertificateProblem() error { return x.certificateErr }
 // TokenProblem is what is wrong with the token that was looked at, or nil. It is for the operator.
 func (x *Exchange) TokenProblem() error { return x.tokenErr }
 
-// Duration is how long the call has taken by now.
-func (x *Exchange) Duration(now time.Time) time.Duration { return now.Sub(x.Started) }
+// Carried notes how the way to a server and back went, before its Close.
+func (x *Exchange) Carried(t *backend.Trip) {
+	if t.Server == nil {
+		return
+	}
+	const least = 1 // nanosecond: the clock may not have moved, or, as a loop looks at it, not yet
+	x.Upstream, x.Retries = t.Server.Name, max(t.Tries-1, 0)
+	x.Ours = max(t.Began.Sub(x.seen), least)
+	if !t.Came.IsZero() {
+		x.Backend = max(t.Came.Sub(t.Began), least)
+	}
+}
+
+// Source is the address that the call comes from: what a load balancer that is believed has seen, else the peer's; zero
+// if the load balancer does not say, or if the call was refused before it was known to be one's.
+func (x *Exchange) Source() netip.Addr {
+	if !x.Balancer && x.stage <= stageIdentify && x.Listener.Door != nil && x.Listener.Door.Knows(x.Peer.Addr()) {
+		return netip.Addr{}
+	}
+	return x.source()
+}

@@ -411,6 +411,7 @@ func (r *Refusal) EndsConnection() bool { return r.Reason == BadRequest || r.Rea
 // Reasons of calls that have begun to be answered, and could not be refused any more.
 var (
 	errBrokenOff  = errors.New("the answer was broken off")
+	errStopped    = errors.New("the gateway stopped and broke the call off")
 	errRightEnded = errors.New("the right that let the call in ended during the call, which was broken off")
 )
 
@@ -424,6 +425,8 @@ func (x *Exchange) Fail(cause error, begun bool) (answer bool) {
 	case ended != nil:
 		x.Err = refuse(reasonOfEnd(ended), errors.Join(ended, cause))
 		return true
+	case reason == ClientGone && x.decider.stopped.Load():
+		x.Err = errStopped // its connection was closed here
 	case reason == ClientGone:
 		x.Err, x.Status = refuse(ClientGone, cause), statusClientGone
 	case begun:

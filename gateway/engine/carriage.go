@@ -34,9 +34,7 @@ func (c *Carriage) Settle() {
 		return // it was never sent, or is settled already
 	}
 	c.Over()
-	if c.Trip.Server != nil {
-		c.Upstream = c.Trip.Server.Name
-	}
+	c.Carried(&c.Trip)
 	c.BytesIn += c.Trip.Close()
 }
 

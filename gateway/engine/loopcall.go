@@ -338,7 +338,7 @@ func (l *loop) answer(b *loopBackend) {
 		return
 	}
 	conn.In.Skip(head)
-	call.seen = l.now
+	call.seen, call.Trip.Came = l.now, l.now
 	out := call.appendHead(l.scratch(&c.conn.Conn))
 	for err == nil {
 		var data []byte

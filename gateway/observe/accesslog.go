@@ -3,8 +3,6 @@ package observe
 import (
 	"bytes"
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -16,7 +14,6 @@ import (
 
 	"sallyport/gateway/decision"
 	"sallyport/internal/contain"
-	"sallyport/policy"
 )
 
 // Bounds of the access log.
@@ -32,6 +29,7 @@ type AccessLog struct {
 	Log *slog.Logger // gets a line when the destination fails; nil: none
 
 	text   bool
+	fields []field
 	faults contain.Faults
 	lost   func(lines int)
 	full   chan struct{} // asks Run to write before its time
@@ -43,10 +41,11 @@ type AccessLog struct {
 	retired []io.Closer // destinations that nobody writes to after the write under way
 }
 
-// NewAccessLog returns a log that writes to out, as JSON, or as slog's text if text is set. Its Run does the writing.
-func NewAccessLog(out io.Writer, text bool, metrics *Metrics) *AccessLog {
+// NewAccessLog returns a log that writes to out, as JSON, or as slog's text if text is set, the fields of these names,
+// which ParseFields has checked, or all. Its Run does the writing.
+func NewAccessLog(out io.Writer, text bool, metrics *Metrics, fields ...string) *AccessLog {
 	return &AccessLog{
-		out: out, text: text, faults: contain.Faults{Count: metrics.Panicked},
+		out: out, text: text, fields: chosen(fields), faults: contain.Faults{Count: metrics.Panicked},
 		lost: func(lines int) { metrics.lost.Add(float64(lines)) }, full: make(chan struct{}, 1),
 	}
 }
@@ -158,46 +157,9 @@ func (l *AccessLog) Observe(x *decision.Exchange, took time.Duration) {
 	w := lines.Get().(*line)
 	defer lines.Put(w)
 	w.begin(l.text, x.Started.Add(took))
-	w.str("id", x.ID)
-	w.str("listener", x.Listener.Name)
-	var memory [2 * sha256.Size]byte
-	w.word("peer", x.Peer.AppendTo(memory[:0]))
-	w.str("method", x.Request.Method)
-	w.str("host", x.Request.Authority())
-	w.str("path", path(x))
-	if x.Route != nil {
-		w.api(x.Route.API)
+	for i := range l.fields {
+		l.fields[i].add(w, x, took)
 	}
-	if x.Resource != nil {
-		w.str("resource", x.Resource.Path)
-	}
-	w.str("decision", outcome(x))
-	w.str("reason", reason(x))
-	if x.Client != nil {
-		w.str("alias", x.Client.Alias)
-		w.str("tier", x.Client.Tier)
-	}
-	if x.Certificate != nil {
-		w.word("fingerprint", hex.AppendEncode(memory[:0], x.Certificate.Fingerprint[:]))
-	}
-	if x.Claims != nil {
-		w.str("subject", x.Claims.Subject)
-		w.str("key_manager", x.Claims.KeyManager)
-	}
-	if err := x.CertificateProblem(); err != nil {
-		w.str("certificate_problem", err.Error())
-	}
-	if err := x.TokenProblem(); err != nil {
-		w.str("token_problem", err.Error())
-	}
-	if x.Err != nil {
-		w.str("problem", problem(x.Err))
-	}
-	w.str("upstream", x.Upstream)
-	w.integer("status", int64(x.Status))
-	w.float("duration_ms", float64(took.Microseconds())/1000)
-	w.integer("bytes_in", x.BytesIn)
-	w.integer("bytes_out", x.BytesOut)
 	w.end()
 	l.add(w.b)
 }
@@ -212,14 +174,6 @@ func problem(err error) string {
 		return refusal.Cause.Error()
 	}
 	return ""
-}
-
-// outcome is caller, with its own word for a resource that needs no credential.
-func outcome(x *decision.Exchange) string {
-	if x.Access.Allowed && x.Access.By == policy.Nothing {
-		return "open"
-	}
-	return caller(x)
 }
 
 // path is the raw path without the query, which may carry secrets; of a target that is no path, as much as is safe.

@@ -1,6 +1,9 @@
 package observe
 
 import (
+	"cmp"
+	"maps"
+	"slices"
 	"time"
 
 	"sallyport/internal/contain"
@@ -10,7 +13,7 @@ import (
 
 // A CertificateEnd says when a certificate ends. Its labels are words of the configuration and of the store.
 type CertificateEnd struct {
-	Labels   []string // client: API, alias, key type; server: listener, profile, key algorithm
+	Labels   []string // client: API, alias, key type; server: listener, profile, key algorithm; any: kind, name
 	NotAfter time.Time
 }
 
@@ -21,15 +24,20 @@ type expiry struct {
 	ends   func() []CertificateEnd
 }
 
-// WatchExpiry has the metrics tell when each registered client certificate and each server certificate ends. The
-// functions are called at each look. It may be called once.
-func (m *Metrics) WatchExpiry(clients, servers func() []CertificateEnd) {
+// maxEnds is how many certificates each metric tells of: those that end first.
+const maxEnds = 1000
+
+// WatchExpiry has the metrics tell when each registered client certificate, each server certificate, and every
+// certificate of any kind ends. The functions are called at each look. It may be called once.
+func (m *Metrics) WatchExpiry(clients, servers, all func() []CertificateEnd) {
 	m.gauge("client_certificates", "Client certificates registered, one for each API.", func() int { return len(clients()) })
 	m.registry.MustRegister(
 		expiry{&m.faults, prometheus.NewDesc("sallyport_client_certificate_expiry_timestamp_seconds",
 			"When a registered client certificate ends, in Unix time.", []string{"api", "alias", "key_type"}, nil), clients},
 		expiry{&m.faults, prometheus.NewDesc("sallyport_server_certificate_expiry_timestamp_seconds",
-			"When a server certificate ends, in Unix time; the earliest of those that share the labels.", []string{"listener", "profile", "key"}, nil), servers})
+			"When a server certificate ends, in Unix time; the earliest of those that share the labels.", []string{"listener", "profile", "key"}, nil), servers},
+		expiry{&m.faults, prometheus.NewDesc("sallyport_certificate_expiry_timestamp_seconds",
+			"When a certificate of any kind that the gateway works with ends, in Unix time: the 1,000 that end first.", []string{"kind", "name"}, nil), all})
 }
 
 // Describe is prometheus.Collector's.
@@ -48,7 +56,10 @@ func (e expiry) Collect(out chan<- prometheus.Metric) {
 			first[key] = end
 		}
 	}
-	for _, end := range first {
+	ends := slices.SortedFunc(maps.Values(first), func(x, y CertificateEnd) int {
+		return cmp.Or(x.NotAfter.Compare(y.NotAfter), slices.Compare(x.Labels, y.Labels))
+	})
+	for _, end := range ends[:min(len(ends), maxEnds)] {
 		metric, err := prometheus.NewConstMetric(e.desc, prometheus.GaugeValue, float64(end.NotAfter.Unix()), end.Labels...)
 		if err != nil {
 			metric = prometheus.NewInvalidMetric(e.desc, err)

@@ -35,6 +35,7 @@ type Metrics struct {
 	lost      prometheus.Counter
 	turned    *prometheus.CounterVec
 	evicted   *prometheus.CounterVec
+	shaken    *prometheus.CounterVec
 	panics    *prometheus.CounterVec
 	faults    contain.Faults
 
@@ -57,6 +58,7 @@ func NewMetrics() *Metrics {
 		bytes:     counter("body_bytes_total", "Bytes of bodies carried, by API and direction.", "api", "direction"),
 		turned:    counter("connections_refused_total", "Connections turned away before their first call, by reason.", "why"),
 		evicted:   counter("connections_evicted_total", "Connections without a call under way that were closed to make room for others, by the limit that was reached.", "limit"),
+		shaken:    counter("handshakes_refused_total", "TLS handshakes that failed, by reason.", "reason"),
 		panics:    counter("panics_total", "Faults of the gateway that ended what they happened in, and nothing else, by what that was.", "where"),
 		reloads:   counter("reloads_total", "Good changes put into force, by what was reloaded.", "what"),
 		failures:  counter("reload_failures_total", "Changes that were refused, the last good state serving on, by what was reloaded.", "what"),
@@ -76,7 +78,7 @@ func NewMetrics() *Metrics {
 		build.WithLabelValues(info.Main.Version, info.GoVersion).Set(1)
 	}
 	m.faults.Count = m.Panicked
-	m.registry.MustRegister(m.calls, m.duration, m.refusals, m.throttled, m.bytes, m.reloads, m.failures, m.good, m.lost, m.turned, m.evicted, m.panics, build,
+	m.registry.MustRegister(m.calls, m.duration, m.refusals, m.throttled, m.bytes, m.reloads, m.failures, m.good, m.lost, m.turned, m.evicted, m.shaken, m.panics, build,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }
@@ -165,6 +167,9 @@ func (m *Metrics) Reloaded(what string, refused error) {
 
 // ConnectionRefused counts a connection that was turned away; see gateway.ConnectionObserver.
 func (m *Metrics) ConnectionRefused(why string) { m.turned.WithLabelValues(why).Inc() }
+
+// HandshakeRefused counts a TLS handshake that failed; see gateway.Options.Handshakes.
+func (m *Metrics) HandshakeRefused(reason string) { m.shaken.WithLabelValues(reason).Inc() }
 
 // ConnectionEvicted counts a connection that was closed to make room for others; see gateway.ConnectionObserver.
 func (m *Metrics) ConnectionEvicted(limit string) { m.evicted.WithLabelValues(limit).Inc() }

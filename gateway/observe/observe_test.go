@@ -375,8 +375,8 @@ func TestRealCalls(t *testing.T) {
 	var out bytes.Buffer
 	l := observe.NewAccessLog(&out, false, m)
 	g := gateway.New(gateway.Options{Observe: func(x *decision.Exchange) {
-		m.Observe(x, x.Duration(time.Now()))
-		l.Observe(x, x.Duration(time.Now()))
+		m.Observe(x, x.Took)
+		l.Observe(x, x.Took)
 	}})
 	table, err := decision.NewTable(decision.Settings{Tokens: noTokens{}}, []decision.Route{
 		{API: orders, Context: "/orders", Security: policy.Security{Open: true}, Upstream: backend.Upstream{URLs: []*url.URL{u}}},
@@ -452,15 +452,25 @@ func TestExpiry(t *testing.T) {
 				{Labels: []string{"https", "listener https", "ECDSA"}, NotAfter: at.Add(time.Hour)},
 				{Labels: []string{"https", "listener https", "ECDSA"}, NotAfter: at},
 			}
+		},
+		func() (many []observe.CertificateEnd) {
+			for i := range 2000 {
+				many = append(many, observe.CertificateEnd{Labels: []string{"trust_store", fmt.Sprint(i)}, NotAfter: at.Add(time.Duration(i) * time.Hour)})
+			}
+			return many
 		})
 	text := metricsOf(t, m)
 	for _, line := range []string{
 		`sallyport_client_certificates 1`,
 		`sallyport_client_certificate_expiry_timestamp_seconds{alias="acme",api="orders:1.0.0",key_type="PRODUCTION"} 2e+09`,
 		`sallyport_server_certificate_expiry_timestamp_seconds{key="ECDSA",listener="https",profile="listener https"} 2e+09`,
+		`sallyport_certificate_expiry_timestamp_seconds{kind="trust_store",name="0"} 2e+09`,
 	} {
 		if !hasLine(text, line) {
 			t.Errorf("no line %s", line)
 		}
+	}
+	if n := strings.Count(text, "\nsallyport_certificate_expiry_timestamp_seconds{"); n != 1000 || strings.Contains(text, `name="1000"`) {
+		t.Errorf("%d certificates are told of, want the first 1000", n)
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"sallyport/certstore"
 	"sallyport/gateway"
 	"sallyport/gateway/control"
+	"sallyport/gateway/observe"
 	"sallyport/internal/regularfile"
 )
 
@@ -39,9 +40,10 @@ type Startup struct {
 
 // Log is what is logged, how, and where.
 type Log struct {
-	Level  string // "debug", "info" (default), "warn" or "error"
-	Format string // "json", "text", or "" for text on a terminal and JSON elsewhere
-	Access string // of the access log: "stdout" (default), "off", or the absolute path of a file
+	Level  string   // "debug", "info" (default), "warn" or "error"
+	Format string   // "json", "text", or "" for text on a terminal and JSON elsewhere
+	Access string   // of the access log: "stdout" (default), "off", or the absolute path of a file
+	Fields []string // of the access log; none: all
 }
 
 // byKey returns the settings by their keys.
@@ -143,5 +145,7 @@ func (l *loader) log(m *mapping) Log {
 			}
 		}
 	}
+	s.notEmpty("fields", "name at least one, or remove it for all of them")
+	log.Fields = askEach(s, "fields", observe.ParseFields)
 	return log
 }

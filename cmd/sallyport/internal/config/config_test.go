@@ -78,7 +78,7 @@ func TestExample(t *testing.T) {
 	mandatory := policy.Security{Certificate: policy.Mandatory, Token: policy.Mandatory, Precedence: policy.TokenFirst}
 	startup := config.Startup{
 		Status:       "127.0.0.1:9091",
-		Log:          config.Log{Level: "info", Format: "json", Access: "stdout"},
+		Log:          config.Log{Level: "info", Format: "json", Access: "stdout", Fields: []string{"id", "client", "status"}},
 		Limits:       limits,
 		DrainTimeout: 30 * time.Second,
 	}

@@ -79,6 +79,7 @@ var changes = map[string]any{
 	"main.log.level":                                       "warn",
 	"main.log.format":                                      "text",
 	"main.log.access":                                      "off",
+	"main.log.fields":                                      []any{"id"},
 	"main.limits.connections":                              19_000,
 	"main.limits.connectionsPerSource":                     9,
 	"main.limits.handshakes":                               999,

@@ -1,0 +1,87 @@
+package control
+
+import (
+	"encoding/hex"
+	"log/slog"
+	"slices"
+
+	"sallyport/certstore"
+)
+
+// A registrationName is what a registration keeps while its certificate, tier and scopes change.
+type registrationName struct {
+	stored  bool // else a file has it
+	api     certstore.API
+	keyType certstore.KeyType
+	alias   string
+}
+
+func nameOf(c *certstore.Client) registrationName {
+	return registrationName{c.Source == inStore, c.API, c.KeyType, c.Alias}
+}
+
+// registrations are all that the store and the API files have, whether they are admitted or not.
+func (a *Assembly) registrations() []certstore.Client {
+	list := slices.Concat(a.Spec.Clients, a.registered.clients)
+	for i := range list {
+		list[i].Fingerprint = certstore.Fingerprint(list[i].Certificate)
+	}
+	return list
+}
+
+// tellChanges logs once each registration that next has and last has not, or has otherwise, and the reverse. It reports
+// whether there are any.
+func (l *Loop) tellChanges(last, next *Assembly) (changed bool) {
+	was, is := last.registrations(), next.registrations()
+	before := make(map[registrationName]*certstore.Client, len(was))
+	for i := range was {
+		before[nameOf(&was[i])] = &was[i]
+	}
+	for i := range is {
+		c := &is[i]
+		old := before[nameOf(c)]
+		delete(before, nameOf(c))
+		switch {
+		case old == nil:
+			l.tellChange("added", c)
+		case old.Fingerprint != c.Fingerprint || old.Tier != c.Tier || !slices.Equal(old.Scopes, c.Scopes):
+			l.tellChange("changed", c, slog.Group("before",
+				"fingerprint", hex.EncodeToString(old.Fingerprint[:]), "tier", old.Tier, "scopes", old.Scopes))
+		default:
+			continue
+		}
+		changed = true
+	}
+	for i := range was { // in their order
+		if c := &was[i]; before[nameOf(c)] == c {
+			l.tellChange("removed", c)
+			changed = true
+		}
+	}
+	return changed
+}
+
+func (l *Loop) tellChange(what string, c *certstore.Client, more ...any) {
+	by := "the file " + c.Source
+	if c.Source == inStore {
+		by = "the command line" // the store has no user
+	}
+	l.log.Info("a client certificate was "+what, append([]any{
+		"change", what, "api", c.API.String(), "alias", c.Alias, "key_type", string(c.KeyType), "tier", c.Tier, "scopes", c.Scopes,
+		"fingerprint", hex.EncodeToString(c.Fingerprint[:]), "subject", limitText(c.Certificate.Subject.String()),
+		"not_after", c.Certificate.NotAfter.UTC(), "by", by,
+	}, more...)...)
+}
+
+// inStore is certstore's Source of what a store has.
+const inStore = "store"
+
+// maxSubject is how many bytes of a name from a certificate are logged.
+const maxSubject = 256
+
+func limitText(s string) string {
+	if len(s) > maxSubject {
+		return s[:maxSubject] + "…"
+	}
+	return s
+}

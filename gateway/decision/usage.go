@@ -1,0 +1,112 @@
+package decision
+
+import (
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"sallyport/certstore"
+)
+
+// MaxUses is how many registrations are counted each for itself. What comes on top is counted together, so that a large
+// store makes no endless metrics.
+const MaxUses = 1000
+
+// A Use is how a registration has been used since it came into force: by calls that showed its certificate for its API,
+// whatever was decided by it.
+type Use struct {
+	Client   *certstore.Client // nil: all that are counted together
+	Calls    uint64
+	Refusals uint64    // of them
+	Seen     time.Time // to the second; zero: never
+}
+
+// uses count what Use tells. Nothing is locked to count.
+type uses struct {
+	calls, refusals atomic.Uint64
+	seen            atomic.Int64 // Unix time; 0: never
+}
+
+func (u *uses) count(refused bool, now time.Time) {
+	u.calls.Add(1)
+	if refused {
+		u.refusals.Add(1)
+	}
+	if second := now.Unix(); u.seen.Load() != second {
+		u.seen.Store(second)
+	}
+}
+
+func (u *uses) read(c *certstore.Client) Use {
+	now := Use{Client: c, Calls: u.calls.Load(), Refusals: u.refusals.Load()}
+	if seen := u.seen.Load(); seen != 0 {
+		now.Seen = time.Unix(seen, 0)
+	}
+	return now
+}
+
+// A registrationKey is what a registration keeps when its certificate, tier or scopes change.
+type registrationKey struct {
+	api     certstore.API
+	keyType certstore.KeyType
+	alias   string
+}
+
+// usage keeps the uses of registrations from one Clients to the next. Its zero value is empty.
+type usage struct {
+	mu   sync.Mutex
+	kept map[registrationKey]*uses
+	rest uses // of those beyond MaxUses
+}
+
+// adopt gives each registration of c its uses, before c is put into force, and forgets those that c has not.
+func (u *usage) adopt(c *Clients) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	last := u.kept
+	u.kept = make(map[registrationKey]*uses, min(c.index.Len(), MaxUses))
+	c.uses = make(map[*certstore.Client]*uses, c.index.Len())
+	var fresh []*certstore.Client
+	for _, r := range c.All() {
+		key := registrationKey{r.API, r.KeyType, r.Alias}
+		if known := last[key]; known != nil {
+			u.kept[key], c.uses[r] = known, known
+		} else {
+			fresh = append(fresh, r)
+		}
+	}
+	for _, r := range fresh {
+		if c.uses[r] = &u.rest; len(u.kept) < MaxUses {
+			c.uses[r] = new(uses)
+			u.kept[registrationKey{r.API, r.KeyType, r.Alias}] = c.uses[r]
+		}
+	}
+}
+
+// Uses tells how each registration in force is used, and at last, without a Client, how all that are beyond MaxUses are.
+func (d *Decider) Uses() (list []Use) {
+	c, together := d.Snapshot().Clients, false
+	for _, r := range c.All() {
+		switch u := c.uses[r]; u {
+		case &d.usage.rest:
+			together = true
+		default:
+			list = append(list, u.read(r))
+		}
+	}
+	if together {
+		list = append(list, d.usage.rest.read(nil))
+	}
+	return list
+}
+
+// countUse counts the call for the registration of the certificate that it showed, good or not.
+func (x *Exchange) countUse(now time.Time) {
+	r, clients := x.registration, x.Snapshot.Clients
+	if r == nil && x.Certificate != nil && x.Route != nil {
+		r = clients.Find(x.Route.API, x.Certificate.Fingerprint)
+	}
+	if u := clients.uses[r]; u != nil {
+		u.count(x.Err != nil, now)
+	}
+}
