@@ -41,17 +41,21 @@ func appendDER(out, in []byte, depth int) (der, rest []byte, err error) {
 	}
 	for !e.indefinite && len(inside) > 0 || e.indefinite && !(len(inside) >= 2 && inside[0] == 0 && inside[1] == 0) {
 		if content, inside, err = appendDER(content, inside, depth+1); err != nil {
-			return nil, nil, err
+			break
 		}
+	}
+	if err == nil && e.tag == tagOctetString|0x20 {
+		e.tag = tagOctetString
+		content, err = joinOctets(content)
+	}
+	switch {
+	case err != nil && e.indefinite:
+		return nil, nil, err
+	case err != nil: // it matters only to who looks into it
+		return appendValue(out, e.tag, e.body), rest, nil
 	}
 	if e.indefinite {
 		rest = inside[2:]
-	}
-	if e.tag == tagOctetString|0x20 {
-		if content, err = joinOctets(content); err != nil {
-			return nil, nil, err
-		}
-		e.tag = tagOctetString
 	}
 	return appendValue(out, e.tag, content), rest, nil
 }

@@ -62,6 +62,7 @@ type Store struct {
 	location string
 	entries  []entry
 	named    map[string]int // place in entries by alias; PEM has none
+	work     work           // that KeyPairs may do
 	unmarked int            // certificates of a PKCS #12 file that it does not mark as trusted
 }
 
@@ -70,6 +71,7 @@ type Store struct {
 type entry struct {
 	Entry
 	open func() (crypto.PrivateKey, error)
+	work int // iterations that open takes; 0 if the file does not choose
 }
 
 // Open reads the keystore in data, which is the content of the file ref.Location. The format is detected from the
@@ -188,8 +190,9 @@ func (s *Store) KeyPairs(alias string, now time.Time) ([]tls.Certificate, error)
 		return nil, fmt.Errorf("keystore %s: %w", s.location, err)
 	}
 	pairs := make([]tls.Certificate, 0, len(entries))
+	left := s.work
 	for _, entry := range entries {
-		pair, err := entry.pair(now)
+		pair, err := entry.pair(now, &left)
 		if err != nil {
 			return nil, fmt.Errorf("keystore %s: key entry %q: %w", s.location, entry.Alias, err)
 		}
@@ -239,12 +242,17 @@ func (s *Store) find(alias string) ([]entry, error) {
 	return nil, fmt.Errorf("alias %q names %d key entries: %w", alias, len(found), ErrFormat)
 }
 
-func (e entry) pair(now time.Time) (tls.Certificate, error) {
+func (e entry) pair(now time.Time, left *work) (tls.Certificate, error) {
 	if len(e.Chain) == 0 {
 		return tls.Certificate{}, fmt.Errorf("it has no certificate: %w", ErrFormat)
 	}
 	if e.Err != nil {
 		return tls.Certificate{}, fmt.Errorf("%w (%w)", e.Err, ErrFormat)
+	}
+	if e.work != 0 {
+		if err := left.spend(e.work); err != nil {
+			return tls.Certificate{}, err
+		}
 	}
 	key, err := e.open()
 	if err != nil {

@@ -48,6 +48,8 @@ func (e errAlgorithm) Error() string { return e.what + " is not read here, nor b
 // errSealed says that a password does not open something.
 var errSealed = errors.New("sealed with another password")
 
+var errNoIterations = fmt.Errorf("PKCS12: a key derivation without iterations: %w", ErrFormat)
+
 // A sealing is how something is encrypted under a password.
 type sealing struct {
 	iterations int
@@ -76,6 +78,9 @@ func sealingOf(der []byte) (sealing, error) {
 	if err := unmarshal(params, &p); err != nil {
 		return sealing{}, err
 	}
+	if p.Iterations < 1 {
+		return sealing{}, errNoIterations
+	}
 	return sealing{p.Iterations, func(password string, data []byte) ([]byte, error) {
 		for _, secret := range scheme.secrets(password) {
 			plain, err := scheme.open(secret, p.Salt, p.Iterations, data)
@@ -95,14 +100,29 @@ type scheme struct {
 
 var pbes1 = map[string]scheme{
 	"1.2.840.113549.1.5.3":    {textSecret, openMD5DES},
-	"1.2.840.113549.1.12.1.1": {bmpSecrets, openRC4(16)},
-	"1.2.840.113549.1.12.1.2": {bmpSecrets, openRC4(5)},
-	"1.2.840.113549.1.12.1.3": {bmpSecrets, open3DES},
-	"1.2.840.113549.1.12.1.5": {bmpSecrets, openRC2(16)},
-	"1.2.840.113549.1.12.1.6": {bmpSecrets, openRC2(5)},
+	"1.2.840.113549.1.12.1.1": {sealingSecrets, openRC4(16)},
+	"1.2.840.113549.1.12.1.2": {sealingSecrets, openRC4(5)},
+	"1.2.840.113549.1.12.1.3": {sealingSecrets, open3DES},
+	"1.2.840.113549.1.12.1.5": {sealingSecrets, openRC2(16)},
+	"1.2.840.113549.1.12.1.6": {sealingSecrets, openRC2(5)},
 }
 
 func textSecret(password string) [][]byte { return [][]byte{[]byte(password)} }
+
+// sealingSecrets are bmpSecrets and, beyond ASCII, what Java takes instead: the octets of UTF-8, seven bits of each.
+func sealingSecrets(password string) [][]byte {
+	var secret []byte
+	ascii := true
+	for _, b := range []byte(password) {
+		ascii = ascii && b < 0x80
+		secret = append(secret, 0, b&0x7f)
+	}
+	secrets := bmpSecrets(password)
+	if !ascii {
+		secrets = append(secrets, append(secret, 0, 0))
+	}
+	return secrets
+}
 
 // bmpSecrets returns what PKCS #12 derives keys from: UTF-16 with a final zero. Writers disagree on whether the empty
 // password has one.
@@ -206,6 +226,9 @@ func pbes2(der []byte) (sealing, error) {
 	}
 	if kdf.Salt.FullBytes[0] != tagOctetString || len(iv) != aes.BlockSize {
 		return sealing{}, fmt.Errorf("PKCS12: a salt or an initial vector that is none: %w", ErrFormat)
+	}
+	if kdf.Iterations < 1 {
+		return sealing{}, errNoIterations
 	}
 	return sealing{kdf.Iterations, func(password string, data []byte) ([]byte, error) {
 		key, err := pbkdf2.Key(prf, password, kdf.Salt.Bytes, kdf.Iterations, size)

@@ -10,10 +10,10 @@ import (
 	"unicode/utf16"
 )
 
-// A pkcs12 is a file (RFC 7292) being read the way of sun.security.pkcs12.PKCS12KeyStore, so that the entries, their
+// A pkcs12File is a file (RFC 7292) being read the way of sun.security.pkcs12.PKCS12KeyStore, so that the entries, their
 // aliases and their chains are those that keytool -list shows. What differs from Java: a key that is not sealed is an
 // entry, too.
-type pkcs12 struct {
+type pkcs12File struct {
 	ref   Ref
 	work  work // left for opening the file
 	mac   bool
@@ -30,17 +30,16 @@ type pkcs12 struct {
 type p12Key struct {
 	alias  string
 	id     string  // local key id
-	sealed sealing // zero: data is not sealed
+	sealed sealing // open is nil if data is not sealed
 	data   []byte
 	err    error // why it can't be opened
 }
 
-func openPKCS12(data []byte, ref Ref) (*Store, error) {
-	return readPKCS12(data, ref, maxWork)
-}
+func openPKCS12(data []byte, ref Ref) (*Store, error) { return readPKCS12(data, ref, maxWork) }
 
+// readPKCS12 spends at most limit on opening the file, and on opening keys later.
 func readPKCS12(data []byte, ref Ref, limit work) (*Store, error) {
-	p := &pkcs12{ref: ref, work: limit, store: &Store{}}
+	p := &pkcs12File{ref: ref, work: limit, store: &Store{work: limit}}
 	err := p.read(data)
 	if unknown := (errAlgorithm{}); errors.As(err, &unknown) {
 		return nil, fmt.Errorf("PKCS12: %w, write it anew: %s: %w", err, rewrite(ref), ErrFormat)
@@ -58,7 +57,7 @@ func rewrite(ref Ref) string {
 }
 
 // read reads PFX.
-func (p *pkcs12) read(data []byte) error {
+func (p *pkcs12File) read(data []byte) error {
 	der, err := toDER(data)
 	if err != nil {
 		return err
@@ -96,7 +95,7 @@ func (p *pkcs12) read(data []byte) error {
 }
 
 // somethingElse says what a DER file is that is no PFX.
-func (p *pkcs12) somethingElse(der []byte) error {
+func (p *pkcs12File) somethingElse(der []byte) error {
 	var signed struct {
 		Type    asn1.ObjectIdentifier
 		Content asn1.RawValue `asn1:"optional"`
@@ -136,7 +135,7 @@ func (c *cursor) oid() (asn1.ObjectIdentifier, error) {
 }
 
 // checkMAC reads MacData and checks it against the authenticated safe.
-func (p *pkcs12) checkMAC(in *cursor, message []byte) error {
+func (p *pkcs12File) checkMAC(in *cursor, message []byte) error {
 	v, err := in.want(tagSequence)
 	if err != nil {
 		return err
@@ -175,7 +174,7 @@ func (p *pkcs12) checkMAC(in *cursor, message []byte) error {
 }
 
 // readSafes reads AuthenticatedSafe: contents that are sealed or not.
-func (p *pkcs12) readSafes(ber []byte) error {
+func (p *pkcs12File) readSafes(ber []byte) error {
 	der, err := toDER(ber)
 	if err != nil {
 		return err
@@ -209,7 +208,7 @@ func (p *pkcs12) readSafes(ber []byte) error {
 }
 
 // readSealed reads EncryptedData.
-func (p *pkcs12) readSealed(content cursor) error {
+func (p *pkcs12File) readSealed(content cursor) error {
 	enc, err := content.open(tagSequence)
 	if err != nil {
 		return err
@@ -266,7 +265,7 @@ func (p *pkcs12) readSealed(content cursor) error {
 var errTooMany = fmt.Errorf("PKCS12: more than %d entries and certificates: %w", MaxEntries, ErrFormat)
 
 // readBags reads SafeContents.
-func (p *pkcs12) readBags(ber []byte) error {
+func (p *pkcs12File) readBags(ber []byte) error {
 	der, err := toDER(ber)
 	if err != nil {
 		return err
@@ -295,7 +294,7 @@ func (p *pkcs12) readBags(ber []byte) error {
 // none.
 const implied = "01"
 
-func (p *pkcs12) readBag(bag cursor, first bool) error {
+func (p *pkcs12File) readBag(bag cursor, first bool) error {
 	kind, err := bag.oid()
 	if err != nil {
 		return err
@@ -384,9 +383,7 @@ func (a *attributes) read(set *cursor) error {
 		a.id, a.hasID = string(id.body), true
 		return err
 	case kind.Equal(oidTrustedKeyUsage):
-		_, err := values.oid()
-		a.trusted = true
-		return err
+		a.trusted = true // for whatever usage
 	}
 	return nil
 }
@@ -400,7 +397,7 @@ func bmpText(b []byte) string {
 }
 
 // alias names an entry: by its friendly name in lower case, or by a number of its own.
-func (p *pkcs12) alias(a *attributes) string {
+func (p *pkcs12File) alias(a *attributes) string {
 	if !a.named {
 		p.unnamed++
 		a.name, a.named = strconv.Itoa(p.unnamed), true
@@ -430,7 +427,7 @@ func certificateOf(der []byte) (certificate, error) {
 }
 
 // addKey adds a private key, whose chain comes later. der is a PrivateKeyInfo, or sealed an EncryptedPrivateKeyInfo.
-func (p *pkcs12) addKey(der []byte, a attributes, sealed bool) {
+func (p *pkcs12File) addKey(der []byte, a attributes, sealed bool) {
 	if !a.hasID {
 		if p.keyBags != 1 {
 			return // which Java doesn't list either
@@ -467,10 +464,11 @@ func sealedKey(der []byte) (s sealing, data []byte, err error) {
 }
 
 // addChains gives every key the chain that Java gives it.
-func (p *pkcs12) addChains() {
+func (p *pkcs12File) addChains() {
 	for _, key := range p.keys {
 		e := newEntry(key.alias, PrivateKey, p.known.chain(key)...)
 		e.open = func() (crypto.PrivateKey, error) { return key.open(p.ref) }
+		e.work = key.sealed.iterations
 		if old := p.store.entries[p.store.named[key.alias]]; old.Kind == PrivateKey {
 			p.store.put(e)
 		}
@@ -487,10 +485,6 @@ func (k *p12Key) open(ref Ref) (crypto.PrivateKey, error) {
 	}
 	plain := k.data
 	if k.sealed.open != nil {
-		budget := work(maxWork)
-		if err := budget.spend(k.sealed.iterations); err != nil {
-			return nil, err
-		}
 		var err error
 		if plain, err = k.sealed.open(keyPassword(ref), k.data); err != nil {
 			return nil, wrongKeyPassword(ref)

@@ -2,13 +2,19 @@ package keystore
 
 import (
 	"bytes"
+	"crypto/x509"
 	"encoding/asn1"
 	"errors"
 	"math"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
+
+	"software.sslmate.com/src/go-pkcs12"
+
+	"sallyport/internal/testpki"
 )
 
 func marshal(t testing.TB, v any) []byte {
@@ -102,5 +108,88 @@ func TestHostileDER(t *testing.T) {
 				_, _ = s.KeyPairs("", time.Now())
 			}
 		}
+	}
+}
+
+// A file of any bytes costs no more time and memory than its size and the limit allow, and what is read is sound. The
+// MAC and the encryption keep a fuzzer from what lies behind them, so the data is taken for a list of bags as well.
+func FuzzPKCS12(f *testing.F) {
+	files, err := filepath.Glob("testdata/*.p12")
+	if err != nil || len(files) == 0 {
+		f.Fatal(err)
+	}
+	for _, file := range files {
+		data, err := os.ReadFile(file)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(data, "changeit")
+		f.Add(inBER(f, data, false), "")
+		f.Add(inBER(f, data, true), "changeit")
+	}
+	encoders := []*pkcs12.Encoder{pkcs12.Modern2023, pkcs12.Modern2026, pkcs12.LegacyDES, pkcs12.LegacyRC2, pkcs12.Passwordless}
+	id := testpki.NewCA(f, "ca")
+	for _, encoder := range encoders {
+		password := "changeit"
+		if encoder == pkcs12.Passwordless {
+			password = ""
+		}
+		if encoder == pkcs12.Modern2023 || encoder == pkcs12.Modern2026 {
+			encoder = encoder.WithIterations(1000)
+		}
+		key, err := encoder.Encode(id.Key, id.Cert, nil, password)
+		if err != nil {
+			f.Fatal(err)
+		}
+		trust, err := encoder.EncodeTrustStore([]*x509.Certificate{id.Cert}, password)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(key, password)
+		f.Add(trust, password)
+	}
+	friendly := attributeOf(f, oidFriendlyName, tlv(tagBMPString, []byte{0, 'x'}))
+	f.Add(tlv(tagSequence, tlv(tagSequence, oidOf(f, oidCertBag), tlv(tagContext0, tlv(tagSequence, oidOf(f, oidCertBag),
+		tlv(tagContext0, tlv(tagOctetString, id.Cert.Raw)))), tlv(tagSet, friendly))), "")
+	f.Fuzz(func(t *testing.T, data []byte, password string) {
+		const limit = 3000
+		if der, err := toDER(data); err == nil {
+			again, err := toDER(der)
+			if err != nil || !bytes.Equal(again, der) {
+				t.Errorf("%x is DER, and then %x, %v", der, again, err)
+			}
+		}
+		ref := Ref{Password: password}
+		if s, err := readPKCS12(data, ref, limit); err == nil {
+			checkStore(t, s, len(data))
+		}
+		p := &pkcs12File{ref: ref, work: limit, store: &Store{work: limit}}
+		if p.readBags(data) == nil {
+			p.addChains()
+			checkStore(t, p.store, len(data))
+		}
+	})
+}
+
+func checkStore(t *testing.T, s *Store, size int) {
+	t.Helper()
+	entries := s.Entries()
+	if len(entries) > size {
+		t.Errorf("%d entries out of %d bytes", len(entries), size)
+	}
+	for _, e := range entries {
+		if len(e.Chain) > MaxChain || e.Kind == TrustedCertificate && len(e.Chain) != 1 || e.Err == nil && len(e.Chain) > 0 && e.Leaf == nil {
+			t.Errorf("entry %+v", e)
+		}
+	}
+	if pairs, err := s.KeyPairs("", time.Now()); err == nil {
+		for _, pair := range pairs {
+			if pair.Leaf == nil || pair.PrivateKey == nil {
+				t.Error("half a key pair")
+			}
+		}
+	}
+	if certs, err := s.Trusted(); err == nil && len(certs) == 0 {
+		t.Error("an empty trust")
 	}
 }
