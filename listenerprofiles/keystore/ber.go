@@ -16,6 +16,9 @@ const (
 	tagContext0    = 0xa0 // constructed
 )
 
+// errDamaged is the error for what doesn't fit the format.
+var errDamaged = fmt.Errorf("PKCS12: damaged, cut short, or something else in DER, put it back whole: %w", ErrFormat)
+
 // toDER returns the first value of ber with definite lengths, each as short as it can be, and octet strings in one
 // piece. Bytes after the value are ignored, as Java does.
 func toDER(ber []byte) ([]byte, error) {
@@ -99,23 +102,22 @@ type value struct {
 
 // cutValue splits the first value off.
 func cutValue(in []byte) (v value, rest []byte, err error) {
-	short := fmt.Errorf("PKCS12: damaged or cut short: %w", ErrFormat)
 	if len(in) < 2 || in[0]&0x1f == 0x1f {
-		return v, nil, short
+		return v, nil, errDamaged
 	}
 	v.tag = in[0]
 	n, at := int(in[1]), 2
 	switch {
 	case n == 0x80:
 		if v.tag&0x20 == 0 {
-			return v, nil, short
+			return v, nil, errDamaged
 		}
 		v.indefinite = true
 		return v, in[2:], nil
 	case n > 0x80:
 		at += n & 0x7f
 		if n > 0x84 || len(in) < at {
-			return v, nil, short
+			return v, nil, errDamaged
 		}
 		n = 0
 		for _, b := range in[2:at] {
@@ -123,7 +125,7 @@ func cutValue(in []byte) (v value, rest []byte, err error) {
 		}
 	}
 	if n < 0 || n > len(in)-at {
-		return v, nil, short
+		return v, nil, errDamaged
 	}
 	v.body, v.full = in[at:at+n:at+n], in[:at+n:at+n]
 	return v, in[at+n:], nil
@@ -135,7 +137,7 @@ type cursor []byte
 func (c *cursor) next() (value, error) {
 	v, rest, err := cutValue(*c)
 	if err == nil && v.indefinite {
-		err = fmt.Errorf("PKCS12: damaged or cut short: %w", ErrFormat)
+		err = errDamaged
 	}
 	if err != nil {
 		return value{}, err

@@ -214,7 +214,12 @@ func (s *Store) find(alias string) ([]entry, error) {
 			usable = append(usable, e)
 		}
 	}
+	other := slices.IndexFunc(s.entries, func(e entry) bool {
+		return alias != "" && e.Kind != PrivateKey && strings.EqualFold(e.Alias, alias)
+	})
 	switch {
+	case len(keys) == 0 && other >= 0:
+		return nil, fmt.Errorf("alias %q is no key but a %s: %w", alias, s.entries[other].Kind, ErrNoEntry)
 	case len(keys) == 0:
 		return nil, fmt.Errorf("it holds no private key: %w", ErrNoEntry)
 	case alias == "" && len(usable) == 0:
@@ -244,7 +249,7 @@ func (s *Store) find(alias string) ([]entry, error) {
 
 func (e entry) pair(now time.Time, left *work) (tls.Certificate, error) {
 	if len(e.Chain) == 0 {
-		return tls.Certificate{}, fmt.Errorf("it has no certificate: %w", ErrFormat)
+		return tls.Certificate{}, fmt.Errorf("it has no certificate, import its chain: %w", ErrFormat)
 	}
 	if e.Err != nil {
 		return tls.Certificate{}, fmt.Errorf("%w (%w)", e.Err, ErrFormat)
@@ -265,7 +270,7 @@ func (e entry) pair(now time.Time, left *work) (tls.Certificate, error) {
 	if now.After(e.Leaf.NotAfter) {
 		return tls.Certificate{}, fmt.Errorf("%w on %s", ErrExpired, e.Leaf.NotAfter.UTC().Format(time.RFC3339))
 	}
-	return tls.Certificate{Certificate: e.Chain, PrivateKey: key, Leaf: e.Leaf}, nil
+	return tls.Certificate{Certificate: slices.Clone(e.Chain), PrivateKey: key, Leaf: e.Leaf}, nil
 }
 
 // matches reports whether cert certifies key's public half.

@@ -153,9 +153,36 @@ func TestStoresLikeJava(t *testing.T) {
 			compare(t, store, java)
 		}
 	}
+	for _, name := range []string{"wso2carbon.p12", "wso2carbon.jks"} {
+		checkWSO2Carbon(t, filepath.Join(filepath.Dir(manifests[0]), name))
+	}
 	t.Logf("%d stores, %d of them refused by Java %d", len(stores), refused, newest.version)
 	if len(stores) < 100 || refused < 10 {
 		t.Error("too few to mean anything")
+	}
+}
+
+// checkWSO2Carbon looks into a store like the one that WSO2 ships: a key and 141 trusted certificates, one of them with
+// a negative serial number.
+func checkWSO2Carbon(t *testing.T, file string) {
+	t.Helper()
+	data, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := Open(data, Ref{Location: file, Password: "wso2carbon"})
+	if err != nil {
+		t.Error(err)
+		return
+	}
+	if pairs, err := s.KeyPairs("wso2carbon", time.Now()); err != nil || len(pairs) != 1 {
+		t.Errorf("%s: %d keys, %v", file, len(pairs), err)
+	}
+	if certs, err := s.Trusted(); err != nil || len(certs) != 140 {
+		t.Errorf("%s: %d trusted certificates, %v", file, len(certs), err)
+	}
+	if skipped := s.Skipped(); len(skipped) != 1 || skipped[0].Alias != "negative" {
+		t.Errorf("%s: skipped %v", file, skipped)
 	}
 }
 

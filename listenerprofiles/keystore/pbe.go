@@ -360,7 +360,7 @@ var (
 func unmarshal(der []byte, into any) error {
 	rest, err := asn1.Unmarshal(der, into)
 	if err != nil || len(rest) != 0 {
-		return fmt.Errorf("PKCS12: damaged or cut short: %w", ErrFormat)
+		return errDamaged
 	}
 	return nil
 }

@@ -51,9 +51,11 @@ func readPKCS12(data []byte, ref Ref, limit work) (*Store, error) {
 	return p.store, nil
 }
 
-// rewrite returns the command that writes a PKCS #12 store with algorithms that everybody reads.
+// rewrite returns the command that writes a PKCS #12 store with algorithms that everybody reads. It reads its input
+// twice, so that a pipe won't do.
 func rewrite(ref Ref) string {
-	return fmt.Sprintf("openssl pkcs12 -in %s -nodes | openssl pkcs12 -export -out %s.new", ref.Location, ref.Location)
+	return fmt.Sprintf("openssl pkcs12 -in %s -nodes -out %s.pem && openssl pkcs12 -export -in %s.pem -out %s.new",
+		ref.Location, ref.Location, ref.Location, ref.Location)
 }
 
 // read reads PFX.
@@ -108,7 +110,7 @@ func (p *pkcs12File) somethingElse(der []byte) error {
 		return fmt.Errorf("PKCS #7 or CMS, not PKCS #12, use PEM: openssl pkcs7 -inform DER -print_certs -in %s -out %s.pem: %w",
 			p.ref.Location, p.ref.Location, ErrFormat)
 	}
-	return fmt.Errorf("PKCS12: damaged, cut short, or something else in DER: %w", ErrFormat)
+	return errDamaged
 }
 
 // contentInfo reads a ContentInfo and returns its type and what is in its content.
