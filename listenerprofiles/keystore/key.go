@@ -22,7 +22,7 @@ func wrongPassword(ref Ref) error {
 	if ref.Password == "" {
 		return fmt.Errorf("%w: no password is given", ErrPassword)
 	}
-	return fmt.Errorf("%w: see whether it opens the store for keytool -list -keystore %s", ErrPassword, ref.Location)
+	return fmt.Errorf("%w: try the password with keytool -list -keystore %s", ErrPassword, ref.Location)
 }
 
 // wrongKeyPassword is the error for a password that does not open a key.
