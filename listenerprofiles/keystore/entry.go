@@ -7,6 +7,7 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/asn1"
+	"errors"
 	"fmt"
 	"slices"
 )
@@ -23,11 +24,11 @@ const (
 
 // An Entry is one entry of a store, as keytool -list shows it.
 type Entry struct {
-	Alias string            // as it stands in a JKS, in lower case from a PKCS12, empty from a PEM
-	Kind  Kind              //
+	Alias string // as it stands in a JKS, in lower case from a PKCS12, empty from a PEM
+	Kind  Kind
 	Chain [][]byte          // certificates in DER, leaf first: one of a TrustedCertificate, none or more of a PrivateKey
-	Leaf  *x509.Certificate // Chain[0]; nil when Err isn't
-	Err   error             // why Go can't use this entry, such as a negative serial number or a Brainpool key; nil if it can
+	Leaf  *x509.Certificate // Chain[0]; nil in a SecretKey, and when Err isn't
+	Err   error             // why it can't be used, such as a negative serial number or a Brainpool key; nil if it can
 }
 
 // Entries returns every entry in the order of the file.
@@ -124,11 +125,16 @@ func newEntry(alias string, kind Kind, chain ...certificate) entry {
 	if len(chain) > 0 {
 		e.Leaf, e.Err = chain[0].parsed, chain[0].err
 	}
-	if kind == PrivateKey && e.Leaf != nil && e.Err == nil {
+	switch {
+	case kind != PrivateKey || e.Err != nil:
+	case e.Leaf == nil:
+		e.Err = errors.New("a key without certificate, import its chain")
+	default:
 		switch e.Leaf.PublicKey.(type) {
 		case *rsa.PublicKey, *ecdsa.PublicKey, ed25519.PublicKey:
 		default:
-			e.Leaf, e.Err = nil, fmt.Errorf("a %s key, which can't be used here", e.Leaf.PublicKeyAlgorithm)
+			e.Err = fmt.Errorf("a key of a kind that can't be used here (%s)", e.Leaf.PublicKeyAlgorithm)
+			e.Leaf = nil
 		}
 	}
 	return e

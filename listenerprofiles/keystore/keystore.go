@@ -105,7 +105,8 @@ func open(data []byte, ref Ref) (*Store, error) {
 		return nil, fmt.Errorf("%s is not read here, convert it: %s: %w", found, convert(found, ref), ErrFormat)
 	}
 	if found != unknown && declared != "" && (declared == "PEM") != (found == textPEM) {
-		return nil, fmt.Errorf("declared as %s, but the content is %s, set the type to %s: %w", declared, found, found, ErrFormat)
+		return nil, fmt.Errorf("declared as %s, but the content is %s, set the type to %s: %w",
+			declared, found, found, ErrFormat)
 	}
 	switch found {
 	case javaJKS:
@@ -154,8 +155,9 @@ func detect(data []byte) format {
 		return javaJKS
 	case bytes.HasPrefix(data, []byte{0xce, 0xce, 0xce, 0xce}):
 		return javaJCEKS
-	case len(data) > 8 && (string(data[:8]) == "\x00\x00\x00\x01\x00\x00\x00\x14" || string(data[:8]) == "\x00\x00\x00\x02\x00\x00\x00\x14"):
-		return bouncyBKS // version, and a salt of 20 bytes
+	case bytes.HasPrefix(data, []byte("\x00\x00\x00\x01\x00\x00\x00\x14")),
+		bytes.HasPrefix(data, []byte("\x00\x00\x00\x02\x00\x00\x00\x14")): // version, and a salt of 20 bytes
+		return bouncyBKS
 	case bytes.HasPrefix(data, []byte{0x30}) && !isText(data): // a DER SEQUENCE
 		return derPKCS12
 	case isText(data):
@@ -174,8 +176,8 @@ func convert(from format, ref Ref) string {
 	if from == bouncyBKS {
 		provider = " -provider org.bouncycastle.jce.provider.BouncyCastleProvider -providerpath bcprov.jar"
 	}
-	return fmt.Sprintf("keytool -importkeystore -srckeystore %s -srcstoretype %s%s -destkeystore %s.new.jks -deststoretype JKS",
-		ref.Location, from, provider, ref.Location)
+	return fmt.Sprintf("keytool -importkeystore -srckeystore %s -srcstoretype %s%s -destkeystore %s.new.jks "+
+		"-deststoretype JKS", ref.Location, from, provider, ref.Location)
 }
 
 // KeyPairs returns the key entries in the order of the file or, when alias is given, exactly that one. Aliases compare
@@ -194,7 +196,7 @@ func (s *Store) KeyPairs(alias string, now time.Time) ([]tls.Certificate, error)
 	for _, entry := range entries {
 		pair, err := entry.pair(now, &left)
 		if err != nil {
-			return nil, fmt.Errorf("keystore %s: key entry %q: %w", s.location, entry.Alias, err)
+			return nil, fmt.Errorf("keystore %s: key entry %.60q: %w", s.location, entry.Alias, err)
 		}
 		pairs = append(pairs, pair)
 	}
@@ -209,7 +211,7 @@ func (s *Store) find(alias string) ([]entry, error) {
 			continue
 		}
 		keys = append(keys, e)
-		names = append(names, fmt.Sprintf("%q", e.Alias))
+		names = append(names, fmt.Sprintf("%.60q", e.Alias))
 		if e.Err == nil {
 			usable = append(usable, e)
 		}
@@ -248,9 +250,6 @@ func (s *Store) find(alias string) ([]entry, error) {
 }
 
 func (e entry) pair(now time.Time, left *work) (tls.Certificate, error) {
-	if len(e.Chain) == 0 {
-		return tls.Certificate{}, fmt.Errorf("it has no certificate, import its chain: %w", ErrFormat)
-	}
 	if e.Err != nil {
 		return tls.Certificate{}, fmt.Errorf("%w (%w)", e.Err, ErrFormat)
 	}
@@ -305,7 +304,7 @@ func (s *Store) Trusted() ([]*x509.Certificate, error) {
 	case len(trusted) > 0:
 		return trusted, nil
 	case skipped != nil:
-		return nil, fmt.Errorf("keystore %s: %w: entry %q: %w", s.location, ErrEmpty, skipped.Alias, skipped.Err)
+		return nil, fmt.Errorf("keystore %s: %w: entry %.60q: %w", s.location, ErrEmpty, skipped.Alias, skipped.Err)
 	case s.unmarked > 0 && !keys:
 		return nil, fmt.Errorf("keystore %s: %w: it marks none of its %d certificates as trusted, and Java ignores such; "+
 			"import each: keytool -importcert -file X.pem -alias X -keystore %s.new -storetype PKCS12",
