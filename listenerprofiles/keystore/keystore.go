@@ -60,22 +60,26 @@ func (r Ref) MarshalText() ([]byte, error) { return []byte(r.String()), nil }
 // A Store is an opened keystore. It never changes.
 type Store struct {
 	location string
-	keys     []keyEntry
-	trusted  []*x509.Certificate
+	entries  []entry
+	named    map[string]int // place in entries by alias; PEM has none
+	work     work           // that KeyPairs may do
+	unmarked int            // certificates of a PKCS #12 file that it does not mark as trusted
 }
 
-// A keyEntry is a private key and its certificates, leaf first. The key may still be sealed with a password of its own.
-type keyEntry struct {
-	alias string
-	chain []*x509.Certificate
-	open  func() (crypto.PrivateKey, error)
+// An entry has a private key behind open, which may still be sealed with a password of its own, if its kind is
+// PrivateKey.
+type entry struct {
+	Entry
+	open func() (crypto.PrivateKey, error)
+	work int // iterations that open takes; 0 if the file does not choose
 }
 
 // Open reads the keystore in data, which is the content of the file ref.Location. The format is detected from the
 // content; ref.Type only distinguishes PEM from the others. Store password and integrity are checked here, for JKS and
-// PKCS #12; a JKS key's own password is checked by KeyPairs.
+// PKCS #12; the passwords of keys are checked by KeyPairs.
 //
-// A JCEKS store, and a PKCS #12 store that can't be read, are errors that name a command to convert it.
+// JKS and PKCS #12 stores hold the entries that keytool -list shows. A JCEKS or BKS store, and a PKCS #12 store of
+// algorithms that Java doesn't know, are errors that name a command to convert it.
 func Open(data []byte, ref Ref) (*Store, error) {
 	s, err := open(data, ref)
 	if err != nil {
@@ -97,8 +101,12 @@ func open(data []byte, ref Ref) (*Store, error) {
 		}
 	}
 	found := detect(data)
+	if found == javaJCEKS || found == bouncyBKS {
+		return nil, fmt.Errorf("%s is not read here, convert it: %s: %w", found, convert(found, ref), ErrFormat)
+	}
 	if found != unknown && declared != "" && (declared == "PEM") != (found == textPEM) {
-		return nil, fmt.Errorf("declared as %s, but the content is %s: %w", declared, found, ErrFormat)
+		return nil, fmt.Errorf("declared as %s, but the content is %s, set the type to %s: %w",
+			declared, found, found, ErrFormat)
 	}
 	switch found {
 	case javaJKS:
@@ -107,13 +115,11 @@ func open(data []byte, ref Ref) (*Store, error) {
 		return openPKCS12(data, ref)
 	case textPEM:
 		return openPEM(data)
-	case javaJCEKS:
-		return nil, fmt.Errorf("JCEKS is not read here, convert it: %s: %w", cure(ref), ErrFormat)
 	}
 	if len(data) == 0 {
-		return nil, fmt.Errorf("empty file: %w", ErrFormat)
+		return nil, fmt.Errorf("empty file, put the store back: %w", ErrFormat)
 	}
-	return nil, fmt.Errorf("neither JKS, PKCS12 nor PEM: %w", ErrFormat)
+	return nil, fmt.Errorf("neither JKS, PKCS12 nor PEM; what it is says: file %s: %w", ref.Location, ErrFormat)
 }
 
 // ParseType reads a Ref's Type, JKS, PKCS12 or PEM, without case.
@@ -123,6 +129,10 @@ func ParseType(word string) (string, error) {
 		return kind, nil
 	case "ACME":
 		return "", errors.New("ACME is not built yet: name a JKS, PKCS12 or PEM file")
+	}
+	switch kind := format(strings.ToUpper(word)); kind {
+	case javaJCEKS, bouncyBKS:
+		return "", fmt.Errorf("%s is not read here, convert the store: %s", kind, convert(kind, Ref{Location: "STORE"}))
 	}
 	return "", fmt.Errorf("%.60q is none of JKS, PKCS12, PEM", word)
 }
@@ -134,6 +144,7 @@ const (
 	unknown   format = "unknown"
 	javaJKS   format = "JKS"
 	javaJCEKS format = "JCEKS"
+	bouncyBKS format = "BKS"
 	derPKCS12 format = "PKCS12"
 	textPEM   format = "PEM"
 )
@@ -144,6 +155,9 @@ func detect(data []byte) format {
 		return javaJKS
 	case bytes.HasPrefix(data, []byte{0xce, 0xce, 0xce, 0xce}):
 		return javaJCEKS
+	case bytes.HasPrefix(data, []byte("\x00\x00\x00\x01\x00\x00\x00\x14")),
+		bytes.HasPrefix(data, []byte("\x00\x00\x00\x02\x00\x00\x00\x14")): // version, and a salt of 20 bytes
+		return bouncyBKS
 	case bytes.HasPrefix(data, []byte{0x30}) && !isText(data): // a DER SEQUENCE
 		return derPKCS12
 	case isText(data):
@@ -156,14 +170,19 @@ func isText(data []byte) bool {
 	return bytes.IndexByte(data, 0) < 0 && bytes.Contains(data, []byte(pemBegin))
 }
 
-// cure returns the command that converts a store which only Java reads.
-func cure(ref Ref) string {
-	return fmt.Sprintf("keytool -importkeystore -srckeystore %s -destkeystore %s.new.jks -deststoretype JKS",
-		ref.Location, ref.Location)
+// convert returns the command that converts a store of another kind.
+func convert(from format, ref Ref) string {
+	provider := ""
+	if from == bouncyBKS {
+		provider = " -provider org.bouncycastle.jce.provider.BouncyCastleProvider -providerpath bcprov.jar"
+	}
+	return fmt.Sprintf("keytool -importkeystore -srckeystore %s -srcstoretype %s%s -destkeystore %s.new.jks "+
+		"-deststoretype JKS", ref.Location, from, provider, ref.Location)
 }
 
 // KeyPairs returns the key entries in the order of the file or, when alias is given, exactly that one. Aliases compare
-// without case, as in Java. Each pair has its Leaf set, and the key belongs to the leaf.
+// without case, as in Java. Each pair has its Leaf set, and the key belongs to the leaf. Without alias, entries that Go
+// can't use are left out; Skipped has them.
 //
 // The error wraps ErrNoEntry when there is no key, or none of that alias, ErrPassword when a key's own password is
 // wrong, and ErrExpired when a leaf's NotAfter is before now.
@@ -173,30 +192,49 @@ func (s *Store) KeyPairs(alias string, now time.Time) ([]tls.Certificate, error)
 		return nil, fmt.Errorf("keystore %s: %w", s.location, err)
 	}
 	pairs := make([]tls.Certificate, 0, len(entries))
+	left := s.work
 	for _, entry := range entries {
-		pair, err := entry.pair(now)
+		pair, err := entry.pair(now, &left)
 		if err != nil {
-			return nil, fmt.Errorf("keystore %s: key entry %q: %w", s.location, entry.alias, err)
+			return nil, fmt.Errorf("keystore %s: key entry %.60q: %w", s.location, entry.Alias, err)
 		}
 		pairs = append(pairs, pair)
 	}
 	return pairs, nil
 }
 
-func (s *Store) find(alias string) ([]keyEntry, error) {
-	if len(s.keys) == 0 {
-		return nil, fmt.Errorf("it holds no private key: %w", ErrNoEntry)
-	}
-	if alias == "" {
-		return s.keys, nil
-	}
-	var found []keyEntry
+func (s *Store) find(alias string) ([]entry, error) {
+	var keys, usable []entry
 	var names []string
-	for _, entry := range s.keys {
-		names = append(names, fmt.Sprintf("%q", entry.alias))
-		if strings.EqualFold(entry.alias, alias) {
-			found = append(found, entry)
+	for _, e := range s.entries {
+		if e.Kind != PrivateKey {
+			continue
 		}
+		keys = append(keys, e)
+		names = append(names, fmt.Sprintf("%.60q", e.Alias))
+		if e.Err == nil {
+			usable = append(usable, e)
+		}
+	}
+	other := slices.IndexFunc(s.entries, func(e entry) bool {
+		return alias != "" && e.Kind != PrivateKey && strings.EqualFold(e.Alias, alias)
+	})
+	switch {
+	case len(keys) == 0 && other >= 0:
+		return nil, fmt.Errorf("alias %q is no key but a %s: %w", alias, s.entries[other].Kind, ErrNoEntry)
+	case len(keys) == 0:
+		return nil, fmt.Errorf("it holds no private key: %w", ErrNoEntry)
+	case alias == "" && len(usable) == 0:
+		return keys[:1], nil // whose error says why
+	case alias == "":
+		return usable, nil
+	}
+	named := func(same func(string) bool) []entry {
+		return slices.DeleteFunc(slices.Clone(keys), func(e entry) bool { return !same(e.Alias) })
+	}
+	found := named(func(a string) bool { return a == alias })
+	if len(found) == 0 {
+		found = named(func(a string) bool { return strings.EqualFold(a, alias) })
 	}
 	switch len(found) {
 	case 1:
@@ -211,27 +249,27 @@ func (s *Store) find(alias string) ([]keyEntry, error) {
 	return nil, fmt.Errorf("alias %q names %d key entries: %w", alias, len(found), ErrFormat)
 }
 
-func (e keyEntry) pair(now time.Time) (tls.Certificate, error) {
-	if len(e.chain) == 0 {
-		return tls.Certificate{}, fmt.Errorf("it has no certificate: %w", ErrFormat)
+func (e entry) pair(now time.Time, left *work) (tls.Certificate, error) {
+	if e.Err != nil {
+		return tls.Certificate{}, fmt.Errorf("%w (%w)", e.Err, ErrFormat)
+	}
+	if e.work != 0 {
+		if err := left.spend(e.work); err != nil {
+			return tls.Certificate{}, err
+		}
 	}
 	key, err := e.open()
 	if err != nil {
 		return tls.Certificate{}, err
 	}
-	leaf := e.chain[0]
-	if !matches(key, leaf) {
+	if !matches(key, e.Leaf) {
 		return tls.Certificate{}, fmt.Errorf("the key does not belong to the certificate %q: %w",
-			leaf.Subject, ErrFormat)
+			e.Leaf.Subject, ErrFormat)
 	}
-	if now.After(leaf.NotAfter) {
-		return tls.Certificate{}, fmt.Errorf("%w on %s", ErrExpired, leaf.NotAfter.UTC().Format(time.RFC3339))
+	if now.After(e.Leaf.NotAfter) {
+		return tls.Certificate{}, fmt.Errorf("%w on %s", ErrExpired, e.Leaf.NotAfter.UTC().Format(time.RFC3339))
 	}
-	pair := tls.Certificate{PrivateKey: key, Leaf: leaf}
-	for _, c := range e.chain {
-		pair.Certificate = append(pair.Certificate, c.Raw)
-	}
-	return pair, nil
+	return tls.Certificate{Certificate: slices.Clone(e.Chain), PrivateKey: key, Leaf: e.Leaf}, nil
 }
 
 // matches reports whether cert certifies key's public half.
@@ -246,22 +284,33 @@ func matches(key crypto.PrivateKey, cert *x509.Certificate) bool {
 
 // Trusted returns the trusted certificates: the trusted-certificate entries of a JKS or PKCS #12 store, every certificate
 // of a PEM file without a private key. The certificates of key entries are not trusted, which is stricter than Java.
+// Entries that Go can't use are left out; Skipped has them.
 // The error wraps ErrEmpty when there is none.
 func (s *Store) Trusted() ([]*x509.Certificate, error) {
+	var trusted []*x509.Certificate
+	var skipped *Entry
+	keys := false
+	for _, e := range s.entries {
+		switch {
+		case e.Kind == PrivateKey:
+			keys = true
+		case e.Kind == TrustedCertificate && e.Err == nil:
+			trusted = append(trusted, e.Leaf)
+		case e.Kind == TrustedCertificate && skipped == nil:
+			skipped = &e.Entry
+		}
+	}
 	switch {
-	case len(s.trusted) > 0:
-		return slices.Clone(s.trusted), nil
-	case len(s.keys) > 0:
+	case len(trusted) > 0:
+		return trusted, nil
+	case skipped != nil:
+		return nil, fmt.Errorf("keystore %s: %w: entry %.60q: %w", s.location, ErrEmpty, skipped.Alias, skipped.Err)
+	case s.unmarked > 0 && !keys:
+		return nil, fmt.Errorf("keystore %s: %w: it marks none of its %d certificates as trusted, and Java ignores such; "+
+			"import each: keytool -importcert -file X.pem -alias X -keystore %s.new -storetype PKCS12",
+			s.location, ErrEmpty, s.unmarked, s.location)
+	case keys:
 		return nil, fmt.Errorf("keystore %s: %w: it holds private keys only", s.location, ErrEmpty)
 	}
 	return nil, fmt.Errorf("keystore %s: %w", s.location, ErrEmpty)
-}
-
-// parseCertificate parses exactly one certificate.
-func parseCertificate(der []byte) (*x509.Certificate, error) {
-	cert, err := x509.ParseCertificate(der)
-	if err != nil {
-		return nil, fmt.Errorf("certificate: %w (%w)", err, ErrFormat)
-	}
-	return cert, nil
 }
