@@ -17,9 +17,11 @@ type Set struct {
 	any4     []*group                // what serves every other IPv4 address
 	any6     []*group                // what serves every other IPv6 address
 	digest   [32]byte
-	content  [32]byte // the same with passwords and the files' places; never shown
-	file     []byte   // the profiles' file that it was made of
-	from     string   // its path; "": there is none
+	content  [32]byte                // the same with passwords and the files' places; never shown
+	file     []byte                  // the profiles' file that it was made of
+	from     string                  // its path; "": there is none
+	hosts    map[string][]netip.Addr // that the file names
+	warnings []error
 }
 
 // A group is the profiles of one bind address.
@@ -66,6 +68,9 @@ func (s *Set) groups(local netip.Addr) []*group {
 	}
 	return s.any6
 }
+
+// Warnings returns what is not as the file says and yet is no error, as *ParseErrors.
+func (s *Set) Warnings() []error { return s.warnings }
 
 // Profiles returns the profiles of the file in its order, then the listener's own.
 func (s *Set) Profiles() []*Profile { return slices.Clone(s.profiles) }
@@ -151,7 +156,7 @@ func (s *Set) checkStrictness(file string) error {
 			weak[strictest] = unknown
 		}
 	}
-	var problems []error
+	var problems Problems
 	for _, p := range s.profiles {
 		if unknown := weak[p]; unknown != nil {
 			problems = append(problems, &ParseError{

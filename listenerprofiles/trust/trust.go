@@ -64,11 +64,7 @@ func (v Validity) Contains(now time.Time) bool { return !now.Before(v.From) && n
 
 // Open opens a trust store, the content of ref's file. Which of its entries are trusted, keystore.Store.Trusted tells.
 func Open(data []byte, ref keystore.Ref) (*Anchors, error) {
-	store, err := keystore.Open(data, ref)
-	if err != nil {
-		return nil, err
-	}
-	certs, err := store.Trusted()
+	_, certs, err := keystore.LoadTrusted(data, ref)
 	if err != nil {
 		return nil, err
 	}

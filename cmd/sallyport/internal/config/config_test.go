@@ -99,6 +99,7 @@ func TestExample(t *testing.T) {
 					},
 					FilePath: at("listenerprofiles.xml"),
 					BaseDir:  at("."),
+					Secrets:  listenerprofiles.Secrets{"keystore": "changeit"},
 				},
 				FileReadInterval: 10 * time.Minute,
 			},
@@ -247,8 +248,8 @@ var equal = []cmp.Option{
 var unset = []string{
 	"DoorConfig.Format",
 	"Spec.Problems", "Listener.Profiles", "Listener.Door", "DoorConfig.Trust", "DoorConfig.BalancerTrust", "DoorConfig.CacheSize",
-	"Settings.Tokens", "Settings.Name", "Settings.BindAddress", "Settings.ServerName", "Settings.Line",
-	"Options.AlsoAskFor", "Options.Now", "Options.ReadFile", "Route.Limit", "Resource.Limit",
+	"Settings.Tokens", "Settings.Name", "Settings.BindAddress", "Settings.BindHost", "Settings.ServerName", "Settings.Line",
+	"Options.AlsoAskFor", "Options.Now", "Options.ReadFile", "Options.LookupHost", "Route.Limit", "Resource.Limit",
 	"DoorConfig.Shown", "Options.Shown", "Limits.Exempt", "Bounds.Bytes", "Bounds.Certificates", "Bounds.KeyBits",
 	"Upstream.Roots", "Upstream.Certificates", "Upstream.TLSDigest",
 }

@@ -39,6 +39,7 @@ var changes = map[string]any{
 	"main.listeners.0.dynamicSSLProfiles.filePath":         "another.xml",
 	"main.listeners.0.dynamicSSLProfiles.fileReadInterval": "9m",
 	"main.listeners.0.dynamicSSLProfiles.baseDir":          "another",
+	"main.listeners.0.dynamicSSLProfiles.secrets.keystore": "another",
 	"main.listeners.1.clientCertificateHeader":             "off",
 	"main.listeners.2.clientCertificateHeader":             "address",
 	"main.mutualSSL.clientCertificateHeader":               "X-Another",

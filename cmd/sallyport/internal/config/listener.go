@@ -164,8 +164,28 @@ func (m *mapping) dynamicSSLProfiles(tls *listenerprofiles.Options) time.Duratio
 	}
 	defer s.end()
 	s.need("filePath", "the listenerprofiles.xml")
-	tls.FilePath, tls.BaseDir = s.path("filePath"), s.path("baseDir")
+	tls.FilePath, tls.BaseDir, tls.Secrets = s.path("filePath"), s.path("baseDir"), s.secrets()
 	return s.duration("fileReadInterval", time.Second, 10*time.Minute)
+}
+
+// secrets reads what the aliases of passwords in the file stand for.
+func (m *mapping) secrets() listenerprofiles.Secrets {
+	s, given := m.sub("secrets")
+	if !given {
+		return nil
+	}
+	out := listenerprofiles.Secrets{}
+	for _, e := range s.entries {
+		switch {
+		case e.key == "":
+			m.load.errorf(e.Place, "an alias in secrets is empty: give its name, or remove it")
+		case e.value.kind() == "nothing": // in {alias: a, b}, b is an alias
+			m.load.errorf(e.Place, "an alias in secrets has no value: give one, in quotes, or remove it")
+		default:
+			out[e.key] = s.secret(e.key)
+		}
+	}
+	return out
 }
 
 // protocols reads httpsProtocols.
