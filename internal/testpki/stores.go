@@ -32,13 +32,23 @@ func (i *Identity) PEM() []byte {
 // TrustJKS is a trust store of type JKS. The aliases are trusted0, trusted1 and so on.
 func TrustJKS(t T, password string, certs ...*x509.Certificate) []byte {
 	t.Helper()
+	var ders [][]byte
+	for _, c := range certs {
+		ders = append(ders, c.Raw)
+	}
+	return TrustJKSDER(t, password, ders...)
+}
+
+// TrustJKSDER is TrustJKS for certificates that crypto/x509 does not read.
+func TrustJKSDER(t T, password string, ders ...[]byte) []byte {
+	t.Helper()
 	store := jks.New()
-	for n, c := range certs {
+	for n, der := range ders {
 		if err := store.SetTrustedCertificateEntry(fmt.Sprint("trusted", n), jks.TrustedCertificateEntry{
 			CreationTime: time.Unix(1e9, 0),
-			Certificate:  jksCertificate(c),
+			Certificate:  jks.Certificate{Type: "X.509", Content: der},
 		}); err != nil {
-			t.Fatalf("put %s into a JKS: %v", c.Subject, err)
+			t.Fatalf("put certificate %d into a JKS: %v", n, err)
 		}
 	}
 	return writeJKS(t, store, password)
@@ -49,17 +59,13 @@ func (i *Identity) JKS(password string) []byte {
 	i.t.Helper()
 	entry := jks.PrivateKeyEntry{CreationTime: time.Unix(1e9, 0), PrivateKey: i.pkcs8()}
 	for _, c := range i.Chain() {
-		entry.CertificateChain = append(entry.CertificateChain, jksCertificate(c))
+		entry.CertificateChain = append(entry.CertificateChain, jks.Certificate{Type: "X.509", Content: c.Raw})
 	}
 	store := jks.New()
 	if err := store.SetPrivateKeyEntry(Alias, entry, []byte(password)); err != nil {
 		i.t.Fatalf("put the key of %s into a JKS: %v", i.Cert.Subject, err)
 	}
 	return writeJKS(i.t, store, password)
-}
-
-func jksCertificate(c *x509.Certificate) jks.Certificate {
-	return jks.Certificate{Type: "X.509", Content: c.Raw}
 }
 
 func writeJKS(t T, store jks.KeyStore, password string) []byte {

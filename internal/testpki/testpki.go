@@ -7,11 +7,14 @@
 package testpki
 
 import (
+	"bytes"
 	"crypto"
 	"crypto/rand"
+	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"encoding/asn1"
 	"encoding/pem"
 	"fmt"
 	"math/big"
@@ -118,6 +121,43 @@ func (i *Identity) IssueServer(names ...string) *Identity {
 func (i *Identity) IssueDER(leaf Leaf) []byte {
 	i.t.Helper()
 	der, _ := encode(i.t, leaf, i)
+	return der
+}
+
+// NegativeSerial is the certificate once more, with a negative serial number and a good signature. Java reads it,
+// crypto/x509 does not. The issuer's key is an ECDSA key.
+func (i *Identity) NegativeSerial() []byte {
+	i.t.Helper()
+	signer := i.Key
+	if i.issuer != nil {
+		signer = i.issuer.Key
+	}
+	var outer struct {
+		TBS       asn1.RawValue
+		Algorithm pkix.AlgorithmIdentifier
+		Signature asn1.BitString
+	}
+	if _, err := asn1.Unmarshal(i.Cert.Raw, &outer); err != nil {
+		i.t.Fatalf("take the certificate of %s apart: %v", i.Cert.Subject, err)
+	}
+	serial, err := asn1.Marshal(i.Cert.SerialNumber)
+	if err != nil {
+		i.t.Fatalf("encode the serial number of %s: %v", i.Cert.Subject, err)
+	}
+	tbs := bytes.Clone(outer.TBS.FullBytes)
+	version := []byte{0xa0, 3, 2, 1, 2} // which stands before the serial number
+	tbs[bytes.Index(tbs, append(version, serial...))+len(version)+2] |= 0x80
+	digest := sha256.Sum256(tbs)
+	signature, err := signer.Sign(rand.Reader, digest[:], crypto.SHA256)
+	if err != nil {
+		i.t.Fatalf("sign the certificate of %s anew: %v", i.Cert.Subject, err)
+	}
+	outer.TBS = asn1.RawValue{FullBytes: tbs}
+	outer.Signature = asn1.BitString{Bytes: signature, BitLength: 8 * len(signature)}
+	der, err := asn1.Marshal(outer)
+	if err != nil {
+		i.t.Fatalf("encode the certificate of %s anew: %v", i.Cert.Subject, err)
+	}
 	return der
 }
 

@@ -43,21 +43,21 @@ func openJKS(data []byte, ref Ref) (*Store, error) {
 	}
 	s := &Store{}
 	for _, e := range entries {
-		var chain []*x509.Certificate
+		var chain []certificate
 		for _, der := range e.certificates {
-			cert, err := parseCertificate(der)
+			cert, err := readCertificate(der)
 			if err != nil {
 				return nil, fmt.Errorf("entry %q: %w", e.alias, err)
 			}
 			chain = append(chain, cert)
 		}
 		if e.sealed == nil {
-			s.trusted = append(s.trusted, chain...)
+			s.put(newEntry(e.alias, TrustedCertificate, chain...))
 			continue
 		}
-		s.keys = append(s.keys, keyEntry{alias: e.alias, chain: chain, open: func() (crypto.PrivateKey, error) {
-			return openJKSKey(e.sealed, password)
-		}})
+		key := newEntry(e.alias, PrivateKey, chain...)
+		key.open = func() (crypto.PrivateKey, error) { return openJKSKey(e.sealed, password) }
+		s.put(key)
 	}
 	return s, nil
 }

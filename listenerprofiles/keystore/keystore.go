@@ -60,15 +60,15 @@ func (r Ref) MarshalText() ([]byte, error) { return []byte(r.String()), nil }
 // A Store is an opened keystore. It never changes.
 type Store struct {
 	location string
-	keys     []keyEntry
-	trusted  []*x509.Certificate
+	entries  []entry
+	named    map[string]int // place in entries by alias; PEM has none
 }
 
-// A keyEntry is a private key and its certificates, leaf first. The key may still be sealed with a password of its own.
-type keyEntry struct {
-	alias string
-	chain []*x509.Certificate
-	open  func() (crypto.PrivateKey, error)
+// An entry has a private key behind open, which may still be sealed with a password of its own, if its kind is
+// PrivateKey.
+type entry struct {
+	Entry
+	open func() (crypto.PrivateKey, error)
 }
 
 // Open reads the keystore in data, which is the content of the file ref.Location. The format is detected from the
@@ -163,7 +163,8 @@ func cure(ref Ref) string {
 }
 
 // KeyPairs returns the key entries in the order of the file or, when alias is given, exactly that one. Aliases compare
-// without case, as in Java. Each pair has its Leaf set, and the key belongs to the leaf.
+// without case, as in Java. Each pair has its Leaf set, and the key belongs to the leaf. Without alias, entries that Go
+// can't use are left out; Skipped has them.
 //
 // The error wraps ErrNoEntry when there is no key, or none of that alias, ErrPassword when a key's own password is
 // wrong, and ErrExpired when a leaf's NotAfter is before now.
@@ -176,27 +177,40 @@ func (s *Store) KeyPairs(alias string, now time.Time) ([]tls.Certificate, error)
 	for _, entry := range entries {
 		pair, err := entry.pair(now)
 		if err != nil {
-			return nil, fmt.Errorf("keystore %s: key entry %q: %w", s.location, entry.alias, err)
+			return nil, fmt.Errorf("keystore %s: key entry %q: %w", s.location, entry.Alias, err)
 		}
 		pairs = append(pairs, pair)
 	}
 	return pairs, nil
 }
 
-func (s *Store) find(alias string) ([]keyEntry, error) {
-	if len(s.keys) == 0 {
-		return nil, fmt.Errorf("it holds no private key: %w", ErrNoEntry)
-	}
-	if alias == "" {
-		return s.keys, nil
-	}
-	var found []keyEntry
+func (s *Store) find(alias string) ([]entry, error) {
+	var keys, usable []entry
 	var names []string
-	for _, entry := range s.keys {
-		names = append(names, fmt.Sprintf("%q", entry.alias))
-		if strings.EqualFold(entry.alias, alias) {
-			found = append(found, entry)
+	for _, e := range s.entries {
+		if e.Kind != PrivateKey {
+			continue
 		}
+		keys = append(keys, e)
+		names = append(names, fmt.Sprintf("%q", e.Alias))
+		if e.Err == nil {
+			usable = append(usable, e)
+		}
+	}
+	switch {
+	case len(keys) == 0:
+		return nil, fmt.Errorf("it holds no private key: %w", ErrNoEntry)
+	case alias == "" && len(usable) == 0:
+		return keys[:1], nil // whose error says why
+	case alias == "":
+		return usable, nil
+	}
+	named := func(same func(string) bool) []entry {
+		return slices.DeleteFunc(slices.Clone(keys), func(e entry) bool { return !same(e.Alias) })
+	}
+	found := named(func(a string) bool { return a == alias })
+	if len(found) == 0 {
+		found = named(func(a string) bool { return strings.EqualFold(a, alias) })
 	}
 	switch len(found) {
 	case 1:
@@ -211,27 +225,25 @@ func (s *Store) find(alias string) ([]keyEntry, error) {
 	return nil, fmt.Errorf("alias %q names %d key entries: %w", alias, len(found), ErrFormat)
 }
 
-func (e keyEntry) pair(now time.Time) (tls.Certificate, error) {
-	if len(e.chain) == 0 {
+func (e entry) pair(now time.Time) (tls.Certificate, error) {
+	if len(e.Chain) == 0 {
 		return tls.Certificate{}, fmt.Errorf("it has no certificate: %w", ErrFormat)
+	}
+	if e.Err != nil {
+		return tls.Certificate{}, fmt.Errorf("%w (%w)", e.Err, ErrFormat)
 	}
 	key, err := e.open()
 	if err != nil {
 		return tls.Certificate{}, err
 	}
-	leaf := e.chain[0]
-	if !matches(key, leaf) {
+	if !matches(key, e.Leaf) {
 		return tls.Certificate{}, fmt.Errorf("the key does not belong to the certificate %q: %w",
-			leaf.Subject, ErrFormat)
+			e.Leaf.Subject, ErrFormat)
 	}
-	if now.After(leaf.NotAfter) {
-		return tls.Certificate{}, fmt.Errorf("%w on %s", ErrExpired, leaf.NotAfter.UTC().Format(time.RFC3339))
+	if now.After(e.Leaf.NotAfter) {
+		return tls.Certificate{}, fmt.Errorf("%w on %s", ErrExpired, e.Leaf.NotAfter.UTC().Format(time.RFC3339))
 	}
-	pair := tls.Certificate{PrivateKey: key, Leaf: leaf}
-	for _, c := range e.chain {
-		pair.Certificate = append(pair.Certificate, c.Raw)
-	}
-	return pair, nil
+	return tls.Certificate{Certificate: e.Chain, PrivateKey: key, Leaf: e.Leaf}, nil
 }
 
 // matches reports whether cert certifies key's public half.
@@ -246,22 +258,29 @@ func matches(key crypto.PrivateKey, cert *x509.Certificate) bool {
 
 // Trusted returns the trusted certificates: the trusted-certificate entries of a JKS or PKCS #12 store, every certificate
 // of a PEM file without a private key. The certificates of key entries are not trusted, which is stricter than Java.
+// Entries that Go can't use are left out; Skipped has them.
 // The error wraps ErrEmpty when there is none.
 func (s *Store) Trusted() ([]*x509.Certificate, error) {
+	var trusted []*x509.Certificate
+	var skipped *Entry
+	keys := false
+	for _, e := range s.entries {
+		switch {
+		case e.Kind == PrivateKey:
+			keys = true
+		case e.Kind == TrustedCertificate && e.Err == nil:
+			trusted = append(trusted, e.Leaf)
+		case e.Kind == TrustedCertificate && skipped == nil:
+			skipped = &e.Entry
+		}
+	}
 	switch {
-	case len(s.trusted) > 0:
-		return slices.Clone(s.trusted), nil
-	case len(s.keys) > 0:
+	case len(trusted) > 0:
+		return trusted, nil
+	case skipped != nil:
+		return nil, fmt.Errorf("keystore %s: %w: entry %q: %w", s.location, ErrEmpty, skipped.Alias, skipped.Err)
+	case keys:
 		return nil, fmt.Errorf("keystore %s: %w: it holds private keys only", s.location, ErrEmpty)
 	}
 	return nil, fmt.Errorf("keystore %s: %w", s.location, ErrEmpty)
-}
-
-// parseCertificate parses exactly one certificate.
-func parseCertificate(der []byte) (*x509.Certificate, error) {
-	cert, err := x509.ParseCertificate(der)
-	if err != nil {
-		return nil, fmt.Errorf("certificate: %w (%w)", err, ErrFormat)
-	}
-	return cert, nil
 }

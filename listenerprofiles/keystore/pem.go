@@ -13,7 +13,7 @@ const pemBegin = "-----BEGIN "
 // openPEM reads certificates and at most one private key. With a key, the certificates are its chain, leaf first;
 // without one they are trusted. Text between the blocks is skipped; an unreadable block is an error.
 func openPEM(data []byte) (*Store, error) {
-	var certs []*x509.Certificate
+	var certs []certificate
 	var key crypto.PrivateKey
 	begun := bytes.Count(data, []byte(pemBegin))
 	for n := 1; ; n++ {
@@ -25,9 +25,12 @@ func openPEM(data []byte) (*Store, error) {
 		begun--
 		switch block.Type {
 		case "CERTIFICATE", "X509 CERTIFICATE":
-			cert, err := parseCertificate(block.Bytes)
+			cert, err := readCertificate(block.Bytes)
 			if err != nil {
 				return nil, fmt.Errorf("PEM block %d: %w", n, err)
+			}
+			if cert.err != nil {
+				cert.err = fmt.Errorf("PEM block %d: %w", n, cert.err)
 			}
 			if len(certs) == MaxEntries {
 				return nil, fmt.Errorf("PEM: more than %d certificates: %w", MaxEntries, ErrFormat)
@@ -51,10 +54,17 @@ func openPEM(data []byte) (*Store, error) {
 	if begun != 0 {
 		return nil, fmt.Errorf("PEM: %d blocks are damaged or cut short: %w", begun, ErrFormat)
 	}
+	s := &Store{}
 	if key == nil {
-		return &Store{trusted: certs}, nil
+		for _, cert := range certs {
+			s.entries = append(s.entries, newEntry("", TrustedCertificate, cert))
+		}
+		return s, nil
 	}
-	return &Store{keys: []keyEntry{{chain: certs, open: func() (crypto.PrivateKey, error) { return key, nil }}}}, nil
+	e := newEntry("", PrivateKey, certs...)
+	e.open = func() (crypto.PrivateKey, error) { return key, nil }
+	s.entries = []entry{e}
+	return s, nil
 }
 
 func parsePEMKey(block *pem.Block) (key crypto.PrivateKey, err error) {

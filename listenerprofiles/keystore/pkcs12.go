@@ -9,6 +9,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 	"unicode/utf16"
 
@@ -62,7 +63,11 @@ func decodePKCS12(data []byte, password string, outline *outline) (*Store, error
 		if outline.safes == 0 && errors.As(err, new(pkcs12.NotImplementedError)) {
 			return &Store{}, nil // the password is right, and the store is empty
 		}
-		return &Store{trusted: certs}, err
+		s := &Store{}
+		for n, cert := range certs {
+			s.put(newEntry(strconv.Itoa(n+1), TrustedCertificate, certificate{raw: cert.Raw, parsed: cert}))
+		}
+		return s, err
 	}
 	// DecodeChain expects one key and returns neither aliases nor which certificate belongs to which key; ToPEM does,
 	// but not for Ed25519 nor for unencrypted keys.
@@ -78,7 +83,9 @@ func decodePKCS12(data []byte, password string, outline *outline) (*Store, error
 	if chainErr != nil {
 		return nil, chainErr
 	}
-	return &Store{keys: []keyEntry{newEntry(outline.aliases[0], key, append([]*x509.Certificate{leaf}, others...))}}, nil
+	s := &Store{}
+	s.put(newKeyEntry(outline.aliases[0], key, append([]*x509.Certificate{leaf}, others...)))
+	return s, nil
 }
 
 // fromBlocks pairs keys with certificates. The key bag's local key id is its certificate's too, and the public keys
@@ -89,9 +96,9 @@ func fromBlocks(blocks []*pem.Block) (*Store, error) {
 		if block.Type != "CERTIFICATE" {
 			continue
 		}
-		cert, err := parseCertificate(block.Bytes)
+		cert, err := x509.ParseCertificate(block.Bytes)
 		if err != nil {
-			return nil, err
+			return nil, fmt.Errorf("certificate: %w (%w)", err, ErrFormat)
 		}
 		certs = append(certs, cert)
 	}
@@ -107,31 +114,35 @@ func fromBlocks(blocks []*pem.Block) (*Store, error) {
 				return nil, errors.New("a key of an unknown kind")
 			}
 		}
-		s.keys = append(s.keys, newEntry(block.Headers["friendlyName"], key, certs))
+		s.put(newKeyEntry(block.Headers["friendlyName"], key, certs))
 	}
 	return s, nil
 }
 
-// newEntry picks key's certificate out of certs, and its issuers in order.
-func newEntry(alias string, key crypto.PrivateKey, certs []*x509.Certificate) keyEntry {
-	e := keyEntry{alias: alias, open: func() (crypto.PrivateKey, error) { return key, nil }}
+// newKeyEntry picks key's certificate out of certs, and its issuers in order.
+func newKeyEntry(alias string, key crypto.PrivateKey, certs []*x509.Certificate) entry {
+	var chain []certificate
+	add := func(cert *x509.Certificate) { chain = append(chain, certificate{raw: cert.Raw, parsed: cert}) }
 	for _, cert := range certs {
 		if matches(key, cert) {
-			e.chain = append(e.chain, cert)
+			add(cert)
 			break
 		}
 	}
-	for len(e.chain) > 0 && len(e.chain) < MaxChain {
-		last := e.chain[len(e.chain)-1]
-		issuer := issuerOf(last, certs)
+	for len(chain) > 0 && len(chain) < MaxChain {
+		issuer := issuerOf(chain[len(chain)-1].parsed, certs)
 		if issuer == nil {
 			break
 		}
-		e.chain = append(e.chain, issuer)
+		add(issuer)
 	}
-	if len(e.chain) == 0 {
-		e.chain = certs // so that KeyPairs says that the key does not belong to the certificate
+	if len(chain) == 0 {
+		for _, cert := range certs {
+			add(cert) // so that KeyPairs says that the key does not belong to the certificate
+		}
 	}
+	e := newEntry(alias, PrivateKey, chain...)
+	e.open = func() (crypto.PrivateKey, error) { return key, nil }
 	return e
 }
 
