@@ -1,6 +1,9 @@
 package keystore
 
 import (
+	"crypto/ecdsa"
+	"crypto/ed25519"
+	"crypto/rsa"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/asn1"
@@ -120,6 +123,13 @@ func newEntry(alias string, kind Kind, chain ...certificate) entry {
 	}
 	if len(chain) > 0 {
 		e.Leaf, e.Err = chain[0].parsed, chain[0].err
+	}
+	if kind == PrivateKey && e.Leaf != nil && e.Err == nil {
+		switch e.Leaf.PublicKey.(type) {
+		case *rsa.PublicKey, *ecdsa.PublicKey, ed25519.PublicKey:
+		default:
+			e.Leaf, e.Err = nil, fmt.Errorf("a %s key, which can't be used here", e.Leaf.PublicKeyAlgorithm)
+		}
 	}
 	return e
 }

@@ -5,10 +5,11 @@ import (
 	"crypto"
 	"crypto/sha1" // JKS knows no other digest.
 	"crypto/subtle"
-	"crypto/x509"
 	"encoding/asn1"
 	"encoding/binary"
+	"errors"
 	"fmt"
+	"strings"
 	"unicode/utf16"
 )
 
@@ -20,26 +21,18 @@ const (
 )
 
 // openJKS reads the format of sun.security.provider.JavaKeyStore: magic, version, entries, and a SHA-1 over the
-// password, a constant and everything before it.
+// password, a constant and everything before it. What stands behind is ignored, as Java does.
 func openJKS(data []byte, ref Ref) (*Store, error) {
-	entries, err := parseJKS(data)
+	entries, size, err := parseJKS(data)
 	if err != nil {
 		return nil, err
 	}
-	body, digest := data[:len(data)-sha1.Size], data[len(data)-sha1.Size:]
 	h := sha1.New()
 	h.Write(utf16Bytes(ref.Password))
 	h.Write([]byte("Mighty Aphrodite"))
-	h.Write(body)
-	if subtle.ConstantTimeCompare(h.Sum(nil), digest) != 1 {
-		if ref.Password == "" {
-			return nil, fmt.Errorf("%w: no password is given", ErrPassword)
-		}
-		return nil, ErrPassword
-	}
-	password := ref.KeyPassword
-	if password == "" {
-		password = ref.Password
+	h.Write(data[:size])
+	if subtle.ConstantTimeCompare(h.Sum(nil), data[size:size+sha1.Size]) != 1 {
+		return nil, wrongPassword(ref)
 	}
 	s := &Store{}
 	for _, e := range entries {
@@ -56,7 +49,7 @@ func openJKS(data []byte, ref Ref) (*Store, error) {
 			continue
 		}
 		key := newEntry(e.alias, PrivateKey, chain...)
-		key.open = func() (crypto.PrivateKey, error) { return openJKSKey(e.sealed, password) }
+		key.open = func() (crypto.PrivateKey, error) { return openJKSKey(e.sealed, ref) }
 		s.put(key)
 	}
 	return s, nil
@@ -69,25 +62,28 @@ type jksEntry struct {
 	certificates [][]byte
 }
 
-// parseJKS reads the structure; it checks neither password nor certificates.
-func parseJKS(data []byte) ([]jksEntry, error) {
+// errShort is the error for a file that ends too early.
+var errShort = fmt.Errorf("JKS: file cut short, put it back whole: %w", ErrFormat)
+
+// parseJKS reads the structure and how many bytes it takes up to the digest; it checks neither password nor
+// certificates.
+func parseJKS(data []byte) (entries []jksEntry, size int, err error) {
 	if len(data) < 12+sha1.Size {
-		return nil, fmt.Errorf("JKS: file cut short: %w", ErrFormat)
+		return nil, 0, errShort
 	}
 	r := &reader{data: data[4 : len(data)-sha1.Size]}
 	version := r.uint32()
 	if version != 1 && version != 2 {
-		return nil, fmt.Errorf("JKS: unknown version %d: %w", version, ErrFormat)
+		return nil, 0, fmt.Errorf("JKS: unknown version %d: %w", version, ErrFormat)
 	}
 	count := r.uint32()
 	if count > MaxEntries {
-		return nil, fmt.Errorf("JKS: %d entries, at most %d are read: %w", count, MaxEntries, ErrFormat)
+		return nil, 0, fmt.Errorf("JKS: %d entries, at most %d are read: %w", count, MaxEntries, ErrFormat)
 	}
-	var entries []jksEntry
 	certificates := 0
 	for range count {
 		tag := r.uint32()
-		e := jksEntry{alias: string(r.bytes(int(r.uint16())))}
+		e := jksEntry{alias: javaText(r.bytes(int(r.uint16())))}
 		r.bytes(8) // creation time
 		n := uint32(1)
 		switch {
@@ -97,18 +93,18 @@ func parseJKS(data []byte) ([]jksEntry, error) {
 			n = r.uint32()
 		case tag == jksTrusted:
 		default:
-			return nil, fmt.Errorf("JKS: entry %q: unknown kind %d: %w", e.alias, tag, ErrFormat)
+			return nil, 0, fmt.Errorf("JKS: entry %q: unknown kind %d: %w", e.alias, tag, ErrFormat)
 		}
 		for range n {
 			if r.short {
-				return nil, fmt.Errorf("JKS: file cut short: %w", ErrFormat)
+				return nil, 0, errShort
 			}
 			if certificates++; certificates > MaxEntries {
-				return nil, fmt.Errorf("JKS: more than %d certificates: %w", MaxEntries, ErrFormat)
+				return nil, 0, fmt.Errorf("JKS: more than %d certificates: %w", MaxEntries, ErrFormat)
 			}
 			if version == 2 {
-				if kind := r.bytes(int(r.uint16())); !r.short && string(kind) != "X.509" {
-					return nil, fmt.Errorf("JKS: entry %q: certificate of type %q: %w", e.alias, kind, ErrFormat)
+				if kind := r.bytes(int(r.uint16())); !r.short && !isX509(kind) {
+					return nil, 0, fmt.Errorf("JKS: entry %q: certificate of type %q: %w", e.alias, kind, ErrFormat)
 				}
 			}
 			e.certificates = append(e.certificates, r.bytes(int(r.uint32())))
@@ -116,12 +112,34 @@ func parseJKS(data []byte) ([]jksEntry, error) {
 		entries = append(entries, e)
 	}
 	if r.short {
-		return nil, fmt.Errorf("JKS: file cut short: %w", ErrFormat)
+		return nil, 0, errShort
 	}
-	if len(r.data) != 0 {
-		return nil, fmt.Errorf("JKS: %d bytes after the last entry: %w", len(r.data), ErrFormat)
+	return entries, len(data) - sha1.Size - len(r.data), nil
+}
+
+// isX509 reports whether Java has a reader of X.509 by this name.
+func isX509(name []byte) bool {
+	return strings.EqualFold(string(name), "X.509") || strings.EqualFold(string(name), "X509")
+}
+
+// javaText decodes Java's own UTF-8, in which zero takes two bytes and a character beyond 16 bits two surrogates of
+// three bytes each.
+func javaText(b []byte) string {
+	var units []uint16
+	for n := 0; n < len(b); {
+		switch {
+		case b[n]&0xe0 == 0xc0 && n+1 < len(b):
+			units = append(units, uint16(b[n]&0x1f)<<6|uint16(b[n+1]&0x3f))
+			n += 2
+		case b[n]&0xf0 == 0xe0 && n+2 < len(b):
+			units = append(units, uint16(b[n]&0xf)<<12|uint16(b[n+1]&0x3f)<<6|uint16(b[n+2]&0x3f))
+			n += 3
+		default:
+			units = append(units, uint16(b[n]))
+			n++
+		}
 	}
-	return entries, nil
+	return string(utf16.Decode(units))
 }
 
 // A reader consumes fields of data. Once one is longer than the rest, short is set and all further fields are empty.
@@ -159,7 +177,7 @@ var oidJavaKeyProtector = asn1.ObjectIdentifier{1, 3, 6, 1, 4, 1, 42, 2, 17, 1, 
 
 // openJKSKey unseals a key: salt, the PKCS #8 key under a key stream of chained SHA-1, and a SHA-1 over password and
 // key.
-func openJKSKey(sealed []byte, password string) (crypto.PrivateKey, error) {
+func openJKSKey(sealed []byte, ref Ref) (crypto.PrivateKey, error) {
 	var info struct {
 		Algorithm struct {
 			ID         asn1.ObjectIdentifier
@@ -177,7 +195,7 @@ func openJKSKey(sealed []byte, password string) (crypto.PrivateKey, error) {
 	if len(info.Data) < 2*sha1.Size {
 		return nil, fmt.Errorf("sealed key: cut short: %w", ErrFormat)
 	}
-	secret := utf16Bytes(password)
+	secret := utf16Bytes(keyPassword(ref))
 	digest, covered := info.Data[:sha1.Size], info.Data[sha1.Size:len(info.Data)-sha1.Size]
 	plain := make([]byte, 0, len(covered)+sha1.Size)
 	for len(plain) < len(covered) {
@@ -189,13 +207,13 @@ func openJKSKey(sealed []byte, password string) (crypto.PrivateKey, error) {
 	subtle.XORBytes(plain, plain, covered)
 	check := sha1.Sum(append(bytes.Clone(secret), plain...))
 	if subtle.ConstantTimeCompare(check[:], info.Data[len(info.Data)-sha1.Size:]) != 1 {
-		return nil, fmt.Errorf("key password: %w", ErrPassword)
+		return nil, wrongKeyPassword(ref)
 	}
-	key, err := x509.ParsePKCS8PrivateKey(plain)
-	if err != nil {
-		return nil, fmt.Errorf("the key is of no kind that is served here: %w", ErrFormat)
+	key, err := parseKey(plain)
+	if errors.Is(err, errNoKey) {
+		return nil, fmt.Errorf("sealed key: %w: %w", err, ErrFormat)
 	}
-	return key, nil
+	return key, err
 }
 
 // utf16Bytes returns a password as Java hashes it: UTF-16, high byte first.

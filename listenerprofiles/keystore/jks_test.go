@@ -1,6 +1,7 @@
 package keystore
 
 import (
+	"crypto/sha1"
 	"os"
 	"testing"
 )
@@ -15,18 +16,21 @@ func FuzzJKS(f *testing.F) {
 		f.Add(data)
 	}
 	f.Fuzz(func(t *testing.T, data []byte) {
-		entries, err := parseJKS(data)
+		entries, size, err := parseJKS(data)
 		if err != nil {
 			return
 		}
 		total := 0
+		if size+sha1.Size > len(data) {
+			t.Errorf("%d bytes and a digest out of %d", size, len(data))
+		}
 		for _, e := range entries {
 			total += len(e.sealed)
 			for _, c := range e.certificates {
 				total += len(c)
 			}
 			if e.sealed != nil {
-				_, _ = openJKSKey(e.sealed, "keypass")
+				_, _ = openJKSKey(e.sealed, Ref{Password: "keypass"})
 			}
 		}
 		if total > len(data) {

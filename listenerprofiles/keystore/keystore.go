@@ -62,6 +62,7 @@ type Store struct {
 	location string
 	entries  []entry
 	named    map[string]int // place in entries by alias; PEM has none
+	unmarked int            // certificates of a PKCS #12 file that it does not mark as trusted
 }
 
 // An entry has a private key behind open, which may still be sealed with a password of its own, if its kind is
@@ -73,9 +74,10 @@ type entry struct {
 
 // Open reads the keystore in data, which is the content of the file ref.Location. The format is detected from the
 // content; ref.Type only distinguishes PEM from the others. Store password and integrity are checked here, for JKS and
-// PKCS #12; a JKS key's own password is checked by KeyPairs.
+// PKCS #12; the passwords of keys are checked by KeyPairs.
 //
-// A JCEKS store, and a PKCS #12 store that can't be read, are errors that name a command to convert it.
+// JKS and PKCS #12 stores hold the entries that keytool -list shows. A JCEKS or BKS store, and a PKCS #12 store of
+// algorithms that Java doesn't know, are errors that name a command to convert it.
 func Open(data []byte, ref Ref) (*Store, error) {
 	s, err := open(data, ref)
 	if err != nil {
@@ -97,8 +99,11 @@ func open(data []byte, ref Ref) (*Store, error) {
 		}
 	}
 	found := detect(data)
+	if found == javaJCEKS || found == bouncyBKS {
+		return nil, fmt.Errorf("%s is not read here, convert it: %s: %w", found, convert(found, ref), ErrFormat)
+	}
 	if found != unknown && declared != "" && (declared == "PEM") != (found == textPEM) {
-		return nil, fmt.Errorf("declared as %s, but the content is %s: %w", declared, found, ErrFormat)
+		return nil, fmt.Errorf("declared as %s, but the content is %s, set the type to %s: %w", declared, found, found, ErrFormat)
 	}
 	switch found {
 	case javaJKS:
@@ -107,13 +112,11 @@ func open(data []byte, ref Ref) (*Store, error) {
 		return openPKCS12(data, ref)
 	case textPEM:
 		return openPEM(data)
-	case javaJCEKS:
-		return nil, fmt.Errorf("JCEKS is not read here, convert it: %s: %w", cure(ref), ErrFormat)
 	}
 	if len(data) == 0 {
-		return nil, fmt.Errorf("empty file: %w", ErrFormat)
+		return nil, fmt.Errorf("empty file, put the store back: %w", ErrFormat)
 	}
-	return nil, fmt.Errorf("neither JKS, PKCS12 nor PEM: %w", ErrFormat)
+	return nil, fmt.Errorf("neither JKS, PKCS12 nor PEM; what it is says: file %s: %w", ref.Location, ErrFormat)
 }
 
 // ParseType reads a Ref's Type, JKS, PKCS12 or PEM, without case.
@@ -123,6 +126,10 @@ func ParseType(word string) (string, error) {
 		return kind, nil
 	case "ACME":
 		return "", errors.New("ACME is not built yet: name a JKS, PKCS12 or PEM file")
+	}
+	switch kind := format(strings.ToUpper(word)); kind {
+	case javaJCEKS, bouncyBKS:
+		return "", fmt.Errorf("%s is not read here, convert the store: %s", kind, convert(kind, Ref{Location: "STORE"}))
 	}
 	return "", fmt.Errorf("%.60q is none of JKS, PKCS12, PEM", word)
 }
@@ -134,6 +141,7 @@ const (
 	unknown   format = "unknown"
 	javaJKS   format = "JKS"
 	javaJCEKS format = "JCEKS"
+	bouncyBKS format = "BKS"
 	derPKCS12 format = "PKCS12"
 	textPEM   format = "PEM"
 )
@@ -144,6 +152,8 @@ func detect(data []byte) format {
 		return javaJKS
 	case bytes.HasPrefix(data, []byte{0xce, 0xce, 0xce, 0xce}):
 		return javaJCEKS
+	case len(data) > 8 && (string(data[:8]) == "\x00\x00\x00\x01\x00\x00\x00\x14" || string(data[:8]) == "\x00\x00\x00\x02\x00\x00\x00\x14"):
+		return bouncyBKS // version, and a salt of 20 bytes
 	case bytes.HasPrefix(data, []byte{0x30}) && !isText(data): // a DER SEQUENCE
 		return derPKCS12
 	case isText(data):
@@ -156,10 +166,14 @@ func isText(data []byte) bool {
 	return bytes.IndexByte(data, 0) < 0 && bytes.Contains(data, []byte(pemBegin))
 }
 
-// cure returns the command that converts a store which only Java reads.
-func cure(ref Ref) string {
-	return fmt.Sprintf("keytool -importkeystore -srckeystore %s -destkeystore %s.new.jks -deststoretype JKS",
-		ref.Location, ref.Location)
+// convert returns the command that converts a store of another kind.
+func convert(from format, ref Ref) string {
+	provider := ""
+	if from == bouncyBKS {
+		provider = " -provider org.bouncycastle.jce.provider.BouncyCastleProvider -providerpath bcprov.jar"
+	}
+	return fmt.Sprintf("keytool -importkeystore -srckeystore %s -srcstoretype %s%s -destkeystore %s.new.jks -deststoretype JKS",
+		ref.Location, from, provider, ref.Location)
 }
 
 // KeyPairs returns the key entries in the order of the file or, when alias is given, exactly that one. Aliases compare
@@ -279,6 +293,10 @@ func (s *Store) Trusted() ([]*x509.Certificate, error) {
 		return trusted, nil
 	case skipped != nil:
 		return nil, fmt.Errorf("keystore %s: %w: entry %q: %w", s.location, ErrEmpty, skipped.Alias, skipped.Err)
+	case s.unmarked > 0 && !keys:
+		return nil, fmt.Errorf("keystore %s: %w: it marks none of its %d certificates as trusted, and Java ignores such; "+
+			"import each: keytool -importcert -file X.pem -alias X -keystore %s.new -storetype PKCS12",
+			s.location, ErrEmpty, s.unmarked, s.location)
 	case keys:
 		return nil, fmt.Errorf("keystore %s: %w: it holds private keys only", s.location, ErrEmpty)
 	}

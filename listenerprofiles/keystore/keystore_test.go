@@ -48,7 +48,7 @@ func TestKeyPairs(t *testing.T) {
 		{file: "keys.jks", ref: keystore.Ref{KeyPassword: "keypass"}, is: keystore.ErrPassword, words: "no password is given"},
 		{file: "keys.jks", ref: keystore.Ref{Password: pass, Alias: "other"}, is: keystore.ErrNoEntry, words: `it has "ec", "gateway"`},
 		{file: "keys.jks", ref: keystore.Ref{Type: "PEM", Password: pass}, is: keystore.ErrFormat, words: "declared as PEM"},
-		{file: "keys.jks", ref: keystore.Ref{Type: "BKS", Password: pass}, is: keystore.ErrFormat, words: `type "BKS" is none of`},
+		{file: "keys.jks", ref: keystore.Ref{Type: "BKS", Password: pass}, is: keystore.ErrFormat, words: "-srcstoretype BKS -provider"},
 		{file: "mixed.jks", ref: keystore.Ref{Password: pass}, want: "CN=gateway.test/1"},
 		{file: "trust.jks", ref: keystore.Ref{Password: pass}, is: keystore.ErrNoEntry, words: "no private key"},
 		{file: "expired.jks", ref: keystore.Ref{Password: pass}, is: keystore.ErrExpired, words: "expired on 20"},
@@ -56,7 +56,7 @@ func TestKeyPairs(t *testing.T) {
 
 		{file: "single.p12", ref: keystore.Ref{Type: "pkcs12", Password: pass}, want: "CN=gateway.test/1"},
 		{file: "single.p12", ref: keystore.Ref{Type: "JKS", Password: pass, KeyPassword: pass, Alias: "Gateway"}, want: "CN=gateway.test/1"},
-		{file: "single.p12", ref: keystore.Ref{Password: pass, KeyPassword: "other"}, is: keystore.ErrPassword, words: "has to be the store's password"},
+		{file: "single.p12", ref: keystore.Ref{Password: pass, KeyPassword: "other"}, is: keystore.ErrPassword, words: "leave keyPassword or KeyPassword out"},
 		{file: "single.p12", ref: keystore.Ref{Password: "wrong"}, is: keystore.ErrPassword},
 		{file: "single.p12", ref: keystore.Ref{}, is: keystore.ErrPassword, words: "no password is given"},
 		{file: "single.p12", ref: keystore.Ref{Password: pass, Alias: "x"}, is: keystore.ErrNoEntry},
@@ -66,11 +66,10 @@ func TestKeyPairs(t *testing.T) {
 		{file: "ed25519.p12", ref: keystore.Ref{Password: pass, Alias: "gateway"}, want: "CN=ed.test/1"},
 		{file: "legacy.p12", ref: keystore.Ref{Password: pass}, want: "CN=gateway.test/1"},
 		{file: "really-pkcs12.jks", ref: keystore.Ref{Type: "JKS", Password: pass}, want: "CN=gateway.test/1"},
-		{file: "mixed.p12", ref: keystore.Ref{Password: pass}, is: keystore.ErrFormat, words: "-deststoretype JKS"},
-		{file: "slow.p12", ref: keystore.Ref{Password: pass}, is: keystore.ErrFormat, words: "3000000 iterations"},
+		{file: "mixed.p12", ref: keystore.Ref{Password: pass}, want: "CN=gateway.test/1"},
 		{file: "openssl.p12", ref: keystore.Ref{Password: pass, Alias: "gateway"}, want: "CN=server.test/2"},
 		{file: "openssl-legacy.p12", ref: keystore.Ref{Password: pass, Alias: "gateway"}, want: "CN=server.test/2"},
-		{file: "openssl-nokeys.p12", ref: keystore.Ref{Password: pass}, is: keystore.ErrFormat, words: "keytool -importcert"},
+		{file: "openssl-nokeys.p12", ref: keystore.Ref{Password: pass}, is: keystore.ErrNoEntry, words: "no private key"},
 		{file: "openssl-nopassword.p12", ref: keystore.Ref{}, want: "CN=server.test/1"},
 		{file: "openssl-nopassword.p12", ref: keystore.Ref{Password: pass, Alias: "gateway"}, want: "CN=server.test/1"},
 		{file: "openssl-emptypassword.p12", ref: keystore.Ref{Alias: "gateway"}, want: "CN=server.test/1"},
@@ -141,8 +140,8 @@ func TestTrustStores(t *testing.T) {
 		{"trust-nopassword.p12", keystore.Ref{}, "CN=Test Root", nil},
 		{"trust-nopassword.p12", keystore.Ref{Password: pass}, "CN=Test Root", nil},
 		{"trust.pem", keystore.Ref{Type: "PEM"}, "CN=Test Root, CN=rsa.test", nil},
-		{"mixed.p12", keystore.Ref{Password: pass}, "", keystore.ErrFormat},
-		{"openssl-nokeys.p12", keystore.Ref{Password: pass}, "", keystore.ErrFormat},
+		{"mixed.p12", keystore.Ref{Password: pass}, "CN=Test Root", nil},
+		{"openssl-nokeys.p12", keystore.Ref{Password: pass}, "", keystore.ErrEmpty},
 	}
 	for _, tt := range tests {
 		t.Run(tt.file+tt.ref.Password, func(t *testing.T) {
@@ -294,7 +293,7 @@ func FuzzOpen(f *testing.F) {
 		if err != nil {
 			f.Fatal(err)
 		}
-		if !strings.HasSuffix(file, ".sh") && !strings.Contains(file, "slow") {
+		if !strings.HasSuffix(file, ".sh") {
 			f.Add(data, "changeit", "keypass")
 			f.Add(data, "", "")
 		}

@@ -1,363 +1,516 @@
 package keystore
 
 import (
-	"bytes"
 	"crypto"
-	"crypto/x509"
-	"crypto/x509/pkix"
 	"encoding/asn1"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"strconv"
 	"strings"
 	"unicode/utf16"
-
-	"software.sslmate.com/src/go-pkcs12"
 )
 
-// The file sets the iteration counts of PKCS #12's key derivations. One derivation takes at most maxIterations, a file
-// maxWork in all; tools write 2,048 to 100,000.
-const (
-	maxIterations = 1_000_000
-	maxWork       = 5_000_000
-)
+// A pkcs12 is a file (RFC 7292) being read the way of sun.security.pkcs12.PKCS12KeyStore, so that the entries, their
+// aliases and their chains are those that keytool -list shows. What differs from Java: a key that is not sealed is an
+// entry, too.
+type pkcs12 struct {
+	ref   Ref
+	work  work // left for opening the file
+	mac   bool
+	store *Store
 
-// openPKCS12 reads what keytool and openssl write. The library decrypts, but does not bound iterations,
-// so outline checks the unencrypted parts first.
+	bags    int // so far, of every kind
+	keyBags int
+	unnamed int // entries that got a number for a name
+	keys    []p12Key
+	known   known
+}
+
+// A p12Key is a private key, whose chain is found once all certificates are known.
+type p12Key struct {
+	alias  string
+	id     string  // local key id
+	sealed sealing // zero: data is not sealed
+	data   []byte
+	err    error // why it can't be opened
+}
+
 func openPKCS12(data []byte, ref Ref) (*Store, error) {
-	outline, err := outlinePKCS12(data)
+	return readPKCS12(data, ref, maxWork)
+}
+
+func readPKCS12(data []byte, ref Ref, limit work) (*Store, error) {
+	p := &pkcs12{ref: ref, work: limit, store: &Store{}}
+	err := p.read(data)
+	if unknown := (errAlgorithm{}); errors.As(err, &unknown) {
+		return nil, fmt.Errorf("PKCS12: %w, write it anew: %s: %w", err, rewrite(ref), ErrFormat)
+	}
 	if err != nil {
-		if _, bare := x509.ParseCertificate(data); bare == nil {
-			return nil, fmt.Errorf("a bare DER certificate, use PEM: openssl x509 -inform DER -in X -out Y: %w",
-				ErrFormat)
-		}
 		return nil, err
 	}
-	if len(outline.aliases) > 0 && ref.KeyPassword != "" && ref.KeyPassword != ref.Password {
-		return nil, fmt.Errorf("key password: in PKCS12 it has to be the store's password: %w", ErrPassword)
-	}
-	password := ref.Password
-	if !outline.mac {
-		password = "" // without a MAC nothing is sealed
-	}
-	s, err := decodePKCS12(data, password, outline)
-	switch {
-	case err == nil:
-		return s, nil
-	case errors.Is(err, pkcs12.ErrIncorrectPassword) && ref.Password == "":
-		return nil, fmt.Errorf("%w: no password is given", ErrPassword)
-	case errors.Is(err, pkcs12.ErrIncorrectPassword):
-		return nil, ErrPassword
-	case strings.Contains(err.Error(), "not marked as trusted"):
-		return nil, fmt.Errorf("PKCS12: a certificate is not marked as trusted, and Java ignores it too; import it: "+
-			"keytool -importcert -file X.pem -alias X -keystore %s.new.jks -storetype JKS: %w", ref.Location, ErrFormat)
-	}
-	return nil, fmt.Errorf("PKCS12 that is not read here (%s), convert it: %s: %w",
-		strings.TrimPrefix(err.Error(), "pkcs12: "), cure(ref), ErrFormat)
+	p.addChains()
+	return p.store, nil
 }
 
-func decodePKCS12(data []byte, password string, outline *outline) (*Store, error) {
-	if len(outline.aliases) == 0 {
-		certs, err := pkcs12.DecodeTrustStore(data, password)
-		if outline.safes == 0 && errors.As(err, new(pkcs12.NotImplementedError)) {
-			return &Store{}, nil // the password is right, and the store is empty
-		}
-		s := &Store{}
-		for n, cert := range certs {
-			s.put(newEntry(strconv.Itoa(n+1), TrustedCertificate, certificate{raw: cert.Raw, parsed: cert}))
-		}
-		return s, err
-	}
-	// DecodeChain expects one key and returns neither aliases nor which certificate belongs to which key; ToPEM does,
-	// but not for Ed25519 nor for unencrypted keys.
-	//lint:ignore SA1019 fromBlocks knows how it writes keys
-	blocks, err := pkcs12.ToPEM(data, password)
-	if err == nil {
-		return fromBlocks(blocks)
-	}
-	if strings.Contains(err.Error(), "unknown attribute") || len(outline.aliases) > 1 {
-		return nil, err // keys and trusted certificates in one file: DecodeChain would take the latter for a chain
-	}
-	key, leaf, others, chainErr := pkcs12.DecodeChain(data, password)
-	if chainErr != nil {
-		return nil, chainErr
-	}
-	s := &Store{}
-	s.put(newKeyEntry(outline.aliases[0], key, append([]*x509.Certificate{leaf}, others...)))
-	return s, nil
+// rewrite returns the command that writes a PKCS #12 store with algorithms that everybody reads.
+func rewrite(ref Ref) string {
+	return fmt.Sprintf("openssl pkcs12 -in %s -nodes | openssl pkcs12 -export -out %s.new", ref.Location, ref.Location)
 }
 
-// fromBlocks pairs keys with certificates. The key bag's local key id is its certificate's too, and the public keys
-// must agree.
-func fromBlocks(blocks []*pem.Block) (*Store, error) {
-	var certs []*x509.Certificate
-	for _, block := range blocks {
-		if block.Type != "CERTIFICATE" {
-			continue
-		}
-		cert, err := x509.ParseCertificate(block.Bytes)
-		if err != nil {
-			return nil, fmt.Errorf("certificate: %w (%w)", err, ErrFormat)
-		}
-		certs = append(certs, cert)
+// read reads PFX.
+func (p *pkcs12) read(data []byte) error {
+	der, err := toDER(data)
+	if err != nil {
+		return err
 	}
-	s := &Store{}
-	for _, block := range blocks {
-		if block.Type == "CERTIFICATE" {
-			continue
-		}
-		var key crypto.PrivateKey
-		key, err := x509.ParsePKCS1PrivateKey(block.Bytes)
-		if err != nil {
-			if key, err = x509.ParseECPrivateKey(block.Bytes); err != nil {
-				return nil, errors.New("a key of an unknown kind")
-			}
-		}
-		s.put(newKeyEntry(block.Headers["friendlyName"], key, certs))
+	whole := cursor(der)
+	pfx, err := whole.open(tagSequence)
+	if err != nil {
+		return err
 	}
-	return s, nil
+	first, err := pfx.next()
+	if err != nil {
+		return err
+	}
+	if first.tag != tagInteger || len(first.body) != 1 || first.body[0] != 3 {
+		return p.somethingElse(der)
+	}
+	kind, content, err := contentInfo(&pfx)
+	if err != nil {
+		return err
+	}
+	if !kind.Equal(oidData) {
+		return fmt.Errorf("PKCS12 protected by a key instead of a password, write it anew: keytool -importkeystore or "+
+			"openssl pkcs12 -export: %w", ErrFormat)
+	}
+	safes, err := content.want(tagOctetString)
+	if err != nil {
+		return err
+	}
+	if len(pfx) > 0 {
+		if err := p.checkMAC(&pfx, safes.body); err != nil {
+			return err
+		}
+	}
+	return p.readSafes(safes.body)
 }
 
-// newKeyEntry picks key's certificate out of certs, and its issuers in order.
-func newKeyEntry(alias string, key crypto.PrivateKey, certs []*x509.Certificate) entry {
-	var chain []certificate
-	add := func(cert *x509.Certificate) { chain = append(chain, certificate{raw: cert.Raw, parsed: cert}) }
-	for _, cert := range certs {
-		if matches(key, cert) {
-			add(cert)
-			break
-		}
-	}
-	for len(chain) > 0 && len(chain) < MaxChain {
-		issuer := issuerOf(chain[len(chain)-1].parsed, certs)
-		if issuer == nil {
-			break
-		}
-		add(issuer)
-	}
-	if len(chain) == 0 {
-		for _, cert := range certs {
-			add(cert) // so that KeyPairs says that the key does not belong to the certificate
-		}
-	}
-	e := newEntry(alias, PrivateKey, chain...)
-	e.open = func() (crypto.PrivateKey, error) { return key, nil }
-	return e
-}
-
-func issuerOf(cert *x509.Certificate, certs []*x509.Certificate) *x509.Certificate {
-	if bytes.Equal(cert.RawIssuer, cert.RawSubject) {
-		return nil
-	}
-	for _, c := range certs {
-		if bytes.Equal(c.RawSubject, cert.RawIssuer) && cert.CheckSignatureFrom(c) == nil {
-			return c
-		}
-	}
-	return nil
-}
-
-// An outline is what can be read of a PKCS #12 file without its password.
-type outline struct {
-	mac     bool
-	safes   int      // contents in the authenticated safe
-	aliases []string // of the key bags that aren't inside encrypted contents; keytool and openssl put none there
-	work    int      // iterations in all
-}
-
-// The structures of RFC 7292, section 4, and RFC 8018, appendix A, as far as outlinePKCS12 needs them.
-type (
-	pfx struct {
-		Version  int
-		AuthSafe contentInfo
-		MAC      macData `asn1:"optional"`
-	}
-	contentInfo struct {
+// somethingElse says what a DER file is that is no PFX.
+func (p *pkcs12) somethingElse(der []byte) error {
+	var signed struct {
 		Type    asn1.ObjectIdentifier
-		Content asn1.RawValue `asn1:"tag:0,explicit,optional"`
+		Content asn1.RawValue `asn1:"optional"`
 	}
-	macData struct {
+	if _, err := readCertificate(der); err == nil {
+		return fmt.Errorf("a bare DER certificate, use PEM: openssl x509 -inform DER -in %s -out %s.pem: %w",
+			p.ref.Location, p.ref.Location, ErrFormat)
+	}
+	if unmarshal(der, &signed) == nil {
+		return fmt.Errorf("PKCS #7 or CMS, not PKCS #12, use PEM: openssl pkcs7 -inform DER -print_certs -in %s -out %s.pem: %w",
+			p.ref.Location, p.ref.Location, ErrFormat)
+	}
+	return fmt.Errorf("PKCS12: damaged, cut short, or something else in DER: %w", ErrFormat)
+}
+
+// contentInfo reads a ContentInfo and returns its type and what is in its content.
+func contentInfo(in *cursor) (asn1.ObjectIdentifier, cursor, error) {
+	info, err := in.open(tagSequence)
+	if err != nil {
+		return nil, nil, err
+	}
+	kind, err := info.oid()
+	if err != nil {
+		return nil, nil, err
+	}
+	content, err := info.open(tagContext0)
+	return kind, content, err
+}
+
+func (c *cursor) oid() (asn1.ObjectIdentifier, error) {
+	v, err := c.want(tagOID)
+	if err != nil {
+		return nil, err
+	}
+	var id asn1.ObjectIdentifier
+	return id, unmarshal(v.full, &id)
+}
+
+// checkMAC reads MacData and checks it against the authenticated safe.
+func (p *pkcs12) checkMAC(in *cursor, message []byte) error {
+	v, err := in.want(tagSequence)
+	if err != nil {
+		return err
+	}
+	var m struct {
 		MAC struct {
-			Algorithm pkix.AlgorithmIdentifier
-			Digest    []byte
+			Algorithm struct {
+				ID         asn1.ObjectIdentifier
+				Parameters asn1.RawValue `asn1:"optional"`
+			}
+			Digest []byte
 		}
 		Salt       []byte
 		Iterations int `asn1:"optional,default:1"`
 	}
-	encryptedData struct {
-		Version int
-		Content struct {
-			Type      asn1.ObjectIdentifier
-			Algorithm pkix.AlgorithmIdentifier
-			Data      asn1.RawValue `asn1:"tag:0,optional"`
+	if err := unmarshal(v.full, &m); err != nil {
+		return err
+	}
+	id := m.MAC.Algorithm.ID
+	if id.Equal(oidPBMAC1) {
+		return fmt.Errorf("PKCS12: a MAC by PBMAC1 is not read here, nor by Java before 26, write it anew with OpenSSL 3.4 "+
+			"or later: %s -macalg sha256: %w", rewrite(p.ref), ErrFormat)
+	}
+	newHash, known := digests[id.String()]
+	if !known {
+		return errAlgorithm{"a MAC by algorithm " + id.String()}
+	}
+	if err := p.work.spend(m.Iterations); err != nil {
+		return err
+	}
+	p.mac = true
+	if !checkMAC(newHash, p.ref.Password, m.Salt, m.Iterations, message, m.MAC.Digest) {
+		return wrongPassword(p.ref)
+	}
+	return nil
+}
+
+// readSafes reads AuthenticatedSafe: contents that are sealed or not.
+func (p *pkcs12) readSafes(ber []byte) error {
+	der, err := toDER(ber)
+	if err != nil {
+		return err
+	}
+	whole := cursor(der)
+	safes, err := whole.open(tagSequence)
+	if err != nil {
+		return err
+	}
+	for len(safes) > 0 {
+		kind, content, err := contentInfo(&safes)
+		switch {
+		case err != nil:
+			return err
+		case kind.Equal(oidData):
+			var data value
+			if data, err = content.want(tagOctetString); err == nil {
+				err = p.readBags(data.body)
+			}
+		case kind.Equal(oidEncryptedData):
+			err = p.readSealed(content)
+		default:
+			err = fmt.Errorf("PKCS12: contents sealed by a key instead of a password, write it anew: keytool "+
+				"-importkeystore or openssl pkcs12 -export: %w", ErrFormat)
+		}
+		if err != nil {
+			return err
 		}
 	}
-	safeBag struct {
-		ID         asn1.ObjectIdentifier
-		Value      asn1.RawValue `asn1:"tag:0,explicit"`
-		Attributes []attribute   `asn1:"set,optional"`
+	return nil
+}
+
+// readSealed reads EncryptedData.
+func (p *pkcs12) readSealed(content cursor) error {
+	enc, err := content.open(tagSequence)
+	if err != nil {
+		return err
 	}
-	attribute struct {
-		ID    asn1.ObjectIdentifier
-		Value asn1.RawValue `asn1:"set"`
+	if _, err := enc.want(tagInteger); err != nil {
+		return err
 	}
-	sealedKey struct {
-		Algorithm pkix.AlgorithmIdentifier
-		Data      []byte
+	info, err := enc.open(tagSequence)
+	if err != nil {
+		return err
 	}
-)
+	if _, err := info.oid(); err != nil {
+		return err
+	}
+	algorithm, err := info.want(tagSequence)
+	if err != nil {
+		return err
+	}
+	data, err := info.next()
+	if err != nil {
+		return err
+	}
+	if data.tag == tagContext0 { // in pieces, which toDER can't know for octets
+		data.body, err = joinOctets(data.body)
+	} else if data.tag != tagContext0&^0x20 {
+		err = fmt.Errorf("PKCS12: sealed contents of type %#x: %w", data.tag, ErrFormat)
+	}
+	if err != nil {
+		return err
+	}
+	s, err := sealingOf(algorithm.full)
+	if err != nil {
+		return err
+	}
+	if err := p.work.spend(s.iterations); err != nil {
+		return err
+	}
+	plain, err := s.open(p.ref.Password, data.body)
+	if err == nil {
+		err = p.readBags(plain)
+	}
+	switch {
+	case err == nil:
+		return nil
+	case p.mac && errors.Is(err, errSealed):
+		return fmt.Errorf("PKCS12: the MAC is right, and the certificates are sealed with another password than the "+
+			"store's, write it anew: keytool -importkeystore or openssl pkcs12 -export: %w", ErrPassword)
+	case !p.mac && !errors.Is(err, errTooMany):
+		return wrongPassword(p.ref) // what a wrong password yields may look like anything
+	}
+	return err
+}
+
+var errTooMany = fmt.Errorf("PKCS12: more than %d entries and certificates: %w", MaxEntries, ErrFormat)
+
+// readBags reads SafeContents.
+func (p *pkcs12) readBags(ber []byte) error {
+	der, err := toDER(ber)
+	if err != nil {
+		return err
+	}
+	whole := cursor(der)
+	bags, err := whole.open(tagSequence)
+	if err != nil {
+		return err
+	}
+	for n := 0; len(bags) > 0; n++ {
+		if p.bags++; p.bags > MaxEntries {
+			return errTooMany
+		}
+		bag, err := bags.open(tagSequence)
+		if err != nil {
+			return err
+		}
+		if err := p.readBag(bag, n == 0); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// implied is the local key id of a file's only key, and of the certificate that comes first in a list, where they have
+// none.
+const implied = "01"
+
+func (p *pkcs12) readBag(bag cursor, first bool) error {
+	kind, err := bag.oid()
+	if err != nil {
+		return err
+	}
+	content, err := bag.open(tagContext0)
+	if err != nil {
+		return err
+	}
+	item, err := content.next()
+	if err != nil {
+		return err
+	}
+	var cert certificate
+	switch {
+	case kind.Equal(oidCertBag):
+		if cert, err = certificateOf(item.full); err != nil {
+			return err
+		}
+	case kind.Equal(oidKeyBag), kind.Equal(oidSealedKeyBag):
+		p.keyBags++
+	}
+	a, err := attributesOf(bag)
+	if err != nil {
+		return err
+	}
+	switch {
+	case kind.Equal(oidKeyBag), kind.Equal(oidSealedKeyBag):
+		p.addKey(item.full, a, kind.Equal(oidSealedKeyBag))
+	case kind.Equal(oidSecretBag):
+		p.store.put(newEntry(p.alias(&a), SecretKey))
+	case kind.Equal(oidCertBag):
+		if !a.hasID && p.keyBags == 1 && first {
+			a.id, a.hasID = implied, true
+		}
+		if a.trusted {
+			p.store.put(newEntry(p.alias(&a), TrustedCertificate, cert))
+		} else {
+			p.store.unmarked++
+		}
+		p.known.add(cert, a)
+	}
+	return nil
+}
+
+// attributes are those of a bag that mean something here.
+type attributes struct {
+	name    string // friendly name
+	named   bool
+	id      string // local key id
+	hasID   bool
+	trusted bool // Oracle's trustedKeyUsage is there
+}
+
+// attributesOf reads what is left of a bag. Attributes of other kinds, such as those of Windows, are passed over.
+func attributesOf(bag cursor) (a attributes, err error) {
+	if len(bag) == 0 || bag[0] != tagSet {
+		return a, nil
+	}
+	set, err := bag.open(tagSet)
+	for err == nil && len(set) > 0 {
+		err = a.read(&set)
+	}
+	return a, err
+}
+
+func (a *attributes) read(set *cursor) error {
+	attribute, err := set.open(tagSequence)
+	if err != nil {
+		return err
+	}
+	kind, err := attribute.oid()
+	if err != nil {
+		return err
+	}
+	values, err := attribute.open(tagSet)
+	if err != nil {
+		return err
+	}
+	switch {
+	case kind.Equal(oidFriendlyName):
+		name, err := values.want(tagBMPString)
+		a.name, a.named = bmpText(name.body), true
+		return err
+	case kind.Equal(oidLocalKeyID):
+		id, err := values.want(tagOctetString)
+		a.id, a.hasID = string(id.body), true
+		return err
+	case kind.Equal(oidTrustedKeyUsage):
+		_, err := values.oid()
+		a.trusted = true
+		return err
+	}
+	return nil
+}
+
+func bmpText(b []byte) string {
+	var units []uint16
+	for n := 0; n+1 < len(b); n += 2 {
+		units = append(units, uint16(b[n])<<8|uint16(b[n+1]))
+	}
+	return string(utf16.Decode(units))
+}
+
+// alias names an entry: by its friendly name in lower case, or by a number of its own.
+func (p *pkcs12) alias(a *attributes) string {
+	if !a.named {
+		p.unnamed++
+		a.name, a.named = strconv.Itoa(p.unnamed), true
+	}
+	return strings.ToLower(a.name)
+}
+
+// certificateOf reads CertBag.
+func certificateOf(der []byte) (certificate, error) {
+	in := cursor(der)
+	bag, err := in.open(tagSequence)
+	if err != nil {
+		return certificate{}, err
+	}
+	if _, err := bag.oid(); err != nil {
+		return certificate{}, err
+	}
+	content, err := bag.open(tagContext0)
+	if err != nil {
+		return certificate{}, err
+	}
+	data, err := content.want(tagOctetString)
+	if err != nil {
+		return certificate{}, err
+	}
+	return readCertificate(data.body)
+}
+
+// addKey adds a private key, whose chain comes later. der is a PrivateKeyInfo, or sealed an EncryptedPrivateKeyInfo.
+func (p *pkcs12) addKey(der []byte, a attributes, sealed bool) {
+	if !a.hasID {
+		if p.keyBags != 1 {
+			return // which Java doesn't list either
+		}
+		a.id = implied
+	}
+	key := p12Key{alias: p.alias(&a), id: a.id}
+	if sealed {
+		key.sealed, key.data, key.err = sealedKey(der)
+	} else {
+		key.data = der
+	}
+	p.keys = append(p.keys, key)
+	p.store.put(newEntry(key.alias, PrivateKey))
+}
+
+// sealedKey reads EncryptedPrivateKeyInfo.
+func sealedKey(der []byte) (s sealing, data []byte, err error) {
+	in := cursor(der)
+	info, err := in.open(tagSequence)
+	if err != nil {
+		return s, nil, err
+	}
+	algorithm, err := info.want(tagSequence)
+	if err != nil {
+		return s, nil, err
+	}
+	octets, err := info.want(tagOctetString)
+	if err != nil {
+		return s, nil, err
+	}
+	s, err = sealingOf(algorithm.full)
+	return s, octets.body, err
+}
+
+// addChains gives every key the chain that Java gives it.
+func (p *pkcs12) addChains() {
+	for _, key := range p.keys {
+		e := newEntry(key.alias, PrivateKey, p.known.chain(key)...)
+		e.open = func() (crypto.PrivateKey, error) { return key.open(p.ref) }
+		if old := p.store.entries[p.store.named[key.alias]]; old.Kind == PrivateKey {
+			p.store.put(e)
+		}
+	}
+}
+
+// open returns the key, whose password is the store's if it has none of its own.
+func (k *p12Key) open(ref Ref) (crypto.PrivateKey, error) {
+	if k.err != nil {
+		if unknown := (errAlgorithm{}); errors.As(k.err, &unknown) {
+			return nil, fmt.Errorf("%w, write it anew: %s: %w", k.err, rewrite(ref), ErrFormat)
+		}
+		return nil, k.err
+	}
+	plain := k.data
+	if k.sealed.open != nil {
+		budget := work(maxWork)
+		if err := budget.spend(k.sealed.iterations); err != nil {
+			return nil, err
+		}
+		var err error
+		if plain, err = k.sealed.open(keyPassword(ref), k.data); err != nil {
+			return nil, wrongKeyPassword(ref)
+		}
+	}
+	key, err := parseKey(plain)
+	if errors.Is(err, errNoKey) {
+		return nil, wrongKeyPassword(ref)
+	}
+	return key, err
+}
 
 var (
-	oidData          = asn1.ObjectIdentifier{1, 2, 840, 113549, 1, 7, 1}
-	oidEncryptedData = asn1.ObjectIdentifier{1, 2, 840, 113549, 1, 7, 6}
-	oidKeyBag        = asn1.ObjectIdentifier{1, 2, 840, 113549, 1, 12, 10, 1, 1}
-	oidSealedKeyBag  = asn1.ObjectIdentifier{1, 2, 840, 113549, 1, 12, 10, 1, 2}
-	oidPBES2         = asn1.ObjectIdentifier{1, 2, 840, 113549, 1, 5, 13}
-	oidPBMAC1        = asn1.ObjectIdentifier{1, 2, 840, 113549, 1, 5, 14}
-	oidFriendlyName  = asn1.ObjectIdentifier{1, 2, 840, 113549, 1, 9, 20}
+	oidData            = asn1.ObjectIdentifier{1, 2, 840, 113549, 1, 7, 1}
+	oidEncryptedData   = asn1.ObjectIdentifier{1, 2, 840, 113549, 1, 7, 6}
+	oidKeyBag          = asn1.ObjectIdentifier{1, 2, 840, 113549, 1, 12, 10, 1, 1}
+	oidSealedKeyBag    = asn1.ObjectIdentifier{1, 2, 840, 113549, 1, 12, 10, 1, 2}
+	oidCertBag         = asn1.ObjectIdentifier{1, 2, 840, 113549, 1, 12, 10, 1, 3}
+	oidSecretBag       = asn1.ObjectIdentifier{1, 2, 840, 113549, 1, 12, 10, 1, 5}
+	oidFriendlyName    = asn1.ObjectIdentifier{1, 2, 840, 113549, 1, 9, 20}
+	oidLocalKeyID      = asn1.ObjectIdentifier{1, 2, 840, 113549, 1, 9, 21}
+	oidTrustedKeyUsage = asn1.ObjectIdentifier{2, 16, 840, 1, 113894, 746875, 1, 1}
 )
-
-func outlinePKCS12(data []byte) (*outline, error) {
-	if bytes.HasPrefix(data, []byte{0x30, 0x80}) {
-		return nil, fmt.Errorf("PKCS12 in BER, which is not read here; rewrite it with openssl pkcs12 or keytool "+
-			"-importkeystore: %w", ErrFormat)
-	}
-	var p pfx
-	if err := unmarshal(data, &p); err != nil || p.Version != 3 || !p.AuthSafe.Type.Equal(oidData) {
-		return nil, fmt.Errorf("PKCS12: damaged, cut short, or something else in DER: %w", ErrFormat)
-	}
-	o := &outline{mac: len(p.MAC.MAC.Algorithm.Algorithm) > 0}
-	if o.mac {
-		if err := o.countMAC(p.MAC); err != nil {
-			return nil, err
-		}
-	}
-	var inner []byte
-	var safes []contentInfo
-	if err := unmarshal(p.AuthSafe.Content.Bytes, &inner); err != nil {
-		return nil, err
-	}
-	if err := unmarshal(inner, &safes); err != nil {
-		return nil, err
-	}
-	o.safes = len(safes)
-	for _, safe := range safes {
-		if err := o.look(safe); err != nil {
-			return nil, err
-		}
-	}
-	return o, nil
-}
-
-func (o *outline) look(safe contentInfo) error {
-	switch {
-	case safe.Type.Equal(oidEncryptedData):
-		var enc encryptedData
-		if err := unmarshal(safe.Content.Bytes, &enc); err != nil {
-			return err
-		}
-		return o.count(enc.Content.Algorithm)
-	case safe.Type.Equal(oidData):
-		var inner []byte
-		var bags []safeBag
-		if err := unmarshal(safe.Content.Bytes, &inner); err != nil {
-			return err
-		}
-		if err := unmarshal(inner, &bags); err != nil {
-			return err
-		}
-		if len(bags) > MaxEntries {
-			return fmt.Errorf("PKCS12: more than %d entries: %w", MaxEntries, ErrFormat)
-		}
-		for _, bag := range bags {
-			if bag.ID.Equal(oidSealedKeyBag) {
-				var key sealedKey
-				if err := unmarshal(bag.Value.Bytes, &key); err != nil {
-					return err
-				}
-				if err := o.count(key.Algorithm); err != nil {
-					return err
-				}
-			}
-			if bag.ID.Equal(oidSealedKeyBag) || bag.ID.Equal(oidKeyBag) {
-				o.aliases = append(o.aliases, bag.friendlyName())
-			}
-		}
-	}
-	return nil
-}
-
-func (b safeBag) friendlyName() string {
-	for _, a := range b.Attributes {
-		var name asn1.RawValue
-		if !a.ID.Equal(oidFriendlyName) || unmarshal(a.Value.Bytes, &name) != nil || name.Tag != asn1.TagBMPString {
-			continue
-		}
-		var units []uint16
-		for i := 0; i+1 < len(name.Bytes); i += 2 {
-			units = append(units, uint16(name.Bytes[i])<<8|uint16(name.Bytes[i+1]))
-		}
-		return string(utf16.Decode(units))
-	}
-	return ""
-}
-
-func (o *outline) countMAC(mac macData) error {
-	if !mac.MAC.Algorithm.Algorithm.Equal(oidPBMAC1) {
-		return o.spend(mac.Iterations)
-	}
-	return o.countPBKDF2(mac.MAC.Algorithm.Parameters.FullBytes)
-}
-
-func (o *outline) count(algorithm pkix.AlgorithmIdentifier) error {
-	if algorithm.Algorithm.Equal(oidPBES2) {
-		return o.countPBKDF2(algorithm.Parameters.FullBytes)
-	}
-	var params struct {
-		Salt       []byte
-		Iterations int
-	}
-	if err := unmarshal(algorithm.Parameters.FullBytes, &params); err != nil {
-		return err
-	}
-	return o.spend(params.Iterations)
-}
-
-// countPBKDF2 reads PBES2-params and PBMAC1-params, which share their beginning.
-func (o *outline) countPBKDF2(der []byte) error {
-	var params struct{ KDF, Scheme pkix.AlgorithmIdentifier }
-	if err := unmarshal(der, &params); err != nil {
-		return err
-	}
-	var kdf struct {
-		Salt       asn1.RawValue
-		Iterations int
-		KeyLength  int                      `asn1:"optional"`
-		PRF        pkix.AlgorithmIdentifier `asn1:"optional"`
-	}
-	if err := unmarshal(params.KDF.Parameters.FullBytes, &kdf); err != nil {
-		return err
-	}
-	return o.spend(kdf.Iterations)
-}
-
-func (o *outline) spend(iterations int) error {
-	if iterations < 1 || iterations > maxIterations {
-		return fmt.Errorf("PKCS12: a key derivation of %d iterations, at most %d are done: %w",
-			iterations, maxIterations, ErrFormat)
-	}
-	if o.work += iterations; o.work > maxWork {
-		return fmt.Errorf("PKCS12: key derivations of more than %d iterations in all: %w", maxWork, ErrFormat)
-	}
-	return nil
-}
-
-// unmarshal fails if der has trailing bytes.
-func unmarshal(der []byte, into any) error {
-	rest, err := asn1.Unmarshal(der, into)
-	if err != nil || len(rest) != 0 {
-		return fmt.Errorf("PKCS12: damaged or cut short: %w", ErrFormat)
-	}
-	return nil
-}

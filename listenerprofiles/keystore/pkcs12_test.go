@@ -2,7 +2,6 @@ package keystore
 
 import (
 	"bytes"
-	"crypto/x509/pkix"
 	"encoding/asn1"
 	"errors"
 	"math"
@@ -12,7 +11,7 @@ import (
 	"time"
 )
 
-func marshal(t *testing.T, v any) []byte {
+func marshal(t testing.TB, v any) []byte {
 	t.Helper()
 	der, err := asn1.Marshal(v)
 	if err != nil {
@@ -21,73 +20,71 @@ func marshal(t *testing.T, v any) []byte {
 	return der
 }
 
-// explicit is der within [0].
-func explicit(der []byte) asn1.RawValue {
-	return asn1.RawValue{Class: asn1.ClassContextSpecific, Tag: 0, IsCompound: true, Bytes: der}
-}
+// tlv is a value of DER that holds parts.
+func tlv(tag byte, parts ...[]byte) []byte { return appendValue(nil, tag, bytes.Join(parts, nil)) }
 
 // A file that asks for years of hashing is refused before any is done, wherever it asks.
 func TestHostileIterations(t *testing.T) {
-	sha1PBE := asn1.ObjectIdentifier{1, 2, 840, 113549, 1, 12, 1, 3}
-	pbe := func(n int) pkix.AlgorithmIdentifier {
-		return pkix.AlgorithmIdentifier{Algorithm: sha1PBE, Parameters: asn1.RawValue{FullBytes: marshal(t, struct {
-			Salt       []byte
-			Iterations int
-		}{[]byte("salt"), n})}}
+	oid := func(id ...int) []byte { return marshal(t, asn1.ObjectIdentifier(id)) }
+	salt := tlv(tagOctetString, []byte("salt"))
+	sha1PBE := func(n int) []byte {
+		return tlv(tagSequence, oid(1, 2, 840, 113549, 1, 12, 1, 3), tlv(tagSequence, salt, marshal(t, n)))
 	}
-	pbkdf2 := func(id asn1.ObjectIdentifier, n int) pkix.AlgorithmIdentifier {
-		kdf := marshal(t, struct {
-			Salt       []byte
-			Iterations int
-		}{[]byte("salt"), n})
-		return pkix.AlgorithmIdentifier{Algorithm: id, Parameters: asn1.RawValue{FullBytes: marshal(t, struct{ KDF, Scheme pkix.AlgorithmIdentifier }{
-			pkix.AlgorithmIdentifier{Algorithm: asn1.ObjectIdentifier{1, 2, 840, 113549, 1, 5, 12}, Parameters: asn1.RawValue{FullBytes: kdf}},
-			pkix.AlgorithmIdentifier{Algorithm: asn1.ObjectIdentifier{2, 16, 840, 1, 101, 3, 4, 1, 42}},
-		})}}
+	aes := func(n int) []byte {
+		kdf := tlv(tagSequence, marshal(t, oidPBKDF2), tlv(tagSequence, salt, marshal(t, n)))
+		return tlv(tagSequence, marshal(t, oidPBES2), tlv(tagSequence, kdf,
+			tlv(tagSequence, marshal(t, oidAES256CBC), tlv(tagOctetString, make([]byte, 16)))))
 	}
-	encrypted := func(algorithm pkix.AlgorithmIdentifier) contentInfo {
-		var e encryptedData
-		e.Content.Type = oidData
-		e.Content.Algorithm = algorithm
-		e.Content.Data = asn1.RawValue{Class: asn1.ClassContextSpecific, Tag: 0, Bytes: make([]byte, 16)}
-		return contentInfo{oidEncryptedData, explicit(marshal(t, e))}
+	encrypted := func(algorithm []byte) []byte {
+		info := tlv(tagSequence, marshal(t, oidData), algorithm, tlv(0x80, make([]byte, 16)))
+		return tlv(tagSequence, marshal(t, oidEncryptedData), tlv(tagContext0, tlv(tagSequence, marshal(t, 0), info)))
 	}
-	keys := func(n int, algorithm pkix.AlgorithmIdentifier) contentInfo {
-		bag := safeBag{ID: oidSealedKeyBag, Value: explicit(marshal(t, sealedKey{algorithm, make([]byte, 16)}))}
-		var bags []safeBag
-		for range n {
-			bags = append(bags, bag)
-		}
-		return contentInfo{oidData, explicit(marshal(t, marshal(t, bags)))}
+	safe := func(bags ...[]byte) []byte {
+		return tlv(tagSequence, marshal(t, oidData), tlv(tagContext0, tlv(tagOctetString, tlv(tagSequence, bags...))))
 	}
-	file := func(mac macData, safes ...contentInfo) []byte {
-		return marshal(t, pfx{Version: 3, AuthSafe: contentInfo{oidData, explicit(marshal(t, marshal(t, safes)))}, MAC: mac})
+	certificate, err := os.ReadFile("testdata/leaf.der")
+	if err != nil {
+		t.Fatal(err)
 	}
-	mac := func(algorithm pkix.AlgorithmIdentifier, n int) (m macData) {
-		m.MAC.Algorithm, m.MAC.Digest, m.Salt, m.Iterations = algorithm, make([]byte, 20), []byte("salt"), n
-		return m
+	id := tlv(tagSet, tlv(tagSequence, marshal(t, oidLocalKeyID), tlv(tagSet, tlv(tagOctetString, []byte("id")))))
+	cert := tlv(tagSequence, marshal(t, oidCertBag), tlv(tagContext0, tlv(tagSequence, marshal(t, oidCertBag),
+		tlv(tagContext0, tlv(tagOctetString, certificate)))), id)
+	key := func(algorithm []byte) []byte {
+		sealed := tlv(tagSequence, algorithm, tlv(tagOctetString, make([]byte, 16)))
+		return tlv(tagSequence, marshal(t, oidSealedKeyBag), tlv(tagContext0, sealed), id)
 	}
-	sha1 := pkix.AlgorithmIdentifier{Algorithm: asn1.ObjectIdentifier{1, 3, 14, 3, 2, 26}}
-	few := encrypted(pbe(1))
+	file := func(mac []byte, safes ...[]byte) []byte {
+		content := tlv(tagContext0, tlv(tagOctetString, tlv(tagSequence, safes...)))
+		return tlv(tagSequence, marshal(t, 3), tlv(tagSequence, marshal(t, oidData), content), mac)
+	}
+	mac := func(n int) []byte {
+		sha1 := tlv(tagSequence, oid(1, 3, 14, 3, 2, 26))
+		return tlv(tagSequence, tlv(tagSequence, sha1, tlv(tagOctetString, make([]byte, 20))), salt, marshal(t, n))
+	}
+	few := encrypted(sha1PBE(1))
 	for name, data := range map[string][]byte{
-		"MAC":                  file(mac(sha1, 1<<31), few),
-		"MAC, beyond 32 bits":  file(mac(sha1, math.MaxInt64), few),
-		"MAC, negative":        file(mac(sha1, -1), few),
-		"MAC, zero":            file(mac(sha1, 0), few),
-		"PBMAC1":               file(mac(pbkdf2(oidPBMAC1, 1<<31), 1), few),
-		"encrypted data":       file(mac(sha1, 1), encrypted(pbe(1<<31))),
-		"encrypted data PBES2": file(mac(sha1, 1), few, encrypted(pbkdf2(oidPBES2, 1<<31))),
-		"a key":                file(mac(sha1, 1), few, keys(1, pbkdf2(oidPBES2, 1<<31))),
-		"a key, old algorithm": file(mac(sha1, 1), keys(1, pbe(1<<31))),
-		"many keys":            file(mac(sha1, 1), keys(1000, pbe(maxIterations))),
+		"MAC":                  file(mac(1<<31), few),
+		"MAC, beyond 32 bits":  file(mac(math.MaxInt64), few),
+		"MAC, negative":        file(mac(-1), few),
+		"MAC, zero":            file(mac(0), few),
+		"encrypted data":       file(nil, encrypted(sha1PBE(1<<31))),
+		"encrypted data PBES2": file(nil, encrypted(aes(1<<31))),
+		"a key":                file(nil, safe(cert, key(aes(1<<31)))),
+		"a key, old algorithm": file(nil, safe(cert, key(sha1PBE(1<<31)))),
 	} {
-		_, err := Open(data, Ref{Password: "x"})
+		s, err := Open(data, Ref{Password: "x"})
+		if err == nil {
+			_, err = s.KeyPairs("", time.Unix(0, 0))
+		}
 		if !errors.Is(err, ErrFormat) || !strings.Contains(err.Error(), "iterations") {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	if _, err := Open(file(mac(sha1, 1000), few), Ref{Password: "x"}); !errors.Is(err, ErrPassword) {
+	if _, err := Open(file(mac(1000), few), Ref{Password: "x"}); !errors.Is(err, ErrPassword) {
 		t.Errorf("a file with a bearable count: %v", err)
+	}
+	if _, err := readPKCS12(file(mac(1000), few), Ref{Password: "x"}, 999); !errors.Is(err, ErrFormat) {
+		t.Errorf("a file beyond what may be done in all: %v", err)
 	}
 }
 

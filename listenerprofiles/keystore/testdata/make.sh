@@ -66,6 +66,5 @@ openssl pkcs12 -export -legacy -in leaf.pem -inkey leaf.key -certfile intermedia
 openssl pkcs12 -export -nokeys -in root.pem -passout "pass:$pass" -out openssl-nokeys.p12
 openssl pkcs12 -export -in leaf.pem -inkey leaf.key -name gateway -keypbe NONE -certpbe NONE -nomac -passout pass: -out openssl-nopassword.p12
 openssl pkcs12 -export -in leaf.pem -inkey leaf.key -name gateway -passout pass: -out openssl-emptypassword.p12
-openssl pkcs12 -export -in leaf.pem -inkey leaf.key -name gateway -iter 3000000 -passout "pass:$pass" -out slow.p12
 
 rm -f ./*.key
