@@ -187,10 +187,16 @@ func (l *loader) load() (*Set, error) {
 		}
 		profiles = append(profiles, p)
 		warnings = append(warnings, s.warnings...)
+		for _, skip := range p.skipped() {
+			warnings = append(warnings, l.place(s, skip))
+		}
 	}
 	p, wrong := l.profile(l.cfg.Own)
 	for _, err := range wrong {
 		problems = append(problems, err)
+	}
+	for _, skip := range p.skipped() {
+		warnings = append(warnings, skip)
 	}
 	if len(problems) > 0 {
 		return nil, join(problems)
@@ -279,6 +285,20 @@ func (l *loader) profile(s Settings) (*Profile, []PartError) {
 func (l *loader) place(s written, err PartError) *ParseError {
 	at, element := s.place(err.Part)
 	return &ParseError{File: l.cfg.FilePath, Line: at.line, Column: at.column, Element: element, Message: err.Error(), Err: err}
+}
+
+// skipped tells of the entries of a profile's stores that can't be used. They are errors of the profile in form only.
+func (p *Profile) skipped() (list []PartError) {
+	if p == nil {
+		return nil
+	}
+	for _, err := range p.skippedKeys {
+		list = append(list, PartError{p.Name, Part{"KeyStore", keystore.Location}, err})
+	}
+	for _, err := range p.Trust.Skipped() {
+		list = append(list, PartError{p.Name, Part{"TrustStore", keystore.Location}, err})
+	}
+	return list
 }
 
 // paths returns where all that was read lies, absolute, sorted and each once.

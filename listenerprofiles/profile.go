@@ -102,7 +102,8 @@ type Profile struct {
 	Trust *trust.Anchors      // nil only for None without a trust store
 	Leafs []*x509.Certificate // the server's own, in the order of the key store
 
-	tickets ticketKeys
+	tickets     ticketKeys
+	skippedKeys []error // entries of the key store that can't be used
 
 	key   [32]byte // digest of all that made it, passwords included; never shown
 	shown [32]byte // the same without passwords

@@ -69,8 +69,24 @@ func (s *Set) groups(local netip.Addr) []*group {
 	return s.any6
 }
 
-// Warnings returns what is not as the file says and yet is no error, as *ParseErrors.
+// Warnings returns what is not served and yet is no error: older protocols, and entries of stores that can't be used. The
+// file's are *ParseErrors, the listener's own PartErrors.
 func (s *Set) Warnings() []error { return s.warnings }
+
+// SkippedEntries counts the entries that can't be used of each store, by location.
+func (s *Set) SkippedEntries() map[string]int {
+	counts := map[string]int{}
+	for _, p := range s.profiles {
+		for location, skipped := range map[string][]error{
+			p.KeyStore.Location: p.skippedKeys, p.TrustStore.Location: p.Trust.Skipped(),
+		} {
+			if location != "" {
+				counts[location] = max(counts[location], len(skipped))
+			}
+		}
+	}
+	return counts
+}
 
 // Profiles returns the profiles of the file in its order, then the listener's own.
 func (s *Set) Profiles() []*Profile { return slices.Clone(s.profiles) }

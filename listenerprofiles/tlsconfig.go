@@ -28,10 +28,11 @@ func newProfile(s Settings, keys, trusted []byte, cfg Options) (*Profile, []Part
 		}
 		problems = append(problems, PartError{s.Name, part, err})
 	}
-	pairs, err := keystore.LoadKeys(keys, s.KeyStore, now())
+	pairs, skipped, err := keystore.LoadKeys(keys, s.KeyStore, now())
 	if err != nil {
 		fault("KeyStore", err)
 	}
+	p.skippedKeys = skipped
 	for _, pair := range pairs {
 		p.Leafs = append(p.Leafs, pair.Leaf)
 	}

@@ -172,6 +172,13 @@ func openLoop(
 	metrics.WatchExpiry(
 		func() []observe.CertificateEnd { return clientEnds(loop.InForce()) },
 		func() []observe.CertificateEnd { return serverEnds(loop.InForce()) })
+	metrics.WatchStores(func() map[string]int {
+		counts := map[string]int{}
+		for location, n := range loop.InForce().SkippedEntries() {
+			counts[printable.Text(location)] = n
+		}
+		return counts
+	})
 	return loop, nil
 }
 

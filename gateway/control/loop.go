@@ -118,6 +118,7 @@ func Open(ctx context.Context, cfg Options) (*Loop, error) {
 	for _, w := range spec.Warnings {
 		l.log.Warn("configuration", "place", w.Place.String(), "warning", w.Message)
 	}
+	l.warnOfStores(nil)
 	l.tellClients()
 	return l, nil
 }
@@ -241,6 +242,21 @@ func (l *Loop) put(next *Assembly) error {
 	l.inForce.Store(next)
 	l.tellReach(last)
 	return nil
+}
+
+// warnOfStores logs the StoreWarnings of what is in force that are not those of last, which may be nil.
+func (l *Loop) warnOfStores(last *Assembly) {
+	known := map[string]bool{}
+	if last != nil {
+		for _, w := range last.StoreWarnings() {
+			known[w.Message] = true
+		}
+	}
+	for _, w := range l.inForce.Load().StoreWarnings() {
+		if !known[w.Message] {
+			l.log.Warn("not everything that is configured is served", "place", w.Place.String(), "warning", w.Message)
+		}
+	}
 }
 
 func (l *Loop) tellClients() {

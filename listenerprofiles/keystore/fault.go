@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"strings"
 	"time"
 )
 
@@ -48,44 +49,44 @@ func Unread(ref Ref, err error) error {
 	return f
 }
 
-// LoadKeys is Open and KeyPairs. The error is a Fault.
-func LoadKeys(data []byte, ref Ref, now time.Time) ([]tls.Certificate, error) {
-	store, err := Open(data, ref)
-	if err != nil {
-		return nil, openFault(data, ref, err)
-	}
-	pairs, err := store.KeyPairs(ref.Alias, now)
-	if err == nil {
-		return pairs, nil
-	}
-	f := &Fault{Part: Location, Err: err}
-	if ref.Alias != "" {
-		f.Part = Alias
-	}
-	switch {
-	case errors.Is(err, ErrPassword):
-		f.Part, f.Cure = KeyPassword, "give the password of the key, which may differ from the store's"
-	case errors.Is(err, ErrNoEntry) && ref.Alias != "":
-		f.Cure = "name the alias of a key in this file"
-	case errors.Is(err, ErrNoEntry):
-		f.Cure = "name a store that holds the key and its certificate"
-	case errors.Is(err, ErrExpired):
-		f.Cure = "renew the certificate"
-	}
-	return nil, f
-}
-
-// LoadTrusted is Open and Trusted. The error is a Fault.
-func LoadTrusted(data []byte, ref Ref) (*Store, []*x509.Certificate, error) {
+// LoadKeys is Open and KeyPairs. The entries that it skips are told as errors that name the file. The error is a Fault.
+func LoadKeys(data []byte, ref Ref, now time.Time) (pairs []tls.Certificate, skipped []error, err error) {
 	store, err := Open(data, ref)
 	if err != nil {
 		return nil, nil, openFault(data, ref, err)
 	}
-	certs, err := store.Trusted()
-	if err != nil {
-		return nil, nil, &Fault{Location, err, "add a certificate to it: keytool -importcert -file CERTIFICATE -alias ALIAS -keystore " + ref.Location}
+	if pairs, err = store.KeyPairs(ref.Alias, now); err != nil {
+		return nil, nil, keyFault(ref, err)
 	}
-	return store, certs, nil
+	if ref.Alias == "" {
+		skipped = store.skipped(PrivateKey)
+	}
+	return pairs, skipped, nil
+}
+
+// LoadTrusted is Open and Trusted. The entries that it skips are told as errors that name the file. The error is a Fault.
+func LoadTrusted(data []byte, ref Ref) (certs []*x509.Certificate, skipped []error, err error) {
+	store, err := Open(data, ref)
+	if err != nil {
+		return nil, nil, openFault(data, ref, err)
+	}
+	if certs, err = store.Trusted(); err != nil {
+		return nil, nil, &Fault{Location, err, "import a CA's certificate: keytool -importcert -file FILE -alias ALIAS -keystore " + ref.Location}
+	}
+	return certs, store.skipped(TrustedCertificate), nil
+}
+
+func (s *Store) skipped(kind Kind) (skipped []error) {
+	for _, e := range s.Skipped() {
+		switch {
+		case e.Kind != kind:
+		case e.Alias == "": // of a PEM, whose errors count the blocks
+			skipped = append(skipped, fmt.Errorf("keystore %s: an entry is skipped: %w", s.location, e.Err))
+		default:
+			skipped = append(skipped, fmt.Errorf("keystore %s: entry %q is skipped: %w", s.location, e.Alias, e.Err))
+		}
+	}
+	return skipped
 }
 
 func openFault(data []byte, ref Ref, err error) *Fault {
@@ -93,10 +94,26 @@ func openFault(data []byte, ref Ref, err error) *Fault {
 	switch {
 	case errors.Is(err, ErrPassword):
 		return &Fault{Password, err, "keytool -list -keystore " + ref.Location + " tells whether a password is right"}
-	case found == unknown:
-		return &Fault{Location, err, "name a file of JKS, PKCS12 or PEM"}
-	case ref.Type != "" && (ref.Type == "PEM") != (found == textPEM):
-		return &Fault{Type, err, "say " + string(found) + ", or leave it out"}
+	case ref.Type != "" && found != unknown && strings.EqualFold(ref.Type, "PEM") != (found == textPEM):
+		return &Fault{Part: Type, Err: err}
 	}
 	return &Fault{Part: Location, Err: err}
+}
+
+func keyFault(ref Ref, err error) *Fault {
+	f := &Fault{Part: Location, Err: err}
+	if ref.Alias != "" {
+		f.Part = Alias
+	}
+	switch {
+	case errors.Is(err, ErrPassword):
+		f.Part, f.Cure = KeyPassword, "give the password of this key, which may differ from the store's"
+	case errors.Is(err, ErrNoEntry) && ref.Alias != "":
+		f.Cure = "name the alias of a key in this file"
+	case errors.Is(err, ErrNoEntry):
+		f.Cure = "name a store that holds the key and its certificate"
+	case errors.Is(err, ErrExpired):
+		f.Cure = "renew the certificate"
+	}
+	return f
 }

@@ -104,6 +104,7 @@ type mapping struct {
 	from    *source
 	what    string // "listener", for messages
 	entries []entry
+	subs    map[string]*mapping // that were read, by key
 	known   []string
 	broken  bool // not a map or absent: its keys aren't missing
 }
@@ -153,6 +154,20 @@ func (m *mapping) show(key string) string {
 		return ""
 	}
 	return " " + printable.Quote(key)
+}
+
+// keys returns where each value is, also in the maps below that were read.
+func (m *mapping) keys() control.Keys {
+	keys := control.Keys{}
+	for _, e := range m.entries {
+		keys[e.key] = e.value.Place
+		if s := m.subs[e.key]; s != nil {
+			for key, at := range s.keys() {
+				keys[e.key+"."+key] = at
+			}
+		}
+	}
+	return keys
 }
 
 // end reports the keys that no method has read.
@@ -220,7 +235,12 @@ func (m *mapping) need(key, say string) {
 // sub returns the map under key, an empty one if there is none.
 func (m *mapping) sub(key string) (*mapping, bool) {
 	if n, ok := m.take(key); ok {
-		return n.mapping(key), true
+		s := n.mapping(key)
+		if m.subs == nil {
+			m.subs = map[string]*mapping{}
+		}
+		m.subs[key] = s
+		return s, true
 	}
 	return &mapping{Place: m.Place, load: m.load, from: m.from, what: key, broken: true}, false
 }
