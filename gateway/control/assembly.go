@@ -323,7 +323,7 @@ func (b *builder) buildTokens() {
 	wrong := len(b.problems)
 	for _, k := range s.KeyManagers { // one by one, so that each problem has its place
 		_, err := token.New(token.Options{KeyManagers: []token.KeyManager{k.Value}})
-		b.problems.Add(keyPlace(k), err)
+		b.problems.addKeys(k, err)
 	}
 	if len(b.problems) == wrong {
 		var err error
@@ -400,7 +400,7 @@ func (b *builder) openUpstream(api API, u *backend.Upstream) {
 			u.Roots, skipped, err = roots(data)
 		}
 		if err != nil {
-			problem("caFile", fmt.Errorf("upstream caFile %s: %w", api.CAFile, err))
+			problem("caFile", fmt.Errorf("upstream caFile %s: %w: name a file with the certificates of the CAs in PEM", api.CAFile, err))
 		}
 		for i, err := range skipped {
 			skipped[i] = fmt.Errorf("upstream caFile %s: %w", api.CAFile, err)
@@ -450,17 +450,25 @@ func roots(data []byte) (pool *x509.CertPool, skipped []error, err error) {
 	case len(skipped) > 0:
 		return nil, nil, fmt.Errorf("it holds no certificate that can be used: %w", skipped[0])
 	}
-	return nil, nil, errors.New("it holds no PEM certificate: name a file with those of the CAs")
+	return nil, nil, errors.New("it holds no certificate")
 }
 
-// keyPlace is where the file of a key manager is named that New reads: what it finds wrong is in there.
-func keyPlace(k Placed[token.KeyManager]) Place {
-	key := "jwks"
+// addKeys adds the error that New has for a key manager, at the key of the file that it reads: what is wrong is in there.
+func (ps *Problems) addKeys(k Placed[token.KeyManager], err error) {
+	key, file, cure := "jwks", k.Value.JWKS, "name a file with a JSON Web Key Set"
 	switch {
 	case k.Value.CertificateFile != "":
-		key = "certificate"
+		key, file, cure = "certificate", k.Value.CertificateFile, "name a file with one certificate or public key in PEM"
 	case k.Value.CAFile != "":
-		key = "caFile"
+		key, file, cure = "caFile", k.Value.CAFile, "name a file with the certificates of the CAs in PEM"
+	case strings.Contains(file, "://"):
+		file = ""
 	}
-	return k.Keys.at(key, k.Place)
+	if err != nil && file != "" {
+		err = fmt.Errorf("%w: %s", err, cure)
+		if !strings.Contains(err.Error(), file) {
+			err = fmt.Errorf("%s: %w", file, err)
+		}
+	}
+	ps.Add(k.Keys.at(key, k.Place), err)
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"slices"
 	"strings"
 	"time"
 )
@@ -56,7 +57,7 @@ func LoadKeys(data []byte, ref Ref, now time.Time) (pairs []tls.Certificate, ski
 		return nil, nil, openFault(data, ref, err)
 	}
 	if pairs, err = store.KeyPairs(ref.Alias, now); err != nil {
-		return nil, nil, keyFault(ref, err)
+		return nil, nil, store.keyFault(ref, err)
 	}
 	if ref.Alias == "" {
 		skipped = store.skipped(PrivateKey)
@@ -100,15 +101,16 @@ func openFault(data []byte, ref Ref, err error) *Fault {
 	return &Fault{Part: Location, Err: err}
 }
 
-func keyFault(ref Ref, err error) *Fault {
+func (s *Store) keyFault(ref Ref, err error) *Fault {
 	f := &Fault{Part: Location, Err: err}
-	if ref.Alias != "" {
+	asked := ref.Alias != "" && slices.ContainsFunc(s.entries, func(e entry) bool { return e.Kind == PrivateKey })
+	if asked {
 		f.Part = Alias
 	}
 	switch {
 	case errors.Is(err, ErrPassword):
-		f.Part, f.Cure = KeyPassword, "give the password of this key, which may differ from the store's"
-	case errors.Is(err, ErrNoEntry) && ref.Alias != "":
+		f.Part = KeyPassword
+	case errors.Is(err, ErrNoEntry) && asked:
 		f.Cure = "name the alias of a key in this file"
 	case errors.Is(err, ErrNoEntry):
 		f.Cure = "name a store that holds the key and its certificate"
