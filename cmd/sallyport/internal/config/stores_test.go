@@ -217,3 +217,40 @@ func TestProblemOfAStoreHasItsPlace(t *testing.T) {
 		}
 	}
 }
+
+// TestUnusableEntryIsNamed: an entry of a trust store that Go can't parse is skipped, named once, and counted.
+func TestUnusableEntryIsNamed(t *testing.T) {
+	ca := testpki.NewCA(t, "CA")
+	dir := t.TempDir()
+	put(t, filepath.Join(dir, "server.pem"), ca.Issue(testpki.Leaf{CommonName: "server"}).PEM())
+	put(t, filepath.Join(dir, "trust.jks"), testpki.TrustJKSDER(t, "hush", ca.Cert.Raw, ca.Issue(testpki.Leaf{CommonName: "old"}).NegativeSerial()))
+	put(t, filepath.Join(dir, "sallyport.yaml"), []byte(`listeners:
+  - name: https
+    address: 127.0.0.1:8243
+    keyStore: {location: server.pem}
+    trustStore:
+      location: trust.jks
+      password: hush
+mutualSSL:
+  trustStore: {location: trust.jks, password: hush}
+store: "sqlite::memory:"
+`))
+	c, err := config.Load(filepath.Join(dir, "sallyport.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	a, err := control.Build(context.Background(), &c.Spec)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer a.Close()
+	trust := filepath.Join(dir, "trust.jks")
+	got := a.StoreWarnings()
+	if len(got) != 1 || got[0].Line != 6 || !strings.Contains(got[0].Message, `keystore `+trust+`: entry "trusted1" is skipped: `) ||
+		!strings.Contains(got[0].Message, "negative serial number") {
+		t.Errorf("warnings: %v", got)
+	}
+	if counts := a.SkippedEntries(); counts[trust] != 1 || counts[filepath.Join(dir, "server.pem")] != 0 || len(counts) != 2 {
+		t.Errorf("skipped: %v", counts)
+	}
+}
