@@ -94,7 +94,7 @@ func openFault(data []byte, ref Ref, err error) *Fault {
 	found := detect(data)
 	switch {
 	case errors.Is(err, ErrPassword):
-		return &Fault{Password, err, "keytool -list -keystore " + ref.Location + " tells whether a password is right"}
+		return &Fault{Part: Password, Err: err}
 	case ref.Type != "" && found != unknown && strings.EqualFold(ref.Type, "PEM") != (found == textPEM):
 		return &Fault{Part: Type, Err: err}
 	}
