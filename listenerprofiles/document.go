@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 
 	"sallyport/internal/printable"
@@ -49,22 +50,53 @@ func (e *ParseError) Error() string {
 // Unwrap returns Err.
 func (e *ParseError) Unwrap() error { return e.Err }
 
+// A PartError is a problem with one part of a profile that no file of profiles says: of a listener's own settings.
+type PartError struct {
+	Name string // of the Settings
+	Part Part
+	Err  error
+}
+
+// Error returns "name: problem".
+func (e PartError) Error() string { return e.Name + ": " + e.Err.Error() }
+
+// Unwrap returns Err.
+func (e PartError) Unwrap() error { return e.Err }
+
+// Problems is everything that is wrong at once: *ParseErrors for what the file says, PartErrors for the listener's own
+// settings.
+type Problems []error
+
+// Error has one line for each.
+func (ps Problems) Error() string { return errors.Join(ps...).Error() }
+
+// Unwrap returns the problems.
+func (ps Problems) Unwrap() []error { return ps }
+
 // join joins problems, bounded.
-func join(problems []error) error {
+func join(problems Problems) error {
 	if more := len(problems) - maxProblems; more > 0 {
 		problems = append(problems[:maxProblems:maxProblems], fmt.Errorf("and %d more problems", more))
 	}
-	return errors.Join(problems...)
+	if len(problems) == 0 {
+		return nil
+	}
+	return problems
 }
 
 // An element is a node of the document, with its place.
 type element struct {
 	name         string
 	line, column int
-	attributes   []xml.Attr
+	attributes   []xml.Attr // but for the declarations of namespaces
 	children     []*element
 	text         strings.Builder // all character data directly within, comments left out
 }
+
+// A place is a line and a column, from 1.
+type place struct{ line, column int }
+
+func (e *element) place() place { return place{e.line, e.column} }
 
 func (e *element) problem(file, format string, args ...any) *ParseError {
 	return &ParseError{File: file, Line: e.line, Column: e.column, Element: e.name, Message: fmt.Sprintf(format, args...)}
@@ -116,7 +148,7 @@ func readDocument(file string, data []byte) (*element, error) {
 			if len(open) == maxDepth {
 				return nil, at(fmt.Sprintf("elements are nested more than %d deep", maxDepth))
 			}
-			e := &element{name: qualified(token.Name), line: line, column: column, attributes: token.Copy().Attr}
+			e := &element{name: qualified(token.Name), line: line, column: column, attributes: attributes(token)}
 			switch {
 			case len(open) > 0:
 				parent := open[len(open)-1]
@@ -143,6 +175,13 @@ func readDocument(file string, data []byte) (*element, error) {
 			return nil, at("DOCTYPE and other declarations are refused")
 		}
 	}
+}
+
+// attributes returns a copy of the attributes, without the declarations of namespaces, which are none.
+func attributes(token xml.StartElement) []xml.Attr {
+	return slices.DeleteFunc(token.Copy().Attr, func(a xml.Attr) bool {
+		return a.Name.Space == "xmlns" || a.Name.Space == "" && a.Name.Local == "xmlns"
+	})
 }
 
 const xmlSpace = " \t\r\n"

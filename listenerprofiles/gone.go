@@ -82,7 +82,7 @@ func (s Settings) protocols() []uint16 {
 // Succeeds reports what keeps the set from taking the place of last while it serves: a profile that is gone and whose
 // clients would be served by a laxer one. It is for whoever reloads: at a start the file is taken as it is.
 func (s *Set) Succeeds(last *Set) error {
-	var problems []error
+	var problems Problems
 	for _, g := range s.Gone(last) {
 		if g.Laxer != "" {
 			problems = append(problems, &ParseError{

@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"hash"
+	"maps"
+	"net/netip"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -26,7 +28,23 @@ type Options struct {
 	Shown      trust.Bounds                 // of the certificates that a client may show in its handshake
 	Now        func() time.Time             // the clock for expiry; nil means time.Now
 	ReadFile   func(string) ([]byte, error) // nil means regular files of at most keystore.MaxSize bytes
+	Secrets    Secrets                      // what secretAlias stands for in the file
+
+	// LookupHost returns the addresses of a host that bindAddress names; nil means the system's resolver.
+	LookupHost func(host string) ([]netip.Addr, error)
 }
+
+// Secrets are passwords by alias. They are never printed, logged or marshalled.
+type Secrets map[string]string
+
+// String returns nothing of them.
+func (s Secrets) String() string { return "(secrets)" }
+
+// Format writes String for every verb, %#v included.
+func (s Secrets) Format(f fmt.State, _ rune) { _, _ = f.Write([]byte(s.String())) }
+
+// MarshalText writes String, in JSON and in logs as well.
+func (s Secrets) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
 
 func (c Options) withDefaults() Options {
 	if c.Own.Name == "" {
@@ -41,11 +59,14 @@ func (c Options) withDefaults() Options {
 	if c.ReadFile == nil {
 		c.ReadFile = func(path string) ([]byte, error) { return regularfile.Read(path, keystore.MaxSize) }
 	}
+	if c.LookupHost == nil {
+		c.LookupHost = lookupHost
+	}
 	return c
 }
 
 // Load reads the file and every store that it and the listener name, each once, checks all of it, and builds the Set.
-// Any problem refuses the whole; as many as can be found at once are in the error, those of the file as *ParseError.
+// Any problem refuses the whole; as many as can be found at once are in the error, which is Problems.
 //
 // A profile whose settings and stores are those of one in last, which may be nil, is that one: its session tickets stay
 // good. When nothing at all has changed Load returns last.
@@ -70,14 +91,15 @@ func Read(cfg Options, known ...*Set) Reading {
 	return newLoader(cfg.withDefaults(), known...).reading()
 }
 
-// ReadStores is Read without a look at the file, which is taken for what it was when the first known set was loaded; what it
-// names is read. If something is wrong the file is read after all: it may be what mends it.
+// ReadStores is Read without a look at the file, which is taken for what it was when the first known set was loaded, and
+// so are the addresses of the hosts that it names; its stores are read. If something is wrong the file is read after all: it may be what mends it.
 func ReadStores(cfg Options, known ...*Set) Reading {
 	l := newLoader(cfg.withDefaults(), known...)
 	if l.cfg.FilePath == "" || len(known) == 0 || known[0] == nil {
 		return l.reading()
 	}
 	l.files[l.cfg.FilePath] = content{data: known[0].file}
+	l.hosts = maps.Clone(known[0].hosts)
 	if r := l.reading(); r.Err == nil {
 		return r
 	}
@@ -89,7 +111,8 @@ type loader struct {
 	cfg   Options
 	known []*Set // whose profiles may be taken over
 	files map[string]content
-	all   hash.Hash // of everything that was read, in order
+	hosts map[string][]netip.Addr // that were looked up
+	all   hash.Hash               // of everything that was read, in order
 }
 
 type content struct {
@@ -99,7 +122,13 @@ type content struct {
 
 func newLoader(cfg Options, known ...*Set) *loader {
 	known = slices.DeleteFunc(known, func(s *Set) bool { return s == nil })
-	return &loader{cfg: cfg, known: known, files: make(map[string]content), all: sha256.New()}
+	return &loader{
+		cfg:   cfg,
+		known: known,
+		files: make(map[string]content),
+		hosts: make(map[string][]netip.Addr),
+		all:   sha256.New(),
+	}
 }
 
 func (l *loader) read(path string) ([]byte, error) {
@@ -137,28 +166,37 @@ func (l *loader) reading() Reading {
 
 func (l *loader) load() (*Set, error) {
 	var file []byte
-	var settings []Settings
+	var all []written
 	if l.cfg.FilePath != "" {
 		var err error
 		if file, err = l.read(l.cfg.FilePath); err != nil {
-			return nil, fmt.Errorf("profiles of listener %s: %s: %w", l.cfg.Listener, l.cfg.FilePath, err)
+			err = fmt.Errorf("profiles %s: %w", l.cfg.FilePath, err)
+			return nil, Problems{PartError{l.cfg.Own.Name, Part{Element: "FilePath"}, err}}
 		}
-		if settings, err = Parse(l.cfg.FilePath, file); err != nil {
+		if all, err = parse(l.cfg.FilePath, file); err != nil {
 			return nil, err
 		}
 	}
-	var problems []error
+	all, problems := l.located(all)
 	var profiles []*Profile
-	for _, s := range settings {
-		p, err := l.profileOfFile(s)
-		if err != nil {
-			problems = append(problems, l.place(s, err)...)
+	var warnings []error
+	for _, s := range all {
+		p, wrong := l.profileOfFile(s)
+		for _, err := range wrong {
+			problems = append(problems, l.place(s, err))
 		}
 		profiles = append(profiles, p)
+		warnings = append(warnings, s.warnings...)
+		for _, skip := range p.skipped() {
+			warnings = append(warnings, l.place(s, skip))
+		}
 	}
-	p, err := l.profile(l.cfg.Own)
-	if err != nil {
-		problems = append(problems, fmt.Errorf("%s: %w", l.cfg.Own.Name, err))
+	p, wrong := l.profile(l.cfg.Own)
+	for _, err := range wrong {
+		problems = append(problems, err)
+	}
+	for _, skip := range p.skipped() {
+		warnings = append(warnings, skip)
 	}
 	if len(problems) > 0 {
 		return nil, join(problems)
@@ -167,13 +205,13 @@ func (l *loader) load() (*Set, error) {
 	if err != nil {
 		return nil, err
 	}
-	set.file = file
+	set.file, set.hosts, set.warnings = file, l.hosts, warnings
 	return set, nil
 }
 
-// profileOfFile resolves what only holds in the file: secret references and relative paths.
-func (l *loader) profileOfFile(s Settings) (*Profile, error) {
-	var problems []error
+// profileOfFile resolves what only holds in the file: passwords that are elsewhere and relative paths.
+func (l *loader) profileOfFile(s written) (*Profile, []PartError) {
+	var problems []PartError
 	for _, store := range []struct {
 		element string
 		ref     *keystore.Ref
@@ -181,18 +219,22 @@ func (l *loader) profileOfFile(s Settings) (*Profile, error) {
 		if store.ref.Location != "" {
 			store.ref.Location = l.path(store.ref.Location)
 		}
-		for _, secret := range []*string{&store.ref.Password, &store.ref.KeyPassword} {
-			value, err := l.secret(*secret)
+		for _, password := range []struct {
+			of   keystore.Part
+			text *string
+		}{{keystore.Password, &store.ref.Password}, {keystore.KeyPassword, &store.ref.KeyPassword}} {
+			part := Part{store.element, password.of}
+			value, err := l.secret(*password.text, s.aliases[part])
 			if err != nil {
-				problems = append(problems, elementError{store.element, err})
+				problems = append(problems, PartError{s.Name, part, err})
 			}
-			*secret = value
+			*password.text = value
 		}
 	}
 	if len(problems) > 0 {
-		return nil, errors.Join(problems...)
+		return nil, problems
 	}
-	return l.profile(s)
+	return l.profile(s.Settings)
 }
 
 func (l *loader) path(location string) string {
@@ -203,10 +245,10 @@ func (l *loader) path(location string) string {
 }
 
 // profile reads the stores of s and builds it, or takes it over from the last set.
-func (l *loader) profile(s Settings) (*Profile, error) {
-	var problems []error
+func (l *loader) profile(s Settings) (*Profile, []PartError) {
+	var problems []PartError
 	if s.KeyStore.Location == "" {
-		problems = append(problems, elementError{"KeyStore", errors.New("there is no key store")})
+		problems = append(problems, PartError{s.Name, Part{Element: "KeyStore"}, errors.New("there is no key store: name one")})
 	}
 	contents := make([][]byte, 2)
 	for i, ref := range []keystore.Ref{s.KeyStore, s.TrustStore} {
@@ -215,12 +257,13 @@ func (l *loader) profile(s Settings) (*Profile, error) {
 		}
 		data, err := l.read(ref.Location)
 		if err != nil {
-			problems = append(problems, elementError{[]string{"KeyStore", "TrustStore"}[i], fmt.Errorf("keystore %s: %w", ref.Location, err)})
+			part := Part{[]string{"KeyStore", "TrustStore"}[i], keystore.Location}
+			problems = append(problems, PartError{s.Name, part, keystore.Unread(ref, err)})
 		}
 		contents[i] = data
 	}
 	if len(problems) > 0 {
-		return nil, errors.Join(problems...)
+		return nil, problems
 	}
 	key, shown := profileKeys(s, contents, l.cfg.AlsoAskFor, l.cfg.Shown)
 	for _, known := range l.known {
@@ -230,29 +273,32 @@ func (l *loader) profile(s Settings) (*Profile, error) {
 			}
 		}
 	}
-	p, err := newProfile(s, contents[0], contents[1], l.cfg)
-	if err != nil {
-		return nil, err
+	p, problems := newProfile(s, contents[0], contents[1], l.cfg)
+	if len(problems) > 0 {
+		return nil, problems
 	}
 	p.key, p.shown = key, shown
 	return p, nil
 }
 
-// place gives problems of a profile their place in the file.
-func (l *loader) place(s Settings, err error) []error {
-	problems := []error{err}
-	if joined, ok := err.(interface{ Unwrap() []error }); ok {
-		problems = slices.Clone(joined.Unwrap())
+// place gives a problem of a profile its place in the file.
+func (l *loader) place(s written, err PartError) *ParseError {
+	at, element := s.place(err.Part)
+	return &ParseError{File: l.cfg.FilePath, Line: at.line, Column: at.column, Element: element, Message: err.Error(), Err: err}
+}
+
+// skipped tells of the entries of a profile's stores that can't be used. They are errors of the profile in form only.
+func (p *Profile) skipped() (list []PartError) {
+	if p == nil {
+		return nil
 	}
-	for i, problem := range problems {
-		element := "profile"
-		var part elementError
-		if errors.As(problem, &part) {
-			element = part.element
-		}
-		problems[i] = &ParseError{File: l.cfg.FilePath, Line: s.Line, Element: element, Message: s.Name + ": " + problem.Error(), Err: problem}
+	for _, err := range p.skippedKeys {
+		list = append(list, PartError{p.Name, Part{"KeyStore", keystore.Location}, err})
 	}
-	return problems
+	for _, err := range p.Trust.Skipped() {
+		list = append(list, PartError{p.Name, Part{"TrustStore", keystore.Location}, err})
+	}
+	return list
 }
 
 // paths returns where all that was read lies, absolute, sorted and each once.
@@ -285,7 +331,7 @@ func contentOf(s *Set, files []string) (sum [32]byte) {
 func profileKeys(s Settings, contents [][]byte, also *trust.Anchors, bounds trust.Bounds) (key, shown [32]byte) {
 	h := sha256.New()
 	for _, text := range []string{
-		s.Name, s.BindAddress.String(), s.ServerName, s.VerifyClient.String(),
+		s.Name, s.BindAddress.String(), s.BindHost, s.ServerName, s.VerifyClient.String(),
 		s.KeyStore.Location, s.KeyStore.Type, s.KeyStore.Alias,
 		s.TrustStore.Location, s.TrustStore.Type, s.TrustStore.Alias,
 	} {

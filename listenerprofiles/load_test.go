@@ -163,7 +163,7 @@ func TestLoadOwn(t *testing.T) {
 		{"no suite of TLS 1.2", change(func(s *Settings) { s.Ciphers = []uint16{} }), "names no suite of TLS 1.2, while TLSv1.2 is enabled"},
 		{"no suite of TLS 1.2, and none needed", change(func(s *Settings) { s.Ciphers, s.Protocols = []uint16{}, []uint16{tls.VersionTLS13} }), ""},
 		{"no suite for the key", change(func(s *Settings) { s.Ciphers = []uint16{tls.TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256} }), "goes with the server's key"},
-		{"no file", func(c *Options) { c.FilePath = f.path("missing.xml") }, "profiles of listener https: " + f.path("missing.xml") + ": no such file"},
+		{"no file", func(c *Options) { c.FilePath = f.path("missing.xml") }, "listener https: profiles " + f.path("missing.xml") + ": no such file"},
 		{"no profiles wanted", func(c *Options) { c.FilePath = "" }, ""},
 	}
 	f.xml(t, "10.0.0.1")

@@ -2,6 +2,7 @@ package listenerprofiles
 
 import (
 	"cmp"
+	"encoding/xml"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -19,23 +20,32 @@ import (
 //
 // Nothing is resolved: paths stay relative, and passwords keep their ${env:NAME} and ${file:PATH}.
 func Parse(file string, data []byte) ([]Settings, error) {
+	profiles, err := parse(file, data)
+	var settings []Settings
+	for _, w := range profiles {
+		settings = append(settings, w.Settings)
+	}
+	return settings, err
+}
+
+func parse(file string, data []byte) ([]written, error) {
 	root, err := readDocument(file, data)
 	if err != nil {
 		return nil, err
 	}
 	p := &parser{file: file}
-	settings := p.profiles(root)
+	profiles := p.profiles(root)
 	if len(p.problems) > 0 {
 		slices.SortStableFunc(p.problems, func(a, b *ParseError) int {
 			return cmp.Or(cmp.Compare(a.Line, b.Line), cmp.Compare(a.Column, b.Column))
 		})
-		var problems []error
+		var problems Problems
 		for _, problem := range p.problems {
 			problems = append(problems, problem)
 		}
 		return nil, join(problems)
 	}
-	return settings, nil
+	return profiles, nil
 }
 
 // A parser collects problems and continues.
@@ -48,7 +58,7 @@ func (p *parser) fail(e *element, format string, args ...any) {
 	p.problems = append(p.problems, e.problem(p.file, format, args...))
 }
 
-func (p *parser) profiles(root *element) []Settings {
+func (p *parser) profiles(root *element) []written {
 	if root.name != "parameter" {
 		p.fail(root, `the root element is <parameter name="SSLProfiles">`)
 		return nil
@@ -57,8 +67,8 @@ func (p *parser) profiles(root *element) []Settings {
 		p.fail(root, `the root element has the attribute name="SSLProfiles" and no other`)
 	}
 	p.noText(root)
-	var settings []Settings
-	lines := make(map[socketName]int)
+	var profiles []written
+	lines := make(map[string]int) // by name
 	for _, child := range root.children {
 		if child.name != "profile" {
 			p.fail(child, "unknown element in <parameter>")
@@ -69,41 +79,46 @@ func (p *parser) profiles(root *element) []Settings {
 		if len(p.problems) > before {
 			continue
 		}
-		where := socketName{s.BindAddress, s.ServerName}
-		if line, ok := lines[where]; ok {
+		if line, ok := lines[s.Name]; ok {
 			p.fail(child, "%s is there already, in line %d", s.Name, line)
 			continue
 		}
-		lines[where] = s.Line
-		settings = append(settings, s)
+		lines[s.Name] = s.Line
+		profiles = append(profiles, s)
 	}
 	if len(root.children) == 0 && len(p.problems) == 0 {
 		p.fail(root, "there is no <profile>: name one, or leave out dynamicSSLProfiles")
 	}
-	return settings
+	return profiles
 }
 
-// A socketName tells the profiles of a file apart.
+// A socketName tells the profiles of a set apart.
 type socketName struct {
 	addr netip.Addr
 	name string
 }
 
-func (p *parser) profile(e *element) Settings {
-	s := Settings{Line: e.line}
+func (p *parser) profile(e *element) written {
+	s := written{
+		Settings: Settings{Line: e.line},
+		places:   map[Part]place{{}: e.place()},
+		aliases:  map[Part]string{},
+	}
 	parts := p.parts(e, "bindAddress", "ServerName", "KeyStore", "TrustStore", "SSLVerifyClient", "HttpsProtocols", "PreferredCiphers",
 		"CertificateRevocationVerifier")
 	if part := p.needed(e, parts, "bindAddress"); part != nil {
-		word(p, part, parseBindAddress, &s.BindAddress)
+		var at bind
+		word(p, part, parseBindAddress, &at)
+		s.BindAddress, s.BindHost = at.addr, at.host
 	}
 	if part := parts["ServerName"]; part != nil {
 		word(p, part, parseServerName, &s.ServerName)
 	}
 	if part := p.needed(e, parts, "KeyStore"); part != nil {
-		s.KeyStore = p.store(part, "Location", "Type", "Password", "KeyPassword", "ServerCertificateAlias")
+		s.KeyStore = p.store(&s, part, "Location", "Type", "Password", "KeyPassword", "ServerCertificateAlias")
 	}
 	if part := parts["TrustStore"]; part != nil {
-		s.TrustStore = p.store(part, "Location", "Type", "Password")
+		s.TrustStore = p.store(&s, part, "Location", "Type", "Password")
 	}
 	if part := parts["SSLVerifyClient"]; part != nil {
 		word(p, part, ParseVerifyClient, &s.VerifyClient)
@@ -114,7 +129,7 @@ func (p *parser) profile(e *element) Settings {
 			s.VerifyClient)
 	}
 	if part := parts["HttpsProtocols"]; part != nil {
-		words(p, part, ParseProtocols, &s.Protocols)
+		p.protocols(&s, part)
 	}
 	if part := parts["PreferredCiphers"]; part != nil {
 		words(p, part, ParseCiphers, &s.Ciphers)
@@ -122,13 +137,44 @@ func (p *parser) profile(e *element) Settings {
 	if part := parts["CertificateRevocationVerifier"]; part != nil {
 		p.revocation(part)
 	}
-	s.Name = profileName(s)
+	for name, part := range parts {
+		s.places[Part{Element: name}] = part.place()
+	}
+	s.Name = profileName(s.Settings)
 	return s
 }
 
-func (p *parser) store(e *element, allowed ...string) keystore.Ref {
+// protocols reads HttpsProtocols. WSO2 writes older versions by default: they are left out with a warning.
+func (p *parser) protocols(s *written, e *element) {
+	words(p, e, func(list []string) ([]uint16, error) {
+		versions, old, err := readProtocols(list)
+		switch {
+		case err != nil || len(old) == 0:
+		case len(versions) == 0:
+			err = fmt.Errorf("nothing is left to serve, these are older than TLS 1.2: %s; name TLSv1.2 or TLSv1.3", strings.Join(old, ", "))
+		default:
+			s.warnings = append(s.warnings, e.problem(p.file,
+				"older than TLS 1.2, and never served: %s", strings.Join(old, ", ")))
+		}
+		return versions, err
+	}, &s.Protocols)
+}
+
+// storeParts are the elements of KeyStore and TrustStore.
+var storeParts = map[string]keystore.Part{
+	"Location":               keystore.Location,
+	"Type":                   keystore.Type,
+	"Password":               keystore.Password,
+	"KeyPassword":            keystore.KeyPassword,
+	"ServerCertificateAlias": keystore.Alias,
+}
+
+func (p *parser) store(s *written, e *element, allowed ...string) keystore.Ref {
 	var ref keystore.Ref
 	parts := p.parts(e, allowed...)
+	for name, part := range parts {
+		s.places[Part{e.name, storeParts[name]}] = part.place()
+	}
 	if part := p.needed(e, parts, "Location"); part != nil {
 		word(p, part, func(text string) (string, error) { return text, checkLocation(text) }, &ref.Location)
 	}
@@ -141,22 +187,49 @@ func (p *parser) store(e *element, allowed ...string) keystore.Ref {
 	if ref.Type == "JKS" || ref.Type == "PKCS12" {
 		p.needed(e, parts, "Password")
 	}
-	ref.Password = p.password(parts["Password"])
-	ref.KeyPassword = p.password(parts["KeyPassword"])
+	password := func(of keystore.Part) (text string) {
+		if part := parts[string(of)]; part != nil {
+			text, s.aliases[Part{e.name, of}] = p.password(part)
+		}
+		return text
+	}
+	ref.Password, ref.KeyPassword = password(keystore.Password), password(keystore.KeyPassword)
 	return ref
 }
 
-// password reads the text verbatim, as Java does. Messages don't show it.
-func (p *parser) password(e *element) string {
-	if e == nil {
-		return ""
-	}
+// secureVault is the namespace of secretAlias. The prefix that is bound to it is svns in WSO2's files.
+const secureVault = "http://org.wso2.securevault/configuration"
+
+// password reads the text verbatim, as Java does, or the alias under which WSO2's secure vault has the password: an
+// attribute, beside which the text does not count, or the text $secret{ALIAS}, which a deployment.toml with encrypted
+// secrets leaves. Messages don't show the text.
+func (p *parser) password(e *element) (text, alias string) {
 	p.noChildren(e)
-	text := e.text.String()
+	for _, a := range e.attributes {
+		switch {
+		case a.Name != xml.Name{Space: secureVault, Local: "secretAlias"}:
+			p.unknownAttribute(e, a)
+		case alias != "":
+			p.fail(e, "secretAlias is here twice")
+		case strings.Trim(a.Value, xmlSpace) == "":
+			p.fail(e, "secretAlias is empty: name the alias of the password")
+		default:
+			alias = strings.Trim(a.Value, xmlSpace)
+		}
+	}
+	text = e.text.String()
+	if rest, ok := strings.CutPrefix(strings.Trim(text, xmlSpace), "$secret{"); ok && alias == "" {
+		if rest, ok = strings.CutSuffix(rest, "}"); ok {
+			alias = rest
+		}
+	}
+	if alias != "" {
+		return "", alias
+	}
 	if err := checkSecret(text); err != nil {
 		p.fail(e, "%s", err)
 	}
-	return text
+	return text, ""
 }
 
 // revocation checks the element, and that revocation is switched off.
@@ -216,7 +289,9 @@ func (p *parser) parts(e *element, allowed ...string) map[string]*element {
 		case parts[child.name] != nil:
 			p.fail(child, "repeated, the first is in line %d", parts[child.name].line)
 		default:
-			p.noAttributes(child)
+			if child.name != "Password" && child.name != "KeyPassword" {
+				p.noAttributes(child)
+			}
 			parts[child.name] = child
 		}
 	}
@@ -232,13 +307,21 @@ func (p *parser) needed(e *element, parts map[string]*element, name string) *ele
 
 func (p *parser) noAttributes(e *element) {
 	for _, a := range e.attributes {
-		message := fmt.Sprintf("unknown attribute %s", printable.Quote(qualified(a.Name)))
-		if a.Name.Local == "secretAlias" {
-			message += ", write ${env:NAME} or ${file:PATH} in the element instead"
-		}
-		p.fail(e, "%s", message)
+		p.unknownAttribute(e, a)
 	}
 	e.attributes = nil // reported once
+}
+
+func (p *parser) unknownAttribute(e *element, a xml.Attr) {
+	message := fmt.Sprintf("unknown attribute %s", printable.Quote(qualified(a.Name)))
+	switch {
+	case a.Name.Local != "secretAlias":
+	case a.Name.Space == secureVault:
+		message = "secretAlias belongs to <Password> and <KeyPassword>"
+	default:
+		message += `, secretAlias is known with a prefix that xmlns:PREFIX="` + secureVault + `" declares`
+	}
+	p.fail(e, "%s", message)
 }
 
 func (p *parser) noText(e *element) {

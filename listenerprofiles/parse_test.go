@@ -11,6 +11,8 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"sallyport/listenerprofiles/keystore"
 )
 
 var update = flag.Bool("update", false, "write the golden files anew")
@@ -27,7 +29,7 @@ func TestParse(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			got := describe(Parse(filepath.Base(file), data))
+			got := describe(parse(filepath.Base(file), data))
 			golden := strings.TrimSuffix(file, ".xml") + ".golden"
 			if *update {
 				if err := os.WriteFile(golden, []byte(got), 0o644); err != nil {
@@ -48,14 +50,24 @@ func TestParse(t *testing.T) {
 	}
 }
 
-func describe(settings []Settings, err error) string {
+func describe(profiles []written, err error) string {
 	var b strings.Builder
-	for _, s := range settings {
+	for _, s := range profiles {
 		fmt.Fprintf(&b, "%s, line %d\n", s.Name, s.Line)
-		fmt.Fprintf(&b, "\taddress %s, server name %q\n", s.BindAddress, s.ServerName)
+		fmt.Fprintf(&b, "\taddress %s%s, server name %q\n", s.BindAddress, s.BindHost, s.ServerName)
 		fmt.Fprintf(&b, "\tkey store %s, passwords %q %q\n", s.KeyStore, s.KeyStore.Password, s.KeyStore.KeyPassword)
 		fmt.Fprintf(&b, "\ttrust store %s, password %q\n", s.TrustStore, s.TrustStore.Password)
 		fmt.Fprintf(&b, "\tverify client %s, protocols %x, ciphers %x\n", s.VerifyClient, s.Protocols, s.Ciphers)
+		for _, part := range []Part{
+			{"KeyStore", keystore.Password}, {"KeyStore", keystore.KeyPassword}, {"TrustStore", keystore.Password},
+		} {
+			if alias := s.aliases[part]; alias != "" {
+				fmt.Fprintf(&b, "\t%s of %s: secret %s\n", part.Of, part.Element, alias)
+			}
+		}
+		for _, warning := range s.warnings {
+			fmt.Fprintf(&b, "\t%s\n", warning)
+		}
 	}
 	if err != nil {
 		fmt.Fprintln(&b, err)
@@ -116,7 +128,7 @@ func FuzzParse(f *testing.F) {
 		}
 		seen := make(map[string]bool)
 		for _, s := range settings {
-			if seen[s.Name] || !s.BindAddress.IsValid() || s.BindAddress.Is4In6() || s.KeyStore.Location == "" || s.Line == 0 {
+			if seen[s.Name] || s.BindAddress.IsValid() != (s.BindHost == "") || s.BindAddress.Is4In6() || s.KeyStore.Location == "" || s.Line == 0 {
 				t.Errorf("%+v", s)
 			}
 			seen[s.Name] = true

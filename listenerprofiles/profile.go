@@ -56,6 +56,7 @@ type Bounds = trust.Bounds
 type Settings struct {
 	Name         string     // for messages: "listener https", "profile 0.0.0.0 api.example.com"
 	BindAddress  netip.Addr // the local address; 0.0.0.0 and :: mean any; the zero Addr in a listener's own settings
+	BindHost     string     // the name that bindAddress says, of which Load finds the addresses; "" if it says an address
 	ServerName   string     // lower case, without trailing dot; "*.x" stands for one label before x; "" for every name
 	KeyStore     keystore.Ref
 	TrustStore   keystore.Ref // without a Location: there is none, which only None allows
@@ -63,6 +64,34 @@ type Settings struct {
 	Protocols    []uint16 // tls.VersionTLS12 and/or 13; nil means both
 	Ciphers      []uint16 // the allow-list for TLS 1.2; nil means ECDHE with AEAD. TLS 1.3 has its own, which Go fixes
 	Line         int      // where the profile begins in the file
+}
+
+// A Part is the part of a profile that something is about: an element, and for KeyStore and TrustStore one of theirs.
+type Part struct {
+	Element string // as in listenerprofiles.xml, or FilePath for that file; "" for the profile as a whole
+	Of      keystore.Part
+}
+
+// A written is a profile as it stands in the file.
+type written struct {
+	Settings
+	places   map[Part]place  // of all elements; that of the profile has no name
+	aliases  map[Part]string // of passwords that are not in the file
+	warnings []error         // *ParseErrors
+}
+
+// place returns where a part is, or the nearest element that it would be in.
+func (w written) place(part Part) (at place, element string) {
+	if at, ok := w.places[part]; ok && part.Of != "" {
+		if part.Of == keystore.Alias {
+			return at, "ServerCertificateAlias"
+		}
+		return at, string(part.Of)
+	}
+	if at, ok := w.places[Part{Element: part.Element}]; ok && part.Element != "" {
+		return at, part.Element
+	}
+	return w.places[Part{}], "profile"
 }
 
 // A Profile is Settings made ready to serve. It never changes, but for the keys of its session tickets, which
@@ -73,7 +102,8 @@ type Profile struct {
 	Trust *trust.Anchors      // nil only for None without a trust store
 	Leafs []*x509.Certificate // the server's own, in the order of the key store
 
-	tickets ticketKeys
+	tickets     ticketKeys
+	skippedKeys []error // entries of the key store that can't be used
 
 	key   [32]byte // digest of all that made it, passwords included; never shown
 	shown [32]byte // the same without passwords
@@ -81,5 +111,12 @@ type Profile struct {
 
 // profileName names a profile in messages.
 func profileName(s Settings) string {
-	return strings.TrimSpace("profile " + s.BindAddress.String() + " " + s.ServerName)
+	address := s.BindHost
+	switch {
+	case s.BindHost == "":
+		address = s.BindAddress.String()
+	case s.BindAddress.IsValid():
+		address += " (" + s.BindAddress.String() + ")"
+	}
+	return strings.TrimSpace("profile " + address + " " + s.ServerName)
 }

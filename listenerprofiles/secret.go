@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strings"
 
+	"sallyport/internal/printable"
 	"sallyport/internal/secret"
 )
 
@@ -32,8 +33,17 @@ func checkLocation(path string) error {
 	return errors.New("a relative path must not leave the base folder; use an absolute one")
 }
 
-// secret returns a password with its references replaced. Surrounding white space is dropped only if there are any.
-func (l *loader) secret(text string) (string, error) {
+// secret returns a password: what alias stands for, or text with its references replaced. Surrounding white space is
+// dropped only if there are any.
+func (l *loader) secret(text, alias string) (string, error) {
+	if alias != "" {
+		value, ok := l.cfg.Secrets[alias]
+		if !ok {
+			return "", fmt.Errorf("password: nothing says what the secretAlias %s stands for: add dynamicSSLProfiles.secrets: {%s: \"${file:PATH}\"}",
+				printable.Quote(alias), printable.Quote(alias))
+		}
+		return value, nil
+	}
 	if strings.Contains(text, "${") {
 		text = strings.Trim(text, xmlSpace)
 	}

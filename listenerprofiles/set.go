@@ -17,9 +17,11 @@ type Set struct {
 	any4     []*group                // what serves every other IPv4 address
 	any6     []*group                // what serves every other IPv6 address
 	digest   [32]byte
-	content  [32]byte // the same with passwords and the files' places; never shown
-	file     []byte   // the profiles' file that it was made of
-	from     string   // its path; "": there is none
+	content  [32]byte                // the same with passwords and the files' places; never shown
+	file     []byte                  // the profiles' file that it was made of
+	from     string                  // its path; "": there is none
+	hosts    map[string][]netip.Addr // that the file names
+	warnings []error
 }
 
 // A group is the profiles of one bind address.
@@ -65,6 +67,25 @@ func (s *Set) groups(local netip.Addr) []*group {
 		return s.any4
 	}
 	return s.any6
+}
+
+// Warnings returns what is not served and yet is no error: older protocols, and entries of stores that can't be used. The
+// file's are *ParseErrors, the listener's own PartErrors.
+func (s *Set) Warnings() []error { return s.warnings }
+
+// SkippedEntries counts the entries that can't be used of each store, by location.
+func (s *Set) SkippedEntries() map[string]int {
+	counts := map[string]int{}
+	for _, p := range s.profiles {
+		for location, skipped := range map[string][]error{
+			p.KeyStore.Location: p.skippedKeys, p.TrustStore.Location: p.Trust.Skipped(),
+		} {
+			if location != "" {
+				counts[location] = max(counts[location], len(skipped))
+			}
+		}
+	}
+	return counts
 }
 
 // Profiles returns the profiles of the file in its order, then the listener's own.
@@ -151,7 +172,7 @@ func (s *Set) checkStrictness(file string) error {
 			weak[strictest] = unknown
 		}
 	}
-	var problems []error
+	var problems Problems
 	for _, p := range s.profiles {
 		if unknown := weak[p]; unknown != nil {
 			problems = append(problems, &ParseError{

@@ -16,83 +16,79 @@ import (
 	"sallyport/listenerprofiles/trust"
 )
 
-// An elementError is a problem with one part of a profile.
-type elementError struct {
-	element string
-	err     error
-}
-
-func (e elementError) Error() string { return e.err.Error() }
-func (e elementError) Unwrap() error { return e.err }
-
 // newProfile makes s ready to serve. keys and trusted are the contents of the stores that it names.
-func newProfile(s Settings, keys, trusted []byte, cfg Options) (*Profile, error) {
+func newProfile(s Settings, keys, trusted []byte, cfg Options) (*Profile, []PartError) {
 	now := cfg.Now
 	p := &Profile{Settings: s}
-	var problems []error
-	var pairs []tls.Certificate
-	store, err := keystore.Open(keys, s.KeyStore)
-	if err == nil {
-		pairs, err = store.KeyPairs(s.KeyStore.Alias, now())
+	var problems []PartError
+	fault := func(element string, err error) {
+		part := Part{Element: element}
+		if of := (*keystore.Fault)(nil); errors.As(err, &of) {
+			part.Of = of.Part
+		}
+		problems = append(problems, PartError{s.Name, part, err})
 	}
+	pairs, skipped, err := keystore.LoadKeys(keys, s.KeyStore, now())
 	if err != nil {
-		problems = append(problems, elementError{"KeyStore", err})
+		fault("KeyStore", err)
 	}
+	p.skippedKeys = skipped
 	for _, pair := range pairs {
 		p.Leafs = append(p.Leafs, pair.Leaf)
 	}
 	if s.TrustStore.Location != "" {
 		if p.Trust, err = trust.Open(trusted, s.TrustStore); err != nil {
-			problems = append(problems, elementError{"TrustStore", err})
+			fault("TrustStore", err)
 		}
 	} else if s.VerifyClient != None {
-		problems = append(problems, elementError{"TrustStore", fmt.Errorf("client certificates are asked for (%s), "+
-			"and there is no trust store to judge them", s.VerifyClient)})
+		fault("TrustStore", fmt.Errorf("client certificates are asked for (%s), and there is no trust store to judge "+
+			"them: name one, or say none", s.VerifyClient))
 	}
-	if err := checkWords(s, pairs); err != nil {
-		problems = append(problems, err)
+	if element, err := checkWords(s, pairs); err != nil {
+		fault(element, err)
 	}
 	if len(problems) > 0 {
-		return nil, errors.Join(problems...)
+		return nil, problems
 	}
 	p.TLS = tlsConfig(s, pairs, p.Trust, cfg)
 	p.tickets.rotate(p.TLS, now())
 	return p, nil
 }
 
-// checkWords checks that protocols, ciphers and keys fit together, so that no profile is loaded that no client can use.
-func checkWords(s Settings, pairs []tls.Certificate) error {
+// checkWords checks that protocols, ciphers and keys fit together, so that no profile is loaded that no client can use. With
+// an error it returns the element at fault.
+func checkWords(s Settings, pairs []tls.Certificate) (element string, err error) {
 	switch s.VerifyClient {
 	case None, Optional, Require:
 	default:
-		return elementError{"SSLVerifyClient", fmt.Errorf("unknown value %d", int(s.VerifyClient))}
+		return "SSLVerifyClient", fmt.Errorf("unknown value %d", int(s.VerifyClient))
 	}
 	for _, v := range s.Protocols {
 		if v != tls.VersionTLS12 && v != tls.VersionTLS13 {
-			return elementError{"HttpsProtocols", fmt.Errorf("%s is refused", tls.VersionName(v))}
+			return "HttpsProtocols", fmt.Errorf("%s is refused", tls.VersionName(v))
 		}
 	}
 	for _, c := range s.Ciphers {
 		if !slices.Contains(defaultCiphers, c) {
-			return elementError{"PreferredCiphers", fmt.Errorf("%s is refused", tls.CipherSuiteName(c))}
+			return "PreferredCiphers", fmt.Errorf("%s is refused", tls.CipherSuiteName(c))
 		}
 	}
 	if s.Ciphers == nil || !(len(s.Protocols) == 0 || slices.Contains(s.Protocols, tls.VersionTLS12)) {
-		return nil
+		return "", nil
 	}
 	if len(s.Ciphers) == 0 {
-		return elementError{"PreferredCiphers", errors.New("names no suite of TLS 1.2, while TLSv1.2 is enabled; " +
-			"leave TLSv1.2 out of HttpsProtocols if that is meant")}
+		return "PreferredCiphers", errors.New("names no suite of TLS 1.2, while TLSv1.2 is enabled; " +
+			"leave TLSv1.2 out of HttpsProtocols if that is meant")
 	}
 	for _, pair := range pairs {
 		if slices.ContainsFunc(s.Ciphers, func(c uint16) bool { return fits(c, pair.PrivateKey) }) {
-			return nil
+			return "", nil
 		}
 	}
 	if len(pairs) == 0 {
-		return nil // reported already
+		return "", nil // reported already
 	}
-	return elementError{"PreferredCiphers", errors.New("names no suite of TLS 1.2 that goes with the server's key")}
+	return "PreferredCiphers", errors.New("names no suite of TLS 1.2 that goes with the server's key")
 }
 
 // fits reports whether a TLS 1.2 suite authenticates with such a key.

@@ -24,36 +24,52 @@ func ParseVerifyClient(word string) (VerifyClient, error) {
 	return Require, fmt.Errorf("unknown word %s, it is one of none, optional, require", printable.Quote(word))
 }
 
-// ParseProtocols reads the words of HttpsProtocols, without case: TLSv1.2 and TLSv1.3. Older versions, unknown and
+// ParseProtocols reads the words of httpsProtocols, without case: TLSv1.2 and TLSv1.3. Older versions, unknown and
 // repeated words are errors. No words give nil, which means both.
 func ParseProtocols(words []string) ([]uint16, error) {
-	var versions []uint16
+	versions, old, err := readProtocols(words)
 	var problems []error
-	for _, word := range words {
+	for _, word := range old {
+		problems = append(problems, fmt.Errorf("%s is refused: TLSv1.2 and TLSv1.3 are served", printable.Quote(word)))
+	}
+	if err != nil {
+		problems = append(problems, err)
+	}
+	if len(problems) > 0 {
+		return nil, joinLine(problems)
+	}
+	return versions, nil
+}
+
+// readProtocols returns the versions of TLS that are served, and apart from them the older ones. Unknown and repeated
+// words are errors.
+func readProtocols(words []string) (versions []uint16, old []string, err error) {
+	var problems []error
+	for i, word := range words {
 		var version uint16
+		if slices.ContainsFunc(words[:i], func(before string) bool { return strings.EqualFold(before, word) }) {
+			problems = append(problems, fmt.Errorf("%s is repeated", printable.Quote(word)))
+			continue
+		}
 		switch strings.ToLower(word) {
 		case "tlsv1.2":
 			version = tls.VersionTLS12
 		case "tlsv1.3":
 			version = tls.VersionTLS13
 		case "tlsv1", "tlsv1.0", "tlsv1.1", "sslv3", "sslv2", "sslv2hello":
-			problems = append(problems, fmt.Errorf("%s is refused: TLSv1.2 and TLSv1.3 are served", printable.Quote(word)))
+			old = append(old, word)
 			continue
 		default:
 			problems = append(problems, fmt.Errorf("unknown protocol %s, it is one of TLSv1.2, TLSv1.3", printable.Quote(word)))
 			continue
 		}
-		if slices.Contains(versions, version) {
-			problems = append(problems, fmt.Errorf("%s is repeated", printable.Quote(word)))
-			continue
-		}
 		versions = append(versions, version)
 	}
 	if len(problems) > 0 {
-		return nil, joinLine(problems)
+		return nil, old, joinLine(problems)
 	}
 	slices.Sort(versions)
-	return versions, nil
+	return versions, old, nil
 }
 
 // defaultCiphers are ECDHE with AEAD. Go's own default for TLS 1.2 has CBC suites too.

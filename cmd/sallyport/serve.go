@@ -174,6 +174,13 @@ func openLoop(
 		func() []observe.CertificateEnd { return clientEnds(loop.InForce()) },
 		func() []observe.CertificateEnd { return serverEnds(loop.InForce()) },
 		func() []observe.CertificateEnd { return allEnds(loop.InForce()) })
+	metrics.WatchStores(func() map[string]int {
+		counts := map[string]int{}
+		for location, n := range loop.InForce().SkippedEntries() {
+			counts[printable.Text(location)] = n
+		}
+		return counts
+	})
 	return loop, nil
 }
 

@@ -122,6 +122,9 @@ func validate(cmd *cobra.Command, load func() (*config.Config, error)) (validati
 	for _, w := range a.IgnoredKeys() {
 		report.Warnings = append(report.Warnings, w.Error())
 	}
+	for _, w := range a.StoreWarnings() {
+		report.Warnings = append(report.Warnings, w.Error())
+	}
 	for _, w := range a.Warnings {
 		report.Warnings = append(report.Warnings, w.Error())
 	}

@@ -4,11 +4,13 @@ import (
 	"context"
 	"crypto/sha256"
 	"crypto/x509"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"maps"
 	"reflect"
 	"slices"
+	"strings"
 	"time"
 
 	"sallyport/certstore"
@@ -40,6 +42,9 @@ type Assembly struct {
 	keys       map[ratelimit.Key]bool           // of the APIs' and resources' limits
 	opened     []Certificate                    // of stores that Spec names itself
 	read       map[string][sha256.Size]byte     // digests of the files that Spec names itself, by path
+
+	skipped       map[string]int // entries that can't be used, by the location of a store that Spec names itself
+	storeWarnings Problems       // what they are
 }
 
 // Build opens and checks everything that spec names, as Open does, but for reading only: the store is not changed, and
@@ -104,6 +109,47 @@ func (a *Assembly) content() (sum [sha256.Size]byte) {
 	return sum
 }
 
+// StoreWarnings tells what is not served of the stores and of the profiles' files, and yet is no error: entries that
+// can't be used, older protocols. Of a store that is named several times each entry is told once.
+func (a *Assembly) StoreWarnings() (list Problems) {
+	told := map[string]bool{}
+	tell := func(p Problem) {
+		if _, what, ok := strings.Cut(p.Message, "keystore "); !ok || !told[what] {
+			told[what] = ok
+			list = append(list, p)
+		}
+	}
+	for i := range a.Spec.Listeners {
+		l := &a.Spec.Listeners[i]
+		if set := a.sets[l.Name]; set != nil {
+			var warnings Problems
+			for _, err := range set.Warnings() {
+				warnings.addProfile(l, err)
+			}
+			for _, p := range warnings {
+				tell(p)
+			}
+		}
+	}
+	for _, p := range a.storeWarnings {
+		tell(p)
+	}
+	const most = 100
+	if more := len(list) - most; more > 0 {
+		list = append(list[:most], Problem{a.Spec.Place, fmt.Sprintf("and %d more warnings of stores", more)})
+	}
+	return list
+}
+
+// SkippedEntries counts the entries that can't be used of each store that is in use, by location.
+func (a *Assembly) SkippedEntries() map[string]int {
+	counts := maps.Clone(a.skipped)
+	for _, set := range a.sets {
+		maps.Copy(counts, set.SkippedEntries())
+	}
+	return counts
+}
+
 // holds reports whether a limit is in use.
 func (a *Assembly) holds(key ratelimit.Key) bool { return a.keys[key] || a.Clients.Holds(key) }
 
@@ -132,6 +178,8 @@ func (l *Loop) builder(spec *Spec, known ...*Assembly) *builder {
 			sets:   map[string]*listenerprofiles.Set{},
 			keys:   map[ratelimit.Key]bool{},
 			read:   map[string][sha256.Size]byte{},
+
+			skipped: map[string]int{},
 		},
 		loop:     l,
 		known:    known,
@@ -185,16 +233,27 @@ func (b *builder) openTrust(ref Placed[keystore.Ref]) *trust.Anchors {
 		return nil
 	}
 	data, err := b.readNamed(ref.Value.Location)
+	var anchors *trust.Anchors
 	if err != nil {
-		b.problems.Add(ref.Place, fmt.Errorf("keystore %s: %w", ref.Value.Location, err))
+		err = keystore.Unread(ref.Value, err)
+	} else {
+		anchors, err = trust.Open(data, ref.Value)
+	}
+	if err != nil {
+		b.problems.Add(ref.Keys.at(strings.TrimPrefix(faultKey(err), "."), ref.Place), err)
 		return nil
 	}
-	anchors, err := trust.Open(data, ref.Value)
-	b.problems.Add(ref.Place, err)
-	if err == nil {
-		b.opened = append(b.opened, entriesOf(ref.Value.Location, anchors.Certificates())...)
-	}
+	b.opened = append(b.opened, entriesOf(ref.Value.Location, anchors.Certificates())...)
+	b.skip(ref.Keys.at("location", ref.Place), ref.Value.Location, anchors.Skipped())
 	return anchors
+}
+
+// skip records what is skipped of a store.
+func (b *builder) skip(at Place, location string, skipped []error) {
+	b.skipped[location] = max(b.skipped[location], len(skipped))
+	for _, err := range skipped {
+		b.storeWarnings.Add(at, err)
+	}
 }
 
 func readFile(path string) ([]byte, error) { return regularfile.Read(path, keystore.MaxSize) }
@@ -280,7 +339,7 @@ func (b *builder) buildTokens() {
 	wrong := len(b.problems)
 	for _, k := range s.KeyManagers { // one by one, so that each problem has its place
 		_, err := token.New(token.Options{KeyManagers: []token.KeyManager{k.Value}})
-		b.problems.Add(k.Place, err)
+		b.problems.addKeys(k, err)
 	}
 	if len(b.problems) == wrong {
 		var err error
@@ -331,7 +390,8 @@ func (b *builder) route(api API) (r decision.Route, err error) {
 			}
 		}
 	}
-	return r, b.openUpstream(api, &r.Upstream)
+	b.openUpstream(api, &r.Upstream)
+	return r, nil
 }
 
 func (b *builder) bucket(key ratelimit.Key, tier string) (ratelimit.Bucket, error) {
@@ -344,39 +404,91 @@ func (b *builder) bucket(key ratelimit.Key, tier string) (ratelimit.Bucket, erro
 }
 
 // openUpstream opens what an API's upstream needs for TLS.
-func (b *builder) openUpstream(api API, u *backend.Upstream) error {
+func (b *builder) openUpstream(api API, u *backend.Upstream) {
 	if api.CAFile == "" && api.KeyStore.Location == "" {
-		return nil
+		return
 	}
+	problem := func(key string, err error) { b.problems.Add(api.Keys.at("upstream."+key, api.Place), err) }
 	if api.CAFile != "" {
+		var skipped []error
 		data, err := b.readNamed(api.CAFile)
-		if err != nil {
-			return fmt.Errorf("upstream caFile %s: %w", api.CAFile, err)
+		if err == nil {
+			u.Roots, skipped, err = roots(data)
 		}
-		u.Roots = x509.NewCertPool()
-		if !u.Roots.AppendCertsFromPEM(data) {
-			return fmt.Errorf("upstream caFile %s holds no PEM certificate", api.CAFile)
+		if err != nil {
+			problem("caFile", fmt.Errorf("upstream caFile %s: %w: name a file with the certificates of the CAs in PEM", api.CAFile, err))
+		}
+		for i, err := range skipped {
+			skipped[i] = fmt.Errorf("upstream caFile %s: %w", api.CAFile, err)
 		}
 		b.opened = append(b.opened, entriesOf(api.CAFile, certificatesOf(data))...)
+		b.skip(api.Keys.at("upstream.caFile", api.Place), api.CAFile, skipped)
 	}
 	ref := api.KeyStore
 	if ref.Location != "" {
+		var skipped []error
 		data, err := b.readNamed(ref.Location)
 		if err != nil {
-			return fmt.Errorf("upstream keyStore %s: %w", ref.Location, err)
-		}
-		store, err := keystore.Open(data, ref)
-		if err == nil {
-			u.Certificates, err = store.KeyPairs(ref.Alias, time.Now())
+			err = keystore.Unread(ref, err)
+		} else {
+			u.Certificates, skipped, err = keystore.LoadKeys(data, ref, time.Now())
 		}
 		if err != nil {
-			return fmt.Errorf("upstream keyStore: %w", err)
+			problem("keyStore"+faultKey(err), fmt.Errorf("upstream %w", err))
 		}
 		for _, pair := range u.Certificates {
 			b.opened = append(b.opened, certificateOf(KindUpstream, api.Route.API.String()+", "+ref.Location, pair.Leaf))
 		}
+		b.skip(api.Keys.at("upstream.keyStore.location", api.Place), ref.Location, skipped)
 	}
 	made := fmt.Appendf(nil, "%x %x %q %q", b.read[api.CAFile], b.read[ref.Location], ref.Type, ref.Alias)
 	u.TLSDigest = sha256.Sum256(made)
-	return nil
+}
+
+// roots reads certificates of CAs in PEM. Those that can't be used are skipped.
+func roots(data []byte) (pool *x509.CertPool, skipped []error, err error) {
+	pool, found := x509.NewCertPool(), 0
+	for n := 1; ; n++ {
+		var block *pem.Block
+		if block, data = pem.Decode(data); block == nil {
+			break
+		}
+		if block.Type != "CERTIFICATE" {
+			continue
+		}
+		cert, err := x509.ParseCertificate(block.Bytes)
+		if err != nil {
+			skipped = append(skipped, fmt.Errorf("PEM block %d is skipped: %w", n, err))
+			continue
+		}
+		pool.AddCert(cert)
+		found++
+	}
+	switch {
+	case found > 0:
+		return pool, skipped, nil
+	case len(skipped) > 0:
+		return nil, nil, fmt.Errorf("it holds no certificate that can be used: %w", skipped[0])
+	}
+	return nil, nil, errors.New("it holds no certificate")
+}
+
+// addKeys adds the error that New has for a key manager, at the key of the file that it reads: what is wrong is in there.
+func (ps *Problems) addKeys(k Placed[token.KeyManager], err error) {
+	key, file, cure := "jwks", k.Value.JWKS, "name a file with a JSON Web Key Set"
+	switch {
+	case k.Value.CertificateFile != "":
+		key, file, cure = "certificate", k.Value.CertificateFile, "name a file with one certificate or public key in PEM"
+	case k.Value.CAFile != "":
+		key, file, cure = "caFile", k.Value.CAFile, "name a file with the certificates of the CAs in PEM"
+	case strings.Contains(file, "://"):
+		file = ""
+	}
+	if err != nil && file != "" {
+		err = fmt.Errorf("%w: %s", err, cure)
+		if !strings.Contains(err.Error(), file) {
+			err = fmt.Errorf("%s: %w", file, err)
+		}
+	}
+	ps.Add(k.Keys.at(key, k.Place), err)
 }

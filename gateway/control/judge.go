@@ -82,6 +82,9 @@ func (l *Loop) judge(ctx context.Context, t *attempt) {
 		}
 		return
 	}
+	if err == nil && t.next != last {
+		l.warnOfStores(last)
+	}
 	if t.rebuilt {
 		l.unread = l.unread && t.next.store == last.store
 		if l.attend(); !l.unread {

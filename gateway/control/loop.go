@@ -119,6 +119,7 @@ func Open(ctx context.Context, cfg Options) (*Loop, error) {
 	for _, w := range spec.Warnings {
 		l.log.Warn("configuration", "place", w.Place.String(), "warning", w.Message)
 	}
+	l.warnOfStores(nil)
 	l.tellClients(nil, true)
 	return l, nil
 }
@@ -243,6 +244,21 @@ func (l *Loop) put(next *Assembly) error {
 	l.tellReach(last)
 	l.tellEndings(next)
 	return nil
+}
+
+// warnOfStores logs the StoreWarnings of what is in force that are not those of last, which may be nil.
+func (l *Loop) warnOfStores(last *Assembly) {
+	known := map[string]bool{}
+	if last != nil {
+		for _, w := range last.StoreWarnings() {
+			known[w.Message] = true
+		}
+	}
+	for _, w := range l.inForce.Load().StoreWarnings() {
+		if !known[w.Message] {
+			l.log.Warn("not everything that is configured is served", "place", w.Place.String(), "warning", w.Message)
+		}
+	}
 }
 
 // tellClients tells what has changed among the registrations since last, if anything, or if somebody has asked, and

@@ -78,6 +78,7 @@ func TestEveryFieldOfAnAssemblyIsFollowed(t *testing.T) {
 		"Spec": "content", "read": "content", // make the configuration another one
 		"Routes": "put", "Clients": "put", "sets": "put, by Listeners", "door": "put, by Listeners",
 		"tokens": "follow", "store": "follow", "registered": "lookAtStore, by its version",
+		"skipped": "made with what is read", "storeWarnings": "made with what is read",
 		"keys": "made with Routes", "opened": "made with Spec, by read", "Warnings": "made with Clients", "limits": "the Loop's own",
 	}
 	for _, field := range reflect.VisibleFields(reflect.TypeFor[Assembly]()) {
@@ -95,7 +96,7 @@ func TestEveryFieldOfAnAPIIsBuilt(t *testing.T) {
 		b := newLoop(Options{readFile: (&disk{files: files}).read}).builder(spec)
 		r, err := b.route(api)
 		r.Upstream.Roots, r.Upstream.Certificates = nil, nil // by TLSDigest
-		return fmt.Sprintf("%+v %v %v", r, slices.Sorted(maps.Keys(b.read)), err)
+		return fmt.Sprintf("%+v %v %v", r, slices.Sorted(maps.Keys(b.read)), append(b.problems, Problem{Message: fmt.Sprint(err)}))
 	}
 	base := API{
 		Tier: "Gold", ResourceTiers: []string{"Gold"}, CAFile: "/bed/ca.pem", KeyStore: keystore.Ref{Location: "/bed/key.pem", Type: "PEM"},
@@ -120,7 +121,7 @@ func TestEveryFieldOfAnAPIIsBuilt(t *testing.T) {
 			t.Errorf("another %s changes nothing", change.field)
 		}
 	}
-	known := []string{"Place", "Words", "Route", "Tier", "ResourceTiers", "CAFile", "KeyStore"} // the first two are for people
+	known := []string{"Place", "Keys", "Words", "Route", "Tier", "ResourceTiers", "CAFile", "KeyStore"} // the first three are for people
 	for i := range reflect.TypeFor[API]().NumField() {
 		if name := reflect.TypeFor[API]().Field(i).Name; !slices.Contains(known, name) {
 			t.Errorf("nobody says what %s of an API changes", name)
@@ -361,7 +362,10 @@ func TestBuildTakesOver(t *testing.T) {
 	}
 	b := newBed(t, func(b *bed, _ *Options) {
 		s := b.spec.Load()
-		s.KeyManagers = []Placed[token.KeyManager]{{Place{"sallyport.yaml", 9, 5}, token.KeyManager{Name: "resident", Type: "default", Issuer: "https://issuer", CertificateFile: certificate}}}
+		s.KeyManagers = []Placed[token.KeyManager]{{
+			Place: Place{"sallyport.yaml", 9, 5},
+			Value: token.KeyManager{Name: "resident", Type: "default", Issuer: "https://issuer", CertificateFile: certificate},
+		}}
 		s.APIs = []API{{Tier: "Gold", Route: decision.Route{
 			API: certstore.API{Name: "orders", Version: "1.0.0"}, Context: "/orders", Security: policy.Security{Token: policy.Optional},
 			Upstream: backend.Upstream{URLs: []*url.URL{{Scheme: "http", Host: "127.0.0.1:9000"}}},

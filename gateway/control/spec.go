@@ -40,6 +40,7 @@ type Spec struct {
 // A Listener is a decision.Listener and what its profiles are made from.
 type Listener struct {
 	Place
+	Keys                                        // of its stores, and of what its profile is made of
 	decision.Listener                           // without Profiles and Door
 	Believes          bool                      // it gets the door for certificates in a header
 	TLS               *listenerprofiles.Options // without AlsoAskFor; nil for plain HTTP
@@ -49,6 +50,7 @@ type Listener struct {
 // An API is a decision.Route and what its limits and its upstream's TLS are made from.
 type API struct {
 	Place
+	Keys                        // "upstream" and what is within
 	decision.Route              // without limits, and without Roots, Certificates and TLSDigest of its upstream
 	Words          []string     // that Security was read from, for people
 	Tier           string       // of the API as a whole

@@ -42,6 +42,7 @@ type Anchors struct {
 	entries map[[sha256.Size]byte]struct{} // by digest of the whole DER
 	named   map[string][]*x509.Certificate // by RawSubject
 	pool    *x509.CertPool
+	skipped []error
 	edges   []time.Time                               // when the validity of an entry begins or ends, in order
 	good    *otter.Cache[[sha256.Size]byte, Validity] // of chains that were verified, by all that was shown
 	refused *otter.Cache[[sha256.Size]byte, *refusal] // of chains that no entry vouches for, likewise
@@ -64,15 +65,15 @@ func (v Validity) Contains(now time.Time) bool { return !now.Before(v.From) && n
 
 // Open opens a trust store, the content of ref's file. Which of its entries are trusted, keystore.Store.Trusted tells.
 func Open(data []byte, ref keystore.Ref) (*Anchors, error) {
-	store, err := keystore.Open(data, ref)
+	certs, skipped, err := keystore.LoadTrusted(data, ref)
 	if err != nil {
 		return nil, err
 	}
-	certs, err := store.Trusted()
-	if err != nil {
-		return nil, err
+	a, err := New(certs)
+	if err == nil {
+		a.skipped = skipped
 	}
-	return New(certs)
+	return a, err
 }
 
 // New returns certs as Anchors. Without any the error is keystore.ErrEmpty: an empty store is never "trust everybody".
@@ -98,6 +99,14 @@ func New(certs []*x509.Certificate) (*Anchors, error) {
 	}
 	slices.SortFunc(a.edges, time.Time.Compare)
 	return a, nil
+}
+
+// Skipped tells of each entry of the store that is not among the certificates since Go can't use it: file, alias, reason.
+func (a *Anchors) Skipped() []error {
+	if a == nil {
+		return nil
+	}
+	return slices.Clone(a.skipped)
 }
 
 // Certificates returns the entries in the order of the file.

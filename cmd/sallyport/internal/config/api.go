@@ -119,6 +119,7 @@ func (l *loader) addAPI(n node) {
 	m.refuse("unauthenticatedTier", "is not built yet: remove it")
 	m.need("upstream", "where its calls go, as in {urls: [http://127.0.0.1:9000]}")
 	m.upstream(&api)
+	api.Keys = m.keys()
 	api.MaxBody = m.bodySize("maxBodySize")
 	api.ForwardAuthorization = m.boolean("forwardAuthorization")
 	l.clientCertificates(m, &api)

@@ -99,6 +99,7 @@ func TestExample(t *testing.T) {
 					},
 					FilePath: at("listenerprofiles.xml"),
 					BaseDir:  at("."),
+					Secrets:  listenerprofiles.Secrets{"keystore": "changeit"},
 				},
 				FileReadInterval: 10 * time.Minute,
 			},
@@ -236,7 +237,7 @@ func fixed(s config.Startup) map[string]any {
 // equal compares Configs but for places and digests.
 var equal = []cmp.Option{
 	cmpopts.IgnoreUnexported(config.Config{}, decision.Route{}),
-	cmpopts.IgnoreTypes(control.Place{}),
+	cmpopts.IgnoreTypes(control.Place{}, control.Keys{}),
 	cmpopts.IgnoreFields(control.Spec{}, "Digest"),
 	cmp.AllowUnexported(ratelimit.Tiers{}),
 	cmpopts.EquateComparable(netip.Prefix{}, netip.Addr{}),
@@ -246,9 +247,9 @@ var equal = []cmp.Option{
 // is its zero.
 var unset = []string{
 	"DoorConfig.Format",
-	"Spec.Problems", "Listener.Profiles", "Listener.Door", "DoorConfig.Trust", "DoorConfig.BalancerTrust", "DoorConfig.CacheSize",
-	"Settings.Tokens", "Settings.Name", "Settings.BindAddress", "Settings.ServerName", "Settings.Line",
-	"Options.AlsoAskFor", "Options.Now", "Options.ReadFile", "Route.Limit", "Resource.Limit",
+	"Spec.Problems", "Placed[string].Keys", "Listener.Profiles", "Listener.Door", "DoorConfig.Trust", "DoorConfig.BalancerTrust", "DoorConfig.CacheSize",
+	"Settings.Tokens", "Settings.Name", "Settings.BindAddress", "Settings.BindHost", "Settings.ServerName", "Settings.Line",
+	"Options.AlsoAskFor", "Options.Now", "Options.ReadFile", "Options.LookupHost", "Route.Limit", "Resource.Limit",
 	"DoorConfig.Shown", "Options.Shown", "Limits.Exempt", "Bounds.Bytes", "Bounds.Certificates", "Bounds.KeyBits",
 	"Upstream.Roots", "Upstream.Certificates", "Upstream.TLSDigest",
 }

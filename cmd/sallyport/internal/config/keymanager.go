@@ -47,7 +47,7 @@ func (l *loader) keyManager(n node) control.Placed[token.KeyManager] {
 	if caFile != nil && !strings.HasPrefix(out.JWKS, "https:") {
 		l.errorf(caFile.Place, "caFile is for a jwks by https: remove it")
 	}
-	return control.Placed[token.KeyManager]{Place: n.Place, Value: out}
+	return control.Placed[token.KeyManager]{Place: n.Place, Value: out, Keys: m.keys()}
 }
 
 // jwks reads the URL or the file under `jwks`.

@@ -49,7 +49,7 @@ func (l *loader) listener(n node) control.Listener {
 		l.checkPlain(m, address, header)
 	} else {
 		l.checkTLS(m, verify, said, header)
-		out.TLS, out.FileReadInterval = tls, interval
+		out.TLS, out.FileReadInterval, out.Keys = tls, interval, m.keys()
 	}
 	if out.Believes {
 		l.checkHeaderDoor(name.Value, header)
@@ -98,7 +98,7 @@ func (l *loader) checkTLS(m *mapping, verify listenerprofiles.VerifyClient, said
 			"clientCertificateHeader certificate needs the load balancer's own certificate, which sslVerifyClient "+
 				"none doesn't ask for: say optional or require")
 	}
-	if l.cfg.Balancers == none {
+	if l.cfg.Balancers.Value.Location == "" {
 		l.errorf(header.Place,
 			"clientCertificateHeader certificate needs mutualSSL.loadBalancers.trustStore, to know the load balancers "+
 				"by")
@@ -112,15 +112,12 @@ func (l *loader) checkHeaderDoor(listener string, header text) {
 	case len(l.cfg.Header.Balancers) == 0:
 		l.warnf(header.Place,
 			"the certificate header stays off on listener %s: mutualSSL.loadBalancers.addresses names nobody", listener)
-	case l.cfg.HeaderTrust == none:
+	case l.cfg.HeaderTrust.Value.Location == "":
 		l.errorf(header.Place,
 			"clientCertificateHeader %s needs mutualSSL.trustStore, to judge the certificates in the header by",
 			header.Value)
 	}
 }
-
-// none is a trust store that is not there.
-var none control.Placed[keystore.Ref]
 
 // keyStore reads a store with a private key, without a Location if there is none under key.
 func (m *mapping) keyStore(key string) (out keystore.Ref) {
@@ -135,17 +132,17 @@ func (m *mapping) keyStore(key string) (out keystore.Ref) {
 	return out
 }
 
-// trustStore reads a store of certificates alone.
-func (m *mapping) trustStore(key string) control.Placed[keystore.Ref] {
+// trustStore reads a store of certificates alone, without a Location if there is none under key.
+func (m *mapping) trustStore(key string) (out control.Placed[keystore.Ref]) {
 	s, given := m.sub(key)
 	if !given {
-		return none
+		return out
 	}
 	defer s.end()
 	for _, only := range []string{"keyPassword", "alias"} {
 		s.refuse(only, "has no meaning in a trust store: all its certificates are trusted; remove it")
 	}
-	return control.Placed[keystore.Ref]{Place: s.Place, Value: s.store()}
+	return control.Placed[keystore.Ref]{Place: s.Place, Value: s.store(), Keys: s.keys()}
 }
 
 func (m *mapping) store() keystore.Ref {
@@ -164,8 +161,28 @@ func (m *mapping) dynamicSSLProfiles(tls *listenerprofiles.Options) time.Duratio
 	}
 	defer s.end()
 	s.need("filePath", "the listenerprofiles.xml")
-	tls.FilePath, tls.BaseDir = s.path("filePath"), s.path("baseDir")
+	tls.FilePath, tls.BaseDir, tls.Secrets = s.path("filePath"), s.path("baseDir"), s.secrets()
 	return s.duration("fileReadInterval", time.Second, 10*time.Minute)
+}
+
+// secrets reads what the aliases of passwords in the file stand for.
+func (m *mapping) secrets() listenerprofiles.Secrets {
+	s, given := m.sub("secrets")
+	if !given {
+		return nil
+	}
+	out := listenerprofiles.Secrets{}
+	for _, e := range s.entries {
+		switch {
+		case e.key == "":
+			m.load.errorf(e.Place, "an alias in secrets is empty: give its name, or remove it")
+		case e.value.kind() == "nothing": // in {alias: a, b}, b is an alias
+			m.load.errorf(e.Place, "an alias in secrets has no value: give one, in quotes, or remove it")
+		default:
+			out[e.key] = s.secret(e.key)
+		}
+	}
+	return out
 }
 
 // protocols reads httpsProtocols.

@@ -86,7 +86,7 @@ func (n node) text(what string) text {
 		n.load.errorf(n.Place, "%s is empty: give a value, or remove it", what)
 	case strings.Contains(s, "${"):
 		n.load.errorf(n.Place,
-			"%s can't hold a ${…} reference: these stand for secrets, in password and keyPassword only", what)
+			"%s can't hold a ${…} reference: these stand for secrets, in password, keyPassword and secrets only", what)
 	case strings.ContainsFunc(s, isControl) || !utf8.ValidString(s):
 		n.load.errorf(n.Place, "%s holds a control character: write it on one line, without escapes", what)
 	case utf8.RuneCountInString(s) > maxText:
@@ -104,6 +104,7 @@ type mapping struct {
 	from    *source
 	what    string // "listener", for messages
 	entries []entry
+	subs    map[string]*mapping // that were read, by key
 	known   []string
 	broken  bool // not a map or absent: its keys aren't missing
 }
@@ -149,10 +150,24 @@ func (n node) mapping(what string) *mapping {
 
 // show returns key for messages, or nothing in a map with a password: in {password: a, b}, b is a key.
 func (m *mapping) show(key string) string {
-	if m.what == "keyStore" || m.what == "trustStore" {
+	if m.what == "keyStore" || m.what == "trustStore" || m.what == "secrets" {
 		return ""
 	}
 	return " " + printable.Quote(key)
+}
+
+// keys returns where each value is, also in the maps below that were read.
+func (m *mapping) keys() control.Keys {
+	keys := control.Keys{}
+	for _, e := range m.entries {
+		keys[e.key] = e.value.Place
+		if s := m.subs[e.key]; s != nil {
+			for key, at := range s.keys() {
+				keys[e.key+"."+key] = at
+			}
+		}
+	}
+	return keys
 }
 
 // end reports the keys that no method has read.
@@ -220,7 +235,12 @@ func (m *mapping) need(key, say string) {
 // sub returns the map under key, an empty one if there is none.
 func (m *mapping) sub(key string) (*mapping, bool) {
 	if n, ok := m.take(key); ok {
-		return n.mapping(key), true
+		s := n.mapping(key)
+		if m.subs == nil {
+			m.subs = map[string]*mapping{}
+		}
+		m.subs[key] = s
+		return s, true
 	}
 	return &mapping{Place: m.Place, load: m.load, from: m.from, what: key, broken: true}, false
 }

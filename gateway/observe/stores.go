@@ -1,0 +1,36 @@
+package observe
+
+import (
+	"github.com/prometheus/client_golang/prometheus"
+
+	"sallyport/internal/contain"
+)
+
+// stores tells how many entries are skipped of each store that is in use when somebody looks.
+type stores struct {
+	faults  *contain.Faults
+	desc    *prometheus.Desc
+	skipped func() map[string]int
+}
+
+// WatchStores has the metrics tell how many entries of each store can't be used. skipped is called at each look, and
+// returns counts by a store's location, which is a word of the configuration. It may be called once.
+func (m *Metrics) WatchStores(skipped func() map[string]int) {
+	m.registry.MustRegister(stores{&m.faults, prometheus.NewDesc("sallyport_store_entries_skipped",
+		"Entries of a key or trust store in use that are left out since they can't be used here, by its file.", []string{"store"}, nil), skipped})
+}
+
+// Describe is prometheus.Collector's.
+func (s stores) Describe(out chan<- *prometheus.Desc) { out <- s.desc }
+
+// Collect is prometheus.Collector's, which calls it on a goroutine of its own.
+func (s stores) Collect(out chan<- prometheus.Metric) {
+	defer s.faults.Catch("a metric", nil)
+	for location, n := range s.skipped() {
+		metric, err := prometheus.NewConstMetric(s.desc, prometheus.GaugeValue, float64(n), location)
+		if err != nil {
+			metric = prometheus.NewInvalidMetric(s.desc, err)
+		}
+		out <- metric
+	}
+}
