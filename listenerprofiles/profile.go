@@ -69,9 +69,11 @@ type Settings struct {
 // Set.RotateTicketKeys rotates.
 type Profile struct {
 	Settings
-	TLS   *tls.Config         // to be returned by GetConfigForClient; has ticket keys of its own
-	Trust *trust.Anchors      // nil only for None without a trust store
-	Leafs []*x509.Certificate // the server's own, in the order of the key store
+	TLS      *tls.Config         // to be returned by GetConfigForClient; has ticket keys of its own
+	Any      *tls.Config         // the same, asking for a certificate of any issuer; nil for None
+	Trust    *trust.Anchors      // nil only for None without a trust store
+	Vouching trust.Registered    // which registered certificates need no trust store
+	Leafs    []*x509.Certificate // the server's own, in the order of the key store
 
 	tickets ticketKeys
 

@@ -5,12 +5,12 @@ import (
 	"crypto/ecdsa"
 	"crypto/ed25519"
 	"crypto/rsa"
+	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
 	"fmt"
 	"slices"
-	"time"
 
 	"sallyport/listenerprofiles/keystore"
 	"sallyport/listenerprofiles/trust"
@@ -28,7 +28,7 @@ func (e elementError) Unwrap() error { return e.err }
 // newProfile makes s ready to serve. keys and trusted are the contents of the stores that it names.
 func newProfile(s Settings, keys, trusted []byte, cfg Options) (*Profile, error) {
 	now := cfg.Now
-	p := &Profile{Settings: s}
+	p := &Profile{Settings: s, Vouching: cfg.Vouching}
 	var problems []error
 	var pairs []tls.Certificate
 	store, err := keystore.Open(keys, s.KeyStore)
@@ -56,7 +56,11 @@ func newProfile(s Settings, keys, trusted []byte, cfg Options) (*Profile, error)
 		return nil, errors.Join(problems...)
 	}
 	p.TLS = tlsConfig(s, pairs, p.Trust, cfg)
-	p.tickets.rotate(p.TLS, now())
+	if s.VerifyClient != None {
+		p.Any = p.TLS.Clone()
+		p.Any.ClientCAs = x509.NewCertPool()
+	}
+	p.rotate(now())
 	return p, nil
 }
 
@@ -132,11 +136,11 @@ func tlsConfig(s Settings, pairs []tls.Certificate, anchors *trust.Anchors, cfg 
 	case Optional:
 		c.ClientAuth = tls.RequestClientCert
 		c.ClientCAs = askedFor(anchors, cfg.AlsoAskFor)
-		c.VerifyConnection = within(cfg.Shown, nil, cfg.Now)
+		c.VerifyConnection = func(state tls.ConnectionState) error { return cfg.Shown.Hold(state.PeerCertificates) }
 	default:
 		c.ClientAuth = tls.RequireAnyClientCert
 		c.ClientCAs = askedFor(anchors, cfg.AlsoAskFor)
-		c.VerifyConnection = within(cfg.Shown, anchors, cfg.Now)
+		c.VerifyConnection = good(anchors, cfg)
 	}
 	return c
 }
@@ -169,15 +173,17 @@ func askedFor(stores ...*trust.Anchors) *x509.CertPool {
 	return pool
 }
 
-// within returns a check that ends the handshake of a client whose certificates are beyond the bounds, or, unless
-// anchors is nil, are not trusted. As VerifyConnection it also runs on resumption, which VerifyPeerCertificate does not,
-// and before crypto/tls verifies the client's own signature.
-func within(shown trust.Bounds, anchors *trust.Anchors, now func() time.Time) func(tls.ConnectionState) error {
+// good returns a check that ends the handshake of a client whose certificates are beyond the bounds, or not good by
+// anchors or by registration. As VerifyConnection it also runs on resumption, which VerifyPeerCertificate does not, and
+// before crypto/tls verifies the client's own signature. Which APIs a registration admits to is judged call by call.
+func good(anchors *trust.Anchors, cfg Options) func(tls.ConnectionState) error {
 	return func(state tls.ConnectionState) error {
-		if err := shown.Hold(state.PeerCertificates); err != nil || anchors == nil {
+		chain := state.PeerCertificates
+		if err := cfg.Shown.Hold(chain); err != nil {
 			return err
 		}
-		_, err := anchors.Verify(state.PeerCertificates, now())
+		registered := cfg.Registered != nil && cfg.Vouching != trust.None && len(chain) > 0 && cfg.Registered(sha256.Sum256(chain[0].Raw))
+		_, err := trust.Judge(chain, anchors, registered, cfg.Vouching, cfg.Now())
 		return err
 	}
 }

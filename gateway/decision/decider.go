@@ -15,6 +15,7 @@ import (
 
 	"sallyport/gateway/http1"
 	"sallyport/internal/contain"
+	"sallyport/listenerprofiles"
 )
 
 // Options are what a Decider works with. Their zero value is usable.
@@ -47,7 +48,8 @@ type Snapshot struct {
 	Clients   *Clients
 	Listeners map[string]*Listener // by address
 
-	replaced chan struct{} // closed when another one is in force
+	replaced chan struct{}                      // closed when another one is in force
+	askAny   map[*listenerprofiles.Profile]bool // see AsksForAny
 }
 
 // listener returns the settings of an endpoint; of one that drains, its last.
@@ -57,6 +59,10 @@ func (s *Snapshot) listener(e *Endpoint) *Listener {
 	}
 	return e.settings.Load()
 }
+
+// AsksForAny reports whether a profile asks clients for a certificate of any issuer: one that it does not name may have
+// issued a registered certificate that needs no trust store.
+func (s *Snapshot) AsksForAny(p *listenerprofiles.Profile) bool { return s.askAny[p] }
 
 // New returns a Decider that admits nobody: its snapshot has no routes and no clients.
 func New(cfg Options) *Decider {
@@ -86,7 +92,17 @@ func (d *Decider) Snapshot() *Snapshot { return d.snapshot.Load() }
 
 // Set puts a snapshot into force. Calls under way finish on the one they began with.
 func (d *Decider) Set(s Snapshot) {
-	s.replaced = make(chan struct{})
+	s.replaced, s.askAny = make(chan struct{}), map[*listenerprofiles.Profile]bool{}
+	for _, l := range s.Listeners {
+		if l.Profiles == nil {
+			continue
+		}
+		for _, p := range l.Profiles.Profiles() {
+			if p.Any != nil && s.Clients.unnamed(s.Routes, l, p) {
+				s.askAny[p] = true
+			}
+		}
+	}
 	close(d.snapshot.Swap(&s).replaced)
 }
 
