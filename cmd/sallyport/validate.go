@@ -6,6 +6,7 @@ import (
 	"io"
 	"strings"
 	"text/tabwriter"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -104,6 +105,9 @@ func validate(cmd *cobra.Command, load func() (*config.Config, error)) (validati
 		report.Warnings = append(report.Warnings, w.Error())
 	}
 	for _, w := range a.Warnings {
+		report.Warnings = append(report.Warnings, w.Error())
+	}
+	for _, w := range a.Prospects(time.Now()) {
 		report.Warnings = append(report.Warnings, w.Error())
 	}
 	report.Certificates = len(a.Clients.All())

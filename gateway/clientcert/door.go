@@ -97,6 +97,11 @@ func (d *Door) Knows(peer netip.Addr) bool {
 // BalancerTrust is the DoorConfig's.
 func (d *Door) BalancerTrust() *trust.Anchors { return d.cfg.BalancerTrust }
 
+// Judge returns why the certificate that a registered client's chain begins with is not good, or nil.
+func (d *Door) Judge(chain []*x509.Certificate, now time.Time) error {
+	return FromChain(chain, d.cfg.Trust, true, d.cfg.Registered, now).Check(now)
+}
+
 // Balancer returns the certificate that a peer proved to hold if it is a load balancer's own, else nil. Such a
 // certificate is never a client's. Its Check reports whether it is still valid later.
 func (d *Door) Balancer(chain []*x509.Certificate, now time.Time) *Certificate {

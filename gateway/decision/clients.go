@@ -69,7 +69,7 @@ func (c *Clients) Registered(fingerprint [sha256.Size]byte) bool {
 
 // RegisteredAt reports whether that certificate is registered for an API of routes that the listener serves.
 func (c *Clients) RegisteredAt(routes *Table, l *Listener, fingerprint [sha256.Size]byte) bool {
-	return slices.ContainsFunc(c.prints[fingerprint], func(client *certstore.Client) bool { return routes.serves(client.API, l) })
+	return slices.ContainsFunc(c.prints[fingerprint], func(client *certstore.Client) bool { return routes.Serves(client.API, l) })
 }
 
 // find is Find for a registration that may admit: one whose tier is known. The error says why there is none.
@@ -95,7 +95,7 @@ func (c *Clients) unnamed(routes *Table, l *Listener, p *listenerprofiles.Profil
 		clients = c.All()
 	}
 	return slices.ContainsFunc(clients, func(client *certstore.Client) bool {
-		return !p.Trust.Names(client.Certificate.RawIssuer) && routes.serves(client.API, l)
+		return !p.Trust.Names(client.Certificate.RawIssuer) && routes.Serves(client.API, l)
 	})
 }
 

@@ -163,8 +163,8 @@ func (t *Table) Attach(registry *backend.Registry) (groups []*backend.Group) {
 // Routes returns all routes, in the order in which they were given. The caller does not change them.
 func (t *Table) Routes() []*Route { return t.routes }
 
-// serves reports whether the table has that API on the listener.
-func (t *Table) serves(api certstore.API, l *Listener) bool {
+// Serves reports whether the table has that API on the listener.
+func (t *Table) Serves(api certstore.API, l *Listener) bool {
 	r := t.byAPI[api]
 	return r != nil && r.servedBy(l)
 }
