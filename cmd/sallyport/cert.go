@@ -267,7 +267,7 @@ func tellJudgement(cmd *cobra.Command, problem error) error {
 	if trust.CauseOf(problem) == trust.Untrusted {
 		advice = ": put its CA, or the certificate itself, into the listener's trust store"
 	}
-	_, err := fmt.Fprintf(cmd.ErrOrStderr(), "note: its calls are refused as things are: %v%s\n", problem, advice)
+	_, err := fmt.Fprintf(cmd.ErrOrStderr(), "note: it admits nobody as things are: %v%s\n", problem, advice)
 	return err
 }
 

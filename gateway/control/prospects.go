@@ -20,6 +20,9 @@ import (
 // as calls are judged: nil if it is good at one of the API's doors. An error that trust.CauseOf knows is the
 // certificate's; any other says that the registration has no effect.
 func (a *Assembly) Examine(client certstore.Client, now time.Time) error {
+	if err := a.Spec.ExamineAlone(client.Certificate, now); trust.CauseOf(err).Never() {
+		return err
+	}
 	routes := a.Routes.Routes()
 	i := slices.IndexFunc(routes, func(r *decision.Route) bool { return r.API == client.API })
 	if i < 0 {
