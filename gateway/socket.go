@@ -22,7 +22,6 @@ import (
 	"sallyport/gateway/wire"
 	"sallyport/internal/contain"
 	"sallyport/listenerprofiles"
-	"sallyport/listenerprofiles/trust"
 )
 
 // A socket is an open endpoint with what carries its calls. Its settings change under it; the socket stays. It is a
@@ -229,8 +228,8 @@ func (s *socket) tellHandshake(c *tls.Conn, err error) {
 	}
 	state := c.ConnectionState()
 	attrs := []any{"listener", s.endpoint.Settings().Name, "peer", c.RemoteAddr().String(), "server_name", limitText(state.ServerName), "problem", limitText(err.Error())}
-	if cause := trust.CauseOf(err); cause != "" {
-		attrs = append(attrs, "cause", string(cause))
+	if cause := listenerprofiles.CauseOf(err); cause != "" {
+		attrs = append(attrs, "cause", cause)
 	}
 	if len(state.PeerCertificates) > 0 {
 		leaf := state.PeerCertificates[0]

@@ -85,3 +85,10 @@ type Profile struct {
 func profileName(s Settings) string {
 	return strings.TrimSpace("profile " + s.BindAddress.String() + " " + s.ServerName)
 }
+
+// Vouches reports whether registrations vouch for any certificate, and whether for some at least.
+func (p *Profile) Vouches() (all, some bool) { return p.Vouching == trust.All, p.Vouching != trust.None }
+
+// CauseOf is the word for what was wrong with a client's certificate in a handshake that ended with err; "" if it was
+// something else.
+func CauseOf(err error) string { return string(trust.CauseOf(err)) }

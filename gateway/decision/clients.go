@@ -8,7 +8,6 @@ import (
 
 	"sallyport/certstore"
 	"sallyport/listenerprofiles"
-	"sallyport/listenerprofiles/trust"
 	"sallyport/policy/ratelimit"
 )
 
@@ -88,11 +87,10 @@ func (c *Clients) find(api certstore.API, fingerprint [sha256.Size]byte) (*certs
 // not name when it asks for one. Then it has to ask for any, or the client would not send its own.
 func (c *Clients) unnamed(routes *Table, l *Listener, p *listenerprofiles.Profile) bool {
 	clients := c.selfIssued
-	switch p.Vouching {
-	case trust.None:
-		return false
-	case trust.All:
+	if all, some := p.Vouches(); all {
 		clients = c.All()
+	} else if !some {
+		return false
 	}
 	return slices.ContainsFunc(clients, func(client *certstore.Client) bool {
 		return !p.Trust.Names(client.Certificate.RawIssuer) && routes.Serves(client.API, l)
