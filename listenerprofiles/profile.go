@@ -87,7 +87,9 @@ func profileName(s Settings) string {
 }
 
 // Vouches reports whether registrations vouch for any certificate, and whether for some at least.
-func (p *Profile) Vouches() (all, some bool) { return p.Vouching == trust.All, p.Vouching != trust.None }
+func (p *Profile) Vouches() (all, some bool) {
+	return p.Vouching == trust.All, p.Vouching != trust.None
+}
 
 // CauseOf is the word for what was wrong with a client's certificate in a handshake that ended with err; "" if it was
 // something else.
