@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/ecdsa"
+	"crypto/sha256"
 	"encoding/json"
 	"fmt"
 	"log/slog"
@@ -30,6 +31,7 @@ import (
 	"sallyport/internal/testpki"
 	"sallyport/listenerprofiles"
 	"sallyport/listenerprofiles/keystore"
+	"sallyport/listenerprofiles/trust"
 	"sallyport/policy"
 	"sallyport/policy/ratelimit"
 	"sallyport/policy/token"
@@ -66,6 +68,9 @@ type fixture struct {
 	stop     func() error // ends Run and returns its error
 
 	listeners []decision.Listener
+	vouching  trust.Registered
+	table     *decision.Table
+	inForce   atomic.Pointer[decision.Clients]
 	mu        sync.Mutex
 	calls     []seen
 }
@@ -212,20 +217,20 @@ func (f *fixture) upstream(t testing.TB, urls ...string) backend.Upstream {
 	return up
 }
 
-// profiles loads a listenerprofiles.xml of "servername verify" lines; trust is trust.pem's new content, if any.
-func (f *fixture) profiles(t testing.TB, trust []byte, list ...string) *listenerprofiles.Set {
+// profiles loads a listenerprofiles.xml of "servername verify" lines; trusted is trust.pem's new content, if any.
+func (f *fixture) profiles(t testing.TB, trusted []byte, list ...string) *listenerprofiles.Set {
 	t.Helper()
-	set, err := f.loadProfiles(t, trust, list...)
+	set, err := f.loadProfiles(t, trusted, list...)
 	if err != nil {
 		t.Fatal(err)
 	}
 	return set
 }
 
-func (f *fixture) loadProfiles(t testing.TB, trust []byte, list ...string) (*listenerprofiles.Set, error) {
+func (f *fixture) loadProfiles(t testing.TB, trusted []byte, list ...string) (*listenerprofiles.Set, error) {
 	t.Helper()
-	if trust != nil {
-		f.write(t, "trust.pem", trust)
+	if trusted != nil {
+		f.write(t, "trust.pem", trusted)
 	}
 	var b strings.Builder
 	b.WriteString(`<parameter name="SSLProfiles">`)
@@ -251,6 +256,10 @@ func (f *fixture) loadProfiles(t testing.TB, trust []byte, list ...string) (*lis
 		},
 		FilePath: filepath.Join(f.dir, "listenerprofiles.xml"),
 		Now:      f.clock.Now,
+		Vouching: f.vouching,
+		Registered: func(fingerprint [sha256.Size]byte) bool {
+			return f.inForce.Load().RegisteredAt(f.table, &f.listeners[0], fingerprint)
+		},
 	}, last)
 }
 
@@ -272,6 +281,7 @@ func (f *fixture) setRoutes(t testing.TB) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	f.table = table
 	f.set(t, gateway.Parts{Routes: table, Clients: f.newClients(t)})
 }
 
@@ -295,6 +305,7 @@ func (f *fixture) newClients(t testing.TB) *decision.Clients {
 		t.Fatal(err)
 	}
 	clients, _ := decision.NewClients(index, f.tiers, f.limits)
+	f.inForce.Store(clients)
 	return clients
 }
 

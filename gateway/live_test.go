@@ -129,7 +129,7 @@ func TestRemovedCAEndsLiveConnections(t *testing.T) {
 // TestUntrustedResumption: a certificate that nobody trusts completes an optional handshake and may resume it, and stays
 // nobody's; a session of one profile is none of another. Held: security A 1, 2, 6.
 func TestUntrustedResumption(t *testing.T) {
-	stranger := issue("a1", nil)
+	stranger := issue("a1", theWorld().caA2)
 	f := newFixture(t, register(client(payAPI, "stranger", stranger, "Unlimited")))
 	for _, tls12 := range []bool{false, true} {
 		tickets := tls.NewLRUClientSessionCache(8)

@@ -50,7 +50,7 @@ func issueFor(key crypto.Signer, cn string, by *party, change ...func(*x509.Cert
 
 func isCA(c *x509.Certificate) {
 	c.IsCA = true
-	c.KeyUsage = x509.KeyUsageCertSign
+	c.KeyUsage = x509.KeyUsageCertSign | x509.KeyUsageDigitalSignature // so that it may call, too
 }
 
 func serial(n *big.Int) func(*x509.Certificate) {

@@ -259,7 +259,11 @@ func (s *socket) configFor(hello *tls.ClientHelloInfo) (*tls.Config, error) {
 		below.Bound(s.gateway.guard.limits.handshakeBytes())
 	}
 	local := addressOf(hello.Conn.LocalAddr()).Addr()
-	return set.Find(local, listenerprofiles.NormalizeName(hello.ServerName)).TLS, nil
+	p := set.Find(local, listenerprofiles.NormalizeName(hello.ServerName))
+	if s.gateway.decider.Snapshot().AsksForAny(p) {
+		return p.Any, nil
+	}
+	return p.TLS, nil
 }
 
 type connectionKey struct{}

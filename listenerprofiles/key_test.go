@@ -9,7 +9,6 @@ import (
 
 	"sallyport/internal/eachfield"
 	"sallyport/listenerprofiles/keystore"
-	"sallyport/listenerprofiles/trust"
 )
 
 // A profile is taken over from the last set while its key is the same: a field of Settings that the key misses could
@@ -20,10 +19,10 @@ func TestProfileKeyFollowsEveryField(t *testing.T) {
 		Name: "n", BindAddress: netip.IPv6Unspecified(), ServerName: "a.test", KeyStore: ref, TrustStore: ref,
 		Protocols: []uint16{tls.VersionTLS12}, Ciphers: []uint16{tls.TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256},
 	}
-	key, shown := profileKeys(s, make([][]byte, 2), nil, trust.Bounds{})
+	key, shown := profileKeys(s, make([][]byte, 2), Options{})
 	keys := [][32]byte{key}
 	for path, changed := range eachfield.Change(s) {
-		got, show := profileKeys(changed, make([][]byte, 2), nil, trust.Bounds{})
+		got, show := profileKeys(changed, make([][]byte, 2), Options{})
 		if path == "Line" != (got == keys[0]) || path != "Line" && slices.Contains(keys, got) {
 			t.Errorf("a change of %s: the key is one that was there, or follows a place", path)
 		} else if path != "Line" {

@@ -26,6 +26,8 @@ type Options struct {
 	BaseDir    string                       // what relative paths in the file count from; "" means the file's folder
 	AlsoAskFor *trust.Anchors               // named to clients beside the trust store when a certificate is asked for, and trusted for nothing; nil: none
 	Shown      trust.Bounds                 // of the certificates that a client may show in its handshake
+	Vouching   trust.Registered             // which registered certificates need no trust store
+	Registered func([sha256.Size]byte) bool // whether a certificate is, now, registered for an API of the listener; nil: none is
 	Now        func() time.Time             // the clock for expiry; nil means time.Now
 	ReadFile   func(string) ([]byte, error) // nil means regular files of at most keystore.MaxSize bytes
 	Secrets    Secrets                      // what secretAlias stands for in the file
@@ -265,7 +267,7 @@ func (l *loader) profile(s Settings) (*Profile, []PartError) {
 	if len(problems) > 0 {
 		return nil, problems
 	}
-	key, shown := profileKeys(s, contents, l.cfg.AlsoAskFor, l.cfg.Shown)
+	key, shown := profileKeys(s, contents, l.cfg)
 	for _, known := range l.known {
 		for _, p := range known.profiles {
 			if p.key == key {
@@ -326,9 +328,9 @@ func contentOf(s *Set, files []string) (sum [32]byte) {
 	return sum
 }
 
-// profileKeys are digests of s, but its place in the file, of the stores' contents, of whose certificates are asked for
-// beside them, and of the bounds of what is shown. The key covers secrets and must not be shown; the other covers none.
-func profileKeys(s Settings, contents [][]byte, also *trust.Anchors, bounds trust.Bounds) (key, shown [32]byte) {
+// profileKeys are digests of s, but its place in the file, of the stores' contents, and of what cfg has to say of clients'
+// certificates. The key covers secrets and must not be shown; the other covers none.
+func profileKeys(s Settings, contents [][]byte, cfg Options) (key, shown [32]byte) {
 	h := sha256.New()
 	for _, text := range []string{
 		s.Name, s.BindAddress.String(), s.BindHost, s.ServerName, s.VerifyClient.String(),
@@ -350,12 +352,12 @@ func profileKeys(s Settings, contents [][]byte, also *trust.Anchors, bounds trus
 	for _, data := range contents {
 		writeField(h, data)
 	}
-	if also != nil {
-		for _, cert := range also.Certificates() {
+	if cfg.AlsoAskFor != nil {
+		for _, cert := range cfg.AlsoAskFor.Certificates() {
 			writeField(h, cert.Raw)
 		}
 	}
-	fmt.Fprintf(h, "%d %d %d", bounds.Bytes, bounds.Certificates, bounds.KeyBits)
+	fmt.Fprintf(h, "%d %d %d %s", cfg.Shown.Bytes, cfg.Shown.Certificates, cfg.Shown.KeyBits, cfg.Vouching)
 	h.Sum(shown[:0])
 	for _, ref := range []keystore.Ref{s.KeyStore, s.TrustStore} {
 		writeField(h, []byte(ref.Password))

@@ -98,9 +98,11 @@ func (w written) place(part Part) (at place, element string) {
 // Set.RotateTicketKeys rotates.
 type Profile struct {
 	Settings
-	TLS   *tls.Config         // to be returned by GetConfigForClient; has ticket keys of its own
-	Trust *trust.Anchors      // nil only for None without a trust store
-	Leafs []*x509.Certificate // the server's own, in the order of the key store
+	TLS      *tls.Config         // to be returned by GetConfigForClient; has ticket keys of its own
+	Any      *tls.Config         // the same, asking for a certificate of any issuer; nil for None
+	Trust    *trust.Anchors      // nil only for None without a trust store
+	Vouching trust.Registered    // which registered certificates need no trust store
+	Leafs    []*x509.Certificate // the server's own, in the order of the key store
 
 	tickets     ticketKeys
 	skippedKeys []error // entries of the key store that can't be used
@@ -119,4 +121,9 @@ func profileName(s Settings) string {
 		address += " (" + s.BindAddress.String() + ")"
 	}
 	return strings.TrimSpace("profile " + address + " " + s.ServerName)
+}
+
+// Vouches reports whether registrations vouch for any certificate, and whether for some at least.
+func (p *Profile) Vouches() (all, some bool) {
+	return p.Vouching == trust.All, p.Vouching != trust.None
 }

@@ -106,11 +106,13 @@ func TestProfileKeyFollowsContents(t *testing.T) {
 		if len(shown) > 0 {
 			bounds = trust.Bounds{Bytes: shown[0], Certificates: shown[1], KeyBits: shown[2]}
 		}
-		key, _ := profileKeys(Settings{}, contents, also, bounds)
+		key, _ := profileKeys(Settings{}, contents, Options{AlsoAskFor: also, Shown: bounds})
 		return key
 	}
 	before := key(data, nil)
+	vouching, _ := profileKeys(Settings{}, data, Options{Vouching: trust.All})
 	for name, key := range map[string][32]byte{
+		"word on registrations":    vouching,
 		"key store":                key([][]byte{{3}, {2}}, nil),
 		"trust store":              key([][]byte{{1}, {3}}, nil),
 		"issuer that is asked for": key(data, anchors),

@@ -96,7 +96,7 @@ func (s *Set) Profiles() []*Profile { return slices.Clone(s.profiles) }
 func (s *Set) RotateTicketKeys(now time.Time) time.Duration {
 	wait := ticketKeyRotation
 	for _, p := range s.profiles {
-		wait = min(wait, p.tickets.rotate(p.TLS, now))
+		wait = min(wait, p.rotate(now))
 	}
 	return wait
 }

@@ -29,8 +29,17 @@ type ticketKey struct {
 // age is negative when the clock was set back: nobody knows then how old the key is.
 func (k ticketKey) age(now time.Time) time.Duration { return now.Sub(k.made) }
 
-// rotate drops what is too old from c, puts a new key first if it is time for one, and returns how long nothing is due.
-func (t *ticketKeys) rotate(c *tls.Config, now time.Time) time.Duration {
+// rotate sees to the keys of the profile's session tickets, and returns how long nothing is due.
+func (p *Profile) rotate(now time.Time) time.Duration {
+	if p.Any == nil {
+		return p.tickets.rotate(now, p.TLS)
+	}
+	return p.tickets.rotate(now, p.TLS, p.Any)
+}
+
+// rotate drops what is too old from configs, puts a new key first if it is time for one, and returns how long nothing is
+// due.
+func (t *ticketKeys) rotate(now time.Time, configs ...*tls.Config) time.Duration {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	before := len(t.keys)
@@ -47,7 +56,9 @@ func (t *ticketKeys) rotate(c *tls.Config, now time.Time) time.Duration {
 		for _, k := range t.keys {
 			all = append(all, k.bytes)
 		}
-		c.SetSessionTicketKeys(all) // allowed while handshakes use c
+		for _, c := range configs {
+			c.SetSessionTicketKeys(all) // allowed while handshakes use c
+		}
 	}
 	return min(ticketKeyRotation-t.keys[0].age(now), ticketKeyLifetime-t.keys[len(t.keys)-1].age(now))
 }

@@ -78,7 +78,7 @@ func TestRotate(t *testing.T) {
 	made := make(map[[32]byte]bool)
 	now := time.Unix(0, 0)
 	for range 2000 {
-		wait := keys.rotate(&cfg, now)
+		wait := keys.rotate(now, &cfg)
 		for i, k := range keys.keys {
 			age := k.age(now)
 			if age < 0 || age >= 24*time.Hour || i == 0 && age >= 12*time.Hour || i > 0 && made[k.bytes] != true {
@@ -117,7 +117,7 @@ func TestRotationUnderHandshakes(t *testing.T) {
 			case <-stop:
 				return
 			default:
-				p.tickets.rotate(p.TLS, now)
+				p.rotate(now)
 			}
 		}
 	})

@@ -5,12 +5,12 @@ import (
 	"crypto/ecdsa"
 	"crypto/ed25519"
 	"crypto/rsa"
+	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
 	"fmt"
 	"slices"
-	"time"
 
 	"sallyport/listenerprofiles/keystore"
 	"sallyport/listenerprofiles/trust"
@@ -19,7 +19,7 @@ import (
 // newProfile makes s ready to serve. keys and trusted are the contents of the stores that it names.
 func newProfile(s Settings, keys, trusted []byte, cfg Options) (*Profile, []PartError) {
 	now := cfg.Now
-	p := &Profile{Settings: s}
+	p := &Profile{Settings: s, Vouching: cfg.Vouching}
 	var problems []PartError
 	fault := func(element string, err error) {
 		part := Part{Element: element}
@@ -51,7 +51,11 @@ func newProfile(s Settings, keys, trusted []byte, cfg Options) (*Profile, []Part
 		return nil, problems
 	}
 	p.TLS = tlsConfig(s, pairs, p.Trust, cfg)
-	p.tickets.rotate(p.TLS, now())
+	if s.VerifyClient != None {
+		p.Any = p.TLS.Clone()
+		p.Any.ClientCAs = x509.NewCertPool()
+	}
+	p.rotate(now())
 	return p, nil
 }
 
@@ -128,11 +132,11 @@ func tlsConfig(s Settings, pairs []tls.Certificate, anchors *trust.Anchors, cfg 
 	case Optional:
 		c.ClientAuth = tls.RequestClientCert
 		c.ClientCAs = askedFor(anchors, cfg.AlsoAskFor)
-		c.VerifyConnection = within(cfg.Shown, nil, cfg.Now)
+		c.VerifyConnection = func(state tls.ConnectionState) error { return hold(cfg.Shown, state.PeerCertificates) }
 	default:
 		c.ClientAuth = tls.RequireAnyClientCert
 		c.ClientCAs = askedFor(anchors, cfg.AlsoAskFor)
-		c.VerifyConnection = within(cfg.Shown, anchors, cfg.Now)
+		c.VerifyConnection = good(anchors, cfg)
 	}
 	return c
 }
@@ -165,41 +169,35 @@ func askedFor(stores ...*trust.Anchors) *x509.CertPool {
 	return pool
 }
 
-// within returns a check that ends the handshake of a client whose certificates are beyond the bounds, or, unless
-// anchors is nil, are not trusted. As VerifyConnection it also runs on resumption, which VerifyPeerCertificate does not,
-// and before crypto/tls verifies the client's own signature.
-func within(shown trust.Bounds, anchors *trust.Anchors, now func() time.Time) func(tls.ConnectionState) error {
+// good returns a check that ends the handshake of a client whose certificates are beyond the bounds, or not good by
+// anchors or by registration. As VerifyConnection it also runs on resumption, which VerifyPeerCertificate does not, and
+// before crypto/tls verifies the client's own signature. Which APIs a registration admits to is judged call by call.
+func good(anchors *trust.Anchors, cfg Options) func(tls.ConnectionState) error {
 	return func(state tls.ConnectionState) error {
-		if err := shown.Hold(state.PeerCertificates); err != nil {
-			return &Refused{"too_large", err}
+		chain := state.PeerCertificates
+		if err := hold(cfg.Shown, chain); err != nil {
+			return err
 		}
-		if anchors == nil {
-			return nil
-		}
-		at := now()
-		if _, err := anchors.Verify(state.PeerCertificates, at); err != nil {
-			return &Refused{whyRefused(state.PeerCertificates, at), err}
+		registered := cfg.Registered != nil && cfg.Vouching != trust.None && len(chain) > 0 && cfg.Registered(sha256.Sum256(chain[0].Raw))
+		if _, err := trust.Judge(chain, anchors, registered, cfg.Vouching, cfg.Now()); err != nil {
+			return &Refused{string(trust.CauseOf(err)), err}
 		}
 		return nil
 	}
 }
 
+func hold(shown trust.Bounds, chain []*x509.Certificate) error {
+	if err := shown.Hold(chain); err != nil {
+		return &Refused{string(trust.TooLarge), err}
+	}
+	return nil
+}
+
 // Refused is why a client's certificates ended the handshake that they were shown in.
 type Refused struct {
-	Why string // too_large, expired, not_yet_valid or untrusted
+	Why string // one of trust's Causes
 	error
 }
 
 // Unwrap returns the cause.
 func (r *Refused) Unwrap() error { return r.error }
-
-// whyRefused is the word for why a chain is not trusted.
-func whyRefused(chain []*x509.Certificate, now time.Time) string {
-	switch {
-	case len(chain) > 0 && now.After(chain[0].NotAfter):
-		return "expired"
-	case len(chain) > 0 && now.Before(chain[0].NotBefore):
-		return "not_yet_valid"
-	}
-	return "untrusted"
-}

@@ -87,7 +87,7 @@ func groupC(d *demoFolder) (list []specimen, entries []*x509.Certificate) {
 		c.SerialNumber, c.AuthorityKeyId = gold.SerialNumber, gold.AuthorityKeyId
 	}})
 	add("30-sibling", root, false, false)
-	acme := root.IssueCA("Acme")
+	acme := root.IssueCA("Acme", func(c *x509.Certificate) { c.KeyUsage |= x509.KeyUsageDigitalSignature })
 	acmeItself := add("31-registered-issuer", root, true, true)
 	acmeItself.der, acmeItself.key = acme.Cert.Raw, acme.Key
 	add("31-under-it", acme, false, false)
@@ -110,7 +110,8 @@ func groupC(d *demoFolder) (list []specimen, entries []*x509.Certificate) {
 	add("35-too-long", short.IssueCA("C Too Long"), true, false).chain = append(list[len(list)-1].chain, short.Cert)
 	noSign := root.IssueCA("C May Not Sign", func(c *x509.Certificate) { c.KeyUsage = x509.KeyUsageDigitalSignature })
 	add("35-may-not-sign", noSign, true, false)
-	alone("35-alone", true)
+	alone("35-alone", true) // its registration vouches for it
+	list[len(list)-1].good = true
 	ended := root.IssueCA("C Ended", func(c *x509.Certificate) {
 		c.NotBefore, c.NotAfter = time.Now().Add(-2*time.Hour), time.Now().Add(-time.Hour)
 	})

@@ -21,6 +21,7 @@ import (
 	"sallyport/gateway/control"
 	"sallyport/internal/printable"
 	"sallyport/internal/regularfile"
+	"sallyport/listenerprofiles/trust"
 )
 
 func certCommand() *cobra.Command {
@@ -75,11 +76,11 @@ func (f *certFlags) read() (*config.Config, certstore.API, certstore.KeyType, er
 }
 
 // changeStore opens the configuration's store for a change that lasts, makes it, and closes the store.
-func changeStore(ctx context.Context, cfg *config.Config, change func(*certstore.Store) error) error {
+func changeStore(ctx context.Context, cfg *config.Config, options certstore.Options, change func(*certstore.Store) error) error {
 	if url, err := certstore.ParseURL(cfg.Store.Value); err == nil && url.InMemory() {
 		return badStore(cfg, errors.New("it is in memory and would forget the change: name a file, as in sqlite:sallyport.db, or register the certificate in an API file"))
 	}
-	store, err := certstore.Open(ctx, cfg.Store.Value, certstore.Options{})
+	store, err := certstore.Open(ctx, cfg.Store.Value, options)
 	if err != nil {
 		return badStore(cfg, err)
 	}
@@ -106,10 +107,12 @@ func certAdd() *cobra.Command {
 	var f certFlags
 	var tier string
 	var scopes []string
+	var force bool
 	cmd := &cobra.Command{Use: "add --api NAME:VERSION --alias ALIAS --tier TIER FILE", Short: "Register a client certificate (PEM or DER) for an API"}
 	f.add(cmd)
 	cmd.Flags().StringVar(&tier, "tier", "", "the `TIER` that the certificate is held to")
 	cmd.Flags().StringSliceVar(&scopes, "scope", nil, "a `SCOPE` that the certificate has, or \"*\"; may be repeated")
+	cmd.Flags().BoolVar(&force, "force", false, forceHelp)
 	cmd.Args = oneFile
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		cfg, api, keyType, err := f.read()
@@ -133,7 +136,11 @@ func certAdd() *cobra.Command {
 		if err := checkClient(cfg, client); err != nil {
 			return err
 		}
-		err = changeStore(cmd.Context(), cfg, func(s *certstore.Store) error { return s.Add(cmd.Context(), client) })
+		problem, err := judge(cmd.Context(), cfg, client, args[0], force)
+		if err != nil {
+			return err
+		}
+		err = changeStore(cmd.Context(), cfg, certstore.Options{AnyTime: force}, func(s *certstore.Store) error { return s.Add(cmd.Context(), client) })
 		if err != nil {
 			return err
 		}
@@ -141,10 +148,7 @@ func certAdd() *cobra.Command {
 		fmt.Fprintf(out, "registered %s for %s, tier %s, %s\n", client.Alias, api, tier, strings.ToLower(string(keyType)))
 		fmt.Fprintf(out, "SHA-256 %s, valid until %s\n", hex.EncodeToString(client.Fingerprint[:]), certificate.NotAfter.UTC().Format(time.DateOnly))
 		fmt.Fprintf(out, "a running gateway admits it within %s\n", cfg.Period)
-		if !cfg.Trusted(certificate) {
-			fmt.Fprintf(cmd.ErrOrStderr(), "note: no trust store of the configuration vouches for it, so that its calls are refused: put its CA, or the certificate itself, into the listener's trust store\n")
-		}
-		return nil
+		return tellJudgement(cmd, problem)
 	}
 	return cmd
 }
@@ -226,9 +230,46 @@ func readCertificate(file string) (*x509.Certificate, error) {
 func parseCertificate(file string, data []byte) (*x509.Certificate, error) {
 	certificate, err := certstore.ParseCertificate(data)
 	if err != nil {
+		if what := whatItIs(file, data); what != "" {
+			err = fmt.Errorf("%w; %s", err, what)
+		}
 		return nil, usage(fmt.Errorf("%s: %w", file, err))
 	}
 	return certificate, nil
+}
+
+const forceHelp = "register a certificate that can never be good, too"
+
+// judge asks whether calls with the certificate will be good, as the gateway judges them. The problem is why they will
+// not be, and does not keep it from being registered; one that neither time nor another trust store mends is an error,
+// unless force is set.
+func judge(ctx context.Context, cfg *config.Config, client certstore.Client, file string, force bool) (problem, err error) {
+	now := time.Now()
+	if a, broken := control.Build(ctx, &cfg.Spec); broken == nil {
+		problem = a.Examine(client, now)
+		if err := a.Close(); err != nil {
+			return nil, err
+		}
+	} else {
+		problem = cfg.ExamineAlone(client.Certificate, now)
+	}
+	if !force && trust.CauseOf(problem).Never() {
+		return nil, usage(fmt.Errorf("%s: %w, so that its calls are always refused: have a new one made, or register this one all the same with --force", file, problem))
+	}
+	return problem, nil
+}
+
+// tellJudgement prints why calls will not be good, after the certificate is registered.
+func tellJudgement(cmd *cobra.Command, problem error) error {
+	if problem == nil {
+		return nil
+	}
+	advice := ""
+	if trust.CauseOf(problem) == trust.Untrusted {
+		advice = ": put its CA, or the certificate itself, into the listener's trust store"
+	}
+	_, err := fmt.Fprintf(cmd.ErrOrStderr(), "note: it admits nobody as things are: %v%s\n", problem, advice)
+	return err
 }
 
 func oneFile(cmd *cobra.Command, args []string) error {
@@ -242,10 +283,12 @@ func certUpdate() *cobra.Command {
 	var f certFlags
 	var tier string
 	var scopes []string
+	var force bool
 	cmd := &cobra.Command{Use: "update --api NAME:VERSION --alias ALIAS [--tier TIER] [--scope SCOPE]... [FILE]", Short: "Replace a registration's certificate, tier or scopes"}
 	f.add(cmd)
 	cmd.Flags().StringVar(&tier, "tier", "", "the new `TIER`")
 	cmd.Flags().StringSliceVar(&scopes, "scope", nil, "the new `SCOPE`s; \"\" for none")
+	cmd.Flags().BoolVar(&force, "force", false, forceHelp)
 	cmd.Args = func(cmd *cobra.Command, args []string) error {
 		if len(args) == 0 && tier == "" && !cmd.Flags().Changed("scope") {
 			return usage(errors.New("nothing to update: name --tier, --scope or a certificate file"))
@@ -274,19 +317,26 @@ func certUpdate() *cobra.Command {
 		if err := checkFiles(cfg, api, keyType, f.alias, certificate); err != nil {
 			return err
 		}
+		var problem error
+		if certificate != nil {
+			client := certstore.Client{API: api, Alias: f.alias, KeyType: keyType, Certificate: certificate}
+			if problem, err = judge(cmd.Context(), cfg, client, args[0], force); err != nil {
+				return err
+			}
+		}
 		var newScopes *[]string
 		if cmd.Flags().Changed("scope") {
 			scopes = slices.DeleteFunc(scopes, func(s string) bool { return s == "" })
 			newScopes = &scopes
 		}
-		err = changeStore(cmd.Context(), cfg, func(s *certstore.Store) error {
+		err = changeStore(cmd.Context(), cfg, certstore.Options{AnyTime: force}, func(s *certstore.Store) error {
 			return s.Update(cmd.Context(), api, keyType, f.alias, certificate, tier, newScopes)
 		})
 		if err != nil {
 			return err
 		}
 		fmt.Fprintf(cmd.OutOrStdout(), "updated %s of %s; a running gateway sees it within %s\n", f.alias, api, cfg.Period)
-		return nil
+		return tellJudgement(cmd, problem)
 	}
 	return cmd
 }
@@ -303,7 +353,7 @@ func certRemove() *cobra.Command {
 		if err := checkFiles(cfg, api, keyType, f.alias, nil); err != nil {
 			return err
 		}
-		err = changeStore(cmd.Context(), cfg, func(s *certstore.Store) error {
+		err = changeStore(cmd.Context(), cfg, certstore.Options{}, func(s *certstore.Store) error {
 			return s.Remove(cmd.Context(), api, keyType, f.alias)
 		})
 		if err != nil {

@@ -131,6 +131,9 @@ func validate(cmd *cobra.Command, load func() (*config.Config, error)) (validati
 	for _, e := range a.Endings(time.Now()) {
 		report.Warnings = append(report.Warnings, e.String())
 	}
+	for _, w := range a.Prospects(time.Now()) {
+		report.Warnings = append(report.Warnings, w.Error())
+	}
 	report.Certificates = len(a.Clients.All())
 	for i, r := range a.Routes.Routes() {
 		report.APIs = append(report.APIs, apiReport{

@@ -67,7 +67,7 @@ func TestFromChain(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			chain := certificatesOf(c.chain)
-			got := clientcert.FromChain(chain, c.trust, c.made)
+			got := clientcert.FromChain(chain, c.trust, false, trust.None, c.made)
 			if got.Leaf != nil && got.Leaf != chain[0] || c.good && got.Leaf == nil || got.Fingerprint != sha256.Sum256(chain[0].Raw) {
 				t.Error("got another certificate")
 			}
@@ -76,7 +76,7 @@ func TestFromChain(t *testing.T) {
 			}
 		})
 	}
-	if got := clientcert.FromChain(nil, anchors, noon); got != nil {
+	if got := clientcert.FromChain(nil, anchors, false, trust.None, noon); got != nil {
 		t.Errorf("without a certificate: %v", got)
 	}
 }

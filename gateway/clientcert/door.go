@@ -19,13 +19,14 @@ import (
 
 // DoorConfig names the load balancers that are believed about their clients' certificates, and the format they use.
 type DoorConfig struct {
-	Header        string         // the only name that is read; for a pinned Format, its own
-	Format        Format         // of the header's value
-	Trust         *trust.Anchors // verifies clients' certificates from the header; nil: none is good
-	Balancers     []netip.Prefix // the socket peers that are believed; empty: none
-	BalancerTrust *trust.Anchors // verifies the load balancers' own certificates; nil: none is good
-	Shown         trust.Bounds   // of what the header may hold
-	CacheSize     int            // good certificates remembered; 0 means 16,384
+	Header        string           // the only name that is read; for a pinned Format, its own
+	Format        Format           // of the header's value
+	Trust         *trust.Anchors   // vouches for clients' certificates from the header; nil: for none
+	Balancers     []netip.Prefix   // the socket peers that are believed; empty: none
+	Registered    trust.Registered // which clients' certificates their registration vouches for
+	BalancerTrust *trust.Anchors   // verifies the load balancers' own certificates; nil: none is good
+	Shown         trust.Bounds     // of what the header may hold
+	CacheSize     int              // good certificates remembered; 0 means 16,384
 }
 
 // refusedSize is how many bytes of headers are remembered whose certificates are not good. They have a share of their
@@ -96,13 +97,18 @@ func (d *Door) Knows(peer netip.Addr) bool {
 // BalancerTrust is the DoorConfig's.
 func (d *Door) BalancerTrust() *trust.Anchors { return d.cfg.BalancerTrust }
 
+// Judge returns why the certificate that a registered client's chain begins with is not good, or nil.
+func (d *Door) Judge(chain []*x509.Certificate, now time.Time) error {
+	return FromChain(chain, d.cfg.Trust, true, d.cfg.Registered, now).Check(now)
+}
+
 // Balancer returns the certificate that a peer proved to hold if it is a load balancer's own, else nil. Such a
 // certificate is never a client's. Its Check reports whether it is still valid later.
 func (d *Door) Balancer(chain []*x509.Certificate, now time.Time) *Certificate {
 	if d.cfg.BalancerTrust == nil {
 		return nil // most often, and then a handshake costs nothing more
 	}
-	c := FromChain(chain, d.cfg.BalancerTrust, now)
+	c := FromChain(chain, d.cfg.BalancerTrust, false, trust.None, now)
 	if c == nil || c.err != nil {
 		return nil
 	}
@@ -171,13 +177,12 @@ func (d *Door) examine(value string, more []string, registered func([sha256.Size
 	for _, der := range list {
 		parsed, err := x509.ParseCertificate(der)
 		if err != nil {
-			err = errors.New("certificate header holds something that is no certificate")
-			return &Certificate{Fingerprint: fingerprint, validity: trust.Always, err: err}
+			return &Certificate{Fingerprint: fingerprint, validity: trust.Always, err: trust.Unreadable(err)}
 		}
 		chain = append(chain, parsed)
 	}
 	if err := d.cfg.Shown.Hold(chain); err != nil {
 		return &Certificate{Fingerprint: fingerprint, validity: trust.Always, err: err}
 	}
-	return FromChain(chain, d.cfg.Trust, now)
+	return FromChain(chain, d.cfg.Trust, true, d.cfg.Registered, now)
 }

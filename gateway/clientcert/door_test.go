@@ -15,6 +15,7 @@ import (
 
 	"sallyport/gateway/clientcert"
 	"sallyport/internal/testpki"
+	"sallyport/listenerprofiles/trust"
 )
 
 // lines is a request of which only the headers matter.
@@ -57,7 +58,8 @@ func TestRead(t *testing.T) {
 	leaf, unregistered := root.Issue(between(-2, 2)), root.Issue(between(-2, 2))
 	past, future := root.Issue(between(-2, -1)), root.Issue(between(1, 2))
 	alone, server := testpki.SelfSigned(t, between(-2, 2)), root.IssueServer("server.test")
-	registered := only(leaf, past, future, alone, server)
+	stray, stranger := testpki.NewCA(t, "Root").Issue(between(-2, 2)), testpki.SelfSigned(t, between(-2, 2))
+	registered := only(leaf, past, future, alone, server, stray)
 	door := clientcert.NewDoor(clientcert.DoorConfig{Header: "X-WSO2-CLIENT-CERTIFICATE", Trust: trusting(t, root)})
 
 	for _, c := range []struct {
@@ -69,7 +71,9 @@ func TestRead(t *testing.T) {
 		{"registered for no API", unregistered, false},
 		{"expired", past, false},
 		{"not valid yet", future, false},
-		{"another root", alone, false},
+		{"another root of that name", stray, false},
+		{"self-signed", alone, true},
+		{"self-signed, registered for no API", stranger, false},
 		{"for servers", server, false},
 	} {
 		for range 2 { // the second time from memory
@@ -100,6 +104,16 @@ func TestRead(t *testing.T) {
 	untrusting := clientcert.NewDoor(clientcert.DoorConfig{Header: wso2})
 	if got, err := untrusting.Read(lines{wso2: {nginx(leaf)}}, registered, noon); err != nil || got.Check(noon) == nil {
 		t.Errorf("without a trust store: %v", err)
+	}
+	for word, good := range map[trust.Registered]bool{trust.SelfSigned: true, trust.All: true, trust.None: false} {
+		storeless := clientcert.NewDoor(clientcert.DoorConfig{Header: wso2, Registered: word})
+		got, err := storeless.Read(lines{wso2: {nginx(alone)}}, registered, noon)
+		if err != nil || (got.Check(noon) == nil) != good || got.ByRegistration() != good {
+			t.Errorf("self-signed, by %s: %v, %v", word, got.Check(noon), err)
+		}
+		if got, err := storeless.Read(lines{wso2: {nginx(stray)}}, registered, noon); err != nil || (got.Check(noon) == nil) != (word == trust.All) {
+			t.Errorf("of an unknown issuer, by %s: %v, %v", word, got.Check(noon), err)
+		}
 	}
 	for _, r := range []lines{{}, {"Client-Cert": {nginx(leaf)}}, {"X-Wso2_client_certificate": {nginx(leaf)}}} {
 		if got, err := door.Read(r, registered, noon); got != nil || err != nil {

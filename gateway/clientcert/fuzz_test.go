@@ -100,7 +100,7 @@ func FuzzRead(f *testing.F) {
 	now := time.Unix(2e9, 0)
 	var doors [4]*Door
 	for i := range doors {
-		doors[i] = NewDoor(DoorConfig{Header: "Client-Cert", Format: Format(i), Trust: anchors})
+		doors[i] = NewDoor(DoorConfig{Header: "Client-Cert", Format: Format(i), Trust: anchors, Registered: trust.None})
 	}
 	good := sha256.Sum256(a)
 	for i := range doors {

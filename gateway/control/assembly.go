@@ -73,12 +73,8 @@ func (a *Assembly) Close() error {
 // Listeners returns the gateway's listeners.
 func (a *Assembly) Listeners() []decision.Listener {
 	list := make([]decision.Listener, len(a.Spec.Listeners))
-	for i, l := range a.Spec.Listeners {
-		list[i] = l.Listener
-		list[i].Profiles = a.sets[l.Name]
-		if l.Believes {
-			list[i].Door = a.door
-		}
+	for i := range a.Spec.Listeners {
+		list[i] = *a.listener(&a.Spec.Listeners[i])
 	}
 	return list
 }
@@ -95,6 +91,15 @@ func (a *Assembly) IgnoredKeys() (ignored Problems) {
 		}
 	}
 	return ignored
+}
+
+func (a *Assembly) listener(of *Listener) *decision.Listener {
+	l := of.Listener
+	l.Profiles = a.sets[l.Name]
+	if of.Believes {
+		l.Door = a.door
+	}
+	return &l
 }
 
 // content is a digest of what the configuration is made of. It leaves out profiles and the store, which are sources of
@@ -152,6 +157,12 @@ func (a *Assembly) SkippedEntries() map[string]int {
 
 // holds reports whether a limit is in use.
 func (a *Assembly) holds(key ratelimit.Key) bool { return a.keys[key] || a.Clients.Holds(key) }
+
+// registeredAt reports whether a certificate is registered for an API of a listener.
+func (a *Assembly) registeredAt(listener string, fingerprint [sha256.Size]byte) bool {
+	l := a.Spec.listener(listener)
+	return l != nil && a.Clients.RegisteredAt(a.Routes, a.listener(l), fingerprint)
+}
 
 // with returns a copy with another set of profiles.
 func (a *Assembly) with(listener string, set *listenerprofiles.Set) *Assembly {
@@ -296,6 +307,10 @@ func (l *Loop) readProfiles(
 	cfg.Now, cfg.ReadFile, cfg.Shown = l.cfg.Now, l.cfg.readFile, l.cfg.Shown
 	if listener.Believes {
 		cfg.AlsoAskFor = door.BalancerTrust()
+	}
+	cfg.Registered = func(fingerprint [sha256.Size]byte) bool {
+		a := l.inForce.Load() // whatever is by then
+		return a != nil && a.registeredAt(listener.Name, fingerprint)
 	}
 	var sets []*listenerprofiles.Set
 	for _, k := range known {

@@ -1,7 +1,6 @@
 package control
 
 import (
-	"crypto/x509"
 	"time"
 
 	"sallyport/certstore"
@@ -67,24 +66,4 @@ func (s *Spec) listener(name string) *Listener {
 		}
 	}
 	return nil
-}
-
-// Trusted reports whether a trust store of a TLS listener vouches for a certificate without intermediates. It is
-// advice: profiles that cannot be loaded vouch for nobody.
-func (s *Spec) Trusted(certificate *x509.Certificate) bool {
-	for _, l := range s.Listeners {
-		if l.TLS == nil {
-			continue
-		}
-		set, err := listenerprofiles.Load(*l.TLS, nil)
-		if err != nil {
-			continue
-		}
-		for _, p := range set.Profiles() {
-			if _, err := p.Trust.Verify([]*x509.Certificate{certificate}, time.Now()); err == nil {
-				return true
-			}
-		}
-	}
-	return false
 }

@@ -12,6 +12,9 @@ import (
 
 // authorize fetches the proofs that policy.Decide asks for, one after the other, until it has decided.
 func authorize(x *Exchange) error {
+	if err := holdRegistration(x); err != nil {
+		return err
+	}
 	for {
 		d := policy.Decide(x.Resource.Security, x.evidence)
 		switch d.Need {
@@ -35,18 +38,11 @@ func examineCertificate(x *Exchange) policy.Proof {
 	if x.Certificate == nil {
 		return policy.Absent
 	}
-	clients := x.Snapshot.Clients
-	client := clients.Find(x.Route.API, x.Certificate.Fingerprint)
-	_, tierKnown := clients.buckets[client]
-	switch {
-	case client == nil:
-		x.certificateErr = errUnregistered
-	case !tierKnown:
-		x.certificateErr = errUnknownTier
-	default:
-		x.certificateErr = x.Certificate.Check(x.at())
+	client, err := x.Snapshot.Clients.find(x.Route.API, x.Certificate.Fingerprint)
+	if err == nil {
+		err = x.Certificate.Check(x.at())
 	}
-	if x.certificateErr != nil {
+	if x.certificateErr = err; err != nil {
 		return policy.Bad
 	}
 	x.registration = client

@@ -19,6 +19,7 @@ import (
 	"sallyport/internal/testpki"
 	"sallyport/listenerprofiles"
 	"sallyport/listenerprofiles/keystore"
+	"sallyport/listenerprofiles/trust"
 	"sallyport/policy"
 	"sallyport/policy/ratelimit"
 )
@@ -121,7 +122,7 @@ func TestMillionStrangers(t *testing.T) {
 	profile := tab.listener.Profiles.Find(fresh.connection.Local, fresh.connection.serverName)
 	buckets, heap := tab.limits.Len(), liveHeap()
 	for i := range uint64(1_000_000) {
-		stranger := *clientcert.FromChain([]*x509.Certificate{tab.leaf}, profile.Trust, fresh.Started)
+		stranger := *clientcert.FromChain([]*x509.Certificate{tab.leaf}, profile.Trust, false, trust.None, fresh.Started)
 		binary.BigEndian.PutUint64(stranger.Fingerprint[:], i)
 		x := tab.again(&fresh)
 		x.connection = &Connection{Local: fresh.connection.Local, serverName: fresh.connection.serverName}

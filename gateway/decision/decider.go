@@ -15,6 +15,7 @@ import (
 
 	"sallyport/gateway/http1"
 	"sallyport/internal/contain"
+	"sallyport/listenerprofiles"
 )
 
 // Options are what a Decider works with. Their zero value is usable.
@@ -49,7 +50,8 @@ type Snapshot struct {
 	Clients   *Clients
 	Listeners map[string]*Listener // by address
 
-	replaced chan struct{} // closed when another one is in force
+	replaced chan struct{}                      // closed when another one is in force
+	askAny   map[*listenerprofiles.Profile]bool // see AsksForAny
 }
 
 // listener returns the settings of an endpoint; of one that drains, its last.
@@ -59,6 +61,10 @@ func (s *Snapshot) listener(e *Endpoint) *Listener {
 	}
 	return e.settings.Load()
 }
+
+// AsksForAny reports whether a profile asks clients for a certificate of any issuer: one that it does not name may have
+// issued a registered certificate that needs no trust store.
+func (s *Snapshot) AsksForAny(p *listenerprofiles.Profile) bool { return s.askAny[p] }
 
 // New returns a Decider that admits nobody: its snapshot has no routes and no clients.
 func New(cfg Options) *Decider {
@@ -91,7 +97,17 @@ func (d *Decider) Set(s Snapshot) {
 	if s.Clients != d.snapshot.Load().Clients {
 		d.usage.adopt(s.Clients)
 	}
-	s.replaced = make(chan struct{})
+	s.replaced, s.askAny = make(chan struct{}), map[*listenerprofiles.Profile]bool{}
+	for _, l := range s.Listeners {
+		if l.Profiles == nil {
+			continue
+		}
+		for _, p := range l.Profiles.Profiles() {
+			if p.Any != nil && s.Clients.unnamed(s.Routes, l, p) {
+				s.askAny[p] = true
+			}
+		}
+	}
 	close(d.snapshot.Swap(&s).replaced)
 }
 

@@ -58,10 +58,31 @@ func holdProfile(x *Exchange, id *identity) error {
 		return nil // a load balancer's: see identityOf
 	}
 	if err := id.certificate.Check(x.at()); err != nil {
-		x.Certificate, x.evidence.Certificate, x.certificateErr = id.certificate, policy.Bad, err
-		return refuse(InvalidCredentials, err)
+		return refuseShown(x, id, err)
+	}
+	if id.certificate.ByRegistration() && !x.Snapshot.Clients.RegisteredAt(x.Snapshot.Routes, x.Listener, id.certificate.Fingerprint) {
+		return refuseShown(x, id, errUnregistered)
 	}
 	return nil
+}
+
+// holdRegistration refuses, under require, what a certificate asks of another API than those that it is registered for, if
+// nothing but its registration vouches for it: there it is a stranger's, whom the handshake would have turned away.
+func holdRegistration(x *Exchange) error {
+	id := x.connection.identity.Load()
+	if id.profile == nil || id.profile.VerifyClient != listenerprofiles.Require || id.certificate == nil || !id.certificate.ByRegistration() {
+		return nil
+	}
+	if _, err := x.Snapshot.Clients.find(x.Route.API, id.certificate.Fingerprint); err != nil {
+		return refuseShown(x, id, err)
+	}
+	return nil
+}
+
+// refuseShown refuses the call for the certificate that the handshake has shown.
+func refuseShown(x *Exchange, id *identity, err error) error {
+	x.Certificate, x.evidence.Certificate, x.certificateErr = id.certificate, policy.Bad, err
+	return refuse(InvalidCredentials, err)
 }
 
 // holds reports whether the identity is still the connection's: by the listener's newest state, and unless a
@@ -95,7 +116,7 @@ func identityOf(c *Connection, l *Listener, registered bool, now time.Time) *ide
 		return id
 	}
 	if registered || required {
-		id.certificate = clientcert.FromChain(chain, id.profile.Trust, now)
+		id.certificate = clientcert.FromChain(chain, id.profile.Trust, registered, id.profile.Vouching, now)
 	}
 	if balancers {
 		// A load balancer's own is never a client's, wherever it comes from. What a stranger shows beside its

@@ -357,7 +357,7 @@ func (r *Refusal) body() string {
 // appendChallenges names the ways in that the API has (RFC 9110 section 11.6.1), after a 401. A certificate has no scheme
 // of its own, since it is not sent in a header; MutualTLS says what is missing.
 func appendChallenges(b []byte, route *Route, reason Reason) []byte {
-	if route == nil || route.Security.Certificate != policy.Off {
+	if route == nil || route.Security.Certificate != policy.Off || route.Security.Token == policy.Off { // an open API's, under require
 		b = http1.AppendField(b, "WWW-Authenticate", `MutualTLS realm="sallyport"`)
 	}
 	if route != nil && route.Security.Token != policy.Off {

@@ -59,6 +59,7 @@ type Verifier interface {
 // A Table is all routes. It never changes. The zero Table has none.
 type Table struct {
 	routes   []*Route
+	byAPI    map[certstore.API]*Route
 	places   map[string][]*Route // by meaning: "/orders/1.0.0" and "/orders" -> those that answer there
 	folded   map[string][]*Route // those that ignore case, by places in lower case; nil: none
 	slashed  bool                // a template of theirs ends with a slash
@@ -76,7 +77,7 @@ type Settings struct {
 
 // NewTable returns the table of these routes. It refuses two routes that answer at the same place.
 func NewTable(settings Settings, routes []Route) (*Table, error) {
-	t := &Table{places: map[string][]*Route{}, settings: settings, certificateHeader: message.Fold(settings.CertificateHeader)}
+	t := &Table{byAPI: map[certstore.API]*Route{}, places: map[string][]*Route{}, settings: settings, certificateHeader: message.Fold(settings.CertificateHeader)}
 	for i := range routes {
 		r := routes[i]
 		if len(r.Upstream.URLs) == 0 {
@@ -89,6 +90,7 @@ func NewTable(settings Settings, routes []Route) (*Table, error) {
 		if err := t.add(&r); err != nil {
 			return nil, err
 		}
+		t.byAPI[r.API] = &r
 		if err := r.checkReach(); err != nil {
 			return nil, fmt.Errorf("API %s: %w", r.API, err)
 		}
@@ -160,6 +162,12 @@ func (t *Table) Attach(registry *backend.Registry) (groups []*backend.Group) {
 
 // Routes returns all routes, in the order in which they were given. The caller does not change them.
 func (t *Table) Routes() []*Route { return t.routes }
+
+// Serves reports whether the table has that API on the listener.
+func (t *Table) Serves(api certstore.API, l *Listener) bool {
+	r := t.byAPI[api]
+	return r != nil && r.servedBy(l)
+}
 
 // servedBy holds Listeners. An API that asks for certificates is on a plain listener only if it is named there or load
 // balancers may speak for clients: no other certificate can come in that way.

@@ -3,15 +3,10 @@ package trust
 
 import (
 	"bytes"
-	"crypto/ecdsa"
-	"crypto/ed25519"
-	"crypto/elliptic"
-	"crypto/rsa"
 	"crypto/sha256"
 	"crypto/x509"
 	"encoding/binary"
 	"errors"
-	"fmt"
 	"slices"
 	"time"
 
@@ -48,9 +43,9 @@ type Anchors struct {
 	refused *otter.Cache[[sha256.Size]byte, *refusal] // of chains that no entry vouches for, likewise
 }
 
-// A refusal is an error of Verify, as text: x509's own errors hold whole certificates.
+// A refusal is a Fault, which unlike x509's own errors holds no certificate.
 type refusal struct {
-	err    error
+	err    *Fault
 	during Validity
 }
 
@@ -112,26 +107,24 @@ func (a *Anchors) Skipped() []error {
 // Certificates returns the entries in the order of the file.
 func (a *Anchors) Certificates() []*x509.Certificate { return slices.Clone(a.certs) }
 
-// Verify reports whether chain[0], the certificate whose key a client has proven, is good at now: it is byte for byte
-// an entry of the store, or chains to one (RFC 5280) by way of the rest of chain; everything on the way is within its
-// validity; and it has no extended key usage, or one that allows client authentication. The rest of chain only ever
-// helps to build the path: it is no identity.
-//
-// The answer holds for the whole Validity, so it may be kept with the chain until then; an error as long as Unchanged
-// says.
+// Names reports whether an entry has that name, as DER.
+func (a *Anchors) Names(name []byte) bool { return a != nil && len(a.named[string(name)]) > 0 }
+
+// Verify is Judge without a registration: chain[0] is good at now if it is so by itself, and byte for byte an entry of
+// the store, or chains to one (RFC 5280) by way of the rest of chain.
 func (a *Anchors) Verify(chain []*x509.Certificate, now time.Time) (Validity, error) {
 	if len(chain) == 0 || chain[0] == nil {
 		return Validity{}, errors.New("no client certificate")
 	}
 	if len(chain) > keystore.MaxChain {
-		return Validity{}, fmt.Errorf("a chain of %d certificates, at most %d are looked at", len(chain), keystore.MaxChain)
-	}
-	if a == nil {
-		return Validity{}, keystore.ErrEmpty
+		return Validity{}, fault(TooLarge, "a chain of %d certificates, at most %d are looked at", len(chain), keystore.MaxChain)
 	}
 	leaf := chain[0]
 	if err := checkLeaf(leaf, now); err != nil {
 		return Validity{}, err
+	}
+	if a == nil {
+		return Validity{}, fault(Untrusted, "no trust store is in force that could vouch for the certificate")
 	}
 	if _, ok := a.entries[sha256.Sum256(leaf.Raw)]; ok {
 		return window(leaf), nil
@@ -145,16 +138,16 @@ func (a *Anchors) Verify(chain []*x509.Certificate, now time.Time) (Validity, er
 	}
 	v, err := a.verify(chain, now)
 	if err != nil {
-		err = errors.New(limitText("client certificate: " + err.Error()))
-		a.refused.Set(key, &refusal{err, a.Unchanged(chain, now)})
-		return Validity{}, err
+		f := a.unverified(leaf, err, now)
+		a.refused.Set(key, &refusal{f, a.Unchanged(chain, now)})
+		return Validity{}, f
 	}
 	a.good.Set(key, v)
 	return v, nil
 }
 
 func (a *Anchors) verify(chain []*x509.Certificate, now time.Time) (best Validity, err error) {
-	leaf, intermediates := chain[0], x509.NewCertPool()
+	leaf, intermediates := readNames(chain[0]), x509.NewCertPool()
 	for _, cert := range a.vouched(chain[1:]) {
 		intermediates.AddCert(cert)
 	}
@@ -263,46 +256,6 @@ func keyOf(chain []*x509.Certificate) (key [sha256.Size]byte) {
 	}
 	h.Sum(key[:0])
 	return key
-}
-
-// checkLeaf applies to a leaf that is an entry and to one that chains to an entry.
-func checkLeaf(leaf *x509.Certificate, now time.Time) error {
-	switch {
-	case now.After(leaf.NotAfter):
-		return fmt.Errorf("client %w on %s", keystore.ErrExpired, leaf.NotAfter.UTC().Format(time.RFC3339))
-	case now.Before(leaf.NotBefore):
-		return fmt.Errorf("client certificate not valid before %s", leaf.NotBefore.UTC().Format(time.RFC3339))
-	case len(leaf.UnhandledCriticalExtensions) > 0:
-		return fmt.Errorf("client certificate: unknown critical extension %s", leaf.UnhandledCriticalExtensions[0])
-	case !allowsClientAuth(leaf):
-		return errors.New("client certificate: its extended key usage does not allow client authentication")
-	}
-	return checkKey(leaf)
-}
-
-func allowsClientAuth(leaf *x509.Certificate) bool {
-	if len(leaf.ExtKeyUsage) == 0 && len(leaf.UnknownExtKeyUsage) == 0 {
-		return true
-	}
-	return slices.Contains(leaf.ExtKeyUsage, x509.ExtKeyUsageClientAuth) || slices.Contains(leaf.ExtKeyUsage, x509.ExtKeyUsageAny)
-}
-
-func checkKey(leaf *x509.Certificate) error {
-	switch key := leaf.PublicKey.(type) {
-	case *rsa.PublicKey:
-		if bits := key.N.BitLen(); bits < minRSABits || bits > maxRSABits {
-			return fmt.Errorf("client certificate: RSA key of %d bits, between %d and %d are accepted",
-				bits, minRSABits, maxRSABits)
-		}
-	case *ecdsa.PublicKey:
-		if key.Curve == elliptic.P224() {
-			return errors.New("client certificate: curve P-224 is not accepted")
-		}
-	case ed25519.PublicKey:
-	default:
-		return errors.New("client certificate: unknown kind of key")
-	}
-	return nil
 }
 
 // window returns the time in which all of path is valid, NotAfter included.

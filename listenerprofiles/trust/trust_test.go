@@ -54,7 +54,8 @@ func TestVerify(t *testing.T) {
 	past := testpki.Leaf{CommonName: "past", NotAfter: now.Add(-time.Second)}
 	future := testpki.Leaf{CommonName: "future", NotBefore: now.Add(time.Second)}
 	listedPast, listedFuture := testpki.SelfSigned(t, past), testpki.SelfSigned(t, future)
-	anchors, err := trust.New(chain(root, listed, unknownUsage, listedServer, listedClient, listedPast, listedFuture))
+	signing := testpki.NewCA(t, "Signing", func(c *x509.Certificate) { c.KeyUsage |= x509.KeyUsageDigitalSignature })
+	anchors, err := trust.New(chain(root, signing, listed, unknownUsage, listedServer, listedClient, listedPast, listedFuture))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -106,7 +107,8 @@ func TestVerify(t *testing.T) {
 		{"chains to an entry, with the root and strangers behind", chain(leaf, otherRoot, middle, root), true},
 		{"without the intermediate", chain(leaf), false},
 		{"is an entry", chain(listed), true},
-		{"is an entry: the CA itself", chain(root), true},
+		{"is an entry: a CA that signs certificates alone", chain(root), false},
+		{"is an entry: a CA that also signs", chain(signing), true},
 		{"nothing", nil, false},
 		{"a nil certificate", []*x509.Certificate{nil}, false},
 		{"too many certificates", many, false},
@@ -166,7 +168,7 @@ func TestVerify(t *testing.T) {
 			}
 		})
 	}
-	if _, err := (*trust.Anchors)(nil).Verify(chain(leaf), now); !errors.Is(err, keystore.ErrEmpty) {
+	if _, err := (*trust.Anchors)(nil).Verify(chain(leaf), now); trust.CauseOf(err) != trust.Untrusted {
 		t.Errorf("a nil anchors: %v", err)
 	}
 }

@@ -27,6 +27,7 @@ import (
 	"sallyport/gateway/decision"
 	"sallyport/listenerprofiles"
 	"sallyport/listenerprofiles/keystore"
+	"sallyport/listenerprofiles/trust"
 	"sallyport/policy"
 	"sallyport/policy/ratelimit"
 	"sallyport/policy/token"
@@ -87,7 +88,7 @@ func TestExample(t *testing.T) {
 			{
 				Listener: decision.Listener{Name: "https", Address: "0.0.0.0:8243"},
 				TLS: &listenerprofiles.Options{
-					Listener: "https",
+					Listener: "https", Vouching: trust.All,
 					Own: listenerprofiles.Settings{
 						KeyStore: keystore.Ref{
 							Location: at("stores/gateway.jks"), Type: "JKS", Password: "changeit", KeyPassword: "changeit",
@@ -107,7 +108,7 @@ func TestExample(t *testing.T) {
 			{
 				Listener: decision.Listener{Name: "strict", Address: "[::1]:8245", DoorByCertificate: true},
 				TLS: &listenerprofiles.Options{
-					Listener: "strict",
+					Listener: "strict", Vouching: trust.All,
 					Own: listenerprofiles.Settings{
 						KeyStore:     keystore.Ref{Location: "/etc/sallyport/server.pem", Type: "PEM"},
 						TrustStore:   keystore.Ref{Location: at("stores/clients.p12"), Type: "PKCS12", Password: "pre-from-a-file-post"},
@@ -122,7 +123,7 @@ func TestExample(t *testing.T) {
 		},
 		Header: clientcert.DoorConfig{
 			Header: "X-WSO2-CLIENT-CERTIFICATE",
-			Format: clientcert.Auto,
+			Format: clientcert.Auto, Registered: trust.All,
 			Balancers: []netip.Prefix{
 				netip.MustParsePrefix("127.0.0.1/32"), netip.MustParsePrefix("10.1.2.3/32"),
 				netip.MustParsePrefix("10.2.0.0/16"), netip.MustParsePrefix("2001:db8::/32"),
@@ -250,7 +251,7 @@ var unset = []string{
 	"Spec.Problems", "Placed[string].Keys", "Listener.Profiles", "Listener.Door", "DoorConfig.Trust", "DoorConfig.BalancerTrust", "DoorConfig.CacheSize",
 	"Settings.Tokens", "Settings.Name", "Settings.BindAddress", "Settings.BindHost", "Settings.ServerName", "Settings.Line",
 	"Options.AlsoAskFor", "Options.Now", "Options.ReadFile", "Options.LookupHost", "Route.Limit", "Resource.Limit",
-	"DoorConfig.Shown", "Options.Shown", "Limits.Exempt", "Bounds.Bytes", "Bounds.Certificates", "Bounds.KeyBits",
+	"DoorConfig.Shown", "Options.Shown", "Options.Registered", "Limits.Exempt", "Bounds.Bytes", "Bounds.Certificates", "Bounds.KeyBits",
 	"Upstream.Roots", "Upstream.Certificates", "Upstream.TLSDigest",
 }
 

@@ -52,6 +52,7 @@ var changes = map[string]any{
 	"main.mutualSSL.trustStore.type":                       "PKCS12",
 	"main.mutualSSL.trustStore.password":                   "another",
 	"main.mutualSSL.enableCertificateChainValidation":      nil, // true is not built
+	"main.mutualSSL.trustRegistered":                       "none",
 	"main.mutualSSL.forwardClientCertificateHeader":        false,
 	"main.mutualSSL.certificateReloadPeriod":               "9s",
 	"main.store":                                           "sqlite:another.db",

@@ -19,7 +19,7 @@ func (l *loader) listener(n node) control.Listener {
 	m := n.mapping("a listener")
 	defer m.end()
 	name, address := m.name("name"), m.address()
-	tls := &listenerprofiles.Options{Listener: name.Value}
+	tls := &listenerprofiles.Options{Listener: name.Value, Vouching: l.cfg.Header.Registered}
 	tls.Own.KeyStore, tls.Own.TrustStore = m.keyStore("keyStore"), m.trustStore("trustStore").Value
 	interval := m.dynamicSSLProfiles(tls)
 	for _, other := range l.cfg.Listeners {

@@ -7,6 +7,7 @@ import (
 
 	"sallyport/gateway/clientcert"
 	"sallyport/internal/printable"
+	"sallyport/listenerprofiles/trust"
 )
 
 // mutualSSL reads `mutualSSL:`.
@@ -31,6 +32,7 @@ func (l *loader) mutualSSL(m *mapping) {
 	}
 	l.loadBalancers(s)
 	c.HeaderTrust = s.trustStore("trustStore")
+	door.Registered, _ = ask(s, "trustRegistered", trust.SelfSigned, trust.ParseRegistered)
 	if s.boolean("enableCertificateChainValidation") {
 		l.errorf(s.find("enableCertificateChainValidation").value.Place,
 			"enableCertificateChainValidation is not built yet: say false, and register each client certificate")

@@ -248,10 +248,12 @@ func TestAllTiers(t *testing.T) {
 	}
 }
 
-func TestTrusted(t *testing.T) {
+// TestExamine: what a certificate would be good for, once it is registered. Registration vouches for the self-signed.
+func TestExamine(t *testing.T) {
 	f := newFolder(t)
-	spec := f.config().Spec
-	for name, want := range map[string]bool{"gold": true, "unregistered": true, "rogue": false, "loadbalancer": false, "expired": false} {
+	a := f.build()
+	orders := certstore.API{Name: "orders", Version: "1.0.0"}
+	for name, want := range map[string]bool{"gold": true, "unregistered": true, "rogue": true, "loadbalancer": true, "expired": false} {
 		data, err := os.ReadFile(filepath.Join(f.dir, "clients", name+".crt"))
 		if err != nil {
 			t.Fatal(err)
@@ -260,8 +262,8 @@ func TestTrusted(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got := spec.Trusted(certificate); got != want {
-			t.Errorf("%s: trusted %t", name, got)
+		if err := a.Examine(certstore.Client{API: orders, Certificate: certificate}, time.Now()); (err == nil) != want {
+			t.Errorf("%s: %v", name, err)
 		}
 	}
 }
