@@ -191,25 +191,18 @@ func tool(t *testing.T, name string) string {
 	return path
 }
 
-// etc makes the folder that stands for the examples' /etc/sallyport.
-func (d *demoFolder) etc() string {
+// serverFiles writes the certificate with which a load balancer ends its clients' TLS; the test's clients don't verify it.
+// HAProxy wants keys in the files of their certificates.
+func (d *demoFolder) serverFiles() {
 	d.t.Helper()
-	dir := d.path("etc")
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		d.t.Fatal(err)
-	}
 	lb, key := d.read("clients/loadbalancer.crt"), d.read("clients/loadbalancer.key")
-	// The load balancer has a certificate of its own, which the test's clients do not verify.
-	for name, content := range map[string]string{
-		"server.crt": lb, "server.key": key, "server.pem": lb + key, "loadbalancer.crt": lb, "loadbalancer.key": key, "loadbalancer.pem": lb + key,
-		"ca.crt": d.read("ca.crt"), "client-ca.crt": d.read("ca.crt"),
-	} {
-		d.write("etc/"+name, content)
+	for name, content := range map[string]string{"server.crt": lb, "server.key": key, "server.pem": lb + key, "loadbalancer.pem": lb + key} {
+		d.write(name, content)
 	}
-	return dir
 }
 
-// example writes an example's file with each old text replaced by the new one that follows it: ports and folders.
+// example writes an example's file into the quickstart's folder, with each old text replaced by the new one that follows
+// it: ports.
 func (d *demoFolder) example(name string, edits ...string) string {
 	d.t.Helper()
 	data, err := os.ReadFile(filepath.FromSlash(examples + name))
@@ -223,15 +216,16 @@ func (d *demoFolder) example(name string, edits ...string) string {
 		}
 		text = strings.ReplaceAll(text, edits[i], edits[i+1])
 	}
-	file := "etc/" + filepath.Base(name)
+	file := filepath.Base(name)
 	d.write(file, text)
-	return d.path(file)
+	return file
 }
 
-// runBalancer starts a load balancer and waits until it answers on each of the ports.
+// runBalancer starts a load balancer in the quickstart's folder, for which the examples are, and waits until it answers on each of the ports.
 func (d *demoFolder) runBalancer(ports []int, name string, args ...string) {
 	d.t.Helper()
 	cmd := exec.Command(name, args...)
+	cmd.Dir = d.Dir
 	var said transcript
 	cmd.Stdout, cmd.Stderr = &said, &said
 	if err := cmd.Start(); err != nil {
@@ -270,33 +264,30 @@ func (d *demoFolder) upstream() string { return fmt.Sprintf("127.0.0.1:%d", d.Po
 
 func (d *demoFolder) nginx() balancer {
 	d.t.Helper()
-	nginx, etc, port := tool(d.t, "nginx"), d.etc(), freePort(d.t)
-	scratch := ""
-	for _, kind := range []string{"client_body", "proxy", "fastcgi", "uwsgi", "scgi"} {
-		scratch += fmt.Sprintf("    %s_temp_path %s/%s;\n", kind, etc, kind)
-	}
-	file := d.example("behind-nginx/nginx.conf",
-		"/etc/sallyport", etc, "listen 8443", fmt.Sprintf("listen 127.0.0.1:%d", port), "127.0.0.1:8244", d.upstream(),
-		"/run/nginx.pid", etc+"/nginx.pid", "/var/log/nginx/error.log", "stderr", "worker_processes auto", "worker_processes 1", "http {\n", "http {\n"+scratch)
-	d.runBalancer([]int{port}, nginx, "-e", "stderr", "-p", etc, "-c", file, "-g", "daemon off;")
+	nginx, port := tool(d.t, "nginx"), freePort(d.t)
+	d.serverFiles()
+	file := d.example("behind-nginx/nginx.conf", "listen 8310", fmt.Sprintf("listen 127.0.0.1:%d", port), "127.0.0.1:8311", d.upstream(), "worker_processes auto", "worker_processes 1")
+	d.runBalancer([]int{port}, nginx, "-e", "stderr", "-p", ".", "-c", file)
 	return balancer{"NGINX", port}
 }
 
 func (d *demoFolder) haproxy() balancer {
 	d.t.Helper()
-	haproxy, etc, port := tool(d.t, "haproxy"), d.etc(), freePort(d.t)
-	file := d.example("behind-haproxy/haproxy.cfg", "/etc/sallyport", etc, "bind :8443", fmt.Sprintf("bind 127.0.0.1:%d", port), "127.0.0.1:8244", d.upstream())
-	d.runBalancer([]int{port}, haproxy, "-db", "-f", file)
+	haproxy, port := tool(d.t, "haproxy"), freePort(d.t)
+	d.serverFiles()
+	file := d.example("behind-haproxy/haproxy.cfg", "bind :8320", fmt.Sprintf("bind 127.0.0.1:%d", port), "127.0.0.1:8321", d.upstream())
+	d.runBalancer([]int{port}, haproxy, "-f", file)
 	return balancer{"HAProxy", port}
 }
 
 // stunnel returns the port where it adds its certificate to an HTTP balancer's calls, and the one where it terminates TLS.
 func (d *demoFolder) stunnel(plainPort int) (lends int, ends balancer) {
 	d.t.Helper()
-	stunnel, etc := tool(d.t, "stunnel4"), d.etc()
+	stunnel := tool(d.t, "stunnel4")
 	lends, ends = freePort(d.t), balancer{"stunnel", freePort(d.t)}
-	file := d.example("behind-stunnel/stunnel.conf", "/etc/sallyport", etc, "127.0.0.1:8281", fmt.Sprintf("127.0.0.1:%d", lends), "127.0.0.1:8244", d.upstream(),
-		"accept = 8443", fmt.Sprintf("accept = 127.0.0.1:%d", ends.port), "127.0.0.1:8280", fmt.Sprintf("127.0.0.1:%d", plainPort))
+	d.serverFiles()
+	file := d.example("behind-stunnel/stunnel.conf", "127.0.0.1:8342", fmt.Sprintf("127.0.0.1:%d", lends), "127.0.0.1:8341", d.upstream(),
+		"accept = 8340", fmt.Sprintf("accept = 127.0.0.1:%d", ends.port), "127.0.0.1:8343", fmt.Sprintf("127.0.0.1:%d", plainPort))
 	d.runBalancer([]int{ends.port, lends}, stunnel, file)
 	return lends, ends
 }

@@ -1,13 +1,11 @@
 package main
 
 import (
-	"bytes"
 	"go/ast"
 	"go/parser"
 	"go/token"
 	"io/fs"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strings"
@@ -111,48 +109,6 @@ func TestReadmeShowsTheExample(t *testing.T) {
 	for line := range strings.Lines(commands) {
 		if !strings.Contains(readme, "    "+line) {
 			t.Errorf("the README lacks the command of examples/first-api/certificates: %s", line)
-		}
-	}
-}
-
-// TestFirstAPI goes the README's way with the program itself, up to the decision that the first call will get.
-func TestFirstAPI(t *testing.T) {
-	if _, err := exec.LookPath("openssl"); err != nil {
-		if os.Getenv("CI") == "true" {
-			t.Fatal("openssl is missing")
-		}
-		t.Skip("openssl is missing")
-	}
-	dir := t.TempDir()
-	script, err := filepath.Abs(filepath.Join(repository, "examples/first-api/certificates"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	openssl := exec.Command("sh", script)
-	openssl.Dir = dir
-	if out, err := openssl.CombinedOutput(); err != nil {
-		t.Fatalf("%v\n%s", err, out)
-	}
-	file := filepath.Join(dir, "sallyport.yaml")
-	if err := os.WriteFile(file, []byte(readDoc(t, "examples/first-api/sallyport.yaml")), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	certificate := filepath.Join(dir, "acme.crt")
-	for _, step := range []struct {
-		args []string
-		want string
-	}{
-		{[]string{"cert", "add", "-c", file, "--api", "files:1.0.0", "--alias", "acme", "--tier", "Gold", certificate}, "registered acme for files:1.0.0, tier Gold"},
-		{[]string{"validate", "-c", file}, "is good: 1 API, 1 client certificate."},
-		{[]string{"explain", "-c", file, "--api", "files:1.0.0", "--cert", certificate}, "allowed, as the certificate"},
-		{[]string{"explain", "-c", file, "--api", "files:1.0.0"}, "refused: 401, code 900902"},
-		{[]string{"cert", "remove", "-c", file, "--api", "files:1.0.0", "--alias", "acme"}, "removed acme of files:1.0.0"},
-		{[]string{"explain", "-c", file, "--api", "files:1.0.0", "--cert", certificate}, "refused: 401, code 900901"},
-	} {
-		var stdout, stderr bytes.Buffer
-		code := run(step.args, &stdout, &stderr)
-		if code != exitDone || stderr.Len() > 0 || !strings.Contains(stdout.String(), step.want) {
-			t.Fatalf("sallyport %s: exit code %d, want 0 and %q\n%s%s", strings.Join(step.args, " "), code, step.want, &stdout, &stderr)
 		}
 	}
 }

@@ -61,6 +61,7 @@ var rooms = map[string][]string{
 	"bench":                     nil,
 
 	"internal/testpki":        nil,
+	"internal/typed":          nil,
 	"certstore/certstoretest": {"certstore", "internal/testpki"},
 
 	"internal/eachfield":   nil, // for tests
@@ -74,7 +75,7 @@ var rooms = map[string][]string{
 const leaves = "internal/"
 
 // testRooms may be imported only by tests and by each other, so that they are in no program.
-var testRooms = []string{"internal/testpki", "certstore/certstoretest"}
+var testRooms = []string{"internal/testpki", "internal/typed", "certstore/certstoretest"}
 
 // Two rules for packages of others.
 const (

@@ -86,10 +86,10 @@ func paste(t *testing.T, home, guide, more string) {
 	}
 	for _, c := range commands {
 		want, shows, line := c[1], c[2], c[3]
-		typed := enter[1] + "\n" + strings.Replace(line, "curl", "curl -sS"+more, 1)
+		typed := enter[1] + "\n" + strings.Replace(line, "curl", "curl"+more, 1)
 		cmd := exec.CommandContext(t.Context(), "sh", "-ec", typed)
 		cmd.Dir = home
-		out, err := cmd.CombinedOutput()
+		out, err := cmd.Output()
 		statuses := statusLine.FindAllSubmatch(out, -1)
 		if err != nil || len(statuses) == 0 {
 			t.Errorf("%s: %s: %v\n%s", shows, line, err, out)
