@@ -147,7 +147,7 @@ func certAdd() *cobra.Command {
 		out := cmd.OutOrStdout()
 		fmt.Fprintf(out, "registered %s for %s, tier %s, %s\n", client.Alias, api, tier, strings.ToLower(string(keyType)))
 		fmt.Fprintf(out, "SHA-256 %s, valid until %s\n", hex.EncodeToString(client.Fingerprint[:]), certificate.NotAfter.UTC().Format(time.DateOnly))
-		fmt.Fprintf(out, "a running gateway admits it within %s\n", cfg.Period)
+		fmt.Fprintf(out, "a running gateway sees it within %s\n", cfg.Period)
 		return tellJudgement(cmd, problem)
 	}
 	return cmd

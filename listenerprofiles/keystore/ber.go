@@ -1,7 +1,5 @@
 package keystore
 
-import "fmt"
-
 // maxNesting is how deep values may stand in each other: a PKCS #12 file has eight levels.
 const maxNesting = 32
 
@@ -17,7 +15,7 @@ const (
 )
 
 // errDamaged is the error for what doesn't fit the format.
-var errDamaged = fmt.Errorf("PKCS12: damaged, cut short, or something else in DER, put it back whole: %w", ErrFormat)
+var errDamaged = unusable("PKCS12: damaged, cut short, or something else in DER, put it back whole")
 
 // toDER returns the first value of ber with definite lengths, each as short as it can be, and octet strings in one
 // piece. Bytes after the value are ignored, as Java does.
@@ -33,7 +31,7 @@ func appendDER(out, in []byte, depth int) (der, rest []byte, err error) {
 	case err != nil:
 		return nil, nil, err
 	case depth > maxNesting:
-		return nil, nil, fmt.Errorf("PKCS12: values nested deeper than %d: %w", maxNesting, ErrFormat)
+		return nil, nil, unusable("PKCS12: values nested deeper than %d", maxNesting)
 	case e.tag&0x20 == 0:
 		return appendValue(out, e.tag, e.body), rest, nil
 	}
@@ -150,7 +148,7 @@ func (c *cursor) next() (value, error) {
 func (c *cursor) want(tag byte) (value, error) {
 	v, err := c.next()
 	if err == nil && v.tag != tag {
-		err = fmt.Errorf("PKCS12: a value of type %#x where %#x has to be: %w", v.tag, tag, ErrFormat)
+		err = unusable("PKCS12: a value of type %#x where %#x has to be", v.tag, tag)
 	}
 	return v, err
 }

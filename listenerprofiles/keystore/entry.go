@@ -85,7 +85,7 @@ func readCertificate(der []byte) (certificate, error) {
 	}
 	if err != nil || tbs.Serial.Tag != asn1.TagInteger || !isSequence(tbs.Issuer) || !isSequence(tbs.Validity) ||
 		!isSequence(tbs.Subject) {
-		return certificate{}, fmt.Errorf("not an X.509 certificate: %w", ErrFormat)
+		return certificate{}, unusable("not an X.509 certificate")
 	}
 	c := certificate{raw: der[:len(der)-len(rest)], subject: tbs.Subject.FullBytes, issuer: tbs.Issuer.FullBytes}
 	for _, ext := range tbs.Extensions {

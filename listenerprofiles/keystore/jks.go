@@ -63,7 +63,7 @@ type jksEntry struct {
 }
 
 // errShort is the error for a file that ends too early.
-var errShort = fmt.Errorf("JKS: file cut short, put it back whole: %w", ErrFormat)
+var errShort = unusable("JKS: file cut short, put it back whole")
 
 // parseJKS reads the structure and how many bytes it takes up to the digest; it checks neither password nor
 // certificates.
@@ -74,11 +74,11 @@ func parseJKS(data []byte) (entries []jksEntry, size int, err error) {
 	r := &reader{data: data[4 : len(data)-sha1.Size]}
 	version := r.uint32()
 	if version != 1 && version != 2 {
-		return nil, 0, fmt.Errorf("JKS: unknown version %d: %w", version, ErrFormat)
+		return nil, 0, unusable("JKS: unknown version %d", version)
 	}
 	count := r.uint32()
 	if count > MaxEntries {
-		return nil, 0, fmt.Errorf("JKS: %d entries, at most %d are read: %w", count, MaxEntries, ErrFormat)
+		return nil, 0, unusable("JKS: %d entries, at most %d are read", count, MaxEntries)
 	}
 	certificates := 0
 	for range count {
@@ -93,18 +93,18 @@ func parseJKS(data []byte) (entries []jksEntry, size int, err error) {
 			n = r.uint32()
 		case tag == jksTrusted:
 		default:
-			return nil, 0, fmt.Errorf("JKS: entry %q: unknown kind %d: %w", e.alias, tag, ErrFormat)
+			return nil, 0, unusable("JKS: entry %q: unknown kind %d", e.alias, tag)
 		}
 		for range n {
 			if r.short {
 				return nil, 0, errShort
 			}
 			if certificates++; certificates > MaxEntries {
-				return nil, 0, fmt.Errorf("JKS: more than %d certificates: %w", MaxEntries, ErrFormat)
+				return nil, 0, unusable("JKS: more than %d certificates", MaxEntries)
 			}
 			if version == 2 {
 				if kind := r.bytes(int(r.uint16())); !r.short && !isX509(kind) {
-					return nil, 0, fmt.Errorf("JKS: entry %q: certificate of type %q: %w", e.alias, kind, ErrFormat)
+					return nil, 0, unusable("JKS: entry %q: certificate of type %q", e.alias, kind)
 				}
 			}
 			e.certificates = append(e.certificates, r.bytes(int(r.uint32())))
@@ -187,13 +187,13 @@ func openJKSKey(sealed []byte, ref Ref) (crypto.PrivateKey, error) {
 	}
 	rest, err := asn1.Unmarshal(sealed, &info)
 	if err != nil || len(rest) != 0 {
-		return nil, fmt.Errorf("sealed key: not an EncryptedPrivateKeyInfo: %w", ErrFormat)
+		return nil, unusable("sealed key: not an EncryptedPrivateKeyInfo")
 	}
 	if !info.Algorithm.ID.Equal(oidJavaKeyProtector) {
-		return nil, fmt.Errorf("sealed key: unknown algorithm %s: %w", info.Algorithm.ID, ErrFormat)
+		return nil, unusable("sealed key: unknown algorithm %s", info.Algorithm.ID)
 	}
 	if len(info.Data) < 2*sha1.Size {
-		return nil, fmt.Errorf("sealed key: cut short: %w", ErrFormat)
+		return nil, unusable("sealed key: cut short")
 	}
 	secret := utf16Bytes(keyPassword(ref))
 	digest, covered := info.Data[:sha1.Size], info.Data[sha1.Size:len(info.Data)-sha1.Size]
@@ -211,7 +211,7 @@ func openJKSKey(sealed []byte, ref Ref) (crypto.PrivateKey, error) {
 	}
 	key, err := parseKey(plain)
 	if errors.Is(err, errNoKey) {
-		return nil, fmt.Errorf("sealed key: %w: %w", err, ErrFormat)
+		return nil, unusable("sealed key: %w", err)
 	}
 	return key, err
 }

@@ -52,6 +52,6 @@ func parseKey(der []byte) (crypto.PrivateKey, error) {
 	if _, err := asn1.Unmarshal(der, &info); err != nil {
 		return nil, errNoKey
 	}
-	return nil, fmt.Errorf("a key of algorithm %s that can't be used here, take RSA, ECDSA on P-256, P-384 or P-521, or "+
-		"Ed25519: %w", info.Algorithm.Algorithm, ErrFormat)
+	return nil, unusable("a key of algorithm %s that can't be used here, take RSA, ECDSA on P-256, P-384 or P-521, or "+
+		"Ed25519", info.Algorithm.Algorithm)
 }

@@ -29,6 +29,14 @@ var (
 	ErrFormat   = errors.New("not a usable keystore")
 )
 
+// unusable returns an error that matches ErrFormat, whose text says what is wrong instead.
+func unusable(format string, args ...any) error { return formatError{fmt.Errorf(format, args...)} }
+
+type formatError struct{ error }
+
+func (formatError) Is(target error) bool { return target == ErrFormat }
+func (e formatError) Unwrap() error      { return e.error }
+
 // A Ref is a keystore's location and how to open it, as in WSO2's KeyStore and TrustStore elements. Its passwords are
 // never printed, logged or marshalled.
 type Ref struct {
@@ -91,22 +99,22 @@ func Open(data []byte, ref Ref) (*Store, error) {
 
 func open(data []byte, ref Ref) (*Store, error) {
 	if len(data) > MaxSize {
-		return nil, fmt.Errorf("larger than %d bytes: %w", MaxSize, ErrFormat)
+		return nil, unusable("larger than %d bytes", MaxSize)
 	}
 	declared := ""
 	if ref.Type != "" {
 		var err error
 		if declared, err = ParseType(ref.Type); err != nil {
-			return nil, fmt.Errorf("type %w: %w", err, ErrFormat)
+			return nil, unusable("type %w", err)
 		}
 	}
 	found := detect(data)
 	if found == javaJCEKS || found == bouncyBKS {
-		return nil, fmt.Errorf("%s is not read here, convert it: %s: %w", found, convert(found, ref), ErrFormat)
+		return nil, unusable("%s is not read here, convert it: %s", found, convert(found, ref))
 	}
 	if found != unknown && declared != "" && (declared == "PEM") != (found == textPEM) {
-		return nil, fmt.Errorf("declared as %s, but the content is %s, set the type to %s: %w",
-			declared, found, found, ErrFormat)
+		return nil, unusable("declared as %s, but the content is %s, set the type to %s",
+			declared, found, found)
 	}
 	switch found {
 	case javaJKS:
@@ -117,9 +125,9 @@ func open(data []byte, ref Ref) (*Store, error) {
 		return openPEM(data)
 	}
 	if len(data) == 0 {
-		return nil, fmt.Errorf("empty file, put the store back: %w", ErrFormat)
+		return nil, unusable("empty file, put the store back")
 	}
-	return nil, fmt.Errorf("neither JKS, PKCS12 nor PEM; what it is says: file %s: %w", ref.Location, ErrFormat)
+	return nil, unusable("neither JKS, PKCS12 nor PEM; what it is says: file %s", ref.Location)
 }
 
 // ParseType reads a Ref's Type, JKS, PKCS12 or PEM, without case.
@@ -246,12 +254,12 @@ func (s *Store) find(alias string) ([]entry, error) {
 		}
 		return nil, fmt.Errorf("alias %q: %w; it has %s", alias, ErrNoEntry, strings.Join(names, ", "))
 	}
-	return nil, fmt.Errorf("alias %q names %d key entries: %w", alias, len(found), ErrFormat)
+	return nil, unusable("alias %q names %d key entries", alias, len(found))
 }
 
 func (e entry) pair(now time.Time, left *work) (tls.Certificate, error) {
 	if e.Err != nil {
-		return tls.Certificate{}, fmt.Errorf("%w (%w)", e.Err, ErrFormat)
+		return tls.Certificate{}, unusable("%w", e.Err)
 	}
 	if e.work != 0 {
 		if err := left.spend(e.work); err != nil {
@@ -263,8 +271,8 @@ func (e entry) pair(now time.Time, left *work) (tls.Certificate, error) {
 		return tls.Certificate{}, err
 	}
 	if !matches(key, e.Leaf) {
-		return tls.Certificate{}, fmt.Errorf("the key does not belong to the certificate %q: %w",
-			e.Leaf.Subject, ErrFormat)
+		return tls.Certificate{}, unusable("the key does not belong to the certificate %q",
+			e.Leaf.Subject)
 	}
 	if now.After(e.Leaf.NotAfter) {
 		return tls.Certificate{}, fmt.Errorf("%w on %s", ErrExpired, e.Leaf.NotAfter.UTC().Format(time.RFC3339))

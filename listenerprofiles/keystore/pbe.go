@@ -15,7 +15,6 @@ import (
 	"crypto/x509/pkix"
 	"encoding/asn1"
 	"errors"
-	"fmt"
 	"hash"
 )
 
@@ -31,11 +30,11 @@ type work int
 
 func (w *work) spend(iterations int) error {
 	if iterations < 1 || iterations > maxIterations {
-		return fmt.Errorf("PKCS12: a key derivation of %d iterations, at most %d are done: %w",
-			iterations, maxIterations, ErrFormat)
+		return unusable("PKCS12: a key derivation of %d iterations, at most %d are done",
+			iterations, maxIterations)
 	}
 	if *w -= work(iterations); *w < 0 {
-		return fmt.Errorf("PKCS12: key derivations of more than %d iterations in all: %w", maxWork, ErrFormat)
+		return unusable("PKCS12: key derivations of more than %d iterations in all", maxWork)
 	}
 	return nil
 }
@@ -48,7 +47,7 @@ func (e errAlgorithm) Error() string { return e.what + " is not read here, nor b
 // errSealed says that a password does not open something.
 var errSealed = errors.New("sealed with another password")
 
-var errNoIterations = fmt.Errorf("PKCS12: a key derivation without iterations: %w", ErrFormat)
+var errNoIterations = unusable("PKCS12: a key derivation without iterations")
 
 // A sealing is how something is encrypted under a password.
 type sealing struct {
@@ -225,7 +224,7 @@ func pbes2(der []byte) (sealing, error) {
 		return sealing{}, err
 	}
 	if kdf.Salt.FullBytes[0] != tagOctetString || len(iv) != aes.BlockSize {
-		return sealing{}, fmt.Errorf("PKCS12: a salt or an initial vector that is none: %w", ErrFormat)
+		return sealing{}, unusable("PKCS12: a salt or an initial vector that is none")
 	}
 	if kdf.Iterations < 1 {
 		return sealing{}, errNoIterations

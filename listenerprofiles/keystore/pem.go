@@ -33,26 +33,26 @@ func openPEM(data []byte) (*Store, error) {
 				cert.err = fmt.Errorf("PEM block %d: %w", n, cert.err)
 			}
 			if len(certs) == MaxEntries {
-				return nil, fmt.Errorf("PEM: more than %d certificates: %w", MaxEntries, ErrFormat)
+				return nil, unusable("PEM: more than %d certificates", MaxEntries)
 			}
 			certs = append(certs, cert)
 		case "EC PARAMETERS": // openssl ecparam writes it before the key, which repeats it
 		case "ENCRYPTED PRIVATE KEY":
-			return nil, fmt.Errorf("PEM block %d: encrypted private keys are not read, write it plain: openssl pkey "+
-				"-in ENCRYPTED -out PLAIN: %w", n, ErrFormat)
+			return nil, unusable("PEM block %d: encrypted private keys are not read, write it plain: openssl pkey "+
+				"-in ENCRYPTED -out PLAIN", n)
 		default:
 			k, err := parsePEMKey(block)
 			if err != nil {
 				return nil, fmt.Errorf("PEM block %d: %w", n, err)
 			}
 			if key != nil {
-				return nil, fmt.Errorf("PEM block %d: a second private key: %w", n, ErrFormat)
+				return nil, unusable("PEM block %d: a second private key", n)
 			}
 			key = k
 		}
 	}
 	if begun != 0 {
-		return nil, fmt.Errorf("PEM: %d blocks are damaged or cut short: %w", begun, ErrFormat)
+		return nil, unusable("PEM: %d blocks are damaged or cut short", begun)
 	}
 	s := &Store{}
 	if key == nil {
@@ -69,8 +69,8 @@ func openPEM(data []byte) (*Store, error) {
 
 func parsePEMKey(block *pem.Block) (key crypto.PrivateKey, err error) {
 	if block.Headers["DEK-Info"] != "" {
-		return nil, fmt.Errorf("encrypted private keys are not read, write it plain: openssl pkey -in ENCRYPTED -out "+
-			"PLAIN: %w", ErrFormat)
+		return nil, unusable("encrypted private keys are not read, write it plain: openssl pkey -in ENCRYPTED -out " +
+			"PLAIN")
 	}
 	switch block.Type {
 	case "PRIVATE KEY":
@@ -80,10 +80,10 @@ func parsePEMKey(block *pem.Block) (key crypto.PrivateKey, err error) {
 	case "EC PRIVATE KEY":
 		key, err = x509.ParseECPrivateKey(block.Bytes)
 	default:
-		return nil, fmt.Errorf("%q is neither a certificate nor a private key: %w", block.Type, ErrFormat)
+		return nil, unusable("%q is neither a certificate nor a private key", block.Type)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("%q can't be read: %w", block.Type, ErrFormat)
+		return nil, unusable("%q can't be read", block.Type)
 	}
 	return key, nil
 }

@@ -42,7 +42,7 @@ func readPKCS12(data []byte, ref Ref, limit work) (*Store, error) {
 	p := &pkcs12File{ref: ref, work: limit, store: &Store{work: limit}}
 	err := p.read(data)
 	if unknown := (errAlgorithm{}); errors.As(err, &unknown) {
-		return nil, fmt.Errorf("PKCS12: %w, write it anew: %s: %w", err, rewrite(ref), ErrFormat)
+		return nil, unusable("PKCS12: %w, write it anew: %s", err, rewrite(ref))
 	}
 	if err != nil {
 		return nil, err
@@ -81,8 +81,8 @@ func (p *pkcs12File) read(data []byte) error {
 		return err
 	}
 	if !kind.Equal(oidData) {
-		return fmt.Errorf("PKCS12 protected by a key instead of a password, write it anew: keytool -importkeystore or "+
-			"openssl pkcs12 -export: %w", ErrFormat)
+		return unusable("PKCS12 protected by a key instead of a password, write it anew: keytool -importkeystore or " +
+			"openssl pkcs12 -export")
 	}
 	safes, err := content.want(tagOctetString)
 	if err != nil {
@@ -103,12 +103,12 @@ func (p *pkcs12File) somethingElse(der []byte) error {
 		Content asn1.RawValue `asn1:"optional"`
 	}
 	if _, err := readCertificate(der); err == nil {
-		return fmt.Errorf("a bare DER certificate, use PEM: openssl x509 -inform DER -in %s -out %s.pem: %w",
-			p.ref.Location, p.ref.Location, ErrFormat)
+		return unusable("a bare DER certificate, use PEM: openssl x509 -inform DER -in %s -out %s.pem",
+			p.ref.Location, p.ref.Location)
 	}
 	if unmarshal(der, &signed) == nil {
-		return fmt.Errorf("PKCS #7 or CMS, not PKCS #12, use PEM: openssl pkcs7 -inform DER -print_certs -in %s -out %s.pem: %w",
-			p.ref.Location, p.ref.Location, ErrFormat)
+		return unusable("PKCS #7 or CMS, not PKCS #12, use PEM: openssl pkcs7 -inform DER -print_certs -in %s -out %s.pem",
+			p.ref.Location, p.ref.Location)
 	}
 	return errDamaged
 }
@@ -158,8 +158,8 @@ func (p *pkcs12File) checkMAC(in *cursor, message []byte) error {
 	}
 	id := m.MAC.Algorithm.ID
 	if id.Equal(oidPBMAC1) {
-		return fmt.Errorf("PKCS12: a MAC by PBMAC1 is not read here, nor by Java before 26, write it anew with OpenSSL 3.4 "+
-			"or later: %s -macalg sha256: %w", rewrite(p.ref), ErrFormat)
+		return unusable("PKCS12: a MAC by PBMAC1 is not read here, nor by Java before 26, write it anew with OpenSSL 3.4 "+
+			"or later: %s -macalg sha256", rewrite(p.ref))
 	}
 	newHash, known := digests[id.String()]
 	if !known {
@@ -199,8 +199,8 @@ func (p *pkcs12File) readSafes(ber []byte) error {
 		case kind.Equal(oidEncryptedData):
 			err = p.readSealed(content)
 		default:
-			err = fmt.Errorf("PKCS12: contents sealed by a key instead of a password, write it anew: keytool "+
-				"-importkeystore or openssl pkcs12 -export: %w", ErrFormat)
+			err = unusable("PKCS12: contents sealed by a key instead of a password, write it anew: keytool " +
+				"-importkeystore or openssl pkcs12 -export")
 		}
 		if err != nil {
 			return err
@@ -236,7 +236,7 @@ func (p *pkcs12File) readSealed(content cursor) error {
 	if data.tag == tagContext0 { // in pieces, which toDER can't know for octets
 		data.body, err = joinOctets(data.body)
 	} else if data.tag != tagContext0&^0x20 {
-		err = fmt.Errorf("PKCS12: sealed contents of type %#x: %w", data.tag, ErrFormat)
+		err = unusable("PKCS12: sealed contents of type %#x", data.tag)
 	}
 	if err != nil {
 		return err
@@ -264,7 +264,7 @@ func (p *pkcs12File) readSealed(content cursor) error {
 	return err
 }
 
-var errTooMany = fmt.Errorf("PKCS12: more than %d entries and certificates: %w", MaxEntries, ErrFormat)
+var errTooMany = unusable("PKCS12: more than %d entries and certificates", MaxEntries)
 
 // readBags reads SafeContents.
 func (p *pkcs12File) readBags(ber []byte) error {
@@ -481,7 +481,7 @@ func (p *pkcs12File) addChains() {
 func (k *p12Key) open(ref Ref) (crypto.PrivateKey, error) {
 	if k.err != nil {
 		if unknown := (errAlgorithm{}); errors.As(k.err, &unknown) {
-			return nil, fmt.Errorf("%w, write it anew: %s: %w", k.err, rewrite(ref), ErrFormat)
+			return nil, unusable("%w, write it anew: %s", k.err, rewrite(ref))
 		}
 		return nil, k.err
 	}
