@@ -60,7 +60,7 @@ func (c *http2Call) begin(s *socket, w http.ResponseWriter, r *http.Request) {
 	c.read(r)
 	c.w.patience.faults, c.body.patience.faults = g.decider.Faults(), g.decider.Faults()
 	c.w.begin(w, &g.terms)
-	c.body.begin(r, w, &g.terms)
+	c.body.begin(r, w)
 	known := r.Context().Value(connectionKey{}).(*decision.Connection)
 	g.decider.Begin(&c.Exchange, &c.Head, decision.NewID(), known, time.Now())
 }
@@ -87,6 +87,10 @@ func (c *http2Call) read(in *http.Request) {
 
 // forward carries the call to a server and the answer back.
 func (c *http2Call) forward() error {
+	terms := &c.socket.gateway.terms
+	rate := c.BodyRate(terms)
+	c.w.patience.Begin(rate, terms.BodyGrace)
+	c.body.patience.Begin(rate, terms.BodyGrace)
 	c.Depart(&c.body)
 	err := c.Trip.Send()
 	if err == nil {
@@ -372,11 +376,10 @@ type http2Body struct {
 	stopped  atomic.Bool
 }
 
-func (b *http2Body) begin(r *http.Request, w http.ResponseWriter, terms *engine.Terms) {
+func (b *http2Body) begin(r *http.Request, w http.ResponseWriter) {
 	b.in, b.ended = r, false
 	b.stopped.Store(false)
 	b.patience.client, b.patience.giveUp = w, forReads
-	b.patience.Begin(terms.BodyRate, terms.BodyGrace)
 }
 
 // end lets go of the body, which nobody reads any more.
@@ -422,6 +425,9 @@ func (b *http2Body) Next(wait bool) ([]byte, error) {
 		}
 	}
 }
+
+// Free implements backend.Body.
+func (b *http2Body) Free() { b.patience.Free() }
 
 // Trailers implements backend.Body.
 func (b *http2Body) Trailers() []http1.Field {

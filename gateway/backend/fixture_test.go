@@ -211,6 +211,8 @@ type request struct {
 	trailer []string
 	barred  string       // a trailer field that no server may get
 	streams atomic.Int64 // calls of Streams
+	duplex  atomic.Int64 // of Duplex
+	narrow  bool         // there is no room for streams
 }
 
 func (r *request) Method() string { return r.method }
@@ -229,12 +231,15 @@ func (r *request) MayTrail(name string) bool { return !strings.EqualFold(name, r
 
 func (r *request) Streams(*http1.Response) { r.streams.Add(1) }
 
+func (r *request) Duplex() bool { r.duplex.Add(1); return !r.narrow }
+
 // A body is a backend.Body over a reader. If that is closable, Stop closes it.
 type body struct {
 	io.Reader
 	atOnce   bool // Next has something without waiting
 	trailers func() []http1.Field
 	stopped  atomic.Bool
+	freed    atomic.Bool
 	memory   [4 << 10]byte
 }
 
@@ -257,6 +262,8 @@ func (b *body) Trailers() []http1.Field {
 	}
 	return b.trailers()
 }
+
+func (b *body) Free() { b.freed.Store(true) }
 
 func (b *body) Stop() {
 	b.stopped.Store(true)

@@ -29,6 +29,9 @@ type Request interface {
 	// Streams is called once when a body continues beyond what came at once: the request's, of no stated length, with
 	// nil, or the answer's. The call may be broken off from then on.
 	Streams(answer *http1.Response)
+	// Duplex is called once if the answer begins before the request's body has ended, and reports whether the body may
+	// come as slowly as it likes from now on.
+	Duplex() bool
 }
 
 // A Body is where the body of a request comes from.
@@ -38,6 +41,8 @@ type Body interface {
 	Next(wait bool) ([]byte, error)
 	// Trailers are the trailer fields of a body that has ended.
 	Trailers() []http1.Field
+	// Free lifts the bound on how slowly the body may come. Anyone may call it.
+	Free()
 	// Stop makes a Next that waits return, and every Next after it fail. Anyone may call it.
 	Stop()
 }
@@ -357,11 +362,26 @@ func (t *Trip) receive() error {
 	}
 }
 
-// answered ends the wait for the head of the answer.
+// answered ends the wait for the head of the answer. A body that has not ended by then makes the call a stream both
+// ways, in which a side that says little may have little to say.
 func (t *Trip) answered() {
 	t.mu.Lock()
 	t.waiting, t.due = false, time.Time{}
 	t.mu.Unlock()
+	if t.bodyGoesOn() && t.Request.Duplex() {
+		t.Body.Free()
+	}
+}
+
+// bodyGoesOn reports whether more of the request's body is still to come from the client.
+func (t *Trip) bodyGoesOn() bool {
+	switch {
+	case t.stream != nil:
+		return t.Body != nil && !t.stream.body.ended.Load()
+	case t.sender != nil:
+		return !t.sender.last.Load()
+	}
+	return false
 }
 
 // over ends the use of the server, for the reason that Next returns from now on.

@@ -24,6 +24,9 @@ type Upstream struct {
 	// StreamIdleTimeout is for how long nothing may pass either way in a tunnel, and in an answer or request that has
 	// begun; 0: 10 min.
 	StreamIdleTimeout time.Duration
+	// BodyRate is how many bytes a second a client has to send or take of a body on average, except to send of one whose
+	// answer has begun; 0: as for all APIs; negative: any number.
+	BodyRate int
 	Protocol          Protocol
 	Roots             *x509.CertPool    // who may certify an https server; nil: the system's
 	Certificates      []tls.Certificate // the gateway's own, for an https server; none: it shows none

@@ -46,7 +46,7 @@ func (c *call) appendHead(b []byte) []byte {
 	}
 	b = c.AppendOwnFields(b)
 	*a = answer{bodyless: c.Head.Method == "HEAD" || res.Status == 204 || res.Status == 304}
-	a.pace.Begin(e.terms.BodyRate, e.terms.BodyGrace)
+	a.pace.Begin(c.BodyRate(&e.terms), e.terms.BodyGrace)
 	a.inChunks = !a.bodyless && res.Length < 0 && c.Head.Minor > 0
 	switch {
 	case res.Status == 204: // RFC 9110 section 8.6: none
