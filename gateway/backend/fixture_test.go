@@ -81,8 +81,8 @@ func (s *server) with(timeout time.Duration) *backend.Group {
 	return s.groupOf(u)
 }
 
-// serve starts a server of net/http that speaks the protocol in the clear.
-func serve(t *testing.T, p backend.Protocol, handler http.HandlerFunc) *server {
+// serve starts a server of net/http that speaks the protocol in the clear. The functions get each new connection.
+func serve(t *testing.T, p backend.Protocol, handler http.HandlerFunc, opened ...func(net.Conn)) *server {
 	t.Helper()
 	s := &server{registry: new(backend.Registry)}
 	at := httptest.NewUnstartedServer(handler)
@@ -90,9 +90,12 @@ func serve(t *testing.T, p backend.Protocol, handler http.HandlerFunc) *server {
 	at.Config.Protocols = new(http.Protocols)
 	at.Config.Protocols.SetHTTP1(p == backend.HTTP1)
 	at.Config.Protocols.SetUnencryptedHTTP2(p == backend.H2C)
-	at.Config.ConnState = func(_ net.Conn, state http.ConnState) {
+	at.Config.ConnState = func(c net.Conn, state http.ConnState) {
 		switch state {
 		case http.StateNew:
+			for _, do := range opened {
+				do(c)
+			}
 			s.conns.Add(1)
 			s.open.Add(1)
 		case http.StateClosed, http.StateHijacked:
