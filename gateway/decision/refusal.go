@@ -2,6 +2,7 @@ package decision
 
 import (
 	"errors"
+	"fmt"
 	"time"
 
 	"sallyport/gateway/backend"
@@ -42,6 +43,7 @@ const (
 	UnknownExpectation                 // an Expect that is not 100-continue
 	UnknownCoding                      // a Transfer-Encoding that is not chunked
 	UnknownVersion                     // neither HTTP/1.0, HTTP/1.1 nor HTTP/2
+	Stopped                            // the gateway stops, or the listener closes, and does not wait for the call any longer
 	reasons
 )
 
@@ -87,6 +89,7 @@ var answers = [reasons]answer{
 	UnknownExpectation:   {"unknown_expectation", 417, "417", "Expectation Failed", "The gateway meets no expectation but 100-continue."},
 	UnknownCoding:        {"unknown_coding", 501, "501", "Not Implemented", "The gateway knows no Transfer-Encoding but chunked."},
 	UnknownVersion:       {"unknown_version", 505, "505", "HTTP Version Not Supported", "The gateway speaks HTTP/1.0, HTTP/1.1 and, over TLS, HTTP/2."},
+	Stopped:              {"stopped", 503, "503", "Service Unavailable", "The gateway is stopping. Try again after the time in Retry-After."},
 	ClientGone:           {"client_gone", statusClientGone, "499", "Client Closed Request", "The client closed the connection before the answer."},
 }
 
@@ -185,19 +188,23 @@ var (
 // Fail says why a call that was forwarded, or its answer, came to no end; begun, if a part of the answer was sent. It
 // returns true if the call can still be answered, with x.Refusal.
 func (x *Exchange) Fail(cause error, begun bool) (answer bool) {
-	reason := reasonOfFailure(cause)
-	switch ended := x.rightEnded(); {
+	reason, limit := ofFailure(cause)
+	ended, stop := x.rightEnded(), x.connection.Endpoint.stopped.Load()
+	if stop != nil && reason != Internal { // whatever it looks like: both sides are cut
+		ended, reason, limit, cause = nil, Stopped, stop.Limit, errors.Join(stop.Cause, cause)
+	}
+	switch {
 	case ended != nil && (begun || x.Status != 0 && reason == ClientGone):
 		x.Err = errRightEnded // the client may not have taken what it was sent before the last deadline
 	case ended != nil:
 		x.Err = refuse(reasonOfEnd(ended), errors.Join(ended, cause))
 		return true
 	case reason == ClientGone:
-		x.Err, x.Status = refuse(ClientGone, cause), statusClientGone
+		x.Err, x.Status, x.Limit = refuse(ClientGone, cause), statusClientGone, limit
 	case begun:
-		x.Err = errBrokenOff
+		x.Err, x.Limit = fmt.Errorf("%w: %w", errBrokenOff, cause), limit
 	default:
-		x.Err = refuse(reason, cause)
+		x.Err, x.Limit = refuse(reason, cause), limit
 		return true
 	}
 	return false
@@ -215,27 +222,42 @@ func reasonOfEnd(ended error) Reason {
 	return InvalidCredentials
 }
 
-// reasonOfFailure is what a failure between client and server is called.
-func reasonOfFailure(cause error) Reason {
+// ofFailure is what a failure between client and server is called, and the limit that it comes from, if there is one.
+func ofFailure(cause error) (Reason, Limit) {
 	for _, f := range failures {
 		if errors.Is(cause, f.cause) {
-			return f.reason
+			return f.reason, f.limit
 		}
 	}
-	return BackendUnreachable
+	return BackendUnreachable, ""
+}
+
+// A Limit is a limit that has ended a call, by its word in logs, which is that of its key. Its zero value is none.
+type Limit string
+
+// DrainTimeout is the Limit of a Stop at its end.
+const DrainTimeout Limit = "drain_timeout"
+
+// limits are those that have reasons of their own.
+var limits = [reasons]Limit{
+	TooManyHeaders: "header_count", BodyTooLarge: "max_body_size", BackendBusy: "max_calls", CallerBusy: "max_calls_per_caller",
 }
 
 var failures = []struct {
 	cause  error
 	reason Reason
+	limit  Limit
 }{
-	{ErrInternal, Internal},
-	{backend.ErrClientGone, ClientGone},
-	{backend.ErrBadBody, BadRequest},
-	{backend.ErrTooLarge, BodyTooLarge},
-	{backend.ErrTooSlow, BodyTooSlow},
-	{backend.ErrLate, BackendLate},
-	{backend.ErrBadAnswer, BackendUnreachable},
+	{ErrInternal, Internal, ""},
+	{backend.ErrNotTaken, ClientGone, "body_rate"},
+	{backend.ErrClientGone, ClientGone, ""},
+	{backend.ErrBadBody, BadRequest, ""},
+	{backend.ErrTooLarge, BodyTooLarge, limits[BodyTooLarge]},
+	{backend.ErrTooSlow, BodyTooSlow, "body_rate"},
+	{backend.ErrConnect, BackendUnreachable, "connect_timeout"},
+	{backend.ErrIdle, BackendLate, "stream_idle_timeout"},
+	{backend.ErrLate, BackendLate, "timeout"},
+	{backend.ErrBadAnswer, BackendUnreachable, ""},
 }
 
 // ErrInternal is a fault of ours, for Fail.

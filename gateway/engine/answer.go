@@ -1,8 +1,10 @@
 package engine
 
 import (
+	"errors"
 	"io"
 	"net/http"
+	"os"
 	"strconv"
 	"time"
 
@@ -139,15 +141,22 @@ func (c *call) send(p []byte) error {
 	if !due.IsZero() {
 		_ = c.client.SetWriteDeadline(due)
 	}
-	err := c.client.Send(p)
-	if err != nil {
-		return backend.ErrClientGone
+	if err := c.client.Send(p); err != nil {
+		return c.notTaken(err)
 	}
 	if !due.IsZero() {
 		c.answer.pace.Waited(time.Since(began))
 		_ = c.client.SetWriteDeadline(time.Time{})
 	}
 	return nil
+}
+
+// notTaken is why the client was not sent a part of the answer.
+func (c *call) notTaken(err error) error {
+	if errors.Is(err, os.ErrDeadlineExceeded) && !c.broken.Load() {
+		return backend.ErrNotTaken
+	}
+	return backend.ErrClientGone
 }
 
 // appendRefusal appends the whole answer of a call that was refused or has failed.

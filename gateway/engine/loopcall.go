@@ -203,7 +203,7 @@ func (l *loop) sendRest(c *loopClient, rest []byte, err error) {
 			err = conn.SendSealed(rest)
 		}
 		if err != nil {
-			err = backend.ErrClientGone
+			err = call.notTaken(err)
 		}
 		return call.finish(err)
 	})

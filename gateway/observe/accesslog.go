@@ -173,6 +173,7 @@ func (l *AccessLog) Observe(x *decision.Exchange, took time.Duration) {
 	}
 	w.str("decision", outcome(x))
 	w.str("reason", reason(x))
+	w.str("limit", string(x.Limit))
 	if x.Client != nil {
 		w.str("alias", x.Client.Alias)
 		w.str("tier", x.Client.Tier)
