@@ -190,7 +190,7 @@ func TestSlowDuplexNeedsRoom(t *testing.T) {
 		if rest, err := io.ReadAll(second.answer(t).Body); err == nil {
 			t.Errorf("the second ends with %q as if it were whole", rest)
 		}
-		f.lastSeen(t, "the second is cut", func(s seen) bool { return s.Status == 200 && s.Reason == "broken_off" })
+		f.lastSeen(t, "the second is cut", func(s seen) bool { return s.Status == 200 && s.Reason == "broken_off" && s.Limit == "body_rate" })
 		if _, err := io.WriteString(first, "tick"); err != nil {
 			t.Fatal(err)
 		}
