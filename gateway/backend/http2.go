@@ -117,6 +117,8 @@ type stream struct {
 	res    *http.Response // nil: it has not come
 	memory *[]byte        // that the body is read into
 	over   bool           // its server was told
+	most   int32          // how often net/http may send it
+	sent   atomic.Int32   // how often it did
 	shared bool           // the connection had carried a call before
 
 	mu      sync.Mutex
@@ -134,9 +136,13 @@ func (t *Trip) askHTTP2() error {
 		t.kept = wire.Small.Get()
 		*t.kept = (*t.kept)[:0]
 	}
-	err := t.askStream()
+	most := int32(1)
+	if t.idempotent() {
+		most = 2
+	}
+	err := t.askStream(most)
 	if s := t.stream; err != nil && s != nil && s.shared && s.silent() && lost(err) && t.repeatable() && !s.body.killed.Load() {
-		return t.askStream()
+		return t.askStream(1)
 	}
 	return err
 }
@@ -160,8 +166,8 @@ func lost(err error) bool {
 
 // askStream makes the call on a stream of its own. The head of the request is the one that a server of HTTP/1.1 would
 // get: what is removed and added stands once.
-func (t *Trip) askStream() error {
-	s := &stream{body: streamBody{trip: t}}
+func (t *Trip) askStream(most int32) error {
+	s := &stream{most: most, body: streamBody{trip: t}}
 	if t.kept != nil {
 		s.body.rest = *t.kept
 	}
@@ -191,12 +197,11 @@ func (t *Trip) askStream() error {
 	trace := &httptrace.ClientTrace{
 		GotConn: func(c httptrace.GotConnInfo) {
 			s.shared = c.Reused
-			// net/http sends a call again and again that the server has refused, whatever its method.
-			if n := t.attempts.Load(); n > 1 || n == 1 && !t.idempotent() {
+			if s.sent.Load() >= s.most { // net/http sends a call again and again that the server has refused
 				s.cancel(errRefused)
 			}
 		},
-		WroteHeaders: func() { t.attempts.Add(1) },
+		WroteHeaders: func() { s.sent.Add(1) }, // perhaps when the call is over
 		Got1xxResponse: func(status int, h textproto.MIMEHeader) error { // on a goroutine of net/http, which other calls share
 			return contain.Do("an interim answer", func() error { return s.interim(t, status, h) })
 		},

@@ -77,7 +77,6 @@ type Trip struct {
 	resting  atomic.Bool  // over HTTP/2: what has come of the answer is with the client
 	unsent   int64        // bytes of a body of stated length
 	kept     *[]byte      // what has gone out so far, over HTTP/2 of the body; the sender's, if there is one; nil: it isn't kept
-	attempts atomic.Int32 // over HTTP/2: how often the call was sent
 	sending  bool         // the body has not ended; the sender's, if there is one
 	streams  bool         // Request.Streams was called for the answer
 	spoiled  bool         // the server did not take all that was sent at once
@@ -600,7 +599,6 @@ func (t *Trip) Close() (bytesIn int64) {
 	t.endHTTP2()
 	t.stopSending()
 	t.letGo()
-	t.attempts.Store(0)
 	t.Reader.Reset()
 	t.held.Close()
 	t.mu.Lock()

@@ -45,6 +45,14 @@ func (e *Endpoint) Settings() *Listener { return e.settings.Load() }
 // SetSettings replaces the endpoint's settings.
 func (e *Endpoint) SetSettings(l *Listener) { e.settings.Store(l) }
 
+// stopped is why the connection's calls are broken off; nil: they are not.
+func (c *Connection) stopped() *Stop {
+	if c == nil || c.Endpoint == nil {
+		return nil
+	}
+	return c.Endpoint.stopped.Load()
+}
+
 // A Connection is what accept and the handshake learned of a client's connection; all its calls share it.
 type Connection struct {
 	Endpoint *Endpoint

@@ -141,7 +141,7 @@ func (d *Decider) Finish(x *Exchange) {
 	x.connection.last.Store(time.Now().UnixNano()) // before it rests, or it would seem to have rested all along
 	x.connection.underWay.Add(-1)
 	x.place.Leave()
-	if x.Err != nil && x.connection.Endpoint.stopped.Load() != nil {
+	if x.Err != nil && x.connection.stopped() != nil {
 		d.brokenOff.Add(1)
 	}
 	if d.cfg.Observe == nil {

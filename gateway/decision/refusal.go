@@ -189,7 +189,7 @@ var (
 // returns true if the call can still be answered, with x.Refusal.
 func (x *Exchange) Fail(cause error, begun bool) (answer bool) {
 	reason, limit := ofFailure(cause)
-	ended, stop := x.rightEnded(), x.connection.Endpoint.stopped.Load()
+	ended, stop := x.rightEnded(), x.connection.stopped()
 	if stop != nil && reason != Internal { // whatever it looks like: both sides are cut
 		ended, reason, limit, cause = nil, Stopped, stop.Limit, errors.Join(stop.Cause, cause)
 	}
