@@ -390,6 +390,7 @@ type seen struct {
 	ID, API, Resource, Path, Alias, Subject, By, Upstream string
 	Status                                                int
 	Reason                                                string
+	Limit                                                 decision.Limit
 	In, Out                                               int64
 	Evidence                                              policy.Evidence
 }
@@ -397,7 +398,7 @@ type seen struct {
 func (f *fixture) observe(x *decision.Exchange) {
 	s := seen{
 		ID: x.ID, Path: x.Path, Status: x.Status, By: x.Access.By.String(), Upstream: x.Upstream,
-		In: x.BytesIn, Out: x.BytesOut, Evidence: x.Evidence(),
+		Limit: x.Limit, In: x.BytesIn, Out: x.BytesOut, Evidence: x.Evidence(),
 	}
 	if x.Route != nil {
 		s.API = x.Route.API.String()

@@ -6,6 +6,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"sync"
 	"sync/atomic"
@@ -23,6 +24,7 @@ type Options struct {
 	Log          *slog.Logger             // nil: nothing is logged
 	Now          func() time.Time         // nil: time.Now; decides validity, tiers and durations
 	Observe      func(*decision.Exchange) // called once for each call, after its last byte; it may not keep the Exchange
+	LameDuck     time.Duration            // how long Run goes on to accept connections, and is not Ready, when it is to end
 	DrainTimeout time.Duration            // how long Run waits for calls under way when it ends; 0 means 30 s
 	Limits       Limits
 	Panicked     func(where string) // called for each panic that was contained, with what panicked; nil: nobody counts
@@ -69,7 +71,9 @@ type Gateway struct {
 	sockets   map[*socket]struct{} // those that accept and those that drain
 	serving   sync.WaitGroup
 	draining  atomic.Bool
-	calls     sync.Pool // of http2Call
+	calls     sync.Pool     // of http2Call
+	aborted   chan struct{} // closed by Abort
+	aborting  sync.Once
 
 	guard        *guard
 	handshakeLog *rate.Limiter
@@ -77,7 +81,7 @@ type Gateway struct {
 
 // New returns a Gateway without listeners, routes or clients: until they are set it admits nobody. It starts nothing.
 func New(cfg Options) *Gateway {
-	g := &Gateway{cfg: cfg, listeners: map[string]*socket{}, sockets: map[*socket]struct{}{}}
+	g := &Gateway{cfg: cfg, listeners: map[string]*socket{}, sockets: map[*socket]struct{}{}, aborted: make(chan struct{})}
 	g.cfg.DrainTimeout = cmp.Or(cfg.DrainTimeout, 30*time.Second)
 	limits := cfg.Limits.withDefaults()
 	g.cfg.Limits = limits
@@ -163,9 +167,9 @@ func (g *Gateway) Ready() bool {
 // lastWait is how long calls that were broken off at the end of DrainTimeout have to notice.
 const lastWait = 5 * time.Second
 
-// Run serves until ctx ends, then stops accepting, lets the calls under way finish for at most DrainTimeout, upgraded
-// connections among them, and returns when nothing of the gateway is left. It returns an error if calls had to be
-// broken off.
+// Run serves until ctx ends, and for LameDuck more, then stops accepting, lets the calls under way finish for at most
+// DrainTimeout, upgraded connections among them, and returns when nothing of the gateway is left. It returns an error
+// if calls had to be broken off, then or by Abort.
 func (g *Gateway) Run(ctx context.Context) error {
 	ended := make(chan struct{})
 	again := func(what string, do func()) {
@@ -182,9 +186,10 @@ func (g *Gateway) Run(ctx context.Context) error {
 		g.again("watching over streams", watching.Done(), func() { g.decider.Run(watching) })
 	})
 	<-ctx.Done()
+	g.beLame()
 	close(ended)
-	g.draining.Store(true)
 	g.log.Info("draining", "timeout", g.cfg.DrainTimeout.String())
+	before := g.decider.BrokenOff()
 
 	deadline, cancel := context.WithTimeout(context.WithoutCancel(ctx), g.cfg.DrainTimeout)
 	defer cancel()
@@ -196,7 +201,28 @@ func (g *Gateway) Run(ctx context.Context) error {
 	unwatch()
 	watch.Wait()
 	g.backends.Close()
+	switch broken := g.decider.BrokenOff() - before; {
+	case broken > 0 && (err == nil || errors.Is(err, errBrokeOff)):
+		return fmt.Errorf("%w: %d", errBrokeOff, broken)
+	case errors.Is(err, errBrokeOff): // connections were, without a call
+		return nil
+	}
 	return err
+}
+
+// beLame has the gateway say that it is not ready, and serve on until nobody should come any more, or Abort is called.
+func (g *Gateway) beLame() {
+	g.draining.Store(true)
+	if g.cfg.LameDuck == 0 {
+		return
+	}
+	g.log.Info("not ready any more, and still accepting connections", "lameDuckTimeout", g.cfg.LameDuck.String())
+	over := time.NewTimer(g.cfg.LameDuck)
+	defer over.Stop()
+	select {
+	case <-over.C:
+	case <-g.aborted:
+	}
 }
 
 // again calls do, and anew when it has panicked, until it returns or over is closed.
@@ -204,14 +230,19 @@ func (g *Gateway) again(what string, over <-chan struct{}, do func()) {
 	_ = g.decider.Faults().Again(what, over, func() error { do(); return nil })
 }
 
-var errBrokeOff = errors.New("calls were broken off at the end of drainTimeout")
+var errBrokeOff = errors.New("calls were broken off")
+
+// Why calls are broken off when the gateway stops, or when a listener was removed.
+var (
+	atDrainTimeout = decision.Stop{Limit: decision.DrainTimeout, Cause: errors.New("drainTimeout is over")}
+	atOnce         = decision.Stop{Cause: errors.New("the gateway was told to stop at once")}
+)
 
 // finish waits for the calls under way until ctx ends, and then breaks them off.
 func (g *Gateway) finish(ctx context.Context) error {
 	if g.idle(ctx) {
 		return nil
 	}
-	g.decider.Stop()
 	g.guard.closeAll(nil)
 	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), lastWait)
 	defer cancel()
@@ -237,9 +268,12 @@ func (g *Gateway) idle(ctx context.Context) bool {
 
 // Abort breaks off all connections at once: Run returns as soon as it can.
 func (g *Gateway) Abort() {
+	g.aborting.Do(func() { close(g.aborted) })
 	g.setting.Lock()
 	defer g.setting.Unlock()
-	g.decider.Stop()
+	for s := range g.sockets {
+		s.endpoint.Stop(atOnce)
+	}
 	g.guard.closeAll(nil) // first, since the server waits for clients that take nothing
 	for s := range g.sockets {
 		s.server.Close()

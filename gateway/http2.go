@@ -60,7 +60,7 @@ func (c *http2Call) begin(s *socket, w http.ResponseWriter, r *http.Request) {
 	c.read(r)
 	c.w.patience.faults, c.body.patience.faults = g.decider.Faults(), g.decider.Faults()
 	c.w.begin(w, &g.terms)
-	c.body.begin(r, w, &g.terms)
+	c.body.begin(r, w)
 	known := r.Context().Value(connectionKey{}).(*decision.Connection)
 	g.decider.Begin(&c.Exchange, &c.Head, decision.NewID(), known, time.Now())
 }
@@ -87,6 +87,10 @@ func (c *http2Call) read(in *http.Request) {
 
 // forward carries the call to a server and the answer back.
 func (c *http2Call) forward() error {
+	terms := &c.socket.gateway.terms
+	rate := c.BodyRate(terms)
+	c.w.patience.Begin(rate, terms.BodyGrace)
+	c.body.patience.Begin(rate, terms.BodyGrace)
 	c.Depart(&c.body)
 	err := c.Trip.Send()
 	if err == nil {
@@ -238,7 +242,7 @@ func (c *http2Call) deliver() error {
 		if !t.Ready() {
 			c.w.begun(res.Status)
 			if err := c.w.flush(); err != nil {
-				return backend.ErrClientGone
+				return c.w.notTaken()
 			}
 		}
 		part, err := t.Next()
@@ -249,7 +253,7 @@ func (c *http2Call) deliver() error {
 		if len(part) > 0 {
 			if _, err := c.w.Write(part); err != nil {
 				t.Forget() // net/http may read it still
-				return backend.ErrClientGone
+				return c.w.notTaken()
 			}
 		}
 		if err == io.EOF {
@@ -314,12 +318,13 @@ func http2HeadSize(r *http1.Request) int {
 type http2Writer struct {
 	http.ResponseWriter
 	status   int
-	kept     int // bytes that net/http may still keep to itself
+	kept     int  // bytes that net/http may still keep to itself
+	late     bool // the client took too long for the last that it was sent
 	patience patience
 }
 
 func (w *http2Writer) begin(to http.ResponseWriter, terms *engine.Terms) {
-	w.ResponseWriter, w.status, w.kept = to, 0, 0
+	w.ResponseWriter, w.status, w.kept, w.late = to, 0, 0, false
 	w.patience.client, w.patience.giveUp = to, forWrites
 	w.patience.Begin(terms.BodyRate, terms.BodyGrace)
 }
@@ -350,15 +355,29 @@ func (w *http2Writer) Write(b []byte) (n int, err error) {
 	}
 	w.patience.begin()
 	n, err = w.ResponseWriter.Write(b)
-	w.patience.end()
+	w.waited()
 	return n, err
+}
+
+// waited ends a wait. A client that takes nothing at all for the grace is late, too: net/http ends its connection then.
+func (w *http2Writer) waited() {
+	p := &w.patience
+	w.late = p.end() || p.Rate > 0 && time.Since(p.began) >= p.Grace
+}
+
+// notTaken is why the client was not sent a part of the answer.
+func (w *http2Writer) notTaken() error {
+	if w.late {
+		return backend.ErrNotTaken
+	}
+	return backend.ErrClientGone
 }
 
 // flush sends what net/http has kept.
 func (w *http2Writer) flush() error {
 	w.patience.begin()
 	err := http.NewResponseController(w.ResponseWriter).Flush()
-	w.patience.end()
+	w.waited()
 	w.kept = 0
 	return err
 }
@@ -372,11 +391,10 @@ type http2Body struct {
 	stopped  atomic.Bool
 }
 
-func (b *http2Body) begin(r *http.Request, w http.ResponseWriter, terms *engine.Terms) {
+func (b *http2Body) begin(r *http.Request, w http.ResponseWriter) {
 	b.in, b.ended = r, false
 	b.stopped.Store(false)
 	b.patience.client, b.patience.giveUp = w, forReads
-	b.patience.Begin(terms.BodyRate, terms.BodyGrace)
 }
 
 // end lets go of the body, which nobody reads any more.
@@ -422,6 +440,9 @@ func (b *http2Body) Next(wait bool) ([]byte, error) {
 		}
 	}
 }
+
+// Free implements backend.Body.
+func (b *http2Body) Free() { b.patience.Free() }
 
 // Trailers implements backend.Body.
 func (b *http2Body) Trailers() []http1.Field {

@@ -108,6 +108,7 @@ func (g *Gateway) shutdown(ctx context.Context, s *socket) error {
 	})
 	err := all.Wait()
 	if err != nil {
+		s.endpoint.Stop(atDrainTimeout)
 		s.abort()
 		err = errBrokeOff
 	}

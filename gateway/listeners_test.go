@@ -183,8 +183,24 @@ func TestDrainTimeout(t *testing.T) {
 	if err := f.stop(); err == nil {
 		t.Error("Run says nothing of the call that it broke off")
 	}
+	f.lastSeen(t, "the log names the limit", func(s seen) bool { return s.Limit == decision.DrainTimeout && s.Reason != "client_gone" })
 	if a, err := finish(); err == nil {
 		t.Errorf("the call has an answer: %+v", a)
+	}
+}
+
+// TestLameDuck: for a while the gateway is not ready and serves on, new connections too. Abort ends that at once, and Run
+// says nothing if no call was broken off.
+func TestLameDuck(t *testing.T) {
+	f := newFixture(t, func(_ *fixture, s *setup) { s.config.LameDuck = time.Hour })
+	done := make(chan error, 1)
+	go func() { done <- f.stop() }()
+	eventually(t, "the gateway is no longer ready", func() bool { return !f.gateway.Ready() })
+	f.allowed(t, func() answer { return get(t, f.client(t, f.a4, via{}), "https://mtls.test/pay/1.0/x") })
+	eventually(t, "no call is under way", func() bool { return f.gateway.UnderWay() == 0 })
+	f.gateway.Abort()
+	if err := <-done; err != nil {
+		t.Error(err)
 	}
 }
 
@@ -203,7 +219,10 @@ func TestAbort(t *testing.T) {
 		f.gateway.Abort()
 		f.gateway.Abort()
 		select {
-		case <-done:
+		case err := <-done:
+			if err == nil {
+				t.Error("Run says nothing of the call that was broken off")
+			}
 		case <-time.After(patience):
 			_, _ = finish() // so that the test can end
 			t.Fatalf("Run goes on, with a removed listener: %v", removed)

@@ -38,7 +38,9 @@ func (p *patience) begin() {
 	p.began = time.Now()
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.due = p.Due(p.began)
+	if p.due = p.Due(p.began); p.due.IsZero() { // it is free
+		return
+	}
 	if left := time.Until(p.due); p.timer == nil {
 		p.timer = time.AfterFunc(left, p.expire)
 	} else {
@@ -55,9 +57,24 @@ func (p *patience) end() (late bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	late = p.over()
-	p.timer.Stop()
+	p.stop()
 	p.due = time.Time{}
 	return late
+}
+
+// Free has any wait do, the one under way too. Anyone may call it.
+func (p *patience) Free() {
+	p.Pace.Free()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.due = time.Time{}
+	p.stop()
+}
+
+func (p *patience) stop() {
+	if p.timer != nil {
+		p.timer.Stop()
+	}
 }
 
 // over reports whether a wait has taken too long and has not ended.

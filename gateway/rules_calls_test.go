@@ -171,14 +171,26 @@ func (c *cell) onUsed(t *testing.T, q ask, script func(*received) reply) outcome
 // repeatRules are when a backend is asked twice.
 var repeatRules = []rule{
 	{"a connection that was closed while idle", func(t *testing.T, c *cell) {
-		for _, method := range []string{"GET", "HEAD", "OPTIONS"} {
-			o := c.onUsed(t, ask{method: method}, closing)
+		for _, q := range []ask{
+			{method: "GET"},
+			{method: "HEAD"},
+			{method: "OPTIONS"},
+			{method: "PUT"},
+			{method: "DELETE"},
+			{method: "PUT", body: "body"},
+			{method: "PUT", body: "body", chunked: true},
+			{method: "DELETE", body: "body"},
+			{method: "GET", body: "body"},
+		} {
+			o := c.onUsed(t, q, closing)
 			if o.status != 200 || len(o.got) != 2 || o.got[0].conn == o.got[1].conn {
-				t.Errorf("%s: status %d, asked %d times", method, o.status, len(o.got))
+				t.Errorf("%+v: status %d, asked %d times", q, o.status, len(o.got))
+			} else if body, _, _ := o.got[1].message(); body != q.body {
+				t.Errorf("%+v: the backend got %q", q, body)
 			}
-			o = c.onUsed(t, ask{method: method}, func(*received) reply { return reply{none: true} })
+			o = c.onUsed(t, q, func(*received) reply { return reply{none: true} })
 			if o.status != 502 || o.seen.Reason != "backend_unreachable" || len(o.got) != 2 {
-				t.Errorf("%s, closed again: status %d, asked %d times", method, o.status, len(o.got))
+				t.Errorf("%+v, closed again: status %d, asked %d times", q, o.status, len(o.got))
 			}
 		}
 	}},
@@ -187,10 +199,8 @@ var repeatRules = []rule{
 			{method: "POST"},
 			{method: "POST", body: "body"},
 			{method: "POST", body: "body", chunked: true},
-			{method: "PUT", body: "body"},
-			{method: "DELETE"},
 			{method: "PATCH"},
-			{method: "GET", body: "body"},
+			{method: "PATCH", body: "body"},
 		} {
 			o := c.onUsed(t, q, closing)
 			if o.refused(t, 502, "101503", "backend_unreachable"); len(o.got) != 1 {

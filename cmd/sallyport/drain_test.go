@@ -50,7 +50,12 @@ func TestSecondSignal(t *testing.T) {
 	p.signal(syscall.SIGTERM)
 	eventually(t, "the gateway says that it drains", func() bool { status, _ := p.status("/readyz"); return status == http.StatusServiceUnavailable })
 	p.signal(syscall.SIGTERM)
-	p.wait()
+	if code := p.wait(); code != 1 {
+		t.Errorf("calls were broken off, and the exit code is %d", code)
+	}
+	if out := p.stdout.String(); strings.Contains(out, "client_gone") || strings.Count(out, "reason=stopped") != len(dialects) {
+		t.Errorf("the access log says of the calls:\n%s", out)
+	}
 	for i, u := range uploads {
 		if r, err := u.finish(); err == nil && r.status == http.StatusOK {
 			t.Errorf("%s: the call ended well", dialects[i])

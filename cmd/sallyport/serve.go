@@ -140,7 +140,7 @@ func newGateway(cfg *config.Config, log *slog.Logger, metrics *observe.Metrics, 
 			limits.Connections)
 	}
 	g := gateway.New(gateway.Options{
-		Log: log, DrainTimeout: max(cfg.DrainTimeout, time.Nanosecond), // its zero would be the default
+		Log: log, LameDuck: cfg.LameDuckTimeout, DrainTimeout: max(cfg.DrainTimeout, time.Nanosecond), // its zero would be the default
 		Observe: func(x *decision.Exchange) {
 			metrics.Observe(x, x.Took)
 			if access != nil {

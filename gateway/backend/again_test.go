@@ -3,13 +3,17 @@ package backend_test
 import (
 	"bufio"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"net/url"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
+
+	"golang.org/x/net/http2"
 
 	"sallyport/gateway/backend"
 )
@@ -28,14 +32,30 @@ func TestRepeats(t *testing.T) {
 		{"GET", "", "HTTP/1.1 200", false},
 		{"GET", "", hints, false},
 		{"GET", "", goOn, false},
-		{"GET", "body", "", false},
+		{"GET", "body", "", true},
+		{"PUT", "", "", true},
+		{"PUT", "body", "", true},
+		{"PUT", long[:60<<10], "", true},
+		{"PUT", long, "", false},
+		{"PUT", "body", "HTTP/1.1 200", false},
+		{"DELETE", "", "", true},
+		{"DELETE", "body", "", true},
 		{"POST", "", "", false},
-		{"DELETE", "", "", false},
+		{"POST", "body", "", false},
+		{"PATCH", "body", "", false},
 	} {
-		t.Run(c.method+" "+c.body+c.last, func(t *testing.T) {
+		t.Run(fmt.Sprint(c.method, len(c.body), c.last), func(t *testing.T) {
 			t.Parallel()
 			s := speak(t, func(n int64, conn net.Conn, in *bufio.Reader) {
 				if n > 1 {
+					r, err := http.ReadRequest(in)
+					if err != nil {
+						return
+					}
+					if got, err := io.ReadAll(r.Body); r.Header.Get("X-Ask") == "" && string(got) != c.body || err != nil {
+						t.Errorf("the second time %d bytes, %v", len(got), err)
+					}
+					_, _ = io.WriteString(conn, fine)
 					answers(fine)(n, conn, in)
 					return
 				}
@@ -66,9 +86,14 @@ func TestRepeatsHTTP2(t *testing.T) {
 		{"OPTIONS", "", false, false, true},
 		{"GET", "", true, false, false},
 		{"GET", "", false, true, false},
-		{"GET", "body", false, false, false},
+		{"GET", "body", false, false, true},
+		{"PUT", "body", false, false, true},
+		{"PUT", "body", true, false, false},
+		{"PUT", "body", false, true, false},
+		{"DELETE", "", false, false, true},
 		{"POST", "", false, false, false},
-		{"DELETE", "", false, false, false},
+		{"POST", "body", false, false, false},
+		{"PATCH", "body", false, false, false},
 	} {
 		t.Run(c.method+" "+c.body, func(t *testing.T) {
 			t.Parallel()
@@ -91,6 +116,87 @@ func TestRepeatsHTTP2(t *testing.T) {
 			})
 			repeats(t, s, c.method, c.body, c.again)
 		})
+	}
+}
+
+// long is more than what is kept to be sent again.
+var long = strings.Repeat("x", 65<<10)
+
+// TestRepeatsWhatIsThere: a body that the client has not sent whole cannot be sent again, and one that has come meanwhile
+// can. Over HTTP/2 the same.
+func TestRepeatsWhatIsThere(t *testing.T) {
+	overBoth(t, func(t *testing.T, p backend.Protocol) {
+		var again, asked atomic.Int64
+		cut := make(chan net.Conn, 8)
+		s := serve(t, p, firstThen(func(w http.ResponseWriter, r *http.Request) {
+			if asked.Add(1) == 1 {
+				_, _ = io.ReadFull(r.Body, make([]byte, 4))
+				(<-cut).Close()
+				return
+			}
+			again.Add(1)
+			isFine(w, r)
+		}), func(c net.Conn) { cut <- c })
+		trip := new(backend.Trip)
+		ask(t, trip, s.Group)
+		from, client := io.Pipe()
+		prepare(trip, s.Group, "PUT", from)
+		go func() { _, _ = io.WriteString(client, "body") }() // and no end
+		if err := send(trip); err == nil || again.Load() != 0 {
+			t.Errorf("it came %d times more, %v", again.Load(), err)
+		}
+		trip.Close()
+		client.Close()
+	})
+}
+
+// TestRefused: a call that a server of HTTP/2 says it has not begun goes out once more, if its method allows it, and no
+// third time.
+func TestRefused(t *testing.T) {
+	for _, goAway := range []bool{false, true} {
+		for _, c := range []struct {
+			method, body string
+			refusals     int64
+			sent         int64
+			fine         bool
+		}{
+			{"GET", "", 1, 2, true},
+			{"DELETE", "", 1, 2, true},
+			{"PUT", "body", 1, 2, true},
+			{"GET", "", 9, 2, false},
+			{"PUT", "body", 9, 2, false},
+			{"POST", "", 9, 1, false},
+			{"POST", "body", 9, 1, false},
+		} {
+			t.Run(fmt.Sprint(goAway, c), func(t *testing.T) {
+				t.Parallel()
+				var calls atomic.Int64
+				s := speakHTTP2(t, func(f *frames, _ int64) bool {
+					switch n := calls.Add(1); {
+					case n == 1 || n > 1+c.refusals:
+						f.answer("200", "fine")
+					case goAway:
+						_ = f.WriteGoAway(f.stream-2, http2.ErrCodeNo, nil)
+						return false
+					default:
+						_ = f.WriteRSTStream(f.stream, http2.ErrCodeRefusedStream)
+					}
+					return true
+				})
+				trip := new(backend.Trip)
+				ask(t, trip, s.Group)
+				var from io.Reader
+				if c.body != "" {
+					from = strings.NewReader(c.body)
+				}
+				prepare(trip, s.Group, c.method, from)
+				err := send(trip)
+				trip.Close()
+				if n := calls.Load() - 1; n != c.sent || (err == nil) != c.fine {
+					t.Errorf("sent %d times, %v", n, err)
+				}
+			})
+		}
 	}
 }
 

@@ -12,9 +12,11 @@ import (
 // could be reached, or that the one that was broke off before it had answered.
 var (
 	ErrLate       = errors.New("no answer in time")
+	ErrConnect    = errors.New("no connection within upstream.connectTimeout")
 	ErrIdle       = fmt.Errorf("%w: nothing has passed for upstream.streamIdleTimeout", ErrLate)
 	ErrBadAnswer  = errors.New("what the server sent is no answer")
 	ErrClientGone = errors.New("the client has gone")
+	ErrNotTaken   = fmt.Errorf("%w: it takes less than bodyRate asks for", ErrClientGone)
 	ErrBadBody    = errors.New("the request's body could not be had whole")
 	ErrTooLarge   = errors.New("the body is larger than it may be")
 	ErrTooSlow    = errors.New("the body came too slowly")
@@ -38,6 +40,7 @@ var (
 	errTrailers   = bad("too many trailers are announced")
 	errFields     = bad("a status or a header name that is none")
 	errLength     = bad("Content-Length is no plain number, or there is more than one")
+	errRefused    = errors.New("the server refused the call")
 	errNoAnswer   = errors.New("the connection ended before an answer")
 	errCut        = errors.New("the answer ended too early")
 	errBodyLength = fmt.Errorf("%w: it is not as long as it is said to be", ErrBadBody)

@@ -81,8 +81,8 @@ func (s *server) with(timeout time.Duration) *backend.Group {
 	return s.groupOf(u)
 }
 
-// serve starts a server of net/http that speaks the protocol in the clear.
-func serve(t *testing.T, p backend.Protocol, handler http.HandlerFunc) *server {
+// serve starts a server of net/http that speaks the protocol in the clear. The functions get each new connection.
+func serve(t *testing.T, p backend.Protocol, handler http.HandlerFunc, opened ...func(net.Conn)) *server {
 	t.Helper()
 	s := &server{registry: new(backend.Registry)}
 	at := httptest.NewUnstartedServer(handler)
@@ -90,9 +90,12 @@ func serve(t *testing.T, p backend.Protocol, handler http.HandlerFunc) *server {
 	at.Config.Protocols = new(http.Protocols)
 	at.Config.Protocols.SetHTTP1(p == backend.HTTP1)
 	at.Config.Protocols.SetUnencryptedHTTP2(p == backend.H2C)
-	at.Config.ConnState = func(_ net.Conn, state http.ConnState) {
+	at.Config.ConnState = func(c net.Conn, state http.ConnState) {
 		switch state {
 		case http.StateNew:
+			for _, do := range opened {
+				do(c)
+			}
 			s.conns.Add(1)
 			s.open.Add(1)
 		case http.StateClosed, http.StateHijacked:
@@ -211,6 +214,8 @@ type request struct {
 	trailer []string
 	barred  string       // a trailer field that no server may get
 	streams atomic.Int64 // calls of Streams
+	duplex  atomic.Int64 // of Duplex
+	narrow  bool         // there is no room for streams
 }
 
 func (r *request) Method() string { return r.method }
@@ -229,12 +234,15 @@ func (r *request) MayTrail(name string) bool { return !strings.EqualFold(name, r
 
 func (r *request) Streams(*http1.Response) { r.streams.Add(1) }
 
+func (r *request) Duplex() bool { r.duplex.Add(1); return !r.narrow }
+
 // A body is a backend.Body over a reader. If that is closable, Stop closes it.
 type body struct {
 	io.Reader
 	atOnce   bool // Next has something without waiting
 	trailers func() []http1.Field
 	stopped  atomic.Bool
+	freed    atomic.Bool
 	memory   [4 << 10]byte
 }
 
@@ -257,6 +265,8 @@ func (b *body) Trailers() []http1.Field {
 	}
 	return b.trailers()
 }
+
+func (b *body) Free() { b.freed.Store(true) }
 
 func (b *body) Stop() {
 	b.stopped.Store(true)

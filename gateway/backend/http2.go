@@ -3,6 +3,7 @@ package backend
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -28,18 +29,18 @@ func newTransport(s *Server, p Protocol) *http.Transport {
 	protocols.SetHTTP2(p == HTTP2)
 	protocols.SetUnencryptedHTTP2(p == H2C)
 	return &http.Transport{
-		DialContext: func(ctx context.Context, network, _ string) (c net.Conn, err error) { // on a goroutine of net/http
+		DialContext: func(ctx context.Context, _, _ string) (c net.Conn, err error) { // on a goroutine of net/http
 			defer contain.Catch("connecting to a server", func(f *contain.Fault) { err = f })
-			if c, err = dialer.DialContext(ctx, network, s.address); err != nil {
-				return nil, &errUnreached{err}
+			if c, err = s.dialTCP(ctx); err != nil {
+				return nil, err
 			}
 			return s.share(c)
 		},
 		TLSClientConfig:        s.tls,
-		TLSHandshakeTimeout:    handshakeTimeout,
+		TLSHandshakeTimeout:    s.connect,
 		Protocols:              protocols,
 		DisableCompression:     true,
-		IdleConnTimeout:        idleTimeout,
+		IdleConnTimeout:        s.rest,
 		MaxResponseHeaderBytes: 8 * MaxHead, // HTTP/2 counts 32 bytes more for each field (RFC 9113 section 6.5.2); see setHead
 		HTTP2:                  &http.HTTP2Config{SendPingTimeout: silence, PingTimeout: silence, WriteByteTimeout: 2 * silence},
 	}
@@ -116,6 +117,8 @@ type stream struct {
 	res    *http.Response // nil: it has not come
 	memory *[]byte        // that the body is read into
 	over   bool           // its server was told
+	most   int32          // how often net/http may send it
+	sent   atomic.Int32   // how often it did
 	shared bool           // the connection had carried a call before
 
 	mu      sync.Mutex
@@ -129,9 +132,17 @@ type stream struct {
 // askHTTP2 makes the call, up to the head of the answer, and once more if the connection turns out to have been closed
 // while it was idle.
 func (t *Trip) askHTTP2() error {
-	err := t.askStream()
-	if s := t.stream; err != nil && s != nil && s.shared && s.silent() && t.replayable() && lost(err) {
-		return t.askStream()
+	if t.Body != nil && t.idempotent() {
+		t.kept = wire.Small.Get()
+		*t.kept = (*t.kept)[:0]
+	}
+	most := int32(1)
+	if t.idempotent() {
+		most = 2
+	}
+	err := t.askStream(most)
+	if s := t.stream; err != nil && s != nil && s.shared && s.silent() && lost(err) && t.repeatable() && !s.body.killed.Load() {
+		return t.askStream(1)
 	}
 	return err
 }
@@ -145,7 +156,7 @@ func (s *stream) silent() bool {
 
 // lost reports whether a call failed because its connection ended, and for no reason that somebody gave.
 func lost(err error) bool {
-	for _, known := range []error{ErrLate, ErrBadAnswer, ErrClientGone, ErrBroken} {
+	for _, known := range []error{ErrLate, ErrBadAnswer, ErrClientGone, ErrBroken, ErrBadBody, ErrTooLarge, ErrTooSlow, errRefused} {
 		if errors.Is(err, known) {
 			return false
 		}
@@ -155,8 +166,11 @@ func lost(err error) bool {
 
 // askStream makes the call on a stream of its own. The head of the request is the one that a server of HTTP/1.1 would
 // get: what is removed and added stands once.
-func (t *Trip) askStream() error {
-	s := &stream{body: streamBody{trip: t}}
+func (t *Trip) askStream(most int32) error {
+	s := &stream{most: most, body: streamBody{trip: t}}
+	if t.kept != nil {
+		s.body.rest = *t.kept
+	}
 	t.Reader.Begin(t.Request.Method(), "", true)
 	out, err := t.request(s)
 	if err != nil {
@@ -176,13 +190,19 @@ func (t *Trip) askStream() error {
 		return t.failHTTP2(ErrBroken)
 	}
 	s.watch = t.watch(s.cancel, min(slice, t.Group.Timeout))
-	if !t.sending {
+	if out.Body == nil {
 		t.Sent(time.Now())
 	} else if t.Length == http1.InChunks {
 		t.Request.Streams(nil)
 	}
 	trace := &httptrace.ClientTrace{
-		GotConn: func(c httptrace.GotConnInfo) { s.shared = c.Reused },
+		GotConn: func(c httptrace.GotConnInfo) {
+			s.shared = c.Reused
+			if s.sent.Load() >= s.most { // net/http sends a call again and again that the server has refused
+				s.cancel(errRefused)
+			}
+		},
+		WroteHeaders: func() { s.sent.Add(1) }, // perhaps when the call is over
 		Got1xxResponse: func(status int, h textproto.MIMEHeader) error { // on a goroutine of net/http, which other calls share
 			return contain.Do("an interim answer", func() error { return s.interim(t, status, h) })
 		},
@@ -226,7 +246,7 @@ func (t *Trip) request(s *stream) (*http.Request, error) {
 	if out.Header["User-Agent"] == nil {
 		out.Header["User-Agent"] = nil // or net/http would send its own
 	}
-	if t.sending {
+	if t.Body != nil {
 		out.Body, out.ContentLength = &s.body, max(t.Length, -1)
 		if t.Length == http1.InChunks {
 			out.Trailer = http.Header{}
@@ -381,6 +401,8 @@ func (t *Trip) failHTTP2(err error) error {
 		err = cause
 	} else if malformed(err) {
 		err = &badAnswer{err}
+	} else if late := net.Error(nil); errors.As(err, &late) && late.Timeout() && !errors.Is(err, ErrConnect) {
+		err = fmt.Errorf("%w: %w", ErrConnect, err) // of TLS: nothing else has a time of net/http's
 	}
 	t.stopHTTP2()
 	return t.Fail(err)
@@ -433,6 +455,7 @@ type streamBody struct {
 	trailer http.Header // has what is announced, and is filled at the end; nil: the length is stated
 	ended   atomic.Bool
 	closed  atomic.Bool
+	killed  atomic.Bool // the Trip's body was stopped
 
 	mu   sync.Mutex // held by a Read
 	rest []byte
@@ -467,20 +490,29 @@ func (b *streamBody) Read(p []byte) (n int, err error) { // on a goroutine of ne
 	if b.rest = b.rest[n:]; len(b.rest) > 0 || t.sending {
 		return n, nil
 	}
+	if err := contain.Do(bodyReading, b.setTrailers); err != nil {
+		t.spoilInput(err)
+		return n, err
+	}
 	b.ended.Store(true)
 	t.Sent(time.Now())
 	return n, io.EOF
 }
 
-// next takes the next part of the body, and the trailer fields behind the last one.
+// next takes the next part of the body.
 func (b *streamBody) next() (err error) {
-	t := b.trip
-	if b.rest, err = t.next(true); err != nil || t.sending {
-		return err
+	if b.rest, err = b.trip.next(true); err == nil {
+		b.trip.keep(b.rest)
 	}
+	return err
+}
+
+// setTrailers sets the trailer fields behind the last part.
+func (b *streamBody) setTrailers() error {
 	if b.trailer == nil {
 		return nil
 	}
+	t := b.trip
 	for _, f := range mayTrail(t.Body.Trailers(), t.Request.MayTrail) {
 		name := textproto.CanonicalMIMEHeaderKey(f.Name)
 		b.trailer[name] = append(b.trailer[name], f.Value)
@@ -488,10 +520,9 @@ func (b *streamBody) next() (err error) {
 	return nil
 }
 
-// Close implements io.Closer. It does not wait for a Read.
-func (b *streamBody) Close() error {
-	b.closed.Store(true)
-	return nil
+// Close implements io.Closer. It ends a Read that waits, for which net/http would wait with what became of the call.
+func (b *streamBody) Close() error { // on a goroutine of net/http
+	return contain.Do("closing a request's body", func() error { b.abort(); return nil })
 }
 
 // abort ends a Read that waits.
@@ -501,6 +532,7 @@ func (b *streamBody) abort() {
 	case b.mu.TryLock():
 		b.mu.Unlock()
 	case b.trip.Body != nil:
+		b.killed.Store(true)
 		b.trip.Body.Stop()
 	}
 }

@@ -102,7 +102,11 @@ func (s *sender) send(t *Trip, c *ServerConn) error {
 		if !t.sending {
 			s.last.Store(true)
 		}
-		if len(data) > 0 && c.Send(data) != nil {
+		if len(data) == 0 {
+			continue
+		}
+		t.keep(data)
+		if c.Send(data) != nil {
 			return nil
 		}
 	}

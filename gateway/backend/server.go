@@ -4,26 +4,28 @@ import (
 	"cmp"
 	"context"
 	"crypto/tls"
+	"errors"
+	"fmt"
 	"net"
 	"net/http"
 	"net/url"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
 
+	"sallyport/gateway/http1"
 	"sallyport/gateway/wire"
 	"sallyport/internal/contain"
 )
 
 // Bounds of the connections to servers, whatever is spoken on them.
 const (
-	dialTimeout      = 5 * time.Second // a lost SYN is sent again after 1 s and after 3 s
-	dialKeepAlive    = 30 * time.Second
-	handshakeTimeout = 5 * time.Second
-	idleTimeout      = 55 * time.Second
-	sweepInterval    = 5 * time.Second
-	MaxIdle          = 2048 // connections kept to one server, by each loop and besides
+	dialKeepAlive = 30 * time.Second
+	sweepInterval = 5 * time.Second
+	leastSweep    = 250 * time.Millisecond
+	MaxIdle       = 2048 // connections kept to one server, by each loop and besides
 )
 
 // A Server is one address of a backend, with the connections to it that carry no call now.
@@ -35,6 +37,8 @@ type Server struct {
 	faults  *contain.Faults
 	root    string          // the path of its URL, or a slash
 	figures *figures        // of its name
+	connect time.Duration   // see Upstream
+	rest    time.Duration   // see Upstream.IdleTimeout
 	address string          // host:port to dial
 	tls     *tls.Config     // with its ServerName; nil: plain
 	h2      *http.Transport // nil: it speaks HTTP/1.1
@@ -43,6 +47,7 @@ type Server struct {
 	idle   []*ServerConn // the one used last is at the end
 	sweep  *time.Timer   // runs while there are idle ones
 	closed bool
+	least  time.Duration // for which any of its connections may be idle, as far as is known; 0: nothing is
 
 	conns map[*h2Conn]bool // all that the calls over HTTP/2 share
 	calls int              // over HTTP/2, under way
@@ -53,7 +58,7 @@ func newServer(u Upstream, at *url.URL, faults *contain.Faults, figuresOf func(n
 	path := at.EscapedPath()
 	s := &Server{
 		Name: at.Scheme + "://" + at.Host, Authority: at.Host, Path: strings.TrimSuffix(path, "/"),
-		faults: faults, root: cmp.Or(path, "/"),
+		faults: faults, root: cmp.Or(path, "/"), connect: u.ConnectTimeout, rest: u.IdleTimeout,
 	}
 	s.figures = figuresOf(s.Name)
 	port := at.Port()
@@ -83,9 +88,10 @@ type ServerConn struct {
 	Keeper Keeper // gets it back after each call: its Server, unless a loop keeps it
 
 	server   *Server
-	used     bool      // it has carried a call before
-	since    time.Time // it is idle
-	deadline time.Time // of reads, as it was set last
+	used     bool          // it has carried a call before
+	since    time.Time     // it is idle
+	rest     time.Duration // for how long it may be
+	deadline time.Time     // of reads, as it was set last
 }
 
 // A Keeper takes connections back after a call: a Server for goroutines, and a loop.
@@ -135,8 +141,16 @@ func (s *Server) Return(c *ServerConn) {
 		return
 	}
 	s.idle = append(s.idle, c)
-	if s.sweep == nil {
-		s.sweep = time.AfterFunc(sweepInterval, s.sweepIdle)
+	if s.least == 0 || c.rest < s.least {
+		s.least = c.rest
+	}
+	s.sweepLater()
+}
+
+// sweepLater has the idle connections swept before long, if there are any.
+func (s *Server) sweepLater() {
+	if s.sweep == nil && len(s.idle) > 0 {
+		s.sweep = time.AfterFunc(min(sweepInterval, max(s.least, leastSweep)), s.sweepIdle)
 	}
 }
 
@@ -144,7 +158,43 @@ func (s *Server) Return(c *ServerConn) {
 func (c *ServerConn) Rest(now time.Time) { c.used, c.since = true, now }
 
 // Stale reports whether a connection has been idle for too long.
-func (c *ServerConn) Stale(now time.Time) bool { return now.Sub(c.since) >= idleTimeout }
+func (c *ServerConn) Stale(now time.Time) bool { return now.Sub(c.since) >= c.rest }
+
+// heed shortens the time that a connection may be idle to what its server says of it in an answer: one that the server is
+// about to close would fail the next call.
+func (c *ServerConn) heed(res *http1.Response) {
+	said, any := time.Duration(0), false
+	for i := range res.Fields {
+		f := &res.Fields[i]
+		if len(f.Name) != len("Keep-Alive") || !strings.EqualFold(f.Name, "Keep-Alive") {
+			continue
+		}
+		if d, ok := parseKeepAlive(f.Value); ok && (!any || d < said) {
+			said, any = d, true
+		}
+	}
+	if any {
+		c.rest = min(c.server.rest, max(said-keepAliveMargin, said/2))
+	}
+}
+
+// keepAliveMargin is how long before the server a connection is given up: a call that is on its way then would be lost.
+const keepAliveMargin = time.Second
+
+// parseKeepAlive returns the timeout that a Keep-Alive field states (RFC 2068 section 19.7.1.1), if it states one.
+func parseKeepAlive(value string) (timeout time.Duration, ok bool) {
+	for part := range strings.SplitSeq(value, ",") {
+		name, number, _ := strings.Cut(part, "=")
+		if !strings.EqualFold(strings.Trim(name, " \t"), "timeout") {
+			continue
+		}
+		n, err := strconv.ParseUint(strings.Trim(number, " \t\""), 10, 31)
+		if d := time.Duration(n) * time.Second; err == nil && (!ok || d < timeout) {
+			timeout, ok = d, true
+		}
+	}
+	return timeout, ok
+}
 
 // Server is the server that the connection leads to.
 func (c *ServerConn) Server() *Server { return c.server }
@@ -182,9 +232,8 @@ func (s *Server) sweepIdle() {
 	if s.closed {
 		s.closeIdle()
 	}
-	if s.sweep = nil; len(s.idle) > 0 {
-		s.sweep = time.AfterFunc(sweepInterval, s.sweepIdle)
-	}
+	s.sweep = nil
+	s.sweepLater()
 }
 
 // Close closes the idle connections. Those that carry a call close after it.
@@ -216,25 +265,38 @@ func (s *Server) Closed() bool {
 	return s.closed
 }
 
-var dialer = net.Dialer{Timeout: dialTimeout, KeepAlive: dialKeepAlive}
-
 // dial makes a new connection, unless ctx ends before. What goes wrong before the handshake is an errUnreached: nothing
 // was sent.
 func (s *Server) dial(ctx context.Context) (*ServerConn, error) {
-	c, err := dialer.DialContext(ctx, "tcp", s.address)
+	c, err := s.dialTCP(ctx)
 	if err != nil {
-		return nil, &errUnreached{err}
+		return nil, err
 	}
 	c = wire.NewSocket(c)
 	if s.tls != nil {
 		overTLS := tls.Client(wire.NewWire(c), s.tls)
-		ctx, cancel := context.WithTimeout(ctx, handshakeTimeout)
+		ctx, cancel := context.WithTimeoutCause(ctx, s.connect, ErrConnect)
 		defer cancel()
 		if err := overTLS.HandshakeContext(ctx); err != nil {
 			c.Close()
+			if context.Cause(ctx) == ErrConnect {
+				err = fmt.Errorf("%w: %w", ErrConnect, err)
+			}
 			return nil, &errHandshake{err}
 		}
 		c = overTLS
 	}
-	return &ServerConn{Conn: wire.NewConn(c), server: s, Keeper: s}, nil
+	return &ServerConn{Conn: wire.NewConn(c), server: s, Keeper: s, rest: s.rest}, nil
+}
+
+func (s *Server) dialTCP(ctx context.Context) (net.Conn, error) {
+	dialer := net.Dialer{Timeout: s.connect, KeepAlive: dialKeepAlive}
+	c, err := dialer.DialContext(ctx, "tcp", s.address)
+	if late := net.Error(nil); errors.As(err, &late) && late.Timeout() {
+		err = fmt.Errorf("%w: %w", ErrConnect, err)
+	}
+	if err != nil {
+		return nil, &errUnreached{err}
+	}
+	return c, nil
 }

@@ -89,15 +89,21 @@ func (g *Group) Enter(c Caller, stream bool) (Place, error) {
 }
 
 // Stream moves a call that has turned out to be a stream to the budget of those. If that has no room it stays where it
-// is.
-func (p *Place) Stream() {
-	if p.group == nil || p.budget == &p.group.counts.streams {
-		return
+// is, and the answer is false.
+func (p *Place) Stream() bool {
+	if p.group == nil {
+		return false
 	}
-	if to := &p.group.counts.streams; to.enter(p.caller, p.group.MaxCalls, p.group.MaxCallsPerCaller) == nil {
-		p.budget.leave(p.caller)
-		p.budget = to
+	to := &p.group.counts.streams
+	switch {
+	case p.budget == to:
+		return true
+	case to.enter(p.caller, p.group.MaxCalls, p.group.MaxCallsPerCaller) != nil:
+		return false
 	}
+	p.budget.leave(p.caller)
+	p.budget = to
+	return true
 }
 
 // Leave gives the place up.

@@ -29,6 +29,9 @@ type Request interface {
 	// Streams is called once when a body continues beyond what came at once: the request's, of no stated length, with
 	// nil, or the answer's. The call may be broken off from then on.
 	Streams(answer *http1.Response)
+	// Duplex is called once if the answer begins before the request's body has ended, and reports whether the body may
+	// come as slowly as it likes from now on.
+	Duplex() bool
 }
 
 // A Body is where the body of a request comes from.
@@ -38,6 +41,8 @@ type Body interface {
 	Next(wait bool) ([]byte, error)
 	// Trailers are the trailer fields of a body that has ended.
 	Trailers() []http1.Field
+	// Free lifts the bound on how slowly the body may come. Anyone may call it.
+	Free()
 	// Stop makes a Next that waits return, and every Next after it fail. Anyone may call it.
 	Stop()
 }
@@ -79,6 +84,7 @@ type Trip struct {
 	given    atomic.Int64 // over HTTP/2: parts of the answer that Next has returned
 	resting  atomic.Bool  // over HTTP/2: what has come of the answer is with the client
 	unsent   int64        // bytes of a body of stated length
+	kept     *[]byte      // what has gone out so far, over HTTP/2 of the body; the sender's, if there is one; nil: it isn't kept
 	sending  bool         // the body has not ended; the sender's, if there is one
 	streams  bool         // Request.Streams was called for the answer
 	spoiled  bool         // the server did not take all that was sent at once
@@ -135,17 +141,65 @@ func (t *Trip) ask() error {
 	return t.askAnew()
 }
 
-// replayable reports whether the call may be sent again if the connection turns out to have been closed while it was
-// idle: it has no body, and its method is one of a subset of RFC 9110 section 9.2.2.
-func (t *Trip) replayable() bool {
-	if t.Body != nil {
-		return false
-	}
+// idempotent reports whether the call does no harm if a server gets it twice (RFC 9110 section 9.2.2).
+func (t *Trip) idempotent() bool {
 	switch t.Request.Method() {
-	case "GET", "HEAD", "OPTIONS", "TRACE":
+	case "GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE":
 		return true
 	}
 	return false
+}
+
+// repeatable reports whether the call may be sent again, once, if the connection turns out to have been closed while it
+// was idle: nothing has come of an answer, to send it twice does no harm, and what was taken of its body is still there.
+func (t *Trip) repeatable() bool { return t.idempotent() && (t.Body == nil || t.kept != nil) }
+
+// mostKept is how much of a request is kept so that it can be sent again.
+const mostKept = wire.LargeSize
+
+// keep keeps a part of the body that was taken, if all before it is kept. If that is too much, nothing is kept.
+func (t *Trip) keep(part []byte) {
+	switch {
+	case t.kept == nil:
+	case len(*t.kept)+len(part) > mostKept:
+		t.letGo()
+	default:
+		*t.kept = append(*t.kept, part...)
+	}
+}
+
+// letGo ends the keeping of what may have to be sent again.
+func (t *Trip) letGo() {
+	if t.kept != nil {
+		wire.Small.Put(t.kept)
+		t.kept = nil
+	}
+}
+
+// Keep keeps, for a loop, a copy of the request as it goes out, if it may have to be sent again.
+func (t *Trip) Keep(request []byte) {
+	if t.Body != nil && t.idempotent() {
+		t.kept = wire.Small.Get()
+		*t.kept = append((*t.kept)[:0], request...)
+	}
+}
+
+// rewind lets go of the connection, and reports whether the call can be sent again from its beginning.
+func (t *Trip) rewind() bool {
+	t.end(false)
+	if s := t.sender; s != nil {
+		wait := time.NewTimer(endWait)
+		defer wait.Stop()
+		select {
+		case <-s.over:
+			t.sender = nil
+		case <-wait.C:
+			return false // it waits for the client, and could be stopped only for good
+		}
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.badInput == nil && !t.broken && t.repeatable()
 }
 
 // askAnew makes the call on a new connection. To wait for that is to wait for the server: Break ends it, and Gone is
@@ -185,11 +239,15 @@ func (t *Trip) carry(c *ServerConn) error {
 		c.Conn.Close()
 		return ErrBroken
 	}
-	out := wire.Small.Get()
+	out := t.kept
+	t.kept = nil
 	var err error
-	if *out, err = t.AppendRequest((*out)[:0]); err != nil {
-		wire.Small.Put(out)
-		return t.Fail(err)
+	if out == nil {
+		out = wire.Small.Get()
+		if *out, err = t.AppendRequest((*out)[:0]); err != nil {
+			wire.Small.Put(out)
+			return t.Fail(err)
+		}
 	}
 	if len(*out) <= longHead {
 		err = c.Send(*out)
@@ -198,7 +256,11 @@ func (t *Trip) carry(c *ServerConn) error {
 		err = c.Send(*out)
 		_ = c.SetWriteDeadline(time.Time{})
 	}
-	wire.Small.Put(out) // before the wait for the answer
+	if c.used && t.Body != nil && t.idempotent() && len(*out) <= mostKept {
+		t.kept = out
+	} else {
+		wire.Small.Put(out) // before the wait for the answer
+	}
 	return t.await(c, err)
 }
 
@@ -310,7 +372,7 @@ func (t *Trip) Resume(rest []byte, err error) error {
 // await waits for the head of the answer, once the request, or its beginning, was sent with that error. The call is
 // sent again, once, if the connection turns out to have been closed while it was idle.
 func (t *Trip) await(c *ServerConn, sent error) error {
-	again := c.used && t.replayable()
+	again := c.used && t.repeatable()
 	if sent != nil && again {
 		t.end(false)
 		return t.askAnew()
@@ -323,13 +385,13 @@ func (t *Trip) await(c *ServerConn, sent error) error {
 		t.Sent(time.Now())
 	}
 	err := t.receive()
-	if err != nil {
-		err = t.Fail(err)
-	}
-	if again && errors.Is(err, errNoAnswer) {
+	switch {
+	case err == nil:
+		return nil
+	case again && errors.Is(err, errNoAnswer) && t.rewind():
 		return t.askAnew()
 	}
-	return err
+	return t.Fail(err)
 }
 
 // Sent bounds the wait for the answer from now on, if it has not come.
@@ -369,12 +431,30 @@ func (t *Trip) receive() error {
 	}
 }
 
-// answered ends the wait for the head of the answer.
+// answered ends the wait for the head of the answer. A body that has not ended by then makes the call a stream both
+// ways, in which a side that says little may have little to say.
 func (t *Trip) answered() {
 	t.Came = time.Now()
 	t.mu.Lock()
 	t.waiting, t.due = false, time.Time{}
 	t.mu.Unlock()
+	if t.stream == nil && t.sender == nil {
+		t.letGo()
+	}
+	if t.bodyGoesOn() && t.Request.Duplex() {
+		t.Body.Free()
+	}
+}
+
+// bodyGoesOn reports whether more of the request's body is still to come from the client.
+func (t *Trip) bodyGoesOn() bool {
+	switch {
+	case t.stream != nil:
+		return t.Body != nil && !t.stream.body.ended.Load()
+	case t.sender != nil:
+		return !t.sender.last.Load()
+	}
+	return false
 }
 
 // over ends the use of the server, for the reason that Next returns from now on.
@@ -448,7 +528,10 @@ func (t *Trip) end(whole bool) {
 	if !whole {
 		c.Sever()
 	}
-	whole = whole && !t.Response.Close && len(c.In.Bytes()) == 0
+	if whole = whole && !t.Response.Close && len(c.In.Bytes()) == 0; whole {
+		c.heed(&t.Response)
+		whole = c.rest > 0
+	}
 	t.held.Close()
 	t.held, c.In = c.In, wire.Window{}
 	c.Keeper.Keep(c, whole)
@@ -530,6 +613,7 @@ func (t *Trip) Close() (bytesIn int64) {
 	t.end(false)
 	t.endHTTP2()
 	t.stopSending()
+	t.letGo()
 	t.Reader.Reset()
 	t.held.Close()
 	t.mu.Lock()

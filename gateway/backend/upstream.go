@@ -18,21 +18,33 @@ type Upstream struct {
 	SandboxURLs  []*url.URL    // for SANDBOX certificates
 	PreserveHost bool          // send the client's Host instead of the server's
 	Timeout      time.Duration // for the head of the answer, counted from the end of the request; 0: 60 s
-	MaxCalls     int           // under way at once, in each environment of the API; and as many tunnels and streams; 0: 2,048
+	// ConnectTimeout is how long a connection to a server may take to stand, and then its TLS handshake; 0: 5 s.
+	ConnectTimeout time.Duration
+	IdleTimeout    time.Duration // for how long a connection is kept without a call; 0: 55 s
+	MaxCalls       int           // under way at once, in each environment of the API; and as many tunnels and streams; 0: 2,048
 	// MaxCallsPerCaller is how many of them may be of one caller; 0: three quarters of MaxCalls.
 	MaxCallsPerCaller int
 	// StreamIdleTimeout is for how long nothing may pass either way in a tunnel, and in an answer or request that has
 	// begun; 0: 10 min.
 	StreamIdleTimeout time.Duration
-	Protocol          Protocol
-	Roots             *x509.CertPool    // who may certify an https server; nil: the system's
-	Certificates      []tls.Certificate // the gateway's own, for an https server; none: it shows none
-	TLSDigest         [sha256.Size]byte // tells one Roots and Certificates from another; zero if there are neither
+	// BodyRate is how many bytes a second a client has to send or take of a body on average, except to send of one whose
+	// answer has begun; 0: as for all APIs; negative: any number.
+	BodyRate     int
+	Protocol     Protocol
+	Roots        *x509.CertPool    // who may certify an https server; nil: the system's
+	Certificates []tls.Certificate // the gateway's own, for an https server; none: it shows none
+	TLSDigest    [sha256.Size]byte // tells one Roots and Certificates from another; zero if there are neither
 }
 
 func (u Upstream) withDefaults() Upstream {
 	if u.Timeout == 0 {
 		u.Timeout = time.Minute
+	}
+	if u.ConnectTimeout == 0 {
+		u.ConnectTimeout = 5 * time.Second // a lost SYN is sent again after 1 s and after 3 s
+	}
+	if u.IdleTimeout == 0 {
+		u.IdleTimeout = 55 * time.Second
 	}
 	if u.MaxCalls == 0 {
 		u.MaxCalls = 2048
@@ -110,6 +122,8 @@ type serverKey struct {
 	url      string
 	protocol Protocol
 	tls      [sha256.Size]byte
+	connect  time.Duration
+	idle     time.Duration
 }
 
 type countsKey struct{ api, environment string }
@@ -134,9 +148,9 @@ func (r *Registry) Group(api, environment string, u Upstream) *Group {
 	}
 	g := &Group{Upstream: u.withDefaults(), counts: r.counts[key]}
 	for _, at := range urls {
-		key := serverKey{at.String(), u.Protocol, u.TLSDigest}
+		key := serverKey{at.String(), u.Protocol, u.TLSDigest, g.ConnectTimeout, g.IdleTimeout}
 		if r.servers[key] == nil {
-			r.servers[key] = newServer(u, at, r.Faults, r.figuresOf)
+			r.servers[key] = newServer(g.Upstream, at, r.Faults, r.figuresOf)
 		}
 		g.servers = append(g.servers, r.servers[key])
 	}

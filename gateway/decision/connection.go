@@ -27,13 +27,31 @@ type Endpoint struct {
 	Address string // as the configuration names it
 
 	settings atomic.Pointer[Listener]
+	stopped  atomic.Pointer[Stop]
 }
+
+// A Stop is why all calls of an Endpoint are broken off.
+type Stop struct {
+	Limit Limit // that was reached, if it was one
+	Cause error
+}
+
+// Stop says why the endpoint's calls are broken off, before they are. The first reason counts.
+func (e *Endpoint) Stop(s Stop) { e.stopped.CompareAndSwap(nil, &s) }
 
 // Settings are the endpoint's newest.
 func (e *Endpoint) Settings() *Listener { return e.settings.Load() }
 
 // SetSettings replaces the endpoint's settings.
 func (e *Endpoint) SetSettings(l *Listener) { e.settings.Store(l) }
+
+// stopped is why the connection's calls are broken off; nil: they are not.
+func (c *Connection) stopped() *Stop {
+	if c == nil || c.Endpoint == nil {
+		return nil
+	}
+	return c.Endpoint.stopped.Load()
+}
 
 // A Connection is what accept and the handshake learned of a client's connection; all its calls share it.
 type Connection struct {

@@ -32,16 +32,16 @@ type Options struct {
 
 // A Decider decides calls by the snapshot in force, and counts them. Run watches over streams.
 type Decider struct {
-	cfg      Options
-	faults   *contain.Faults
-	timed    bool // the clock is cfg's and not the system's
-	via      string
-	snapshot atomic.Pointer[Snapshot]
-	underWay atomic.Int64
-	short    atomic.Bool
-	stopped  atomic.Bool
-	streams  streams
-	usage    usage
+	cfg       Options
+	faults    *contain.Faults
+	timed     bool // the clock is cfg's and not the system's
+	via       string
+	snapshot  atomic.Pointer[Snapshot]
+	underWay  atomic.Int64
+	brokenOff atomic.Int64
+	short     atomic.Bool
+	streams   streams
+	usage     usage
 }
 
 // A Snapshot is what a call is decided by: one state of the configuration and of the store. It never changes.
@@ -117,14 +117,14 @@ func (d *Decider) SetShort(short bool) { d.short.Store(short) }
 // Short reports what SetShort said.
 func (d *Decider) Short() bool { return d.short.Load() }
 
-// Stop says that all connections are about to be closed: whose call ends by that has not gone by itself.
-func (d *Decider) Stop() { d.stopped.Store(true) }
-
 // HeaderLines is how many header lines a request may have, without Host.
 func (d *Decider) HeaderLines() int { return d.cfg.HeaderLines }
 
 // UnderWay is how many calls have begun and not finished.
 func (d *Decider) UnderWay() int64 { return d.underWay.Load() }
+
+// BrokenOff is how many calls have been broken off by their Endpoint's Stop.
+func (d *Decider) BrokenOff() int64 { return d.brokenOff.Load() }
 
 // Log is where faults of calls are logged.
 func (d *Decider) Log() *slog.Logger { return d.cfg.Log }
@@ -162,6 +162,9 @@ func (d *Decider) Finish(x *Exchange) {
 	x.connection.last.Store(now.UnixNano()) // before it rests, or it would seem to have rested all along
 	x.connection.underWay.Add(-1)
 	x.place.Leave()
+	if x.Err != nil && x.connection.stopped() != nil {
+		d.brokenOff.Add(1)
+	}
 	x.Took = now.Sub(x.seen)
 	x.countUse(now)
 	if d.cfg.Observe == nil {
@@ -186,6 +189,7 @@ func Decide(x *Exchange) error {
 		if err := stages[x.stage].run(x); err != nil {
 			if err != ErrWait {
 				x.Err = err
+				x.Limit = limits[x.Refusal().Reason]
 			}
 			return err
 		}

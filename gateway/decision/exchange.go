@@ -62,6 +62,7 @@ type Exchange struct {
 	Status            int           // whoever answered; 0 if nobody did
 	BytesIn, BytesOut int64         // of the bodies
 	Err               error         // why the call was refused or broken off, or nil
+	Limit             Limit         // that ended the call, if one did
 
 	// finish
 	Took time.Duration // from the head to the last byte

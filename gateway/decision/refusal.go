@@ -2,6 +2,7 @@ package decision
 
 import (
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"time"
@@ -48,6 +49,7 @@ const (
 	UnknownVersion                     // neither HTTP/1 nor HTTP/2
 	LastHop                            // OPTIONS that is to go no further: answered here, and no fault of anybody
 	NoTrace                            // TRACE that is to go no further
+	Stopped                            // the gateway stops, or the listener closes, and does not wait for the call any longer
 	reasons
 )
 
@@ -287,6 +289,13 @@ var answers = [reasons]answer{
 		message:     "Method Not Allowed",
 		description: "The gateway sends no request back. Send another method, or a larger Max-Forwards.",
 	},
+	Stopped: {
+		name:        "stopped",
+		status:      503,
+		code:        "503",
+		message:     "Service Unavailable",
+		description: "The gateway is stopping. Try again after the time in Retry-After.",
+	},
 	ClientGone: {
 		name:        "client_gone",
 		status:      statusClientGone,
@@ -411,28 +420,29 @@ func (r *Refusal) EndsConnection() bool { return r.Reason == BadRequest || r.Rea
 // Reasons of calls that have begun to be answered, and could not be refused any more.
 var (
 	errBrokenOff  = errors.New("the answer was broken off")
-	errStopped    = errors.New("the gateway stopped and broke the call off")
 	errRightEnded = errors.New("the right that let the call in ended during the call, which was broken off")
 )
 
 // Fail says why a call that was forwarded, or its answer, came to no end; begun, if a part of the answer was sent. It
 // returns true if the call can still be answered, with x.Refusal.
 func (x *Exchange) Fail(cause error, begun bool) (answer bool) {
-	reason := reasonOfFailure(cause)
-	switch ended := x.rightEnded(); {
+	reason, limit := ofFailure(cause)
+	ended, stop := x.rightEnded(), x.connection.stopped()
+	if stop != nil && reason != Internal { // whatever it looks like: both sides are cut
+		ended, reason, limit, cause = nil, Stopped, stop.Limit, errors.Join(stop.Cause, cause)
+	}
+	switch {
 	case ended != nil && (begun || x.Status != 0 && reason == ClientGone):
 		x.Err = errRightEnded // the client may not have taken what it was sent before the last deadline
 	case ended != nil:
 		x.Err = refuse(reasonOfEnd(ended), errors.Join(ended, cause))
 		return true
-	case reason == ClientGone && x.decider.stopped.Load():
-		x.Err = errStopped // its connection was closed here
 	case reason == ClientGone:
-		x.Err, x.Status = refuse(ClientGone, cause), statusClientGone
+		x.Err, x.Status, x.Limit = refuse(ClientGone, cause), statusClientGone, limit
 	case begun:
-		x.Err = errBrokenOff
+		x.Err, x.Limit = fmt.Errorf("%w: %w", errBrokenOff, cause), limit
 	default:
-		x.Err = refuse(reason, cause)
+		x.Err, x.Limit = refuse(reason, cause), limit
 		return true
 	}
 	return false
@@ -450,27 +460,42 @@ func reasonOfEnd(ended error) Reason {
 	return InvalidCredentials
 }
 
-// reasonOfFailure is what a failure between client and server is called.
-func reasonOfFailure(cause error) Reason {
+// ofFailure is what a failure between client and server is called, and the limit that it comes from, if there is one.
+func ofFailure(cause error) (Reason, Limit) {
 	for _, f := range failures {
 		if errors.Is(cause, f.cause) {
-			return f.reason
+			return f.reason, f.limit
 		}
 	}
-	return BackendUnreachable
+	return BackendUnreachable, ""
+}
+
+// A Limit is a limit that has ended a call, by its word in logs, which is that of its key. Its zero value is none.
+type Limit string
+
+// DrainTimeout is the Limit of a Stop at its end.
+const DrainTimeout Limit = "drain_timeout"
+
+// limits are those that have reasons of their own.
+var limits = [reasons]Limit{
+	TooManyHeaders: "header_count", BodyTooLarge: "max_body_size", BackendBusy: "max_calls", CallerBusy: "max_calls_per_caller",
 }
 
 var failures = []struct {
 	cause  error
 	reason Reason
+	limit  Limit
 }{
-	{ErrInternal, Internal},
-	{backend.ErrClientGone, ClientGone},
-	{backend.ErrBadBody, BadRequest},
-	{backend.ErrTooLarge, BodyTooLarge},
-	{backend.ErrTooSlow, BodyTooSlow},
-	{backend.ErrLate, BackendLate},
-	{backend.ErrBadAnswer, BackendUnreadable},
+	{ErrInternal, Internal, ""},
+	{backend.ErrNotTaken, ClientGone, "body_rate"},
+	{backend.ErrClientGone, ClientGone, ""},
+	{backend.ErrBadBody, BadRequest, ""},
+	{backend.ErrTooLarge, BodyTooLarge, limits[BodyTooLarge]},
+	{backend.ErrTooSlow, BodyTooSlow, "body_rate"},
+	{backend.ErrConnect, BackendUnreachable, "connect_timeout"},
+	{backend.ErrIdle, BackendLate, "stream_idle_timeout"},
+	{backend.ErrLate, BackendLate, "timeout"},
+	{backend.ErrBadAnswer, BackendUnreadable, ""},
 }
 
 // ErrInternal is a fault of ours, for Fail.

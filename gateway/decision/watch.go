@@ -41,6 +41,14 @@ func (x *Exchange) Streams(answer *http1.Response) {
 	}
 }
 
+// Duplex implements backend.Request: a call that both sides keep open lasts as a stream does, however slowly its body
+// comes. It counts as one from now on, and is watched. Without room among the streams the client has to keep to
+// bodyRate: else whoever finds a server that answers early could fill the places of calls with bodies that never end.
+func (x *Exchange) Duplex() bool {
+	x.Watch(false)
+	return x.place.Stream()
+}
+
 // Watch has the call broken off when the right that let it in has ended: at once if it is endless. Over ends that.
 func (x *Exchange) Watch(endless bool) {
 	if endless {

@@ -1,8 +1,10 @@
 package engine
 
 import (
+	"errors"
 	"io"
 	"net/http"
+	"os"
 	"strconv"
 	"time"
 
@@ -46,7 +48,7 @@ func (c *call) appendHead(b []byte) []byte {
 	}
 	b = c.AppendOwnFields(b)
 	*a = answer{bodyless: c.Head.Method == "HEAD" || res.Status == 204 || res.Status == 304}
-	a.pace.Begin(e.terms.BodyRate, e.terms.BodyGrace)
+	a.pace.Begin(c.BodyRate(&e.terms), e.terms.BodyGrace)
 	a.inChunks = !a.bodyless && res.Length < 0 && c.Head.Minor > 0
 	switch {
 	case res.Status == 204: // RFC 9110 section 8.6: none
@@ -139,15 +141,22 @@ func (c *call) send(p []byte) error {
 	if !due.IsZero() {
 		_ = c.client.SetWriteDeadline(due)
 	}
-	err := c.client.Send(p)
-	if err != nil {
-		return backend.ErrClientGone
+	if err := c.client.Send(p); err != nil {
+		return c.notTaken(err)
 	}
 	if !due.IsZero() {
 		c.answer.pace.Waited(time.Since(began))
 		_ = c.client.SetWriteDeadline(time.Time{})
 	}
 	return nil
+}
+
+// notTaken is why the client was not sent a part of the answer.
+func (c *call) notTaken(err error) error {
+	if errors.Is(err, os.ErrDeadlineExceeded) && !c.broken.Load() {
+		return backend.ErrNotTaken
+	}
+	return backend.ErrClientGone
 }
 
 // appendRefusal appends the whole answer of a call that was refused or has failed.

@@ -31,7 +31,7 @@ func (b *body) begin(r *http1.Request) {
 	terms := &b.call.client.engine.terms
 	b.done, b.expect, b.left = r.Length == 0, r.Expect, r.Length
 	b.stopped, b.answered = false, false
-	b.pace.Begin(terms.BodyRate, terms.BodyGrace)
+	b.pace.Begin(b.call.BodyRate(terms), terms.BodyGrace)
 }
 
 func (b *body) reset() {
@@ -102,7 +102,7 @@ func (b *body) fill() error {
 		c.In.Enlarge()
 	}
 	began := time.Now()
-	if !b.bound(b.pace.Due(began)) {
+	if !b.bound(began) {
 		return errStopped
 	}
 	n, err := c.Read(c.In.Room())
@@ -119,14 +119,24 @@ func (b *body) fill() error {
 	return backend.ErrClientGone
 }
 
-// bound bounds the next read; false if there is to be none.
-func (b *body) bound(due time.Time) bool {
+// bound bounds the next read, which begins now; false if there is to be none.
+func (b *body) bound(now time.Time) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if !b.stopped {
-		_ = b.call.client.SetReadDeadline(due)
+		_ = b.call.client.SetReadDeadline(b.pace.Due(now))
 	}
 	return !b.stopped
+}
+
+// Free implements backend.Body.
+func (b *body) Free() {
+	b.pace.Free()
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if !b.stopped {
+		_ = b.call.client.SetReadDeadline(time.Time{})
+	}
 }
 
 // tell sends 100 (Continue), unless the client has been answered.

@@ -14,6 +14,18 @@ type Carriage struct {
 	Trip backend.Trip
 }
 
+// BodyRate is how many bytes a second the client has to send or take of a body on average, by its API's setting or else
+// by the terms; 0: any number.
+func (c *Carriage) BodyRate(terms *Terms) int {
+	switch {
+	case c.Group == nil || c.Group.BodyRate == 0:
+		return terms.BodyRate
+	case c.Group.BodyRate < 0:
+		return 0
+	}
+	return c.Group.BodyRate
+}
+
 // Depart makes the Trip of a call that goes on to a server ready to be sent, with the body if the request has one.
 func (c *Carriage) Depart(body backend.Body) {
 	r, t := &c.Head, &c.Trip

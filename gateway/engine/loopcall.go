@@ -203,7 +203,7 @@ func (l *loop) sendRest(c *loopClient, rest []byte, err error) {
 			err = conn.SendSealed(rest)
 		}
 		if err != nil {
-			err = backend.ErrClientGone
+			err = call.notTaken(err)
 		}
 		return call.finish(err)
 	})
@@ -233,6 +233,7 @@ func (l *loop) forward(c *loopClient) {
 		l.giveUp(c, err)
 		return
 	}
+	call.Trip.Keep(request)
 	l.post(c, &b.conn.Conn, request, true)
 }
 
@@ -279,7 +280,7 @@ func (l *loop) await(c *loopClient, rest []byte, err error) {
 func (l *loop) takeBackend(server *backend.Server) *loopBackend {
 	if r := l.backends[server]; r != nil {
 		for b := r.take(); b != nil; b = r.take() {
-			if b.conn.Dry() {
+			if !b.conn.Stale(l.now) && b.conn.Dry() {
 				return b
 			}
 			l.dropBackend(b)

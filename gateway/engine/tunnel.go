@@ -54,7 +54,7 @@ func (c *call) tunnel() error {
 	if c.broken.Load() {
 		return backend.ErrBroken
 	}
-	if up != nil {
+	if up != nil && !errors.Is(down, backend.ErrIdle) { // or that is the cause, and this an effect
 		return up
 	}
 	return down

@@ -54,6 +54,7 @@ var fields = []field{
 	}},
 	{"decision", func(w *line, x *decision.Exchange, _ time.Duration) { w.str("decision", caller(x)) }},
 	{"reason", func(w *line, x *decision.Exchange, _ time.Duration) { w.str("reason", reason(x)) }},
+	{"limit", func(w *line, x *decision.Exchange, _ time.Duration) { w.str("limit", string(x.Limit)) }},
 	{"alias", func(w *line, x *decision.Exchange, _ time.Duration) {
 		if x.Client != nil {
 			w.str("alias", x.Client.Alias)

@@ -31,9 +31,10 @@ func (c *Config) AccessPlace() control.Place { return c.access }
 
 // Startup is what takes effect with the next start only.
 type Startup struct {
-	Status string // host:port of /healthz, /readyz and /metrics; "": nowhere
-	Log    Log
-	Limits gateway.Limits
+	Status          string // host:port of /healthz, /readyz and /metrics; "": nowhere
+	Log             Log
+	Limits          gateway.Limits
+	LameDuckTimeout time.Duration // for how long a stop goes on to accept connections before it drains
 	// DrainTimeout is how long a stop waits for calls under way. Default 30 s; an explicit 0 means not at all.
 	DrainTimeout time.Duration
 }
@@ -48,7 +49,9 @@ type Log struct {
 
 // byKey returns the settings by their keys.
 func (s Startup) byKey() map[string]any {
-	return map[string]any{"status": s.Status, "log": s.Log, "limits": s.Limits, "drainTimeout": s.DrainTimeout}
+	return map[string]any{
+		"status": s.Status, "log": s.Log, "limits": s.Limits, "lameDuckTimeout": s.LameDuckTimeout, "drainTimeout": s.DrainTimeout,
+	}
 }
 
 // FileClients returns the certificates that API files register. The error is control.Problems.
@@ -78,6 +81,7 @@ func (l *loader) config(m *mapping) {
 	c.Status = l.status(m)
 	c.Log = l.log(m)
 	c.Limits = l.limits(m)
+	c.LameDuckTimeout = m.duration("lameDuckTimeout", 0, 0)
 	c.DrainTimeout = m.duration("drainTimeout", 0, 30*time.Second)
 	l.apis(m)
 	m.end()

@@ -78,10 +78,11 @@ func TestExample(t *testing.T) {
 	both := policy.Security{Certificate: policy.Optional, Token: policy.Optional}
 	mandatory := policy.Security{Certificate: policy.Mandatory, Token: policy.Mandatory, Precedence: policy.TokenFirst}
 	startup := config.Startup{
-		Status:       "127.0.0.1:9091",
-		Log:          config.Log{Level: "info", Format: "json", Access: "stdout", Fields: []string{"id", "client", "status"}},
-		Limits:       limits,
-		DrainTimeout: 30 * time.Second,
+		Status:          "127.0.0.1:9091",
+		Log:             config.Log{Level: "info", Format: "json", Access: "stdout", Fields: []string{"id", "client", "status"}},
+		Limits:          limits,
+		LameDuckTimeout: 5 * time.Second,
+		DrainTimeout:    30 * time.Second,
 	}
 	want := &config.Config{Startup: startup, Spec: control.Spec{
 		Listeners: []control.Listener{
@@ -155,6 +156,7 @@ func TestExample(t *testing.T) {
 					MaxBody:     10 << 20, EncodedSlash: true, IgnoreCase: true,
 					Upstream: backend.Upstream{
 						URLs: []*url.URL{link("http://127.0.0.1:9000")}, Timeout: time.Minute, MaxCalls: 2048, MaxCallsPerCaller: 1536, StreamIdleTimeout: 10 * time.Minute,
+						ConnectTimeout: 5 * time.Second, IdleTimeout: 55 * time.Second, BodyRate: 240,
 					},
 					Resources: []decision.Resource{
 						{Path: "/items/{id}", Methods: []string{"GET"}, Scopes: []string{"orders:read"}, Security: both},
@@ -180,6 +182,7 @@ func TestExample(t *testing.T) {
 						PreserveHost: true,
 						Timeout:      1500 * time.Millisecond,
 						MaxCalls:     100, MaxCallsPerCaller: 75, StreamIdleTimeout: 10 * time.Minute,
+						ConnectTimeout: 5 * time.Second, IdleTimeout: 55 * time.Second,
 					},
 					MaxBody:              65536,
 					ForwardAuthorization: true,
@@ -203,6 +206,7 @@ func TestExample(t *testing.T) {
 					Security:  policy.Security{Open: true},
 					Upstream: backend.Upstream{
 						URLs: []*url.URL{link("http://127.0.0.1:9000")}, Protocol: backend.H2C, Timeout: time.Minute, MaxCalls: 2048, MaxCallsPerCaller: 1536, StreamIdleTimeout: 10 * time.Minute,
+						ConnectTimeout: 5 * time.Second, IdleTimeout: 55 * time.Second,
 					},
 				},
 				Words: []string{"none"},
@@ -232,7 +236,9 @@ func TestExample(t *testing.T) {
 
 // fixed is what a Spec has of them.
 func fixed(s config.Startup) map[string]any {
-	return map[string]any{"status": s.Status, "log": s.Log, "limits": s.Limits, "drainTimeout": s.DrainTimeout}
+	return map[string]any{
+		"status": s.Status, "log": s.Log, "limits": s.Limits, "lameDuckTimeout": s.LameDuckTimeout, "drainTimeout": s.DrainTimeout,
+	}
 }
 
 // equal compares Configs but for places and digests.

@@ -22,9 +22,14 @@ func (m *mapping) upstream(api *control.API) {
 	protocol := s.word("protocol", "http1", "http1", "h2", "h2c")
 	out.PreserveHost = s.boolean("preserveHost")
 	out.Timeout = s.duration("timeout", time.Millisecond, time.Minute)
+	out.ConnectTimeout = s.duration("connectTimeout", time.Millisecond, 5*time.Second)
+	out.IdleTimeout = s.duration("idleTimeout", time.Millisecond, 55*time.Second)
 	out.MaxCalls = s.integer("maxCalls", 1, 1_000_000, 2048)
 	out.MaxCallsPerCaller = s.share("maxCallsPerCaller", 1_000_000, backend.DefaultShare(out.MaxCalls), "maxCalls", out.MaxCalls)
 	out.StreamIdleTimeout = s.duration("streamIdleTimeout", time.Millisecond, 10*time.Minute)
+	if out.BodyRate = s.integer("bodyRate", 0, 1<<30, 0); out.BodyRate == 0 && s.find("bodyRate") != nil {
+		out.BodyRate = -1 // any
+	}
 	api.CAFile = s.path("caFile")
 	api.KeyStore = s.keyStore("keyStore")
 	switch protocol.Value {
