@@ -57,7 +57,9 @@ var headRules = []rule{
 			"/pub/1.0/", "/pub/1.0/t/", "/pub/1.0/t:443", "/pub/1.0/t*", "/pub/1.0/http:t", "/pub/1.0/" + strings.Repeat("t", message.MaxPath-len("/pub/1.0/")), "/pub/1.0/t?" + strings.Repeat("t", 60_000),
 		} {
 			a, got := c.tell(t, ask{}, target)
-			if want := strings.TrimPrefix(target, "/pub/1.0"); a.status != 200 || len(got) == 0 || got[len(got)-1].target != want {
+			want := strings.TrimPrefix(target, "/pub/1.0")
+			came := slices.ContainsFunc(got, func(r *received) bool { return r.target == want })
+			if a.status != 200 || !came {
 				t.Errorf("%.80q: status %d, %v", target, a.status, a.err)
 			}
 		}
