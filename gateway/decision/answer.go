@@ -64,7 +64,7 @@ func (x *Exchange) AppendOwnFields(b []byte) []byte {
 // AppendRefusalFields appends the header lines of a refusal, and returns its body, which an answer to HEAD leaves out.
 func (x *Exchange) AppendRefusalFields(b []byte) (fields []byte, body string) {
 	r := x.Refusal()
-	body = r.body()
+	body = r.body(x.wanted())
 	b = http1.AppendField(b, "Content-Type", "application/json; charset=UTF-8")
 	b = http1.AppendField(b, "Cache-Control", "no-store")
 	switch status := r.Status(); {

@@ -113,12 +113,11 @@ var answers = [reasons]answer{
 		description: "Check the path and the method against the API's definition.",
 	},
 	MissingCredentials: {
-		name:    "missing_credentials",
-		status:  401,
-		code:    "900902",
-		message: "Missing Credentials",
-		description: "No credential was presented. Present a client certificate or an access token that the API " +
-			"accepts.",
+		name:        "missing_credentials",
+		status:      401,
+		code:        "900902",
+		message:     "Missing Credentials",
+		description: "No credential was presented.", // and toPresent
 	},
 	InvalidCredentials: {
 		name:    "invalid_credentials",
@@ -358,9 +357,33 @@ func reasonOf(r policy.Reason) Reason {
 const retryAfter = 5 * time.Second
 
 // body is the refusal as WSO2's JSON, code as a string. The texts are constants without anything to escape.
-func (r *Refusal) body() string {
+func (r *Refusal) body(want policy.Security) string {
 	a := answers[r.Reason]
+	if r.Reason == MissingCredentials {
+		a.description = "No credential was presented. " + toPresent(want)
+	}
 	return `{"code":"` + a.code + `","message":"` + a.message + `","description":"` + a.description + `"}` + "\n"
+}
+
+// toPresent says what a caller who presented nothing has to present.
+func toPresent(want policy.Security) string {
+	switch {
+	case want.Certificate == policy.Mandatory && want.Token == policy.Mandatory:
+		return "Present a client certificate and an access token that the API accepts."
+	case want.Certificate == policy.Mandatory || want.Token == policy.Off:
+		return "Present a client certificate that is registered for the API."
+	case want.Token == policy.Mandatory || want.Certificate == policy.Off:
+		return "Present an access token that the API accepts."
+	}
+	return "Present a client certificate or an access token that the API accepts."
+}
+
+// wanted is what the call's resource demands; the zero Security if it was refused before that was known.
+func (x *Exchange) wanted() policy.Security {
+	if x.Resource == nil {
+		return policy.Security{}
+	}
+	return x.Resource.Security
 }
 
 // appendChallenges names the ways in that the API has (RFC 9110 section 11.6.1), after a 401. A certificate has no scheme
