@@ -222,7 +222,7 @@ func newIssuerKey(t *testing.T, jwks, like string) (with, token string) {
 		t.Fatal(err)
 	}
 	unsigned := jwt.NewWithClaims(jwt.SigningMethodRS256, claims)
-	unsigned.Header["kid"] = "second"
+	unsigned.Header["kid"], unsigned.Header["typ"] = "second", "at+jwt"
 	if token, err = unsigned.SignedString(key); err != nil {
 		t.Fatal(err)
 	}

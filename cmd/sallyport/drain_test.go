@@ -62,7 +62,7 @@ func TestSecondSignal(t *testing.T) {
 		}
 	}
 	if log := p.stdout.String(); strings.Contains(log, "client_gone") ||
-		strings.Count(log, `problem="the gateway stopped and broke the call off"`) != len(dialects) {
+		strings.Count(log, `problem="the gateway was told to stop at once`) != len(dialects) {
 		t.Errorf("the access log blames others for the stop:\n%s", log)
 	}
 }

@@ -56,7 +56,9 @@ func TestQuickstart(t *testing.T) {
 	second.stop()
 
 	code, out, _ := run(t, home, "validate", "-c", demo.ConfigFile)
-	if _, open, found := strings.Cut(out, "Needs no credential:\n"); code != 0 || !found || strings.Fields(open)[0] != "hello:1.0.0" || strings.Count(open, ":1.0.0") != 1 {
+	_, open, _ := strings.Cut(out, "Needs no credential:\n")
+	open, _, _ = strings.Cut(open, "\n\n")
+	if code != 0 || !strings.HasPrefix(open, "  hello:1.0.0 ") || strings.Count(open, ":1.0.0") != 1 {
 		t.Errorf("validate: exit code %d\n%s", code, out)
 	}
 

@@ -386,7 +386,7 @@ func TestSettingsAreYAML(t *testing.T) {
 	for name, diff := range map[string]string{
 		"store":       cmp.Diff("sqlite:sallyport.db", got.Store),
 		"tiers":       cmp.Diff([]map[string]any{{"name": "Trial", "requestcount": uint64(3), "unittime": uint64(1), "timeunit": "min"}}, got.Tiers),
-		"keyManagers": cmp.Diff([]map[string]string{{"name": "resident", "type": "default", "issuer": "https://localhost:9444/oauth2/token", "jwks": "jwks.json"}}, got.KeyManagers),
+		"keyManagers": cmp.Diff([]map[string]string{{"name": "resident", "type": "default", "issuer": "https://localhost:9444/oauth2/token", "jwks": "jwks.json", "tokentype": "at+jwt"}}, got.KeyManagers),
 		"status":      cmp.Diff(map[string]string{"address": "127.0.0.1:9091"}, got.Status),
 	} {
 		if diff != "" {
