@@ -67,6 +67,7 @@ type server struct {
 	url      *url.URL
 	conns    atomic.Int64 // accepted so far
 	open     atomic.Int64 // of those
+	refuse   func()       // connections from now on
 }
 
 // groupOf makes the group of some URLs.
@@ -103,6 +104,7 @@ func serve(t *testing.T, p backend.Protocol, handler http.HandlerFunc, opened ..
 		}
 	}
 	at.Start()
+	s.refuse = func() { at.Listener.Close() }
 	s.url, _ = url.Parse(at.URL)
 	s.Group = s.groupOf(backend.Upstream{URLs: []*url.URL{s.url}, Protocol: p, Timeout: patience})
 	t.Cleanup(func() {

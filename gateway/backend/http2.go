@@ -132,7 +132,10 @@ type stream struct {
 // askHTTP2 makes the call, up to the head of the answer, and once more if the connection turns out to have been closed
 // while it was idle.
 func (t *Trip) askHTTP2() error {
-	if t.Body != nil && t.idempotent() {
+	if t.repeated { // to a server that could not be reached then
+		return t.askStream(1)
+	}
+	if t.Body != nil && t.idempotent() && t.kept == nil {
 		t.kept = wire.Small.Get()
 		*t.kept = (*t.kept)[:0]
 	}
@@ -142,6 +145,7 @@ func (t *Trip) askHTTP2() error {
 	}
 	err := t.askStream(most)
 	if s := t.stream; err != nil && s != nil && s.shared && s.silent() && lost(err) && t.repeatable() && !s.body.killed.Load() {
+		t.repeated = true
 		return t.askStream(1)
 	}
 	return err

@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"runtime"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -85,6 +86,8 @@ type Trip struct {
 	resting  atomic.Bool  // over HTTP/2: what has come of the answer is with the client
 	unsent   int64        // bytes of a body of stated length
 	kept     *[]byte      // what has gone out so far, over HTTP/2 of the body; the sender's, if there is one; nil: it isn't kept
+	head     int          // bytes of the head in what was last made of the request
+	repeated bool         // the call has been sent before
 	sending  bool         // the body has not ended; the sender's, if there is one
 	streams  bool         // Request.Streams was called for the answer
 	spoiled  bool         // the server did not take all that was sent at once
@@ -116,13 +119,21 @@ func (t *Trip) Begin() {
 // Send asks the servers in turn, the next one only if the last could not be reached, and returns when the head of the
 // answer has come, perhaps before the request's body has ended: a goroutine sends that beside the call, and ends as
 // soon as nobody wants more of it and the body's Next has returned.
-func (t *Trip) Send() (err error) {
+func (t *Trip) Send() error {
+	t.Turn()
+	return t.orNext(t.ask())
+}
+
+// orNext asks the next servers in turn, if the one that was asked, with that error, could not be reached.
+func (t *Trip) orNext(err error) error {
 	servers := t.Group.servers
-	for i := range servers {
+	for i := 1; i < len(servers) && err != nil && errors.As(err, new(*errUnreached)); i++ {
 		t.Server = servers[(t.first+i)%len(servers)]
-		if err = t.ask(); err == nil || !errors.As(err, new(*errUnreached)) {
-			return err
+		if t.kept != nil && t.Server.h2 == nil { // its head is another server's
+			body := slices.Clone((*t.kept)[t.head:])
+			*t.kept = append(t.appendHead((*t.kept)[:0]), body...)
 		}
+		err = t.ask()
 	}
 	return err
 }
@@ -132,8 +143,9 @@ func (t *Trip) ask() error {
 		return t.askHTTP2()
 	}
 	// A call that asks for another protocol gets a new connection, and gives none back: after an answer that two readers
-	// may read differently, the next call must not meet a tunnel (CVE-2026-71324).
-	if t.Upgrade == "" {
+	// may read differently, the next call must not meet a tunnel (CVE-2026-71324). One that was sent before gets a new
+	// one, or it might have to be sent a third time.
+	if t.Upgrade == "" && !t.repeated {
 		if c := t.Server.Take(); c != nil {
 			return t.carry(c)
 		}
@@ -284,7 +296,10 @@ func (t *Trip) Turn() *Server {
 }
 
 // AppendRequest appends the head for the Server, and what there is of the body.
-func (t *Trip) AppendRequest(b []byte) ([]byte, error) {
+func (t *Trip) AppendRequest(b []byte) ([]byte, error) { return t.appendBody(t.appendHead(b)) }
+
+func (t *Trip) appendHead(b []byte) []byte {
+	before := len(b)
 	b = t.Request.AppendHead(b, t.Server)
 	if t.Length == http1.InChunks {
 		b = append(b, "Transfer-Encoding: chunked\r\n"...)
@@ -299,7 +314,8 @@ func (t *Trip) AppendRequest(b []byte) ([]byte, error) {
 		b = http1.AppendField(b, "Upgrade", t.Upgrade)
 	}
 	b = append(b, "\r\n"...)
-	return t.appendBody(b)
+	t.head = len(b) - before
+	return b
 }
 
 // appendLength states the length of a request's body, unless there is none and the method does not expect one.
@@ -361,12 +377,12 @@ func (t *Trip) frame(b, data []byte) []byte {
 }
 
 // Resume continues, by waiting, with a call that a loop has begun: the loop sent the request except for a rest, or got
-// err.
+// err. From then on it is as with Send.
 func (t *Trip) Resume(rest []byte, err error) error {
 	if err == nil && len(rest) > 0 {
 		err = t.conn.SendSealed(rest)
 	}
-	return t.await(t.conn, err)
+	return t.orNext(t.await(t.conn, err))
 }
 
 // await waits for the head of the answer, once the request, or its beginning, was sent with that error. The call is
@@ -375,6 +391,7 @@ func (t *Trip) await(c *ServerConn, sent error) error {
 	again := c.used && t.repeatable()
 	if sent != nil && again {
 		t.end(false)
+		t.repeated = true
 		return t.askAnew()
 	}
 	t.spoiled = sent != nil // and yet the server may have answered
@@ -389,6 +406,7 @@ func (t *Trip) await(c *ServerConn, sent error) error {
 	case err == nil:
 		return nil
 	case again && errors.Is(err, errNoAnswer) && t.rewind():
+		t.repeated = true
 		return t.askAnew()
 	}
 	return t.Fail(err)
@@ -620,7 +638,7 @@ func (t *Trip) Close() (bytesIn int64) {
 	defer t.mu.Unlock()
 	t.Request, t.Body, t.Length, t.MaxBody, t.Group, t.Upgrade, t.Server = nil, nil, 0, 0, nil, "", nil
 	t.Tries, t.Began, t.Came, t.since = 0, time.Time{}, time.Time{}, time.Time{}
-	t.unsent, t.sending, t.streams, t.spoiled, t.finished = 0, false, false, false, nil
+	t.unsent, t.sending, t.streams, t.spoiled, t.repeated, t.finished = 0, false, false, false, false, nil
 	t.resting.Store(false)
 	t.given.Store(0)
 	t.broken, t.cancel, t.waiting, t.due, t.badInput = false, nil, false, time.Time{}, nil
