@@ -39,10 +39,21 @@ func (x *Exchange) location(ref string, s *backend.Server) string {
 		path = cmp.Or(prefix+left, "/")
 	}
 	_, host, proto, _ := x.origin()
-	if !absolute || !message.ValidAuthority(host) {
+	switch {
+	case absolute && message.ValidAuthority(host):
+	case leadsAway(path):
+		return ref
+	default:
 		return path + tail
 	}
 	return proto + "://" + host + path + tail
+}
+
+// leadsAway reports whether a path alone would be read as a reference to another host: what a URL without a prefix leaves of
+// /base//evil.test. Browsers take a backslash for a slash, and leave tabs out.
+func leadsAway(path string) bool {
+	second := strings.TrimLeft(path[1:], "\t")
+	return second != "" && (second[0] == '/' || second[0] == '\\')
 }
 
 // cutSegments returns what is left of a path behind whole segments that it begins with.

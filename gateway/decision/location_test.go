@@ -45,3 +45,28 @@ func FuzzLocation(f *testing.F) {
 		}
 	})
 }
+
+// TestLocationLeadsNowhereElse: what a server has below its own path does not become another host's where the API has no
+// context to put before it.
+func TestLocationLeadsNowhereElse(t *testing.T) {
+	x := &Exchange{
+		Request: &http1.Request{Host: "shop.test"}, Listener: &Listener{}, Route: &Route{}, Path: "/items", ResourcePath: "/items",
+	}
+	s := &backend.Server{Authority: "b.test:9000", Path: "/base"}
+	for _, c := range []struct{ ref, want string }{
+		{"/base/x", "/x"},
+		{"/base", "/"},
+		{"/base//evil.test", "/base//evil.test"},
+		{`/base/\evil.test`, `/base/\evil.test`},
+		{"/base/\t/evil.test", "/base/\t/evil.test"},
+		{"http://b.test:9000/base//evil.test", "http://shop.test//evil.test"},
+	} {
+		if got := x.location(c.ref, s); got != c.want {
+			t.Errorf("%q becomes %q", c.ref, got)
+		}
+	}
+	x.Request.Host = "" // of HTTP/1.0
+	if got := x.location("http://b.test:9000/base//evil.test", s); got != "http://b.test:9000/base//evil.test" {
+		t.Errorf("without a host it becomes %q", got)
+	}
+}
