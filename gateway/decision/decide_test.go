@@ -187,3 +187,18 @@ func TestDecideStopsWhereItRefuses(t *testing.T) {
 		})
 	}
 }
+
+// TestHeldToWhatIdentified: whom a call was identified as holds to its end, whatever another call of its connection finds
+// meanwhile by a newer snapshot.
+func TestHeldToWhatIdentified(t *testing.T) {
+	tab := newTable(t)
+	x, leaf := tab.exchange, []*x509.Certificate{tab.leaf}
+	strict := &listenerprofiles.Profile{Settings: listenerprofiles.Settings{VerifyClient: listenerprofiles.Require}}
+	x.identity = &identity{profile: strict, certificate: clientcert.FromChain(leaf, nil, true, trust.SelfSigned, x.at())}
+	x.connection.identity.Store(&identity{profile: strict, certificate: clientcert.FromChain(leaf, nil, false, trust.None, x.at())})
+	x.Route = &Route{API: certstore.API{Name: "open", Version: "1.0.0"}}
+	var r *Refusal
+	if err := holdRegistration(x); !errors.As(err, &r) || r.Reason != InvalidCredentials {
+		t.Errorf("another API: %v", err)
+	}
+}

@@ -70,6 +70,7 @@ type Exchange struct {
 	place          backend.Place
 	decider        *Decider
 	connection     *Connection
+	identity       *identity // of the connection's other end, as identify has found it
 	stage          stage
 	forwards       uint64 // Max-Forwards as received, of which one less goes on; 0: none does
 	evidence       policy.Evidence

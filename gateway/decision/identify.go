@@ -18,6 +18,7 @@ func identify(x *Exchange) error {
 		id = identityOf(x.connection, x.Listener, shown != nil && x.Snapshot.Clients.Registered(shown.fingerprint), x.at())
 		x.connection.identity.Store(id)
 	}
+	x.identity = id
 	if id.profile != nil {
 		if err := holdProfile(x, id); err != nil {
 			return err
@@ -69,7 +70,7 @@ func holdProfile(x *Exchange, id *identity) error {
 // holdRegistration refuses, under require, what a certificate asks of another API than those that it is registered for, if
 // nothing but its registration vouches for it: there it is a stranger's, whom the handshake would have turned away.
 func holdRegistration(x *Exchange) error {
-	id := x.connection.identity.Load()
+	id := x.identity // not the connection's newest: another of its calls may have found another since
 	if id.profile == nil || id.profile.VerifyClient != listenerprofiles.Require || id.certificate == nil || !id.certificate.ByRegistration() {
 		return nil
 	}
