@@ -101,6 +101,9 @@ func (r *keyring) takeOver(last *keyring) {
 
 // find returns the key for a token, and reads the source again if that may help and is allowed.
 func (r *keyring) find(ctx context.Context, h header) (*key, error) {
+	if methods[h.algorithm] == nil {
+		return nil, noKey(h) // whatever keys there are
+	}
 	if set := r.current(r.cfg.Now()); set != nil {
 		if k, unknown := set.find(h); k != nil {
 			return k, nil

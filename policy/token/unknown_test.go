@@ -56,6 +56,27 @@ func TestAKeyThatCameAfterABadKid(t *testing.T) {
 	expect("the stranger's kid, when the issuer may be asked", bad("x"), token.ErrInvalid, 0, 1)
 }
 
+// TestNoKeyForAnAlgorithm: an algorithm by which no key verifies is no reason to ask the issuer, whatever the kid, nor to
+// try again.
+func TestNoKeyForAnAlgorithm(t *testing.T) {
+	now := newClock()
+	s := newIssuer(t, nil)
+	v := newVerifier(t, token.Options{KeyManagers: []token.KeyManager{manager(s.URL)}, Now: now.Now})
+	for _, method := range []jwt.SigningMethod{jwt.SigningMethodNone, jwt.SigningMethodHS256} {
+		var secret any = []byte("secret")
+		if method == jwt.SigningMethodNone {
+			secret = jwt.UnsafeAllowNoneSignatureType
+		}
+		raw := sign(t, method, secret, kid("x"), goodClaims(now.Now()))
+		if method == jwt.SigningMethodNone {
+			raw += "AA" // or a part is empty
+		}
+		if _, err := v.Verify(t.Context(), raw); !errors.Is(err, token.ErrInvalid) || s.requests.Load() != 0 {
+			t.Errorf("%s: %v after %d requests", method.Alg(), err, s.requests.Load())
+		}
+	}
+}
+
 // TestARetryAfterAFailure: an issuer that is away is a reason to try again, by a key that is not known.
 func TestARetryAfterAFailure(t *testing.T) {
 	now := newClock()
