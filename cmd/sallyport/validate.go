@@ -129,6 +129,9 @@ func validate(cmd *cobra.Command, load func() (*config.Config, error)) (validati
 		report.Warnings = append(report.Warnings, w.Error())
 	}
 	for _, e := range a.Endings(time.Now()) {
+		if e.Kind == control.KindClient && e.Within == 0 {
+			continue // Prospects says that it admits nobody
+		}
 		report.Warnings = append(report.Warnings, e.String())
 	}
 	for _, w := range a.Prospects(time.Now()) {

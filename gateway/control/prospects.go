@@ -11,7 +11,6 @@ import (
 	"sallyport/certstore"
 	"sallyport/gateway/clientcert"
 	"sallyport/gateway/decision"
-	"sallyport/listenerprofiles"
 	"sallyport/listenerprofiles/trust"
 	"sallyport/policy"
 )
@@ -36,7 +35,8 @@ func (a *Assembly) Examine(client certstore.Client, now time.Time) error {
 		if !a.Routes.Serves(client.API, &l) {
 			continue
 		}
-		for _, err := range atDoors(&l, client.Certificate, now) {
+		for _, judge := range doors(&l) {
+			err := judge([]*x509.Certificate{client.Certificate}, now)
 			if err == nil {
 				return nil
 			}
@@ -49,23 +49,6 @@ func (a *Assembly) Examine(client certstore.Client, now time.Time) error {
 		return errors.New("none of the API's listeners asks for a client certificate")
 	}
 	return worst
-}
-
-// atDoors judges a certificate wherever it may come in on a listener.
-func atDoors(l *decision.Listener, certificate *x509.Certificate, now time.Time) (outcomes []error) {
-	chain := []*x509.Certificate{certificate}
-	if l.Profiles != nil {
-		for _, p := range l.Profiles.Profiles() {
-			if p.VerifyClient != listenerprofiles.None {
-				_, err := trust.Judge(chain, p.Trust, true, p.Vouching, now)
-				outcomes = append(outcomes, err)
-			}
-		}
-	}
-	if l.Door != nil {
-		outcomes = append(outcomes, l.Door.Judge(chain, now))
-	}
-	return outcomes
 }
 
 func asksForCertificates(r *decision.Route) bool {

@@ -1,24 +1,32 @@
 package control
 
 import (
+	"crypto/x509"
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"sallyport/gateway/decision"
 	"sallyport/listenerprofiles"
+	"sallyport/listenerprofiles/trust"
 	"sallyport/policy"
 )
 
 // OutOfReach names the resources that nobody can call: they demand a certificate, and at none of the API's listeners can
 // one come in.
 func (a *Assembly) OutOfReach() (warnings []string) {
-	brings := map[string]bool{} // by listener
-	for _, l := range a.Listeners() {
-		brings[l.Name] = bringsCertificates(&l)
-	}
+	listeners := a.Listeners()
 	for _, r := range a.Routes.Routes() {
-		if slices.ContainsFunc(r.Listeners, func(name string) bool { return brings[name] }) {
+		var names []string
+		reached := false
+		for i := range listeners {
+			if a.Routes.Serves(r.API, &listeners[i]) {
+				names = append(names, listeners[i].Name)
+				reached = reached || len(doors(&listeners[i])) > 0
+			}
+		}
+		if reached {
 			continue
 		}
 		resources := r.Resources
@@ -31,20 +39,31 @@ func (a *Assembly) OutOfReach() (warnings []string) {
 			}
 			warnings = append(warnings, fmt.Sprintf("nobody can call %s %s: it demands a client certificate, "+
 				"and none of its listeners (%s) asks for one: set sslVerifyClient to optional there, or let oauth2 in",
-				r.API, res.Path, strings.Join(r.Listeners, ", ")))
+				r.API, res.Path, strings.Join(names, ", ")))
 		}
 	}
 	return warnings
 }
 
-// bringsCertificates reports whether calls at a listener may have a certificate, from the handshake or from a header.
-func bringsCertificates(l *decision.Listener) bool {
-	if l.Door != nil {
-		return true
+// A door is a way in for clients' certificates. It says why a registered one, with its chain, is not good there.
+type door func(chain []*x509.Certificate, now time.Time) error
+
+// doors are the ways in at a listener: handshakes of its profiles, and its header.
+func doors(l *decision.Listener) (list []door) {
+	if l.Profiles != nil {
+		for _, p := range l.Profiles.Profiles() {
+			if p.VerifyClient != listenerprofiles.None {
+				list = append(list, func(chain []*x509.Certificate, now time.Time) error {
+					_, err := trust.Judge(chain, p.Trust, true, p.Vouching, now)
+					return err
+				})
+			}
+		}
 	}
-	return l.Profiles != nil && slices.ContainsFunc(l.Profiles.Profiles(), func(p *listenerprofiles.Profile) bool {
-		return p.VerifyClient != listenerprofiles.None
-	})
+	if l.Door != nil {
+		list = append(list, l.Door.Judge)
+	}
+	return list
 }
 
 // tellReach logs what has come out of reach with the Assembly in force, since last, which may be nil.
