@@ -119,6 +119,7 @@ type stream struct {
 	over   bool           // its server was told
 	most   int32          // how often net/http may send it
 	sent   atomic.Int32   // how often it did
+	had    bool           // it has a connection, or had one
 	shared bool           // the connection had carried a call before
 
 	mu      sync.Mutex
@@ -201,7 +202,7 @@ func (t *Trip) askStream(most int32) error {
 	}
 	trace := &httptrace.ClientTrace{
 		GotConn: func(c httptrace.GotConnInfo) {
-			s.shared = c.Reused
+			s.had, s.shared = true, c.Reused
 			if s.sent.Load() >= s.most { // net/http sends a call again and again that the server has refused
 				s.cancel(errRefused)
 			}
@@ -400,16 +401,22 @@ func (t *Trip) nextHTTP2() ([]byte, error) {
 
 // failHTTP2 returns why the call failed: what net/http says may be the effect and not the cause.
 func (t *Trip) failHTTP2(err error) error {
-	s := t.stream
-	if cause := context.Cause(s.ctx); cause != nil {
-		err = cause
-	} else if malformed(err) {
-		err = &badAnswer{err}
-	} else if late := net.Error(nil); errors.As(err, &late) && late.Timeout() && !errors.Is(err, ErrConnect) {
-		err = fmt.Errorf("%w: %w", ErrConnect, err) // of TLS: nothing else has a time of net/http's
-	}
+	err = t.stream.cause(err)
 	t.stopHTTP2()
 	return t.Fail(err)
+}
+
+func (s *stream) cause(err error) error {
+	late := net.Error(nil)
+	switch cause := context.Cause(s.ctx); {
+	case cause != nil:
+		return cause
+	case malformed(err):
+		return &badAnswer{err}
+	case !s.had && errors.As(err, &late) && late.Timeout() && !errors.Is(err, ErrConnect):
+		return fmt.Errorf("%w: %w", ErrConnect, err) // the handshake's
+	}
+	return err
 }
 
 // stopHTTP2 ends the stream, and waits for the end of the reading of the request's body. What Next has returned stays.

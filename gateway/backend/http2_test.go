@@ -8,6 +8,7 @@ import (
 	"net"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -195,4 +196,15 @@ func TestHTTP2Silence(t *testing.T) {
 		t.Errorf("%d connections", s.conns.Load())
 	}
 	ask(t, trip, s.Group)
+}
+
+// TestTimesOfConnections: a connection that dies while it carries a call was had in time.
+func TestTimesOfConnections(t *testing.T) {
+	dead := &net.OpError{Op: "write", Err: syscall.ETIMEDOUT}
+	if err := backend.CauseHTTP2(dead, false); !errors.Is(err, backend.ErrConnect) || !errors.Is(err, syscall.ETIMEDOUT) {
+		t.Errorf("before there was a connection: %v", err)
+	}
+	if err := backend.CauseHTTP2(dead, true); errors.Is(err, backend.ErrConnect) {
+		t.Errorf("behind that: %v", err)
+	}
 }
