@@ -1,6 +1,7 @@
 package decision
 
 import (
+	"crypto/sha256"
 	"crypto/x509"
 	"encoding/binary"
 	"errors"
@@ -200,5 +201,23 @@ func TestHeldToWhatIdentified(t *testing.T) {
 	var r *Refusal
 	if err := holdRegistration(x); !errors.As(err, &r) || r.Reason != InvalidCredentials {
 		t.Errorf("another API: %v", err)
+	}
+}
+
+// TestUsesTellRefusals: a call that nobody answered to its end is none that the gateway answered.
+func TestUsesTellRefusals(t *testing.T) {
+	tab := newTable(t)
+	for _, c := range []struct {
+		err      error
+		refusals uint64
+	}{{nil, 0}, {errBrokenOff, 0}, {errRightEnded, 0}, {refuse(ClientGone, nil), 0}, {refuse(BackendLate, nil), 1}, {refuse(APIThrottled, nil), 1}} {
+		before := tab.decider.Uses()[0]
+		x := *tab.exchange
+		x.Err, x.Certificate, x.Route = c.err, clientcert.Unregistered(sha256.Sum256(tab.leaf.Raw)), tab.decider.Snapshot().Routes.Routes()[0]
+		tab.decider.Finish(&x)
+		now := tab.decider.Uses()[0]
+		if now.Calls != before.Calls+1 || now.Refusals != before.Refusals+c.refusals {
+			t.Errorf("%v: %d calls and %d refusals more", c.err, now.Calls-before.Calls, now.Refusals-before.Refusals)
+		}
 	}
 }

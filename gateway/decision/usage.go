@@ -1,6 +1,7 @@
 package decision
 
 import (
+	"errors"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -17,7 +18,7 @@ const MaxUses = 1000
 type Use struct {
 	Client   *certstore.Client // nil: all that are counted together
 	Calls    uint64
-	Refusals uint64    // of them
+	Refusals uint64    // those of them that the gateway answered itself
 	Seen     time.Time // to the second; zero: never
 }
 
@@ -107,6 +108,16 @@ func (x *Exchange) countUse(now time.Time) {
 		r = clients.Find(x.Route.API, x.Certificate.Fingerprint)
 	}
 	if u := clients.uses[r]; u != nil {
-		u.count(x.Err != nil, now)
+		u.count(x.refused(), now)
 	}
+}
+
+// refused reports whether the gateway has answered the call itself. One that was broken off, or whose client has gone, was
+// answered by nobody.
+func (x *Exchange) refused() bool {
+	if x.Err == nil {
+		return false
+	}
+	var r *Refusal
+	return errors.As(x.Err, &r) && r.Reason != ClientGone
 }
