@@ -89,8 +89,8 @@ func isBearer(s string) bool {
 
 // WithoutBearer returns what is left of an Authorization line for a server behind us when the credentials that Bearer
 // looks at, well-formed or not, stay here: those of other schemes, with their parameters. What follows a Bearer
-// credential up to the next scheme goes with it. A line without any is returned as it is; one with too many elements is
-// not told apart and leaves nothing.
+// credential up to the next scheme goes with it. A line without any is returned as it is; one with too many elements,
+// or with a Bearer behind a quote that does not end, is not told apart and leaves nothing.
 func WithoutBearer(line string) string {
 	var space [8]string // or each line with other credentials would cost an allocation
 	others := space[:0]
@@ -102,6 +102,9 @@ func WithoutBearer(line string) string {
 		}
 		var element string
 		element, rest = cutCredential(rest)
+		if rest == "" && hidesBearer(element) {
+			return ""
+		}
 		switch element = strings.Trim(element, " \t"); {
 		case element == "":
 			continue
@@ -118,6 +121,26 @@ func WithoutBearer(line string) string {
 		return line
 	}
 	return strings.Join(others, ", ")
+}
+
+// hidesBearer reports whether our scheme stands behind a quote that does not end: a server that cuts at every comma
+// finds a token there that nobody has looked at.
+func hidesBearer(element string) bool {
+	begin, quoted := strings.IndexByte(element, '"'), -1
+	if begin < 0 {
+		return false
+	}
+	for i := begin; i < len(element); i++ {
+		switch c := element[i]; {
+		case c == '"' && quoted < 0:
+			quoted = i
+		case c == '"':
+			quoted = -1
+		case c == '\\' && quoted >= 0:
+			i++
+		}
+	}
+	return quoted >= 0 && strings.Contains(strings.ToLower(element[quoted:]), strings.ToLower(scheme))
 }
 
 // namesScheme reports whether an element of the list begins new credentials, and is no parameter of those before

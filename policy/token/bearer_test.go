@@ -95,7 +95,11 @@ func TestWithoutBearer(t *testing.T) {
 		{`Bearer abc, realm="x", Basic YQ==`, "Basic YQ=="},
 		{`Bearer realm="a, Basic b", error = x`, ""},
 		{"Bearer abc, =, , \t,", ""},
-		{`Digest username="a, Bearer abc`, `Digest username="a, Bearer abc`},
+		{`Digest username="a, Bearer abc`, ""},
+		{`Digest username="a\", bearer abc`, ""},
+		{`Basic YQ==, Digest username="a", realm="b, Bearer abc`, ""},
+		{`Digest username="a, b`, `Digest username="a, b`},
+		{`Digest username="Bearer abc", realm="b`, `Digest username="Bearer abc", realm="b`},
 		{"Bearer abc" + strings.Repeat(", Basic YQ==", 63), "Basic YQ==" + strings.Repeat(", Basic YQ==", 62)},
 		{"Bearer abc" + strings.Repeat(", Basic YQ==", 64), ""},
 	} {
