@@ -151,38 +151,53 @@ func TestRepeatsWhatIsThere(t *testing.T) {
 }
 
 // TestRepeatsElsewhere: a call that is to be sent again, and whose server can't be reached any more, goes to the next
-// one, as that server's own and whole, and on a new connection.
+// one, as that server's own and whole, and on a new connection. So does one that a loop has begun.
 func TestRepeatsElsewhere(t *testing.T) {
-	overBoth(t, func(t *testing.T, p backend.Protocol) {
-		cut := make(chan net.Conn, 8)
-		var first, second *server
-		first = serve(t, p, firstThen(func(_ http.ResponseWriter, r *http.Request) {
-			_, _ = io.Copy(io.Discard, r.Body)
-			first.refuse()
-			(<-cut).Close()
-		}), func(c net.Conn) { cut <- c })
-		second = serve(t, p, firstThen(func(w http.ResponseWriter, r *http.Request) {
-			text, err := io.ReadAll(r.Body)
-			if string(text) != "body" || err != nil || r.Host != second.url.Host {
-				t.Errorf("the next one got %q for %s, %v", text, r.Host, err)
+	overBoth(t, func(t *testing.T, p backend.Protocol) { repeatsElsewhere(t, p, send) })
+	t.Run("loop", func(t *testing.T) {
+		repeatsElsewhere(t, backend.HTTP1, func(trip *backend.Trip) error {
+			trip.Begin()
+			c := trip.Turn().Take()
+			trip.Use(c)
+			request, err := trip.AppendRequest(nil)
+			if err != nil {
+				return err
 			}
-			_, _ = io.WriteString(w, "fine")
-		}))
-		g := first.groupOf(backend.Upstream{URLs: []*url.URL{first.url, second.url}, Protocol: p, Timeout: patience})
-		trip := new(backend.Trip)
-		ask(t, trip, g)
-		ask(t, trip, g)
-		prepare(trip, g, "PUT", strings.NewReader("body"))
-		err := send(trip)
-		asked := trip.Server.Name
-		trip.Close()
-		if err != nil || asked != "http://"+second.url.Host {
-			t.Errorf("%s, %v", asked, err)
-		}
-		if n := second.conns.Load(); p == backend.HTTP1 && n != 2 {
-			t.Errorf("the next one has %d connections", n)
-		}
+			trip.Keep(request)
+			return trip.Resume(nil, c.Send(request))
+		})
 	})
+}
+
+func repeatsElsewhere(t *testing.T, p backend.Protocol, send func(*backend.Trip) error) {
+	cut := make(chan net.Conn, 8)
+	var first, second *server
+	first = serve(t, p, firstThen(func(_ http.ResponseWriter, r *http.Request) {
+		_, _ = io.Copy(io.Discard, r.Body)
+		first.refuse()
+		(<-cut).Close()
+	}), func(c net.Conn) { cut <- c })
+	second = serve(t, p, firstThen(func(w http.ResponseWriter, r *http.Request) {
+		text, err := io.ReadAll(r.Body)
+		if string(text) != "body" || err != nil || r.Host != second.url.Host {
+			t.Errorf("the next one got %q for %s, %v", text, r.Host, err)
+		}
+		_, _ = io.WriteString(w, "fine")
+	}))
+	g := first.groupOf(backend.Upstream{URLs: []*url.URL{first.url, second.url}, Protocol: p, Timeout: patience})
+	trip := new(backend.Trip)
+	ask(t, trip, g)
+	ask(t, trip, g)
+	prepare(trip, g, "PUT", strings.NewReader("body"))
+	err := send(trip)
+	asked := trip.Server.Name
+	trip.Close()
+	if err != nil || asked != "http://"+second.url.Host {
+		t.Errorf("%s, %v", asked, err)
+	}
+	if n := second.conns.Load(); p == backend.HTTP1 && n != 2 {
+		t.Errorf("the next one has %d connections", n)
+	}
 }
 
 // TestRefused: a call that a server of HTTP/2 says it has not begun goes out once more, if its method allows it, and no
