@@ -112,9 +112,7 @@ func validate(cmd *cobra.Command, load func() (*config.Config, error)) (validati
 	if problems := unwritable(cfg); len(problems) > 0 {
 		return report, usage(problems)
 	}
-	for _, w := range listenable(cfg) {
-		report.Warnings = append(report.Warnings, w)
-	}
+	report.Warnings = append(report.Warnings, listenable(cfg)...)
 	report.Warnings = append(report.Warnings, a.OutOfReach()...)
 	for _, w := range cfg.Warnings {
 		report.Warnings = append(report.Warnings, w.Error())
