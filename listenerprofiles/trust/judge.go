@@ -174,15 +174,17 @@ func stamp(t time.Time) string { return t.UTC().Format(time.RFC3339) }
 
 func allowsClientAuth(leaf *x509.Certificate) bool {
 	if len(leaf.ExtKeyUsage) == 0 && len(leaf.UnknownExtKeyUsage) == 0 {
-		return true
+		_, has := extension(leaf, oidExtKeyUsage) // with no usage in it it allows nothing
+		return !has
 	}
 	return slices.Contains(leaf.ExtKeyUsage, x509.ExtKeyUsageClientAuth) || slices.Contains(leaf.ExtKeyUsage, x509.ExtKeyUsageAny)
 }
 
 var (
-	oidKeyUsage = asn1.ObjectIdentifier{2, 5, 29, 15}
-	oidNames    = asn1.ObjectIdentifier{2, 5, 29, 17}                    // subjectAltName
-	oidUPN      = asn1.ObjectIdentifier{1, 3, 6, 1, 4, 1, 311, 20, 2, 3} // userPrincipalName
+	oidKeyUsage    = asn1.ObjectIdentifier{2, 5, 29, 15}
+	oidExtKeyUsage = asn1.ObjectIdentifier{2, 5, 29, 37}
+	oidNames       = asn1.ObjectIdentifier{2, 5, 29, 17}                    // subjectAltName
+	oidUPN         = asn1.ObjectIdentifier{1, 3, 6, 1, 4, 1, 311, 20, 2, 3} // userPrincipalName
 )
 
 func allowsSignatures(leaf *x509.Certificate) bool {
@@ -271,6 +273,10 @@ func (a *Anchors) unverified(leaf *x509.Certificate, err error, now time.Time) *
 	}
 	issuer := printable.Quote(leaf.Issuer.String())
 	if len(a.named[string(leaf.RawIssuer)]) > 0 {
+		switch leaf.SignatureAlgorithm {
+		case x509.MD5WithRSA, x509.SHA1WithRSA, x509.ECDSAWithSHA1:
+			return fault(Untrusted, "the certificate is signed by %s, which can be forged, so that its issuer %s does not vouch for it", leaf.SignatureAlgorithm, issuer)
+		}
 		return fault(Untrusted, "nothing in the trust store vouches for the certificate: an entry has the name of its issuer, %s, and did not issue it", issuer)
 	}
 	return fault(Untrusted, "nothing in the trust store vouches for the certificate, whose issuer is %s", issuer)

@@ -76,6 +76,7 @@ func TestCauses(t *testing.T) {
 		{"contentCommitment", issue(usage(x509.KeyUsageContentCommitment)), trust.KeyUsage},
 		{"a key usage without a bit", issue(extra(pkix.Extension{Id: asn1.ObjectIdentifier{2, 5, 29, 15}, Critical: true, Value: []byte{3, 1, 0}})), trust.KeyUsage},
 		{"serverAuth", root.Issue(testpki.Leaf{CommonName: "client", Usages: testpki.ServerOnly}), trust.ExtendedKeyUsage},
+		{"an extended key usage without one", issue(extra(pkix.Extension{Id: asn1.ObjectIdentifier{2, 5, 29, 37}, Value: []byte{0x30, 0}})), trust.ExtendedKeyUsage},
 		{"expired", issue(func(c *x509.Certificate) { c.NotAfter = now.Add(-time.Second) }), trust.Expired},
 		{"not valid yet", issue(func(c *x509.Certificate) { c.NotBefore = now.Add(time.Second) }), trust.NotYetValid},
 		{"RSA 1024", keyed(testpki.NewRSA(t, 1024)), trust.Key},
@@ -108,5 +109,22 @@ func TestCauses(t *testing.T) {
 		if (err == nil) != own {
 			t.Errorf("%s, registered: %v", c.name, err)
 		}
+	}
+}
+
+// TestForgeableSignatures: who reads why knows that another store would not help.
+func TestForgeableSignatures(t *testing.T) {
+	root := testpki.NewCA(t, "Root")
+	cert, err := x509.ParseCertificate(remade(t, root.Issue(named("client")).Cert, root, ecdsaSHA1, unchanged))
+	if err != nil {
+		t.Fatal(err)
+	}
+	anchors, err := trust.New(chain(root))
+	if err != nil {
+		t.Fatal(err)
+	}
+	const want = `the certificate is signed by ECDSA-SHA1, which can be forged, so that its issuer "CN=Root" does not vouch for it`
+	if _, err := trust.Judge([]*x509.Certificate{cert}, anchors, true, trust.SelfSigned, now); err == nil || err.Error() != want {
+		t.Errorf("%v, want %s", err, want)
 	}
 }
