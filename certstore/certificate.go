@@ -22,10 +22,36 @@ func ParseCertificate(data []byte) (*x509.Certificate, error) {
 		return nil, err
 	}
 	cert, err := x509.ParseCertificate(der)
+	if err != nil && hasForm(der) {
+		return nil, invalid("certificate cannot be read: %s", printable.Text(strings.TrimPrefix(err.Error(), "x509: ")))
+	}
 	if err != nil {
 		return nil, invalid("certificate is not well formed (%v)", err)
 	}
 	return cert, nil
+}
+
+// Unreadable reports whether data, PEM or DER, is one certificate that ParseCertificate refuses since crypto/x509 does not
+// read what it holds, such as a key on another curve.
+func Unreadable(data []byte) bool {
+	der, err := decode(data)
+	if err != nil || !hasForm(der) {
+		return false
+	}
+	_, err = x509.ParseCertificate(der)
+	return err != nil
+}
+
+// hasForm reports whether der has the outer form of a certificate of version 2 or 3, unlike a request, a list or a key.
+func hasForm(der []byte) bool {
+	var outer, signed []asn1.RawValue
+	if rest, err := asn1.Unmarshal(der, &outer); err != nil || len(rest) > 0 || len(outer) != 3 || outer[2].Tag != asn1.TagBitString {
+		return false
+	}
+	if _, err := asn1.Unmarshal(outer[0].FullBytes, &signed); err != nil || len(signed) < 7 {
+		return false
+	}
+	return signed[0].Class == asn1.ClassContextSpecific && signed[0].Tag == 0 // the version
 }
 
 var pemBegin = []byte("-----BEGIN ")

@@ -7,8 +7,10 @@ import (
 	"encoding/pem"
 	"fmt"
 	"regexp"
+	"slices"
 	"strings"
 
+	"sallyport/certstore"
 	"sallyport/internal/printable"
 )
 
@@ -25,7 +27,11 @@ func whatItIs(file string, data []byte) string {
 	case bytes.HasPrefix(data, []byte{0xff, 0xfe}), bytes.HasPrefix(data, []byte{0xfe, 0xff}):
 		return "it is text in UTF-16: iconv -f UTF-16 -t ASCII " + name + " > client.crt"
 	case isPKCS12(data):
-		return "it is a PKCS #12 keystore: openssl pkcs12 -in " + name + " -clcerts -nokeys | openssl x509 -out client.crt"
+		legacy := ""
+		if oldCiphers(data) {
+			legacy = "-legacy "
+		}
+		return "it is a PKCS #12 keystore: openssl pkcs12 " + legacy + "-in " + name + " -clcerts -nokeys | openssl x509 -out client.crt; without -clcerts, if it holds no key"
 	case isPKCS7(data):
 		return "it is PKCS #7: openssl pkcs7 -inform DER -in " + name + " -print_certs | openssl x509 -out client.crt; look that the first one is the client's"
 	}
@@ -36,6 +42,9 @@ func whatItIs(file string, data []byte) string {
 		return "it is a private key, which stays with the client: register its certificate"
 	}
 	labels := pemLabels(data)
+	if certstore.Unreadable(data) {
+		return "what cannot be read is refused at every door and not registered, not even with --force: have a new certificate made without that"
+	}
 	if list, err := x509.ParseCertificates(data); err == nil && len(list) > 1 {
 		return fmt.Sprintf("it holds %d certificates; the first alone: openssl x509 -inform DER -in %s -out client.crt", len(list), name)
 	}
@@ -58,7 +67,11 @@ func whatItIs(file string, data []byte) string {
 			}
 		}
 	case len(data) > 0 && barePEM.Match(data):
-		return "it is base64 without its PEM lines: openssl base64 -d -in " + name + " | openssl x509 -inform DER -out client.crt"
+		decode := "openssl base64 -d -in "
+		if !bytes.Contains(bytes.TrimSpace(data), []byte{'\n'}) {
+			decode = "openssl base64 -d -A -in "
+		}
+		return "it is base64 without its PEM lines: " + decode + name + " | openssl x509 -inform DER -out client.crt"
 	}
 	return ""
 }
@@ -76,6 +89,13 @@ func pemLabels(data []byte) map[string]int {
 		}
 		labels[block.Type]++
 	}
+}
+
+// oldCiphers reports whether a PKCS #12 keystore uses RC4 or RC2, which OpenSSL 3 opens with -legacy alone: their object
+// identifiers (RFC 7292 appendix C) end in these bytes.
+func oldCiphers(data []byte) bool {
+	family := []byte{asn1.TagOID, 10, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x0c, 0x01}
+	return slices.ContainsFunc([]byte{1, 2, 5, 6}, func(last byte) bool { return bytes.Contains(data, append(family, last)) })
 }
 
 // isPKCS12 reports whether data begins as a PFX does (RFC 7292 section 4): a sequence of version 3 and a ContentInfo.
