@@ -22,7 +22,7 @@ type VerifyClient int
 const (
 	Optional VerifyClient = iota // asks; whatever comes, or nothing, completes the handshake and is judged call by call
 	None                         // does not ask
-	Require                      // asks, and ends the handshake without a certificate that the trust store vouches for
+	Require                      // asks, and ends the handshake without a certificate that the trust store or its registration vouches for
 )
 
 // String returns the word as it is written in listenerprofiles.xml.

@@ -64,10 +64,10 @@ func (s *Spec) ExamineAlone(certificate *x509.Certificate, now time.Time) error 
 // Prospects names the registrations that admit nobody now, and why: a warning each, and one for all of an API that is not
 // served here.
 func (a *Assembly) Prospects(now time.Time) (warnings []error) {
-	strange := map[certstore.API]int{}
+	strange := map[certstore.API][]string{} // where they are registered
 	for _, c := range a.Clients.All() {
 		if !slices.ContainsFunc(a.Routes.Routes(), func(r *decision.Route) bool { return r.API == c.API }) {
-			strange[c.API]++
+			strange[c.API] = append(strange[c.API], c.Source)
 			continue
 		}
 		if err := a.Examine(*c, now); err != nil {
@@ -80,7 +80,10 @@ func (a *Assembly) Prospects(now time.Time) (warnings []error) {
 	}
 	slices.SortFunc(apis, func(x, y certstore.API) int { return strings.Compare(x.String(), y.String()) })
 	for _, api := range apis {
-		warnings = append(warnings, fmt.Errorf("the store registers certificates for %s, which is no API here: they admit nobody (%d)", api, strange[api]))
+		where := strange[api]
+		slices.Sort(where)
+		warnings = append(warnings, fmt.Errorf("certificates are registered for %s (%s), which is no API here: they admit nobody (%d)",
+			api, strings.Join(slices.Compact(slices.Clone(where)), ", "), len(where)))
 	}
 	return warnings
 }

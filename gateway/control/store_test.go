@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/hex"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -181,4 +182,20 @@ func TestStoreThatCannotBeRead(t *testing.T) {
 	}
 	put(good)
 	eventually(t, "the store is called good", func() bool { return b.state(store).Broken == nil })
+}
+
+// TestStrangeRegistrations: a registration for what is no API is told with the place where it stands.
+func TestStrangeRegistrations(t *testing.T) {
+	b, other, aliases := storeBed(t)
+	for _, c := range []certstore.Client{client("acme", b.second), client("test", issue(t, "test", nil))} {
+		if err := other.Add(t.Context(), c); err != nil {
+			t.Fatal(err)
+		}
+	}
+	eventually(t, "the registrations are in force", func() bool { return aliases() == "file acme test" })
+	got := fmt.Sprint(b.InForce().Prospects(time.Now()))
+	const want = "[certificates are registered for orders:1.0.0 (apis.yaml:3:5, store), which is no API here: they admit nobody (3)]"
+	if got != want {
+		t.Errorf("%s, want %s", got, want)
+	}
 }

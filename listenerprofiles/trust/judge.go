@@ -273,9 +273,9 @@ func (a *Anchors) unverified(leaf *x509.Certificate, err error, now time.Time) *
 	}
 	issuer := printable.Quote(leaf.Issuer.String())
 	if len(a.named[string(leaf.RawIssuer)]) > 0 {
-		switch leaf.SignatureAlgorithm {
+		switch leaf.SignatureAlgorithm { // which crypto/x509 does not check
 		case x509.MD5WithRSA, x509.SHA1WithRSA, x509.ECDSAWithSHA1:
-			return fault(Untrusted, "the certificate is signed by %s, which can be forged, so that its issuer %s does not vouch for it", leaf.SignatureAlgorithm, issuer)
+			return fault(Chain, "the certificate is signed by %s, which can be forged, so that its issuer %s does not vouch for it", leaf.SignatureAlgorithm, issuer)
 		}
 		return fault(Untrusted, "nothing in the trust store vouches for the certificate: an entry has the name of its issuer, %s, and did not issue it", issuer)
 	}
