@@ -80,10 +80,9 @@ func (a *Assembly) Prospects(now time.Time) (warnings []error) {
 	}
 	slices.SortFunc(apis, func(x, y certstore.API) int { return strings.Compare(x.String(), y.String()) })
 	for _, api := range apis {
-		where := strange[api]
-		slices.Sort(where)
+		where := slices.Sorted(slices.Values(strange[api]))
 		warnings = append(warnings, fmt.Errorf("certificates are registered for %s (%s), which is no API here: they admit nobody (%d)",
-			api, strings.Join(slices.Compact(slices.Clone(where)), ", "), len(where)))
+			api, strings.Join(slices.Compact(where), ", "), len(where)))
 	}
 	return warnings
 }
