@@ -95,6 +95,15 @@ func badStore(cfg *config.Config, err error) error {
 // storeError marks what can't be asked of any store as wrong usage. That an alias is taken, or isn't there, is the answer
 // to a good question: the exit code tells scripts the two apart.
 func storeError(err error) error {
+	for answer, advice := range map[error]string{
+		certstore.ErrAliasTaken: "take another alias, or let sallyport cert update give this one the certificate",
+		certstore.ErrRegistered: "an API has each certificate once: let sallyport cert update change its tier or scopes",
+		certstore.ErrNotFound:   "sallyport cert list shows those that are",
+	} {
+		if errors.Is(err, answer) {
+			return fmt.Errorf("%w: %s", err, advice)
+		}
+	}
 	for _, mendable := range []error{certstore.ErrInvalid, certstore.ErrExpired} {
 		if errors.Is(err, mendable) {
 			return usage(err)

@@ -116,6 +116,8 @@ func (s *Store) keyFault(ref Ref, err error) *Fault {
 		f.Cure = "name a store that holds the key and its certificate"
 	case errors.Is(err, ErrExpired):
 		f.Cure = "renew the certificate"
+	case errors.Is(err, errUnreadable):
+		f.Cure = "have it issued anew"
 	}
 	return f
 }

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"time"
 
@@ -72,6 +73,9 @@ func Make(ctx context.Context, opts Options, register Registrar) (*Demo, error) 
 	if !d.Reused {
 		made, err := f.build(ctx, ports, d.now(), register)
 		if err != nil {
+			if file := (*fs.PathError)(nil); errors.As(err, &file) { // no right to write there, or no room
+				err = fmt.Errorf("%w: name another folder with --dir", err)
+			}
 			return nil, fmt.Errorf("making %s: %w", f.shown, err)
 		}
 		d.Reused = !made
