@@ -155,12 +155,17 @@ func (a *Assembly) StoreWarnings() (list Problems) {
 	return list
 }
 
-// SkippedEntries counts the entries that can't be used of each store that is in use, by location.
+// SkippedEntries counts the entries that can't be used of each store and CA file that is in use, by location.
 func (a *Assembly) SkippedEntries() map[string]int {
 	counts := maps.Clone(a.skipped)
 	for _, set := range a.sets {
 		for location, n := range set.SkippedEntries() {
 			counts[location] = max(counts[location], n)
+		}
+	}
+	for _, k := range a.Spec.KeyManagers {
+		if file := k.Value.CAFile; file != "" && a.tokens != nil {
+			counts[file] = max(counts[file], len(a.tokens.SkippedRoots(k.Value.Name)))
 		}
 	}
 	return counts
