@@ -79,8 +79,8 @@ func (a *Assembly) Listeners() []decision.Listener {
 	return list
 }
 
-// IgnoredKeys returns which keys and CAs of key managers' files are not used, and why. Addresses are asked by a running gateway
-// only, whose log tells.
+// IgnoredKeys returns which keys and CAs of key managers' files are not used, and why. Addresses are asked by a
+// running gateway only, whose log tells.
 func (a *Assembly) IgnoredKeys() (ignored Problems) {
 	if a.tokens == nil {
 		return nil
@@ -504,7 +504,8 @@ func roots(data []byte) (pool *x509.CertPool, skipped []error, err error) {
 	return nil, nil, errors.New("it holds no certificate")
 }
 
-// addKeys adds the error that New has for a key manager, at the key of the file that it reads: what is wrong is in there.
+// addKeys adds the error that New has for a key manager, at the key of the file that it reads: what is wrong is in
+// there.
 func (ps *Problems) addKeys(k Placed[token.KeyManager], err error) {
 	key, file, cure := "jwks", k.Value.JWKS, "name a file with a JSON Web Key Set"
 	switch {

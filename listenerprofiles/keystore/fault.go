@@ -65,7 +65,8 @@ func LoadKeys(data []byte, ref Ref, now time.Time) (pairs []tls.Certificate, ski
 	return pairs, skipped, nil
 }
 
-// LoadTrusted is Open and Trusted. The entries that it skips are told as errors that name the file. The error is a Fault.
+// LoadTrusted is Open and Trusted. The entries that it skips are told as errors that name the file. The error is a
+// Fault.
 func LoadTrusted(data []byte, ref Ref) (certs []*x509.Certificate, skipped []error, err error) {
 	store, err := Open(data, ref)
 	if err != nil {

@@ -1,4 +1,5 @@
-// Package quickstart makes the demonstration: a folder with everything a gateway needs, its backend and its token issuer.
+// Package quickstart makes the demonstration: a folder with everything a gateway needs, its backend and its token
+// issuer.
 package quickstart
 
 import (
@@ -28,7 +29,8 @@ type Options struct {
 }
 
 // A Registrar creates the store at storeURL ("sqlite:" and an absolute path), registers clients and closes the store:
-// all of them, also the one whose certificate has expired, or it returns an error. The folder moves once it has returned, so no file of the store may stay open.
+// all of them, also the one whose certificate has expired, or it returns an error. The folder moves once it has
+// returned, so no file of the store may stay open.
 type Registrar func(ctx context.Context, storeURL string, clients []certstore.Client) error
 
 // A Demo is a demonstration that is ready to be served: a folder on disk, and the two servers beside the gateway.
