@@ -112,8 +112,11 @@ func statSQLite(path string) (fs.FileInfo, error) {
 // createSQLite creates the file, since SQLite would make it readable by everyone; -wal and -shm inherit its mode.
 func createSQLite(path string) (fs.FileInfo, error) {
 	folder, err := os.Open(filepath.Dir(path))
+	if errors.Is(err, fs.ErrNotExist) {
+		err = fmt.Errorf("its folder must exist: %w", err)
+	}
 	if err != nil {
-		return nil, fmt.Errorf("its folder must exist: %w", err)
+		return nil, err
 	}
 	defer folder.Close()
 	file, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
@@ -217,8 +220,12 @@ func (w *sqliteWatcher) close() error {
 	return err
 }
 
-// adviseSQLite adds to an error of SQLite what may be done about it.
+// adviseSQLite adds to an error of SQLite, or of its file, what may be done about it.
 func adviseSQLite(err error) error {
+	const noRight = "this user may not write to the file or to its folder"
+	if errors.Is(err, fs.ErrPermission) {
+		return fmt.Errorf("%w: %s", err, noRight)
+	}
 	var e *sqlite.Error
 	if !errors.As(err, &e) {
 		return err
@@ -226,9 +233,9 @@ func adviseSQLite(err error) error {
 	advice := map[int]string{
 		sqlite3.SQLITE_NOTADB:   "name another file, or put a copy of the database back",
 		sqlite3.SQLITE_CORRUPT:  "put a copy of the database back",
-		sqlite3.SQLITE_READONLY: "this user may not write to the file or to its folder",
-		sqlite3.SQLITE_PERM:     "this user may not write to the file or to its folder",
-		sqlite3.SQLITE_CANTOPEN: "this user may not open the file or one of its folder",
+		sqlite3.SQLITE_READONLY: noRight,
+		sqlite3.SQLITE_PERM:     noRight,
+		sqlite3.SQLITE_CANTOPEN: "this user may not open the file or one beside it",
 		sqlite3.SQLITE_FULL:     "make room on its disk",
 		sqlite3.SQLITE_IOERR:    "look after its disk: is it full, or is a file limited (ulimit -f)?",
 	}[e.Code()&0xff]

@@ -3,6 +3,7 @@ package gateway
 import (
 	"errors"
 	"fmt"
+	"net"
 	"syscall"
 )
 
@@ -20,6 +21,10 @@ func Advise(err error) error {
 		if errors.Is(err, a.cause) {
 			return fmt.Errorf("%w: %s", err, a.advice)
 		}
+	}
+	unknown, none := (*net.DNSError)(nil), (*net.AddrError)(nil)
+	if errors.As(err, &unknown) || errors.As(err, &none) {
+		return fmt.Errorf("%w: name an address of this machine, or a host that its resolver knows", err)
 	}
 	return err
 }

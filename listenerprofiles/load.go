@@ -93,8 +93,9 @@ func Read(cfg Options, known ...*Set) Reading {
 	return newLoader(cfg.withDefaults(), known...).reading()
 }
 
-// ReadStores is Read without a look at the file, which is taken for what it was when the first known set was loaded, and
-// so are the addresses of the hosts that it names; its stores are read. If something is wrong the file is read after all: it may be what mends it.
+// ReadStores is Read without a look at the file, which is taken for what it was when the first known set was loaded,
+// and so are the addresses of the hosts that it names; its stores are read. If something is wrong the file is read
+// after all: it may be what mends it.
 func ReadStores(cfg Options, known ...*Set) Reading {
 	l := newLoader(cfg.withDefaults(), known...)
 	if l.cfg.FilePath == "" || len(known) == 0 || known[0] == nil {
@@ -328,8 +329,8 @@ func contentOf(s *Set, files []string) (sum [32]byte) {
 	return sum
 }
 
-// profileKeys are digests of s, but its place in the file, of the stores' contents, and of what cfg has to say of clients'
-// certificates. The key covers secrets and must not be shown; the other covers none.
+// profileKeys are digests of s, but its place in the file, of the stores' contents, and of what cfg has to say of
+// clients' certificates. The key covers secrets and must not be shown; the other covers none.
 func profileKeys(s Settings, contents [][]byte, cfg Options) (key, shown [32]byte) {
 	h := sha256.New()
 	for _, text := range []string{

@@ -69,8 +69,8 @@ func (s *Set) groups(local netip.Addr) []*group {
 	return s.any6
 }
 
-// Warnings returns what is not served and yet is no error: older protocols, and entries of stores that can't be used. The
-// file's are *ParseErrors, the listener's own PartErrors.
+// Warnings returns what is not served and yet is no error: older protocols, and entries of stores that can't be used.
+// The file's are *ParseErrors, the listener's own PartErrors.
 func (s *Set) Warnings() []error { return s.warnings }
 
 // SkippedEntries counts the entries that can't be used of each store, by location.
@@ -91,8 +91,8 @@ func (s *Set) SkippedEntries() map[string]int {
 // Profiles returns the profiles of the file in its order, then the listener's own.
 func (s *Set) Profiles() []*Profile { return slices.Clone(s.profiles) }
 
-// RotateTicketKeys sees to the keys of the profiles' session tickets by the given clock, and returns how long nothing more is
-// due. Each key is used for new tickets for 12 hours, and for none once it is 24 hours old.
+// RotateTicketKeys sees to the keys of the profiles' session tickets by the given clock, and returns how long nothing
+// more is due. Each key is used for new tickets for 12 hours, and for none once it is 24 hours old.
 func (s *Set) RotateTicketKeys(now time.Time) time.Duration {
 	wait := ticketKeyRotation
 	for _, p := range s.profiles {

@@ -37,8 +37,8 @@ func (p *Profile) rotate(now time.Time) time.Duration {
 	return p.tickets.rotate(now, p.TLS, p.Any)
 }
 
-// rotate drops what is too old from configs, puts a new key first if it is time for one, and returns how long nothing is
-// due.
+// rotate drops what is too old from configs, puts a new key first if it is time for one, and returns how long nothing
+// is due.
 func (t *ticketKeys) rotate(now time.Time, configs ...*tls.Config) time.Duration {
 	t.mu.Lock()
 	defer t.mu.Unlock()

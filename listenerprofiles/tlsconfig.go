@@ -59,8 +59,8 @@ func newProfile(s Settings, keys, trusted []byte, cfg Options) (*Profile, []Part
 	return p, nil
 }
 
-// checkWords checks that protocols, ciphers and keys fit together, so that no profile is loaded that no client can use. With
-// an error it returns the element at fault.
+// checkWords checks that protocols, ciphers and keys fit together, so that no profile is loaded that no client can
+// use. With an error it returns the element at fault.
 func checkWords(s Settings, pairs []tls.Certificate) (element string, err error) {
 	switch s.VerifyClient {
 	case None, Optional, Require:

@@ -146,4 +146,6 @@ var varying = map[*regexp.Regexp]string{
 	regexp.MustCompile(`\b20\d\d-\d\d-\d\d(T[0-9:.]+Z?)?`): `DATE`,
 	regexp.MustCompile(`making-\d+`):                       `making-N`,
 	regexp.MustCompile(`process \d+`):                      `process N`,
+	// Said where the system allows few open files.
+	regexp.MustCompile(`.*fewer connections than limits\.connections.*\n`): ``,
 }

@@ -92,9 +92,18 @@ func badStore(cfg *config.Config, err error) error {
 	return control.Problems{{Place: cfg.Store.Place, Message: "store: " + err.Error()}}
 }
 
-// storeError marks what can't be asked of any store as wrong usage. That an alias is taken, or isn't there, is the answer
-// to a good question: the exit code tells scripts the two apart.
+// storeError marks what can't be asked of any store as wrong usage. That an alias is taken, or isn't there, is the
+// answer to a good question: the exit code tells scripts the two apart.
 func storeError(err error) error {
+	for answer, advice := range map[error]string{
+		certstore.ErrAliasTaken: "take another alias, or let sallyport cert update give this one the certificate",
+		certstore.ErrRegistered: "an API has each certificate once: let sallyport cert update change its tier or scopes",
+		certstore.ErrNotFound:   "sallyport cert list shows those that are",
+	} {
+		if errors.Is(err, answer) {
+			return fmt.Errorf("%w: %s", err, advice)
+		}
+	}
 	for _, mendable := range []error{certstore.ErrInvalid, certstore.ErrExpired} {
 		if errors.Is(err, mendable) {
 			return usage(err)
@@ -108,7 +117,10 @@ func certAdd() *cobra.Command {
 	var tier string
 	var scopes []string
 	var force bool
-	cmd := &cobra.Command{Use: "add --api NAME:VERSION --alias ALIAS --tier TIER FILE", Short: "Register a client certificate (PEM or DER) for an API"}
+	cmd := &cobra.Command{
+		Use:   "add --api NAME:VERSION --alias ALIAS --tier TIER FILE",
+		Short: "Register a client certificate (PEM or DER) for an API",
+	}
 	f.add(cmd)
 	cmd.Flags().StringVar(&tier, "tier", "", "the `TIER` that the certificate is held to")
 	cmd.Flags().StringSliceVar(&scopes, "scope", nil, "a `SCOPE` that the certificate has, or \"*\"; may be repeated")
@@ -140,7 +152,9 @@ func certAdd() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		err = changeStore(cmd.Context(), cfg, certstore.Options{AnyTime: force}, func(s *certstore.Store) error { return s.Add(cmd.Context(), client) })
+		err = changeStore(cmd.Context(), cfg, certstore.Options{AnyTime: force}, func(s *certstore.Store) error {
+			return s.Add(cmd.Context(), client)
+		})
 		if err != nil {
 			return err
 		}
@@ -284,7 +298,10 @@ func certUpdate() *cobra.Command {
 	var tier string
 	var scopes []string
 	var force bool
-	cmd := &cobra.Command{Use: "update --api NAME:VERSION --alias ALIAS [--tier TIER] [--scope SCOPE]... [FILE]", Short: "Replace a registration's certificate, tier or scopes"}
+	cmd := &cobra.Command{
+		Use:   "update --api NAME:VERSION --alias ALIAS [--tier TIER] [--scope SCOPE]... [FILE]",
+		Short: "Replace a registration's certificate, tier or scopes",
+	}
 	f.add(cmd)
 	cmd.Flags().StringVar(&tier, "tier", "", "the new `TIER`")
 	cmd.Flags().StringSliceVar(&scopes, "scope", nil, "the new `SCOPE`s; \"\" for none")
@@ -343,7 +360,11 @@ func certUpdate() *cobra.Command {
 
 func certRemove() *cobra.Command {
 	var f certFlags
-	cmd := &cobra.Command{Use: "remove --api NAME:VERSION --alias ALIAS", Short: "End a registration", Args: noArgs}
+	cmd := &cobra.Command{
+		Use:   "remove --api NAME:VERSION --alias ALIAS",
+		Short: "End a registration",
+		Args:  noArgs,
+	}
 	f.add(cmd)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		cfg, api, keyType, err := f.read()
@@ -366,7 +387,11 @@ func certRemove() *cobra.Command {
 }
 
 func certList() *cobra.Command {
-	cmd := &cobra.Command{Use: "list [--api NAME:VERSION]", Short: "List the registered certificates and when they expire", Args: noArgs}
+	cmd := &cobra.Command{
+		Use:   "list [--api NAME:VERSION]",
+		Short: "List the registered certificates and when they expire",
+		Args:  noArgs,
+	}
 	load := configFlag(cmd)
 	api := cmd.Flags().String("api", "", "only those of the API `NAME:VERSION`")
 	asJSON := outputFlag(cmd)
@@ -423,7 +448,11 @@ func registered(ctx context.Context, cfg *config.Config) ([]certstore.Client, []
 
 func certShow() *cobra.Command {
 	var f certFlags
-	cmd := &cobra.Command{Use: "show --api NAME:VERSION --alias ALIAS", Short: "Show a registration", Args: noArgs}
+	cmd := &cobra.Command{
+		Use:   "show --api NAME:VERSION --alias ALIAS",
+		Short: "Show a registration",
+		Args:  noArgs,
+	}
 	f.add(cmd)
 	asJSON := outputFlag(cmd)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
@@ -450,7 +479,11 @@ func certShow() *cobra.Command {
 
 func certExport() *cobra.Command {
 	var f certFlags
-	cmd := &cobra.Command{Use: "export --api NAME:VERSION --alias ALIAS", Short: "Print a registered certificate as PEM", Args: noArgs}
+	cmd := &cobra.Command{
+		Use:   "export --api NAME:VERSION --alias ALIAS",
+		Short: "Print a registered certificate as PEM",
+		Args:  noArgs,
+	}
 	f.add(cmd)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		client, err := f.one(cmd.Context())

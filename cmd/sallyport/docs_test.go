@@ -112,3 +112,16 @@ func TestReadmeShowsTheExample(t *testing.T) {
 		}
 	}
 }
+
+// TestGoVersionIsOne: whoever is told to install Go is told the version that go.mod demands.
+func TestGoVersionIsOne(t *testing.T) {
+	version := regexp.MustCompile(`(?m)^go (\S+)$`).FindStringSubmatch(readDoc(t, "go.mod"))
+	if version == nil {
+		t.Fatal("go.mod names no version")
+	}
+	for _, file := range []string{"README.md", "CONTRIBUTING.md", "scripts/need"} {
+		if want := "Go " + version[1] + " or later"; !strings.Contains(readDoc(t, file), want) {
+			t.Errorf("%s does not say %q", file, want)
+		}
+	}
+}

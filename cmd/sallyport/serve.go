@@ -61,8 +61,8 @@ func serve(ctx context.Context, cfg *config.Config, stdout, stderr io.Writer, re
 	metrics := observe.NewMetrics()
 	faults := &contain.Faults{Log: log, Count: metrics.Panicked}
 	accessLog, err := openAccessLog(cfg.Log, stdout, metrics, log)
-	if err != nil {
-		return err
+	if err != nil { // of the file that it goes to
+		return control.Problems{{Place: cfg.AccessPlace(), Message: err.Error() + ": " + writableAdvice}}
 	}
 	g := newGateway(cfg, log, metrics, accessLog)
 	loop, err := openLoop(stop, cfg, g, metrics, log)
@@ -349,7 +349,7 @@ func openAccessLog(c config.Log, stdout io.Writer, metrics *observe.Metrics, log
 func openLogFile(name string) (*os.File, error) {
 	f, err := regularfile.Append(name, 0o640)
 	if err != nil {
-		return nil, fmt.Errorf("access log: %s: %w", name, err)
+		return nil, fmt.Errorf("access %s: %w", name, err)
 	}
 	return f, nil
 }

@@ -161,12 +161,14 @@ func unwritable(cfg *config.Config) (problems control.Problems) {
 	}
 	if place := cfg.AccessPlace(); place != (control.Place{}) {
 		if err := regularfile.Writable(cfg.Log.Access); err != nil {
-			problems.Add(place, fmt.Errorf("access %s: this user may not write to it: %w: "+
-				"make its folder, give it to the user that serves, or validate as that user", cfg.Log.Access, err))
+			problems.Add(place, fmt.Errorf("access %s: %w: %s, or validate as that user", cfg.Log.Access, err, writableAdvice))
 		}
 	}
 	return problems
 }
+
+// writableAdvice is for a file that can't be written.
+const writableAdvice = "make its folder, and give it to the user that serves"
 
 // listenable tells of addresses that can't be listened on here, on whatever machine this is. A UDP socket finds out
 // without touching a gateway that runs.
@@ -183,7 +185,7 @@ func listenable(cfg *config.Config) (warnings []string) {
 		switch {
 		case err == nil:
 			socket.Close()
-		case errors.Is(err, syscall.EACCES), errors.Is(err, syscall.EADDRNOTAVAIL):
+		case !errors.Is(err, syscall.EADDRINUSE): // by something else that talks UDP
 			warnings = append(warnings, fmt.Sprintf("%s: %s can't be listened on here: %v", name, addresses[name], gateway.Advise(err)))
 		}
 	}

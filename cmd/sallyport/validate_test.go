@@ -25,19 +25,19 @@ func TestValidateRefusesWhatServeWould(t *testing.T) {
 			"an access log in no folder",
 			[]string{"access: stdout", "access: nowhere/access.log"},
 			2,
-			"/nowhere: no such file or directory: make its folder", "access log: ",
+			"/nowhere: no such file or directory: make its folder", "make its folder, and give it to the user that serves",
 		},
 		{
 			"an access log in a closed folder",
 			[]string{"access: stdout", "access: closed/access.log"},
 			2,
-			"/closed: permission denied: make its folder", "access log: ",
+			"/closed: permission denied: make its folder", "make its folder, and give it to the user that serves",
 		},
 		{
 			"a closed access log",
 			[]string{"access: stdout", "access: open/closed.log"},
 			2,
-			"access.log: this user may not write to it: permission denied", "access log: ",
+			"access.log: permission denied: make its folder, and give it", "make its folder, and give it to the user that serves",
 		},
 		{
 			"a store in a closed folder",
@@ -56,6 +56,12 @@ func TestValidateRefusesWhatServeWould(t *testing.T) {
 			[]string{"listeners:", "listeners:\n  - {name: far, address: 192.0.2.1:8443}"},
 			0,
 			"listener far: 192.0.2.1:8443 can't be listened on here: ", "this machine has no such address",
+		},
+		{
+			"a host without an address",
+			[]string{"listeners:", "listeners:\n  - {name: lost, address: \"nowhere.onion:8443\"}"},
+			0,
+			"listener lost: nowhere.onion:8443 can't be listened on here: ", "or a host that its resolver knows",
 		},
 	} {
 		t.Run(c.name, func(t *testing.T) {

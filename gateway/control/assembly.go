@@ -79,8 +79,8 @@ func (a *Assembly) Listeners() []decision.Listener {
 	return list
 }
 
-// IgnoredKeys returns which keys of key managers' files are not used, and why. Addresses are asked by a running gateway
-// only, whose log tells.
+// IgnoredKeys returns which keys and CAs of key managers' files are not used, and why. Addresses are asked by a
+// running gateway only, whose log tells.
 func (a *Assembly) IgnoredKeys() (ignored Problems) {
 	if a.tokens == nil {
 		return nil
@@ -88,6 +88,9 @@ func (a *Assembly) IgnoredKeys() (ignored Problems) {
 	for _, k := range a.Spec.KeyManagers {
 		for _, err := range a.tokens.Ignored(k.Value.Name) {
 			ignored.Add(k.Place, fmt.Errorf("key manager %q: a key is ignored: %w", k.Value.Name, err))
+		}
+		for _, err := range a.tokens.SkippedRoots(k.Value.Name) {
+			ignored.Add(k.Keys.at("caFile", k.Place), fmt.Errorf("key manager %q: caFile %s: %w", k.Value.Name, k.Value.CAFile, err))
 		}
 	}
 	return ignored
@@ -119,8 +122,14 @@ func (a *Assembly) content() (sum [sha256.Size]byte) {
 func (a *Assembly) StoreWarnings() (list Problems) {
 	told := map[string]bool{}
 	tell := func(p Problem) {
-		if _, what, ok := strings.Cut(p.Message, "keystore "); !ok || !told[what] {
-			told[what] = ok
+		key := p.Error()
+		for _, file := range []string{"keystore ", "caFile "} {
+			if _, what, ok := strings.Cut(p.Message, file); ok {
+				key = what
+			}
+		}
+		if !told[key] {
+			told[key] = true
 			list = append(list, p)
 		}
 	}
@@ -146,11 +155,18 @@ func (a *Assembly) StoreWarnings() (list Problems) {
 	return list
 }
 
-// SkippedEntries counts the entries that can't be used of each store that is in use, by location.
+// SkippedEntries counts the entries that can't be used of each store and CA file that is in use, by location.
 func (a *Assembly) SkippedEntries() map[string]int {
 	counts := maps.Clone(a.skipped)
 	for _, set := range a.sets {
-		maps.Copy(counts, set.SkippedEntries())
+		for location, n := range set.SkippedEntries() {
+			counts[location] = max(counts[location], n)
+		}
+	}
+	for _, k := range a.Spec.KeyManagers {
+		if file := k.Value.CAFile; file != "" && a.tokens != nil {
+			counts[file] = max(counts[file], len(a.tokens.SkippedRoots(k.Value.Name)))
+		}
 	}
 	return counts
 }
@@ -488,7 +504,8 @@ func roots(data []byte) (pool *x509.CertPool, skipped []error, err error) {
 	return nil, nil, errors.New("it holds no certificate")
 }
 
-// addKeys adds the error that New has for a key manager, at the key of the file that it reads: what is wrong is in there.
+// addKeys adds the error that New has for a key manager, at the key of the file that it reads: what is wrong is in
+// there.
 func (ps *Problems) addKeys(k Placed[token.KeyManager], err error) {
 	key, file, cure := "jwks", k.Value.JWKS, "name a file with a JSON Web Key Set"
 	switch {

@@ -19,7 +19,7 @@ import (
 const (
 	KindClient     = "client"      // registered for an API
 	KindServer     = "server"      // a listener's own
-	KindTrustStore = "trust_store" // an entry of a trust store, or of an upstream's caFile
+	KindTrustStore = "trust_store" // an entry of a trust store, or of a caFile
 	KindUpstream   = "upstream"    // the gateway's own, for a server
 	KindKeyManager = "key_manager" // verifies tokens
 )
@@ -31,8 +31,8 @@ type Certificate struct {
 	NotAfter time.Time
 }
 
-// certificates are all that the Assembly works with. read reads files of key managers, which are not parts of it.
-func (a *Assembly) certificates(read func(string) ([]byte, error)) (list []Certificate) {
+// Certificates are all that the Assembly works with, the first to end first. Nothing is read for it.
+func (a *Assembly) Certificates() (list []Certificate) {
 	for _, c := range a.Clients.All() {
 		name := fmt.Sprintf("%s %s (%s)", c.API, printable.Text(c.Alias), c.KeyType)
 		list = append(list, Certificate{KindClient, name, c.Certificate.NotAfter})
@@ -53,16 +53,14 @@ func (a *Assembly) certificates(read func(string) ([]byte, error)) (list []Certi
 	}
 	list = append(list, a.opened...)
 	for _, k := range a.Spec.KeyManagers {
-		if k.Value.CertificateFile == "" {
-			continue
+		if a.tokens == nil {
+			break
 		}
-		data, err := read(k.Value.CertificateFile)
-		if err != nil {
-			continue // the verifier tells
-		}
-		for _, c := range certificatesOf(data) { // one at most
+		verify, roots := a.tokens.Certificates(k.Value.Name)
+		for _, c := range verify {
 			list = append(list, certificateOf(KindKeyManager, k.Value.Name+", "+k.Value.CertificateFile, c))
 		}
+		list = append(list, entriesOf(k.Value.CAFile, roots)...)
 	}
 	slices.SortFunc(list, func(x, y Certificate) int {
 		return cmp.Or(x.NotAfter.Compare(y.NotAfter), strings.Compare(x.Kind, y.Kind), strings.Compare(x.Name, y.Name))
@@ -145,10 +143,7 @@ func endings(list []Certificate, now time.Time) (soon []Ending) {
 }
 
 // Endings tells which of the Assembly's certificates end soon.
-func (a *Assembly) Endings(now time.Time) []Ending { return endings(a.certificates(readFile), now) }
-
-// Certificates are all that the gateway works with, the first to end first.
-func (a *Assembly) Certificates() []Certificate { return a.certificates(readFile) }
+func (a *Assembly) Endings(now time.Time) []Ending { return endings(a.Certificates(), now) }
 
 // maxEndings is how many certificates are told of at once.
 const maxEndings = 100
@@ -163,7 +158,7 @@ type calendar struct {
 // tellEndings logs, once a day, each certificate that ends soon; between, those that are new.
 func (l *Loop) tellEndings(a *Assembly) {
 	now, c := l.cfg.Now(), &l.calendar
-	soon := endings(a.certificates(l.cfg.readFile), now)
+	soon := a.Endings(now)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	daily := now.Sub(c.last) >= day || now.Before(c.last) // or the clock was set back

@@ -119,7 +119,9 @@ func (l *Loop) tell(name string, f finding, t *attempt, last *Assembly) {
 			l.log.Warn("a change of the configuration takes effect with the next start only", "keys", fixed)
 		}
 	case name == configuration, set == last.sets[s.listener]: // back to what it was before it broke
-		l.board.mended(name)
+		if l.board.mended(name) {
+			l.log.Info("mended: what was refused is good again, and nothing has changed", "source", name)
+		}
 	default:
 		l.board.good(name)
 		for _, g := range set.Gone(last.sets[s.listener]) {

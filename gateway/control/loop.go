@@ -320,9 +320,9 @@ func (l *Loop) follow(ctx context.Context, last *Assembly) {
 // Options.Now may run differently from timers.
 const upkeepInterval = time.Minute
 
-// upkeep rotates the keys of session tickets, drops the allowances of certificates and APIs that are gone, and tells each
-// day which certificates end soon. It is a task of its own so that a slow file system cannot delay it. Sets that come into force while it waits are newer, and
-// due later.
+// upkeep rotates the keys of session tickets, drops the allowances of certificates and APIs that are gone, and tells
+// each day which certificates end soon. It is a task of its own so that a slow file system cannot delay it. Sets that
+// come into force while it waits are newer, and due later.
 func (l *Loop) upkeep(ctx context.Context) error {
 	swept := time.Now()
 	for {

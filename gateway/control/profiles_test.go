@@ -93,6 +93,9 @@ func TestBrokenFileKeepsLastGoodSet(t *testing.T) {
 		if n := b.log.count("listener profiles were not reloaded; the last good ones serve on"); n != 4 {
 			t.Errorf("logged %d times", n)
 		}
+		if n := b.log.count("mended: what was refused is good again"); n != 1 {
+			t.Errorf("told %d times that it is mended, want once: the first time a new set was told of", n)
+		}
 	})
 }
 

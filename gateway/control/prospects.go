@@ -15,8 +15,8 @@ import (
 	"sallyport/policy"
 )
 
-// Examine says why a certificate, shown without intermediates, would not be good for the API that client registers it for,
-// as calls are judged: nil if it is good at one of the API's doors. An error that trust.CauseOf knows is the
+// Examine says why a certificate, shown without intermediates, would not be good for the API that client registers it
+// for, as calls are judged: nil if it is good at one of the API's doors. An error that trust.CauseOf knows is the
 // certificate's; any other says that the registration has no effect.
 func (a *Assembly) Examine(client certstore.Client, now time.Time) error {
 	if err := a.Spec.ExamineAlone(client.Certificate, now); trust.CauseOf(err).Never() {
@@ -61,8 +61,8 @@ func (s *Spec) ExamineAlone(certificate *x509.Certificate, now time.Time) error 
 	return clientcert.FromChain([]*x509.Certificate{certificate}, nil, true, trust.All, now).Check(now)
 }
 
-// Prospects names the registrations that admit nobody now, and why: a warning each, and one for all of an API that is not
-// served here.
+// Prospects names the registrations that admit nobody now, and why: a warning each, and one for all of an API that is
+// not served here.
 func (a *Assembly) Prospects(now time.Time) (warnings []error) {
 	strange := map[certstore.API][]string{} // where they are registered
 	for _, c := range a.Clients.All() {

@@ -13,8 +13,8 @@ import (
 	"sallyport/policy"
 )
 
-// OutOfReach names the resources that nobody can call: they demand a certificate, and at none of the API's listeners can
-// one come in.
+// OutOfReach names the resources that nobody can call: they demand a certificate, and at none of the API's listeners
+// can one come in.
 func (a *Assembly) OutOfReach() (warnings []string) {
 	listeners := a.Listeners()
 	for _, r := range a.Routes.Routes() {

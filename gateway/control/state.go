@@ -56,11 +56,15 @@ func (b *board) keep(names []string) {
 // good records that newer content is in force.
 func (b *board) good(name string) { b.record(State{Name: name, Since: time.Now()}) }
 
-// mended records that the content in force is the newest again. It does nothing for a source that is not broken.
-func (b *board) mended(name string) {
-	if s := b.state(name); s.Broken != nil {
-		b.record(State{Name: name, Since: s.Since})
+// mended records that the content in force is the newest again, and reports whether the source was broken. It does
+// nothing for one that was not.
+func (b *board) mended(name string) bool {
+	s := b.state(name)
+	if s.Broken == nil {
+		return false
 	}
+	b.record(State{Name: name, Since: s.Since})
+	return true
 }
 
 // bad records that newer content is refused.

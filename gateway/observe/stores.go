@@ -17,7 +17,7 @@ type stores struct {
 // returns counts by a store's location, which is a word of the configuration. It may be called once.
 func (m *Metrics) WatchStores(skipped func() map[string]int) {
 	m.registry.MustRegister(stores{&m.faults, prometheus.NewDesc("sallyport_store_entries_skipped",
-		"Entries of a key or trust store in use that are left out since they can't be used here, by its file.", []string{"store"}, nil), skipped})
+		"Entries of a key store, trust store or CA file in use that are left out since they can't be used here, by its file.", []string{"store"}, nil), skipped})
 }
 
 // Describe is prometheus.Collector's.

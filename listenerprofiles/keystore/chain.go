@@ -117,7 +117,8 @@ func selfSigned(cert certificate) bool {
 	return err == nil || errors.Is(err, x509.ErrUnsupportedAlgorithm) || errors.As(err, new(x509.InsecureAlgorithmError))
 }
 
-// rfc2253 are the attributes of names whose texts compare without case and runs of spaces; all others compare by octets.
+// rfc2253 are the attributes of names whose texts compare without case and runs of spaces; all others compare by
+// octets.
 var rfc2253 = map[string]bool{
 	"2.5.4.3": true, "2.5.4.6": true, "2.5.4.7": true, "2.5.4.8": true, "2.5.4.9": true, "2.5.4.10": true, "2.5.4.11": true,
 	"0.9.2342.19200300.100.1.1": true, "0.9.2342.19200300.100.1.25": true,

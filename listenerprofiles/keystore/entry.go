@@ -101,10 +101,13 @@ func readCertificate(der []byte) (certificate, error) {
 		}
 	}
 	if c.parsed, err = x509.ParseCertificate(c.raw); err != nil {
-		c.err = fmt.Errorf("certificate that can't be used here: %w", err)
+		c.err = fmt.Errorf("%w: %w", errUnreadable, err)
 	}
 	return c, nil
 }
+
+// errUnreadable is of a certificate that Java reads and Go doesn't.
+var errUnreadable = errors.New("certificate that can't be used here")
 
 var (
 	oidSubjectKeyID   = asn1.ObjectIdentifier{2, 5, 29, 14}
@@ -133,7 +136,11 @@ func newEntry(alias string, kind Kind, chain ...certificate) entry {
 		switch e.Leaf.PublicKey.(type) {
 		case *rsa.PublicKey, *ecdsa.PublicKey, ed25519.PublicKey:
 		default:
-			e.Err = fmt.Errorf("a key of a kind that can't be used here (%s)", e.Leaf.PublicKeyAlgorithm)
+			kind := "unknown"
+			if known := e.Leaf.PublicKeyAlgorithm; known != x509.UnknownPublicKeyAlgorithm {
+				kind = known.String()
+			}
+			e.Err = fmt.Errorf("a key of a kind that can't be used here (%s), take RSA, ECDSA or Ed25519", kind)
 			e.Leaf = nil
 		}
 	}

@@ -2,6 +2,7 @@ package keystore_test
 
 import (
 	"bytes"
+	"crypto/x509"
 	"encoding/pem"
 	"errors"
 	"strings"
@@ -47,5 +48,18 @@ func TestEntriesThatGoCannotUse(t *testing.T) {
 	}
 	if _, err := keystore.Open(testpki.TrustJKSDER(t, "changeit", []byte("\x30\x03abc")), keystore.Ref{Password: "changeit"}); !errors.Is(err, keystore.ErrFormat) {
 		t.Errorf("an entry that is no certificate: %v", err)
+	}
+}
+
+// A key that is asked for and can't be used is refused by name, with what mends it.
+func TestKeyThatGoCannotUse(t *testing.T) {
+	id := testpki.NewCA(t, "ca").IssueServer("gateway.test")
+	id.Cert = &x509.Certificate{Raw: id.NegativeSerial()}
+	for _, alias := range []string{testpki.Alias, ""} {
+		_, _, err := keystore.LoadKeys(id.JKS("changeit"), keystore.Ref{Location: "x", Password: "changeit", Alias: alias}, now)
+		if err == nil || !strings.HasSuffix(err.Error(), "negative serial number: have it issued anew") ||
+			!strings.Contains(err.Error(), `key entry "`+testpki.Alias+`"`) {
+			t.Errorf("alias %q: %v", alias, err)
+		}
 	}
 }

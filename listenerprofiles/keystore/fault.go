@@ -65,7 +65,8 @@ func LoadKeys(data []byte, ref Ref, now time.Time) (pairs []tls.Certificate, ski
 	return pairs, skipped, nil
 }
 
-// LoadTrusted is Open and Trusted. The entries that it skips are told as errors that name the file. The error is a Fault.
+// LoadTrusted is Open and Trusted. The entries that it skips are told as errors that name the file. The error is a
+// Fault.
 func LoadTrusted(data []byte, ref Ref) (certs []*x509.Certificate, skipped []error, err error) {
 	store, err := Open(data, ref)
 	if err != nil {
@@ -116,6 +117,8 @@ func (s *Store) keyFault(ref Ref, err error) *Fault {
 		f.Cure = "name a store that holds the key and its certificate"
 	case errors.Is(err, ErrExpired):
 		f.Cure = "renew the certificate"
+	case errors.Is(err, errUnreadable):
+		f.Cure = "have it issued anew"
 	}
 	return f
 }

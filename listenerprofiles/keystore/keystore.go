@@ -290,10 +290,9 @@ func matches(key crypto.PrivateKey, cert *x509.Certificate) bool {
 	return ok && public.Equal(cert.PublicKey)
 }
 
-// Trusted returns the trusted certificates: the trusted-certificate entries of a JKS or PKCS #12 store, every certificate
-// of a PEM file without a private key. The certificates of key entries are not trusted, which is stricter than Java.
-// Entries that Go can't use are left out; Skipped has them.
-// The error wraps ErrEmpty when there is none.
+// Trusted returns the trusted certificates: the trusted-certificate entries of a JKS or PKCS #12 store, every
+// certificate of a PEM file without a private key. The certificates of key entries are not trusted, which is stricter
+// than Java. Entries that Go can't use are left out; Skipped has them. The error wraps ErrEmpty when there is none.
 func (s *Store) Trusted() ([]*x509.Certificate, error) {
 	var trusted []*x509.Certificate
 	var skipped *Entry

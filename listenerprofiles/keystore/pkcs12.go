@@ -10,9 +10,9 @@ import (
 	"unicode/utf16"
 )
 
-// A pkcs12File is a file (RFC 7292) being read the way of sun.security.pkcs12.PKCS12KeyStore, so that the entries, their
-// aliases and their chains are those that keytool -list shows. What differs from Java: a key that is not sealed is an
-// entry, too.
+// A pkcs12File is a file (RFC 7292) being read the way of sun.security.pkcs12.PKCS12KeyStore, so that the entries,
+// their aliases and their chains are those that keytool -list shows. What differs from Java: a key that is not sealed
+// is an entry, too.
 type pkcs12File struct {
 	ref   Ref
 	work  work // left for opening the file

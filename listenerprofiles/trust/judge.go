@@ -133,9 +133,9 @@ type Verdict struct {
 //
 // A certificate is good if it is within its validity; has no critical extension that is unknown; has no extended key
 // usage, or one that allows client authentication; has no key usage, or one that allows digital signatures (RFC 5280
-// section 4.2.1.3); has a key that TLS takes; and is trusted. Trusted is what anchors, which may be nil, vouch for; and,
-// if the certificate is registered, what by vouches for, which is never more than the certificate itself. The rest of
-// chain only ever helps to build the path: it is no identity.
+// section 4.2.1.3); has a key that TLS takes; and is trusted. Trusted is what anchors, which may be nil, vouch for;
+// and, if the certificate is registered, what by vouches for, which is never more than the certificate itself. The
+// rest of chain only ever helps to build the path: it is no identity.
 //
 // The answer holds for the whole Validity; a Fault as long as Unchanged says.
 func Judge(chain []*x509.Certificate, anchors *Anchors, registered bool, by Registered, now time.Time) (Verdict, error) {

@@ -96,7 +96,8 @@ func New(certs []*x509.Certificate) (*Anchors, error) {
 	return a, nil
 }
 
-// Skipped tells of each entry of the store that is not among the certificates since Go can't use it: file, alias, reason.
+// Skipped tells of each entry of the store that is not among the certificates since Go can't use it: file, alias,
+// reason.
 func (a *Anchors) Skipped() []error {
 	if a == nil {
 		return nil

@@ -4,13 +4,14 @@ import (
 	"bytes"
 	"context"
 	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/url"
+	"sync/atomic"
 	"time"
 
 	"sallyport/internal/printable"
@@ -24,12 +25,14 @@ const maxRedirects = 3
 type remote struct {
 	url    *url.URL
 	caFile string
+	log    *slog.Logger
 
-	roots  []byte // the content of caFile that client trusts
-	client *http.Client
+	roots   []byte // the content of caFile that client trusts
+	trusted atomic.Pointer[roots]
+	client  *http.Client
 }
 
-func newRemote(address, caFile string) (*remote, error) {
+func newRemote(address, caFile string, log *slog.Logger) (*remote, error) {
 	u, err := url.Parse(address)
 	if err != nil {
 		return nil, errors.New("the JWKS is not a URL") // the error would quote it
@@ -44,7 +47,7 @@ func newRemote(address, caFile string) (*remote, error) {
 	case caFile != "" && u.Scheme != "https":
 		return nil, errors.New("a CA file is for a JWKS with an https URL")
 	}
-	r := &remote{url: u, caFile: caFile}
+	r := &remote{url: u, caFile: caFile, log: log}
 	if err := r.prepare(); err != nil {
 		return nil, err
 	}
@@ -91,23 +94,27 @@ func (r *remote) read(ctx context.Context) ([]byte, error) {
 
 // prepare creates the client, and replaces it when the CA file has changed.
 func (r *remote) prepare() error {
-	var roots []byte
-	var pool *x509.CertPool // nil: the system's
+	var content []byte
+	var trusted roots
 	var err error
 	if r.caFile != "" {
-		if roots, err = readFile(r.caFile); err != nil {
+		if content, err = readFile(r.caFile); err != nil {
 			return err
 		}
 	}
-	if r.client != nil && bytes.Equal(roots, r.roots) {
+	if r.client != nil && bytes.Equal(content, r.roots) {
 		return nil
 	}
 	if r.caFile != "" {
-		if pool, err = parseRoots(roots); err != nil {
+		if trusted, err = parseRoots(content); err != nil {
 			return err
 		}
 	}
-	r.roots = roots
+	r.roots = content
+	r.trusted.Store(&trusted)
+	for _, reason := range first(trusted.skipped, 10) {
+		r.log.Warn("a certificate of the CA file is not used", "file", r.caFile, "err", reason)
+	}
 	r.client = &http.Client{
 		CheckRedirect: func(next *http.Request, via []*http.Request) error {
 			if next.URL.Scheme != r.url.Scheme || next.URL.Host != r.url.Host {
@@ -120,7 +127,7 @@ func (r *remote) prepare() error {
 		},
 		Transport: &http.Transport{
 			Proxy:                  http.ProxyFromEnvironment,
-			TLSClientConfig:        &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12},
+			TLSClientConfig:        &tls.Config{RootCAs: trusted.pool, MinVersion: tls.VersionTLS12},
 			TLSHandshakeTimeout:    10 * time.Second,
 			MaxResponseHeaderBytes: 64 << 10,
 			DisableKeepAlives:      true, // minutes lie between two fetches

@@ -29,6 +29,7 @@ type keyring struct {
 
 	begun time.Time
 	set   atomic.Pointer[keySet] // nil until the first good answer
+	url   *remote                // nil: a file
 
 	mu       sync.Mutex
 	flight   *flight      // the read under way, shared by all who wait for it
@@ -60,14 +61,14 @@ func newKeyring(km KeyManager, cfg Options, tasks *tasks) (*keyring, error) {
 		tasks:    tasks,
 	}
 	if strings.Contains(km.JWKS, "://") {
-		remote, err := newRemote(km.JWKS, km.CAFile)
+		remote, err := newRemote(km.JWKS, km.CAFile, r.log)
 		if err != nil {
 			return nil, err
 		}
 		if remote.exposed() {
 			r.log.Warn("keys come over plain http: whoever is on the way can forge tokens")
 		}
-		r.source, r.remote, r.interval = remote.read, true, cfg.RefreshInterval
+		r.source, r.remote, r.interval, r.url = remote.read, true, cfg.RefreshInterval, remote
 		return r, nil
 	}
 	if km.CAFile != "" {
@@ -374,6 +375,7 @@ func (r *keyring) load(ctx context.Context) (err error) {
 		for k := range set.members {
 			set.anyID = k
 		}
+		set.shown = certificatesIn(content)
 	}
 	set.ignored, set.digest, set.read = ignored, digest, now
 	r.set.Store(set)

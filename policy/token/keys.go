@@ -1,7 +1,6 @@
 package token
 
 import (
-	"bytes"
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/ed25519"
@@ -98,8 +97,9 @@ func (k *key) samePublic(other *key) bool {
 type keySet struct {
 	byID    map[string][]*key // by kid, the empty one for those without; of each, one at most verifies by an algorithm
 	members map[*key]struct{}
-	anyID   *key    // verifies whatever the kid: the key of a certificate file
-	ignored []error // why others in the source are not among them
+	anyID   *key                // verifies whatever the kid: the key of a certificate file
+	ignored []error             // why others in the source are not among them
+	shown   []*x509.Certificate // what the source has in place of bare keys
 	digest  [sha256.Size]byte
 	read    time.Time // when the source last had this content
 }
@@ -324,11 +324,43 @@ func parsePEM(b []byte) (*key, error) {
 	return k, nil
 }
 
-// parseRoots returns the certificates of a PEM file, of which there must be one.
-func parseRoots(b []byte) (*x509.CertPool, error) {
-	pool := x509.NewCertPool()
-	if !bytes.Contains(b, []byte("-----BEGIN")) || !pool.AppendCertsFromPEM(b) {
-		return nil, errors.New("reading the CA file: it has no PEM certificate")
+// roots are the certificates of a CA file.
+type roots struct {
+	pool         *x509.CertPool // nil: the system's
+	certificates []*x509.Certificate
+	skipped      []error // why others in the file are not among them
+}
+
+// parseRoots reads the certificates of a PEM file, one of which must be of use.
+func parseRoots(b []byte) (r roots, err error) {
+	r.pool = x509.NewCertPool()
+	for n := 1; ; n++ {
+		var block *pem.Block
+		if block, b = pem.Decode(b); block == nil {
+			break
+		}
+		if block.Type != "CERTIFICATE" {
+			continue
+		}
+		c, err := x509.ParseCertificate(block.Bytes)
+		if err != nil {
+			r.skipped = append(r.skipped, fmt.Errorf("PEM block %d is skipped: %w", n, err))
+			continue
+		}
+		r.pool.AddCert(c)
+		r.certificates = append(r.certificates, c)
 	}
-	return pool, nil
+	switch {
+	case len(r.certificates) > 0:
+		return r, nil
+	case len(r.skipped) > 0:
+		return r, fmt.Errorf("reading the CA file: it has no certificate that can be used: %w", r.skipped[0])
+	}
+	return r, errors.New("reading the CA file: it has no PEM certificate")
+}
+
+// certificatesIn returns the certificates of a PEM file that can be read.
+func certificatesIn(b []byte) []*x509.Certificate {
+	r, _ := parseRoots(b)
+	return r.certificates
 }

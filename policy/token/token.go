@@ -3,6 +3,7 @@ package token
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -215,6 +216,33 @@ func (v *Verifier) Ignored(keyManager string) []error {
 		}
 	}
 	return nil
+}
+
+// SkippedRoots returns why certificates of a key manager's CA file, as it was read last, are not used.
+func (v *Verifier) SkippedRoots(keyManager string) []error {
+	for _, from := range v.issuers {
+		if from.Name == keyManager && from.keys.url != nil {
+			return from.keys.url.trusted.Load().skipped
+		}
+	}
+	return nil
+}
+
+// Certificates returns those that a key manager's tokens are verified by, and those of its CA file, as they were read
+// last. Nothing is read for it.
+func (v *Verifier) Certificates(keyManager string) (verify, roots []*x509.Certificate) {
+	for _, from := range v.issuers {
+		if from.Name != keyManager {
+			continue
+		}
+		if set := from.keys.set.Load(); set != nil {
+			verify = set.shown
+		}
+		if from.keys.url != nil {
+			roots = from.keys.url.trusted.Load().certificates
+		}
+	}
+	return verify, roots
 }
 
 // Verify returns the claims of a good token, and remembers it for Cached. It waits only for a key it does not know: at

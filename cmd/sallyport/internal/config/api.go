@@ -116,7 +116,9 @@ func (l *loader) addAPI(n node) {
 	api.KeyManagers = l.apiKeyManagers(m, &api)
 	api.Audiences = l.apiAudiences(m, &api)
 	api.Tier = m.policy(ratelimit.Unlimited)
-	m.refuse("unauthenticatedTier", "is not built yet: remove it")
+	for _, key := range []string{"unauthenticatedTier", "cors", "stripContext", "versionInPath"} {
+		m.refuse(key, "is not built yet: remove it")
+	}
 	m.need("upstream", "where its calls go, as in {urls: [http://127.0.0.1:9000]}")
 	m.upstream(&api)
 	api.Keys = m.keys()

@@ -124,8 +124,8 @@ func (l *loader) status(m *mapping) string {
 	if address.OK {
 		for _, listener := range l.cfg.Listeners {
 			if sameAddress(listener.Address, address.Value) {
-				l.errorf(address.Place,
-					"address %s is that of listener %s: give status its own", address.Value, listener.Name)
+				l.errorf(address.Place, "address %s takes the port of listener %s (%s): give status its own",
+					address.Value, listener.Name, listener.Address)
 			}
 		}
 	}

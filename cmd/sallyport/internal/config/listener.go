@@ -28,7 +28,8 @@ func (l *loader) listener(n node) control.Listener {
 				"a second listener %s, the first in line %d: give each its own name", name.Value, other.Line)
 		}
 		if address.OK && sameAddress(other.Address, address.Value) {
-			l.errorf(address.Place, "address %s is that of listener %s: give each its own", address.Value, other.Name)
+			l.errorf(address.Place, "address %s takes the port of listener %s (%s): give each its own",
+				address.Value, other.Name, other.Address)
 		}
 	}
 	verify, said := ask(m, "sslVerifyClient", listenerprofiles.Optional, listenerprofiles.ParseVerifyClient)
@@ -247,7 +248,16 @@ func isHostname(s string) bool {
 func sameAddress(a, b string) bool {
 	hostA, portA, errA := net.SplitHostPort(a)
 	hostB, portB, errB := net.SplitHostPort(b)
-	return errA == nil && errB == nil && portA == portB && portA != "0" && strings.EqualFold(hostA, hostB)
+	if errA != nil || errB != nil || portA != portB || portA == "0" {
+		return false
+	}
+	return strings.EqualFold(hostA, hostB) || isEverywhere(hostA) || isEverywhere(hostB)
+}
+
+// isEverywhere reports whether to listen on host is to listen on every address of this machine, IPv4 and IPv6.
+func isEverywhere(host string) bool {
+	ip, err := netip.ParseAddr(host)
+	return host == "" || err == nil && ip.Unmap().IsUnspecified()
 }
 
 // isLoopback reports whether only this machine can reach address.

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/x509"
+	"encoding/pem"
 	"errors"
 	"os"
 	"path/filepath"
@@ -252,5 +253,63 @@ store: "sqlite::memory:"
 	}
 	if counts := a.SkippedEntries(); counts[trust] != 1 || counts[filepath.Join(dir, "server.pem")] != 0 || len(counts) != 2 {
 		t.Errorf("skipped: %v", counts)
+	}
+}
+
+// TestWhatIsSharedIsToldOnce: what several listeners and APIs name is told of once, and the CAs of key managers are looked
+// at as all others are.
+func TestWhatIsSharedIsToldOnce(t *testing.T) {
+	now := time.Now()
+	ca := testpki.NewCA(t, "CA")
+	soon := ca.Issue(testpki.Leaf{CommonName: "soon", NotAfter: now.Add(48 * time.Hour)})
+	old := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: ca.Issue(testpki.Leaf{CommonName: "old"}).NegativeSerial()})
+	dir := t.TempDir()
+	put(t, filepath.Join(dir, "server.pem"), ca.Issue(testpki.Leaf{CommonName: "server"}).PEM())
+	put(t, filepath.Join(dir, "cas.pem"), append(soon.CertPEM(), old...))
+	put(t, filepath.Join(dir, "listenerprofiles.xml"), []byte(`<parameter name="SSLProfiles"><profile>
+<bindAddress>127.0.0.1</bindAddress>
+<KeyStore><Location>server.pem</Location></KeyStore>
+<SSLVerifyClient>none</SSLVerifyClient>
+<HttpsProtocols>TLSv1.1,TLSv1.2</HttpsProtocols>
+</profile></parameter>`))
+	put(t, filepath.Join(dir, "sallyport.yaml"), []byte(`listeners:
+  - {name: one, address: "127.0.0.1:8243", keyStore: {location: server.pem}, sslVerifyClient: none, dynamicSSLProfiles: {filePath: listenerprofiles.xml}}
+  - {name: two, address: "127.0.0.1:8244", keyStore: {location: server.pem}, sslVerifyClient: none, dynamicSSLProfiles: {filePath: listenerprofiles.xml}}
+keyManagers:
+  - {name: km, issuer: i, jwks: "https://127.0.0.1:1/jwks", caFile: cas.pem}
+store: "sqlite::memory:"
+apis:
+  - {name: a, version: "1", context: /a, security: [oauth2], upstream: {urls: ["https://127.0.0.1:2"], caFile: cas.pem}}
+  - {name: b, version: "1", context: /b, security: [oauth2], upstream: {urls: ["https://127.0.0.1:2"], caFile: cas.pem}}
+`))
+	c, err := config.Load(filepath.Join(dir, "sallyport.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	a, err := control.Build(context.Background(), &c.Spec)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer a.Close()
+	got := a.StoreWarnings()
+	if len(got) != 2 || got[0].Line != 5 || !strings.Contains(got[0].Message, "TLSv1.1") ||
+		!strings.Contains(got[1].Message, "PEM block 2 is skipped: x509: negative serial number") {
+		t.Errorf("warnings of stores: %v", got)
+	}
+	got = a.IgnoredKeys()
+	if len(got) != 1 || got[0].Line != 5 || !strings.Contains(got[0].Message, "cas.pem: PEM block 2 is skipped: x509: negative serial number") {
+		t.Errorf("warnings of keys: %v", got)
+	}
+	c.APIs = nil // leaves the key manager's
+	alone, err := control.Build(context.Background(), &c.Spec)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer alone.Close()
+	if n := alone.SkippedEntries()[filepath.Join(dir, "cas.pem")]; n != 1 {
+		t.Errorf("%d entries are skipped, want 1", n)
+	}
+	if got := alone.Endings(now); len(got) != 1 || got[0].Kind != control.KindTrustStore || !strings.Contains(got[0].Name, "cas.pem: CN=soon") {
+		t.Errorf("endings: %v", got)
 	}
 }

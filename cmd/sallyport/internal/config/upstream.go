@@ -65,8 +65,8 @@ func first(u backend.Upstream, scheme string) *url.URL {
 	return nil
 }
 
-// urls reads backends' URLs. Requests' paths are appended to them byte for byte, so their own path must be plain; it may end
-// with a slash, which a call of the API's root then keeps.
+// urls reads backends' URLs. Requests' paths are appended to them byte for byte, so their own path must be plain; it
+// may end with a slash, which a call of the API's root then keeps.
 func (m *mapping) urls(key string) []*url.URL {
 	values, _ := m.texts(key)
 	var out []*url.URL

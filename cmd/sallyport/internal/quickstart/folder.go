@@ -19,7 +19,8 @@ import (
 	"sallyport/internal/regularfile"
 )
 
-// What the folder holds beside keys and certificates, whose names are made from the clients'. Slashes, as in the configuration.
+// What the folder holds beside keys and certificates, whose names are made from the clients'. Slashes, as in the
+// configuration.
 const (
 	fileMarker       = ".quickstart.json"
 	fileSettings     = "sallyport.yaml"
@@ -320,7 +321,8 @@ func (f *folder) vacate() error {
 
 func (f *folder) tempPrefix() string { return "." + filepath.Base(f.dir) + ".making-" }
 
-// sweep removes what crashed runs left beside the folder. A run that is under way takes seconds: an hour tells them apart.
+// sweep removes what crashed runs left beside the folder. A run that is under way takes seconds: an hour tells them
+// apart.
 func (f *folder) sweep(parent string) {
 	entries, err := os.ReadDir(parent)
 	if err != nil {

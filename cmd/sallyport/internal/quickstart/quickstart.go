@@ -1,4 +1,5 @@
-// Package quickstart makes the demonstration: a folder with everything a gateway needs, its backend and its token issuer.
+// Package quickstart makes the demonstration: a folder with everything a gateway needs, its backend and its token
+// issuer.
 package quickstart
 
 import (
@@ -6,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"time"
 
@@ -27,7 +29,8 @@ type Options struct {
 }
 
 // A Registrar creates the store at storeURL ("sqlite:" and an absolute path), registers clients and closes the store:
-// all of them, also the one whose certificate has expired, or it returns an error. The folder moves once it has returned, so no file of the store may stay open.
+// all of them, also the one whose certificate has expired, or it returns an error. The folder moves once it has
+// returned, so no file of the store may stay open.
 type Registrar func(ctx context.Context, storeURL string, clients []certstore.Client) error
 
 // A Demo is a demonstration that is ready to be served: a folder on disk, and the two servers beside the gateway.
@@ -72,6 +75,9 @@ func Make(ctx context.Context, opts Options, register Registrar) (*Demo, error) 
 	if !d.Reused {
 		made, err := f.build(ctx, ports, d.now(), register)
 		if err != nil {
+			if file := (*fs.PathError)(nil); errors.As(err, &file) { // no right to write there, or no room
+				err = fmt.Errorf("%w: name another folder with --dir", err)
+			}
 			return nil, fmt.Errorf("making %s: %w", f.shown, err)
 		}
 		d.Reused = !made
