@@ -470,6 +470,9 @@ type streamBody struct {
 
 	mu   sync.Mutex // held by a Read
 	rest []byte
+
+	ending sync.Mutex // held while the Trip's body is being stopped
+	over   bool       // stop has returned: the Trip's body may be another call's by now
 }
 
 var errBodyClosed = errors.New("the body is closed")
@@ -539,18 +542,25 @@ func (b *streamBody) Close() error { // on a goroutine of net/http
 // abort ends a Read that waits.
 func (b *streamBody) abort() {
 	b.closed.Store(true)
-	switch {
-	case b.mu.TryLock():
+	if b.mu.TryLock() {
 		b.mu.Unlock()
-	case b.trip.Body != nil:
+		return
+	}
+	b.ending.Lock()
+	defer b.ending.Unlock()
+	if !b.over && b.trip.Body != nil {
 		b.killed.Store(true)
 		b.trip.Body.Stop()
 	}
 }
 
-// stop is abort, and waits for the end of the Read. From then on the body is read by nobody.
+// stop is abort, and waits for the end of the Read. From then on nobody reads the Trip's body or stops it, however late
+// net/http closes this one.
 func (b *streamBody) stop() {
 	b.abort()
 	b.mu.Lock()
-	defer b.mu.Unlock() // nothing else is left to do
+	b.ending.Lock()
+	b.over = true
+	b.ending.Unlock()
+	b.mu.Unlock()
 }
