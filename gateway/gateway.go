@@ -186,10 +186,10 @@ func (g *Gateway) Run(ctx context.Context) error {
 		g.again("watching over streams", watching.Done(), func() { g.decider.Run(watching) })
 	})
 	<-ctx.Done()
+	before := g.decider.BrokenOff() // what Abort breaks off counts from the first moment
 	g.beLame()
 	close(ended)
 	g.log.Info("draining", "timeout", g.cfg.DrainTimeout.String())
-	before := g.decider.BrokenOff()
 
 	deadline, cancel := context.WithTimeout(context.WithoutCancel(ctx), g.cfg.DrainTimeout)
 	defer cancel()

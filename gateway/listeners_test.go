@@ -204,6 +204,22 @@ func TestLameDuck(t *testing.T) {
 	}
 }
 
+// TestAbortInLameDuck: calls that are broken off before the drain has begun count, too.
+func TestAbortInLameDuck(t *testing.T) {
+	f := newFixture(t, func(_ *fixture, s *setup) { s.config.LameDuck = time.Hour })
+	finish := holdCall(t, f, f.client(t, f.a4, via{}))
+	done := make(chan error, 1)
+	go func() { done <- f.stop() }()
+	eventually(t, "the gateway is no longer ready", func() bool { return !f.gateway.Ready() })
+	f.gateway.Abort()
+	if err := <-done; err == nil {
+		t.Error("Run says nothing of the call that was broken off")
+	}
+	if a, err := finish(); err == nil {
+		t.Errorf("the call has an answer: %+v", a)
+	}
+}
+
 // TestAbort ends everything at once, also what a removed listener still drains, and may be called again.
 func TestAbort(t *testing.T) {
 	for _, removed := range []bool{false, true} {
