@@ -69,7 +69,8 @@ type fixture struct {
 
 	listeners []decision.Listener
 	vouching  trust.Registered
-	table     *decision.Table
+	table     atomic.Pointer[decision.Table]
+	first     atomic.Pointer[decision.Listener] // of the listeners in force
 	inForce   atomic.Pointer[decision.Clients]
 	mu        sync.Mutex
 	calls     []seen
@@ -258,7 +259,7 @@ func (f *fixture) loadProfiles(t testing.TB, trusted []byte, list ...string) (*l
 		Now:      f.clock.Now,
 		Vouching: f.vouching,
 		Registered: func(fingerprint [sha256.Size]byte) bool {
-			return f.inForce.Load().RegisteredAt(f.table, &f.listeners[0], fingerprint)
+			return f.inForce.Load().RegisteredAt(f.table.Load(), f.first.Load(), fingerprint)
 		},
 	}, last)
 }
@@ -281,7 +282,7 @@ func (f *fixture) setRoutes(t testing.TB) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	f.table = table
+	f.table.Store(table)
 	f.set(t, gateway.Parts{Routes: table, Clients: f.newClients(t)})
 }
 
@@ -293,6 +294,10 @@ func (f *fixture) setClients(t testing.TB) {
 
 func (f *fixture) set(t testing.TB, parts gateway.Parts) {
 	t.Helper()
+	if len(parts.Listeners) > 0 {
+		first := parts.Listeners[0]
+		f.first.Store(&first)
+	}
 	if err := f.gateway.Set(parts); err != nil {
 		t.Fatal(err)
 	}
