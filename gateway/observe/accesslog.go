@@ -28,12 +28,12 @@ const (
 type AccessLog struct {
 	Log *slog.Logger // gets a line when the destination fails; nil: none
 
-	text   bool
-	fields []field
-	faults contain.Faults
-	lost   func(lines int)
-	full   chan struct{} // asks Run to write before its time
-	torn   bool          // the last write ended within a line
+	text    bool
+	columns []column
+	faults  contain.Faults
+	lost    func(lines int)
+	full    chan struct{} // asks Run to write before its time
+	torn    bool          // the last write ended within a line
 
 	mu      sync.Mutex
 	pending bytes.Buffer
@@ -45,7 +45,7 @@ type AccessLog struct {
 // which ParseFields has checked, or all. Its Run does the writing.
 func NewAccessLog(out io.Writer, text bool, metrics *Metrics, fields ...string) *AccessLog {
 	return &AccessLog{
-		out: out, text: text, fields: chosen(fields), faults: contain.Faults{Count: metrics.Panicked},
+		out: out, text: text, columns: columns(fields, text), faults: contain.Faults{Count: metrics.Panicked},
 		lost: func(lines int) { metrics.lost.Add(float64(lines)) }, full: make(chan struct{}, 1),
 	}
 }
@@ -157,8 +157,9 @@ func (l *AccessLog) Observe(x *decision.Exchange, took time.Duration) {
 	w := lines.Get().(*line)
 	defer lines.Put(w)
 	w.begin(l.text, x.Started.Add(took))
-	for i := range l.fields {
-		l.fields[i].add(w, x, took)
+	for i := range l.columns {
+		w.key = l.columns[i].key
+		l.columns[i].add(w, x, took)
 	}
 	w.end()
 	l.add(w.b)

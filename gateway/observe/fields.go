@@ -16,7 +16,7 @@ import (
 // A field is what a line of the access log may hold of a call. One that does not apply to a call adds nothing.
 type field struct {
 	name string
-	add  func(*line, *decision.Exchange, time.Duration)
+	add  func(*line, *decision.Exchange, time.Duration) // the line knows the name
 }
 
 // always are the names that each line begins with, whatever fields are chosen.
@@ -24,24 +24,24 @@ var always = []string{"time", "level", "msg"}
 
 // fields are all of them in the order of a line. docs/accesslog.schema.json tells what each means.
 var fields = []field{
-	{"id", func(w *line, x *decision.Exchange, _ time.Duration) { w.str("id", x.ID) }},
-	{"listener", func(w *line, x *decision.Exchange, _ time.Duration) { w.str("listener", x.Listener.Name) }},
+	{"id", func(w *line, x *decision.Exchange, _ time.Duration) { w.str(x.ID) }},
+	{"listener", func(w *line, x *decision.Exchange, _ time.Duration) { w.str(x.Listener.Name) }},
 	{"client", func(w *line, x *decision.Exchange, _ time.Duration) {
 		if source := x.Source(); source.IsValid() {
 			var memory [2 * sha256.Size]byte
-			w.word("client", source.WithZone("").AppendTo(memory[:0])) // a zone is a text from outside
+			w.bytes(source.WithZone("").AppendTo(memory[:0])) // a zone is a text from outside
 		}
 	}},
 	{"peer", func(w *line, x *decision.Exchange, _ time.Duration) {
 		var memory [2 * sha256.Size]byte
-		w.word("peer", x.Peer.AppendTo(memory[:0]))
+		w.bytes(x.Peer.AppendTo(memory[:0]))
 	}},
-	{"protocol", func(w *line, x *decision.Exchange, _ time.Duration) { w.str("protocol", protocols[x.Request.Version]) }},
-	{"tls_version", func(w *line, x *decision.Exchange, _ time.Duration) { w.str("tls_version", tlsVersions[x.TLS]) }},
-	{"tls_cipher", func(w *line, x *decision.Exchange, _ time.Duration) { w.str("tls_cipher", tlsCiphers[x.Cipher]) }},
-	{"method", func(w *line, x *decision.Exchange, _ time.Duration) { w.str("method", x.Request.Method) }},
-	{"host", func(w *line, x *decision.Exchange, _ time.Duration) { w.str("host", x.Request.Authority()) }},
-	{"path", func(w *line, x *decision.Exchange, _ time.Duration) { w.str("path", path(x)) }},
+	{"protocol", func(w *line, x *decision.Exchange, _ time.Duration) { w.word(protocols[x.Request.Version]) }},
+	{"tls_version", func(w *line, x *decision.Exchange, _ time.Duration) { w.word(tlsVersions[x.TLS]) }},
+	{"tls_cipher", func(w *line, x *decision.Exchange, _ time.Duration) { w.word(tlsCiphers[x.Cipher]) }},
+	{"method", func(w *line, x *decision.Exchange, _ time.Duration) { w.str(x.Request.Method) }},
+	{"host", func(w *line, x *decision.Exchange, _ time.Duration) { w.str(x.Request.Authority()) }},
+	{"path", func(w *line, x *decision.Exchange, _ time.Duration) { w.str(path(x)) }},
 	{"api", func(w *line, x *decision.Exchange, _ time.Duration) {
 		if x.Route != nil {
 			w.api(x.Route.API)
@@ -49,76 +49,74 @@ var fields = []field{
 	}},
 	{"resource", func(w *line, x *decision.Exchange, _ time.Duration) {
 		if x.Resource != nil {
-			w.str("resource", x.Resource.Path)
+			w.str(x.Resource.Path)
 		}
 	}},
-	{"decision", func(w *line, x *decision.Exchange, _ time.Duration) { w.str("decision", caller(x)) }},
-	{"reason", func(w *line, x *decision.Exchange, _ time.Duration) { w.str("reason", reason(x)) }},
-	{"limit", func(w *line, x *decision.Exchange, _ time.Duration) { w.str("limit", string(x.Limit)) }},
+	{"decision", func(w *line, x *decision.Exchange, _ time.Duration) { w.word(caller(x)) }},
+	{"reason", func(w *line, x *decision.Exchange, _ time.Duration) { w.word(reason(x)) }},
+	{"limit", func(w *line, x *decision.Exchange, _ time.Duration) { w.word(string(x.Limit)) }},
 	{"alias", func(w *line, x *decision.Exchange, _ time.Duration) {
 		if x.Client != nil {
-			w.str("alias", x.Client.Alias)
+			w.str(x.Client.Alias)
 		}
 	}},
 	{"tier", func(w *line, x *decision.Exchange, _ time.Duration) {
 		if x.Client != nil {
-			w.str("tier", x.Client.Tier)
+			w.str(x.Client.Tier)
 		}
 	}},
 	{"fingerprint", func(w *line, x *decision.Exchange, _ time.Duration) {
 		if x.Certificate != nil {
 			var memory [2 * sha256.Size]byte
-			w.word("fingerprint", hex.AppendEncode(memory[:0], x.Certificate.Fingerprint[:]))
+			w.bytes(hex.AppendEncode(memory[:0], x.Certificate.Fingerprint[:]))
 		}
 	}},
 	{"subject", func(w *line, x *decision.Exchange, _ time.Duration) {
 		if x.Claims != nil {
-			w.str("subject", x.Claims.Subject)
+			w.str(x.Claims.Subject)
 		}
 	}},
 	{"key_manager", func(w *line, x *decision.Exchange, _ time.Duration) {
 		if x.Claims != nil {
-			w.str("key_manager", x.Claims.KeyManager)
+			w.str(x.Claims.KeyManager)
 		}
 	}},
 	{"certificate_problem", func(w *line, x *decision.Exchange, _ time.Duration) {
 		if err := x.CertificateProblem(); err != nil {
-			w.str("certificate_problem", err.Error())
+			w.str(err.Error())
 		}
 	}},
 	{"token_problem", func(w *line, x *decision.Exchange, _ time.Duration) {
 		if err := x.TokenProblem(); err != nil {
-			w.str("token_problem", err.Error())
+			w.str(err.Error())
 		}
 	}},
 	{"problem", func(w *line, x *decision.Exchange, _ time.Duration) {
 		if x.Err != nil {
-			w.str("problem", problem(x.Err))
+			w.str(problem(x.Err))
 		}
 	}},
-	{"upstream", func(w *line, x *decision.Exchange, _ time.Duration) { w.str("upstream", x.Upstream) }},
+	{"upstream", func(w *line, x *decision.Exchange, _ time.Duration) { w.str(x.Upstream) }},
 	{"retries", func(w *line, x *decision.Exchange, _ time.Duration) {
 		if x.Retries > 0 {
-			w.integer("retries", int64(x.Retries))
+			w.integer(int64(x.Retries))
 		}
 	}},
-	{"status", func(w *line, x *decision.Exchange, _ time.Duration) { w.integer("status", int64(x.Status)) }},
-	{"duration_ms", func(w *line, _ *decision.Exchange, took time.Duration) { w.float("duration_ms", milliseconds(took)) }},
+	{"status", func(w *line, x *decision.Exchange, _ time.Duration) { w.integer(int64(x.Status)) }},
+	{"duration_ms", func(w *line, _ *decision.Exchange, took time.Duration) { w.milliseconds(took) }},
 	{"gateway_ms", func(w *line, x *decision.Exchange, _ time.Duration) {
 		if x.Ours > 0 {
-			w.float("gateway_ms", milliseconds(x.Ours))
+			w.milliseconds(x.Ours)
 		}
 	}},
 	{"backend_ms", func(w *line, x *decision.Exchange, _ time.Duration) {
 		if x.Backend > 0 {
-			w.float("backend_ms", milliseconds(x.Backend))
+			w.milliseconds(x.Backend)
 		}
 	}},
-	{"bytes_in", func(w *line, x *decision.Exchange, _ time.Duration) { w.integer("bytes_in", x.BytesIn) }},
-	{"bytes_out", func(w *line, x *decision.Exchange, _ time.Duration) { w.integer("bytes_out", x.BytesOut) }},
+	{"bytes_in", func(w *line, x *decision.Exchange, _ time.Duration) { w.integer(x.BytesIn) }},
+	{"bytes_out", func(w *line, x *decision.Exchange, _ time.Duration) { w.integer(x.BytesOut) }},
 }
-
-func milliseconds(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
 
 // Words of a connection. What is not among them, as the version of a head that could not be read, is left out.
 var (
@@ -155,16 +153,29 @@ func ParseFields(names []string) ([]string, error) {
 	return names, nil
 }
 
-// chosen returns the fields of these names, in their order; all without any.
-func chosen(names []string) []field {
+// A column is a field as it stands in the lines of one log.
+type column struct {
+	key string // with what stands before and behind it
+	add func(*line, *decision.Exchange, time.Duration)
+}
+
+// columns returns the fields of these names, in their order, for lines of JSON or of text; all without any name.
+func columns(names []string, text bool) []column {
 	if len(names) == 0 {
-		return fields
+		names = Fields()
 	}
-	list := make([]field, 0, len(names))
+	list := make([]column, 0, len(names))
 	for _, name := range names {
 		if i := slices.IndexFunc(fields, func(f field) bool { return f.name == name }); i >= 0 {
-			list = append(list, fields[i])
+			list = append(list, column{key(name, text), fields[i].add})
 		}
 	}
 	return list
+}
+
+func key(name string, text bool) string {
+	if text {
+		return " " + name + "="
+	}
+	return `,"` + name + `":`
 }

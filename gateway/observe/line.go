@@ -14,6 +14,7 @@ import (
 // A line is a line of the access log under way, as slog's handlers would write it: JSON, or text.
 type line struct {
 	text bool
+	key  string // what a value begins with
 	b    []byte
 }
 
@@ -39,27 +40,15 @@ func (l *line) end() {
 	l.b = append(l.b, '\n')
 }
 
-func (l *line) key(key string) {
-	if l.text {
-		l.b = append(l.b, ' ')
-		l.b = append(l.b, key...)
-		l.b = append(l.b, '=')
-		return
-	}
-	l.b = append(l.b, `,"`...)
-	l.b = append(l.b, key...)
-	l.b = append(l.b, `":`...)
-}
-
 // str adds a text, unless it is empty. What somebody else may have chosen is cut to maxText, and cannot break the line.
-func (l *line) str(key, value string) {
+func (l *line) str(value string) {
 	if value == "" {
 		return
 	}
 	if len(value) > maxText {
 		value = cut(value)
 	}
-	l.key(key)
+	l.b = append(l.b, l.key...)
 	switch {
 	case !l.text:
 		l.b = append(l.b, '"')
@@ -74,37 +63,54 @@ func (l *line) str(key, value string) {
 
 func (l *line) api(a certstore.API) {
 	if l.text {
-		l.str("api", a.String())
+		l.str(a.String())
 		return
 	}
-	l.key("api")
-	l.b = append(l.b, '"')
+	l.b = append(append(l.b, l.key...), '"')
 	l.b = printable.AppendJSON(l.b, a.Name)
 	l.b = append(l.b, ':')
 	l.b = printable.AppendJSON(l.b, a.Version)
 	l.b = append(l.b, '"')
 }
 
-// word adds what needs neither quotes nor escapes.
-func (l *line) word(key string, value []byte) {
-	l.key(key)
+// word adds what needs neither quotes nor escapes, unless it is empty.
+func (l *line) word(value string) {
+	if value != "" {
+		addWord(l, value)
+	}
+}
+
+// bytes adds what needs neither quotes nor escapes.
+func (l *line) bytes(value []byte) { addWord(l, value) }
+
+func addWord[T string | []byte](l *line, value T) {
+	l.b = append(l.b, l.key...)
 	if l.text {
 		l.b = append(l.b, value...)
 		return
 	}
-	l.b = append(l.b, '"')
-	l.b = append(l.b, value...)
-	l.b = append(l.b, '"')
+	l.b = append(append(append(l.b, '"'), value...), '"')
 }
 
-func (l *line) integer(key string, value int64) {
-	l.key(key)
-	l.b = strconv.AppendInt(l.b, value, 10)
-}
+func (l *line) integer(value int64) { l.b = strconv.AppendInt(append(l.b, l.key...), value, 10) }
 
-func (l *line) float(key string, value float64) {
-	l.key(key)
-	l.b = strconv.AppendFloat(l.b, value, 'f', -1, 64)
+// milliseconds adds a time of whole microseconds as the shortest decimal fraction.
+func (l *line) milliseconds(d time.Duration) {
+	us := d.Microseconds()
+	l.integer(us / 1000)
+	us %= 1000
+	if us == 0 {
+		return
+	}
+	digits := 3
+	for ; us%10 == 0; us /= 10 {
+		digits--
+	}
+	l.b = append(l.b, ".000"[:1+digits]...)
+	for i := len(l.b) - 1; us > 0; i-- {
+		l.b[i] = byte('0' + us%10)
+		us /= 10
+	}
 }
 
 // plainWord reports whether a value stands without quotes in a line of text.

@@ -3,6 +3,7 @@ package observe
 import (
 	"encoding/json"
 	"log/slog"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -22,7 +23,8 @@ func FuzzLine(f *testing.F) {
 		now := time.Date(2026, 3, 1, 12, 0, 0, 120_000_000, time.UTC)
 		w := new(line)
 		w.begin(false, now)
-		w.str("path", s)
+		w.key = key("path", false)
+		w.str(s)
 		w.end()
 		var got struct {
 			Time             time.Time
@@ -41,7 +43,8 @@ func FuzzLine(f *testing.F) {
 		showable(t, w.b)
 
 		w.begin(true, now)
-		w.str("path", s)
+		w.key = key("path", true)
+		w.str(s)
 		w.end()
 		var text strings.Builder
 		h := slog.NewTextHandler(&text, nil)
@@ -62,6 +65,19 @@ func showable(t *testing.T, b []byte) {
 	for _, r := range strings.TrimSuffix(string(b), "\n") {
 		if !unicode.IsPrint(r) {
 			t.Errorf("%q is in %q", r, b)
+		}
+	}
+}
+
+// TestMilliseconds: a time reads as Go writes the number.
+func TestMilliseconds(t *testing.T) {
+	for us := range int64(20_000) {
+		for _, us := range []int64{us, us * 997, us * 1000} {
+			w := new(line)
+			w.milliseconds(time.Duration(us) * time.Microsecond)
+			if want := strconv.FormatFloat(float64(us)/1000, 'f', -1, 64); string(w.b) != want {
+				t.Fatalf("%d µs became %s, want %s", us, w.b, want)
+			}
 		}
 	}
 }

@@ -8,6 +8,7 @@ package printable
 import (
 	"io"
 	"strconv"
+	"strings"
 	"unicode"
 	"unicode/utf16"
 	"unicode/utf8"
@@ -23,10 +24,23 @@ func Text(s string) string {
 }
 
 // Append appends Text(s). It allocates nothing of its own. Within a JSON string the escapes are JSON's.
-func Append(b []byte, s string) []byte { return appendBut(b, s, "") }
+func Append(b []byte, s string) []byte { return appendBut(b, s, &plainText) }
 
 // AppendJSON appends s for within a JSON string: as Append, with quotes and backslashes escaped.
-func AppendJSON(b []byte, s string) []byte { return appendBut(b, s, `"\`) }
+func AppendJSON(b []byte, s string) []byte { return appendBut(b, s, &plainJSON) }
+
+// The bytes of ASCII that stand for themselves.
+var (
+	plainText = ascii("")
+	plainJSON = ascii(`"\`)
+)
+
+func ascii(but string) (plain [256]bool) {
+	for c := ' '; c < 0x7f; c++ {
+		plain[c] = !strings.ContainsRune(but, c)
+	}
+	return plain
+}
 
 // Quote returns s in quotes, as Go writes a string, cut at 64 bytes.
 func Quote(s string) string {
@@ -50,18 +64,16 @@ func clean(s string) bool {
 	return true
 }
 
-// appendBut appends s; those of the characters in also get a backslash.
-func appendBut(b []byte, s, also string) []byte {
+// appendBut appends s; printable ASCII that is not plain gets a backslash.
+func appendBut(b []byte, s string, plain *[256]bool) []byte {
 	start := 0
 	for i := 0; i < len(s); {
-		c, special := s[i], false
-		for j := range len(also) {
-			special = special || c == also[j]
-		}
-		if ' ' <= c && c < 0x7f && !special {
+		c := s[i]
+		if plain[c] {
 			i++
 			continue
 		}
+		special := ' ' <= c && c < 0x7f
 		r, size := utf8.DecodeRuneInString(s[i:])
 		if r != utf8.RuneError && unicode.IsPrint(r) && !special {
 			i += size
