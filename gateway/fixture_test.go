@@ -2,6 +2,7 @@ package gateway_test
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/ecdsa"
 	"crypto/sha256"
@@ -161,6 +162,8 @@ func newFixture(t testing.TB, change ...func(*fixture, *setup)) *fixture {
 	for _, c := range change {
 		c(f, s)
 	}
+	// The default is short for a handshake of many clients at once beside busy neighbours, and the race detector.
+	s.config.Limits.HeaderTimeout = cmp.Or(s.config.Limits.HeaderTimeout, time.Minute)
 	f.settings, f.routes, f.clients = s.settings, s.routes, s.clients
 	f.gateway = gateway.New(s.config)
 	f.setRoutes(t)
