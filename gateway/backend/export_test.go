@@ -17,6 +17,9 @@ const (
 	Slice    = slice
 )
 
+// ParseKeepAlive is parseKeepAlive.
+var ParseKeepAlive = parseKeepAlive
+
 // Servers are all servers of the group.
 func (g *Group) Servers() []*Server { return g.servers }
 

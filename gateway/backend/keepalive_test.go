@@ -2,6 +2,8 @@ package backend_test
 
 import (
 	"net/url"
+	"regexp"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -43,4 +45,31 @@ func TestKeepAlive(t *testing.T) {
 			}
 		})
 	}
+}
+
+// FuzzParseKeepAlive: the least of the timeouts counts that are plain numbers of seconds, whatever stands beside them.
+func FuzzParseKeepAlive(f *testing.F) {
+	for _, s := range []string{
+		"", "timeout=5", "timeout=5, max=100", "Timeout = 60 ,timeout=\"7\"", "timeout=0", "timeout=-1", "timeout=+1",
+		"timeout=1.5", "timeout", "timeout=", "max=5", "timeout=2147483647", "timeout=2147483648",
+		"timeout=99999999999999999999", "timeout=5;max=1", ",,timeout=1,", "xtimeout=1", "timeout=1_0",
+	} {
+		f.Add(s)
+	}
+	stated := regexp.MustCompile(`^[ \t]*(?i:timeout)[ \t]*=[ \t"]*([0-9]+)[ \t"]*$`)
+	f.Fuzz(func(t *testing.T, value string) {
+		want, any := time.Duration(0), false
+		for _, part := range strings.Split(value, ",") {
+			m := stated.FindStringSubmatch(part)
+			if m == nil {
+				continue
+			}
+			if n, err := strconv.ParseInt(m[1], 10, 32); err == nil && (!any || time.Duration(n)*time.Second < want) {
+				want, any = time.Duration(n)*time.Second, true
+			}
+		}
+		if got, ok := backend.ParseKeepAlive(value); got != want || ok != any {
+			t.Fatalf("%q: %v, %t, want %v, %t", value, got, ok, want, any)
+		}
+	})
 }
