@@ -208,6 +208,21 @@ var repeatRules = []rule{
 			}
 		}
 	}},
+	{"a connection that its backend is about to close", func(t *testing.T, c *cell) {
+		if c.h2c {
+			return // which has no such field
+		}
+		kept := func(said string) bool {
+			conn := c.do(t, ask{}, reply{fields: []string{"Keep-Alive: " + said}}).one(t).conn
+			return c.do(t, ask{}, reply{}).one(t).conn == conn // as the one used last
+		}
+		eventually(t, "a connection is used again", func() bool { return kept("timeout=60") })
+		for range 5 {
+			if kept("max=100, timeout=0") {
+				t.Error("a call went over a connection that its backend keeps no longer")
+			}
+		}
+	}},
 	{"a new connection", func(t *testing.T, c *cell) {
 		eventually(t, "a connection is new", func() bool {
 			o := c.script(t, ask{}, func(*received) reply { return reply{none: true} })
