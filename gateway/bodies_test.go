@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"os"
 	"runtime"
@@ -300,6 +301,18 @@ func TestBodyRate(t *testing.T) {
 	}
 	<-gone
 	f.allowed(t, func() answer { return h.get(t, "/pub/1.0/x", "open.test") })
+
+	eventually(t, "the log names the limit of those calls, and of no other", func() bool {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		ended := map[string]int{}
+		for _, s := range f.calls {
+			if s.Limit != "" {
+				ended[string(s.Limit)+" "+s.Reason]++
+			}
+		}
+		return maps.Equal(ended, map[string]int{"body_rate body_too_slow": 3, "body_rate client_gone": 3})
+	})
 
 	// The backend does not read.
 	done := make(chan answer, 1)

@@ -108,7 +108,7 @@ func TestOneCallerLeavesRoom(t *testing.T) {
 			f.setRoutes(t)
 			slow.begin(t, attacker, callers.target, 1, as...)
 			a := f.denied(t, 503, "503", func() answer { return get(t, attacker, callers.target, as...) })
-			if s := f.seen(t, a.id()); s.Reason != "caller_busy" || a.header.Get("Retry-After") == "" {
+			if s := f.seen(t, a.id()); s.Reason != "caller_busy" || s.Limit != "max_calls_per_caller" || a.header.Get("Retry-After") == "" {
 				t.Errorf("observed %+v, Retry-After %q", s, a.header.Get("Retry-After"))
 			}
 			victim, by := callers.victim(f)
@@ -283,8 +283,11 @@ func TestIdleStreams(t *testing.T) {
 			})
 		}
 		calls.Wait()
-		for range 2 {
+		for _, api := range []string{"pub", "two"} {
 			<-ended
+			f.lastSeen(t, "the log names the limit", func(s seen) bool {
+				return s.Path == "/"+api+"/1.0/silent" && s.Reason == "broken_off" && s.Limit == "stream_idle_timeout"
+			})
 		}
 	})
 }

@@ -1,9 +1,11 @@
 package gateway_test
 
 import (
+	"cmp"
 	"context"
 	"crypto/x509"
 	"fmt"
+	"net"
 	"net/http"
 	"slices"
 	"strconv"
@@ -37,6 +39,15 @@ func TestEveryRefusal(t *testing.T) {
 			}}
 		})
 		add("down", func(r *decision.Route) { r.Upstream = f.upstream(t, "http://"+nobody) })
+		add("stuck", func(r *decision.Route) { // its backend takes connections, and says nothing in their handshakes
+			l, err := net.Listen("tcp", "127.0.0.1:0")
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { l.Close() })
+			r.Upstream = f.upstream(t, "https://"+l.Addr().String())
+			r.Upstream.ConnectTimeout = 20 * time.Millisecond
+		})
 		add("late", func(r *decision.Route) { r.Upstream.Timeout = 20 * time.Millisecond })
 		add("aud", func(r *decision.Route) { r.Security, r.Audiences = byToken, []string{"a"} })
 		add("few", func(r *decision.Route) {
@@ -98,12 +109,17 @@ func TestEveryRefusal(t *testing.T) {
 		{"throttled_resource", 429, "900802", nil, "/narrow/1.0/x", nil, map[string]string{"Retry-After": "60", "Ratelimit": ""}},
 		{"throttled_certificate", 429, "900804", f.a2, "/pay/1.0/x", nil, map[string]string{"Retry-After": "60", "Ratelimit": ""}},
 		{"backend_unreachable", 502, "101503", nil, "/down/1.0/x", nil, nil},
+		{"backend_unreachable", 502, "101503", nil, "/stuck/1.0/x", nil, nil},
 		{"backend_late", 504, "101504", nil, "/late/1.0/wait", nil, nil},
 		{"internal", 500, "500", nil, "/tok/1.0/x", []func(*http.Request){bearer("panic")}, nil},
 		{"too_many_headers", 431, "431", nil, "/pub/1.0/x", []func(*http.Request){manyLines}, nil},
 		{"body_too_large", 413, "413", nil, "/small/1.0/x", []func(*http.Request){withBody("four")}, nil},
 		{"backend_busy", 503, "503", nil, "/busy/1.0/x", nil, map[string]string{"Retry-After": ""}},
 		{"loop", 508, "508", nil, "/pub/1.0/x", []func(*http.Request){loop}, nil},
+	}
+	limits := map[string]decision.Limit{ // by reason, or by target
+		"/stuck/1.0/x": "connect_timeout", "backend_late": "timeout", "too_many_headers": "header_count",
+		"body_too_large": "max_body_size", "backend_busy": "max_calls",
 	}
 	eachVersion(t, func(t *testing.T, h2 bool) {
 		for _, r := range all {
@@ -129,7 +145,7 @@ func TestEveryRefusal(t *testing.T) {
 					t.Errorf("Cache-Control %q", a.header.Get("Cache-Control"))
 				}
 				s := f.seen(t, a.id())
-				if s.Reason != r.reason || s.Status != r.status || s.Out != int64(len(a.body)) {
+				if s.Reason != r.reason || s.Status != r.status || s.Out != int64(len(a.body)) || s.Limit != cmp.Or(limits[r.target], limits[r.reason]) {
 					t.Errorf("observed %+v", s)
 				}
 				if h2 && a.header.Get("Connection") != "" {

@@ -1,6 +1,7 @@
 package decision
 
 import (
+	"encoding/json"
 	"fmt"
 	"os"
 	"slices"
@@ -34,6 +35,42 @@ func TestRefusalsPage(t *testing.T) {
 		if slices.Contains(rows[:i], r) {
 			t.Errorf("docs/refusals.md has the row %s twice", r)
 		}
+	}
+}
+
+// TestLimitsAreDocumented: the words of limits are those that the access log's schema and the operator's page know.
+func TestLimitsAreDocumented(t *testing.T) {
+	words := []string{string(DrainTimeout)}
+	for _, l := range limits {
+		words = append(words, string(l))
+	}
+	for _, f := range failures {
+		words = append(words, string(f.limit))
+	}
+	slices.Sort(words)
+	words = slices.Compact(words)[1:] // the first is none
+	data, err := os.ReadFile("../../docs/accesslog.schema.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var schema struct {
+		Properties map[string]struct{ Enum []string }
+	}
+	if err := json.Unmarshal(data, &schema); err != nil {
+		t.Fatal(err)
+	}
+	if known := schema.Properties["limit"].Enum; !slices.Equal(known, words) {
+		t.Errorf("the schema knows %q, the limits are %q", known, words)
+	}
+	page, err := os.ReadFile("../../docs/operating.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, said, _ := strings.Cut(string(page), "`limit`, the limit that ended it, by its key: ")
+	said, _, _ = strings.Cut(said, "; ")
+	told := strings.Split(strings.ReplaceAll(said, "`", ""), ", ")
+	if slices.Sort(told); !slices.Equal(told, words) {
+		t.Errorf("docs/operating.md knows %q, the limits are %q", told, words)
 	}
 }
 

@@ -229,15 +229,17 @@ func TestAccessLog(t *testing.T) {
 			t.Errorf("%s: %v, want %v", key, line[key], want)
 		}
 	}
-	if _, ok := line["reason"]; ok {
-		t.Errorf("a reason without a refusal: %v", line["reason"])
+	for _, name := range []string{"reason", "limit"} {
+		if _, ok := line[name]; ok {
+			t.Errorf("a %s without a refusal: %v", name, line[name])
+		}
 	}
 	refused := exchange()
-	refused.Access, refused.Status = policy.Decision{}, 400
+	refused.Access, refused.Status, refused.Limit = policy.Decision{}, 400, "header_count"
 	refused.Err = &decision.Refusal{Reason: decision.BadRequest, Cause: errors.New("path has a dot segment")}
 	refused.Claims = &token.Claims{Subject: "alice", KeyManager: "resident"}
 	text = logged(t, true, refused)
-	for _, word := range []string{"decision=refused", "reason=bad_request", `problem="path has a dot segment"`, "subject=alice", "key_manager=resident", "status=400"} {
+	for _, word := range []string{"decision=refused", "reason=bad_request", "limit=header_count", `problem="path has a dot segment"`, "subject=alice", "key_manager=resident", "status=400"} {
 		if !strings.Contains(text, word) {
 			t.Errorf("no %s in %q", word, text)
 		}

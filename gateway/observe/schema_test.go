@@ -110,6 +110,29 @@ func TestSchemaListsEveryField(t *testing.T) {
 	}
 }
 
+// TestPageKnowsTheFields: docs/operating.md names each field, and the words of decision that the schema has.
+func TestPageKnowsTheFields(t *testing.T) {
+	data, err := os.ReadFile("../../docs/operating.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, page := readSchema(t), string(data)
+	for name := range s.Properties {
+		if !strings.Contains(page, "`"+name+"`") {
+			t.Errorf("the page does not name %s", name)
+		}
+	}
+	_, said, _ := strings.Cut(page, "`decision`: ")
+	said, _, _ = strings.Cut(said, "; ")
+	var words []string
+	for _, word := range regexp.MustCompile("`([a-z]+)`").FindAllStringSubmatch(said, -1) {
+		words = append(words, word[1])
+	}
+	if want := s.Properties["decision"].Enum; !slices.Equal(words, want) {
+		t.Errorf("decision is %q on the page, %q in the schema", words, want)
+	}
+}
+
 // TestLinesOfEachCarrier: whoever carries a call, its line holds to the schema, and says how the client came in, whose
 // address it has, and whose time the call took. Of two servers the one that is gone is told apart in the metrics.
 func TestLinesOfEachCarrier(t *testing.T) {
