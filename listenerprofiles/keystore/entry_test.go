@@ -2,11 +2,16 @@ package keystore_test
 
 import (
 	"bytes"
+	"crypto"
 	"crypto/x509"
 	"encoding/pem"
 	"errors"
+	"slices"
 	"strings"
 	"testing"
+	"time"
+
+	jks "github.com/pavlo-v-chernykh/keystore-go/v4"
 
 	"sallyport/internal/testpki"
 	"sallyport/listenerprofiles/keystore"
@@ -60,6 +65,53 @@ func TestKeyThatGoCannotUse(t *testing.T) {
 		if err == nil || !strings.HasSuffix(err.Error(), "negative serial number: have it issued anew") ||
 			!strings.Contains(err.Error(), `key entry "`+testpki.Alias+`"`) {
 			t.Errorf("alias %q: %v", alias, err)
+		}
+	}
+}
+
+// TestEntriesThatNobodyAskedFor: in a key store only the keys that are asked for matter: where an alias is given no
+// other entry is told of, and else no trusted certificate.
+func TestEntriesThatNobodyAskedFor(t *testing.T) {
+	const pass = "changeit"
+	ca := testpki.NewCA(t, "ca")
+	good, bad := ca.IssueServer("gateway.test"), ca.IssueServer("old.test")
+	store := jks.New()
+	put := func(alias string, key crypto.Signer, der []byte) {
+		t.Helper()
+		sealed, err := x509.MarshalPKCS8PrivateKey(key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := store.SetPrivateKeyEntry(alias, jks.PrivateKeyEntry{
+			CreationTime: time.Unix(1e9, 0), PrivateKey: sealed, CertificateChain: []jks.Certificate{{Type: "X.509", Content: der}},
+		}, []byte(pass)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	put("gateway", good.Key, good.Cert.Raw)
+	put("old", bad.Key, bad.NegativeSerial())
+	if err := store.SetTrustedCertificateEntry("root", jks.TrustedCertificateEntry{
+		CreationTime: time.Unix(1e9, 0), Certificate: jks.Certificate{Type: "X.509", Content: ca.NegativeSerial()},
+	}); err != nil {
+		t.Fatal(err)
+	}
+	var data bytes.Buffer
+	if err := store.Store(&data, []byte(pass)); err != nil {
+		t.Fatal(err)
+	}
+	for alias, want := range map[string][]string{
+		"gateway": nil, "": {`keystore x: entry "old" is skipped: certificate that can't be used here: x509: negative serial number`},
+	} {
+		pairs, skipped, err := keystore.LoadKeys(data.Bytes(), keystore.Ref{Location: "x", Password: pass, Alias: alias}, now)
+		if err != nil || len(pairs) != 1 || !pairs[0].Leaf.Equal(good.Cert) {
+			t.Errorf("alias %q: %d keys, %v", alias, len(pairs), err)
+		}
+		var told []string
+		for _, err := range skipped {
+			told = append(told, err.Error())
+		}
+		if !slices.Equal(told, want) {
+			t.Errorf("alias %q: skipped %q, want %q", alias, told, want)
 		}
 	}
 }

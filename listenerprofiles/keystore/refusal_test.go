@@ -5,6 +5,8 @@ import (
 	"strings"
 	"testing"
 
+	"software.sslmate.com/src/go-pkcs12"
+
 	"sallyport/internal/testpki"
 	"sallyport/listenerprofiles/keystore"
 )
@@ -14,6 +16,10 @@ func TestRefusalsSayWhatToDo(t *testing.T) {
 	const pass, file = "changeit", "/etc/x/store"
 	id := testpki.NewCA(t, "ca").IssueServer("gateway.test")
 	jks, p12 := id.JKS(pass), id.PKCS12(pass)
+	pbmac1, err := pkcs12.Modern2026.Encode(id.Key, id.Cert, nil, pass)
+	if err != nil {
+		t.Fatal(err)
+	}
 	signed := "\x30\x0b\x06\x09\x2a\x86\x48\x86\xf7\x0d\x01\x07\x02"
 	for _, tt := range []struct {
 		name  string
@@ -34,6 +40,7 @@ func TestRefusalsSayWhatToDo(t *testing.T) {
 		{"PEM named JKS", id.PEM(), keystore.Ref{Type: "JKS"}, keystore.ErrFormat, []string{"declared as JKS", "set the type to PEM"}},
 		{"DER certificate", id.Cert.Raw, keystore.Ref{}, keystore.ErrFormat, []string{"openssl x509 -inform DER -in " + file}},
 		{"PKCS7", []byte(signed), keystore.Ref{}, keystore.ErrFormat, []string{"openssl pkcs7 -inform DER", file}},
+		{"PBMAC1", pbmac1, keystore.Ref{Password: pass}, keystore.ErrFormat, []string{"PBMAC1", "openssl pkcs12 -in " + file, "-macalg sha256"}},
 		{"JCEKS", []byte("\xce\xce\xce\xce\x00\x00\x00\x02"), keystore.Ref{Type: "JKS"}, keystore.ErrFormat, []string{"keytool -importkeystore -srckeystore " + file + " -srcstoretype JCEKS"}},
 		{"BKS", []byte("\x00\x00\x00\x02\x00\x00\x00\x14more"), keystore.Ref{}, keystore.ErrFormat, []string{"-srcstoretype BKS -provider"}},
 		{"BKS by name", jks, keystore.Ref{Type: "BKS"}, keystore.ErrFormat, []string{"BKS is not read here", "keytool -importkeystore"}},

@@ -219,16 +219,36 @@ func TestProblemOfAStoreHasItsPlace(t *testing.T) {
 	}
 }
 
-// TestUnusableEntryIsNamed: an entry of a trust store that Go can't parse is skipped, named once, and counted.
+// TestUnusableEntryIsNamed: an entry of a trust store or key store that Go can't parse is skipped, named once, and
+// counted.
 func TestUnusableEntryIsNamed(t *testing.T) {
 	ca := testpki.NewCA(t, "CA")
 	dir := t.TempDir()
-	put(t, filepath.Join(dir, "server.pem"), ca.Issue(testpki.Leaf{CommonName: "server"}).PEM())
+	server, old := ca.IssueServer("server.test"), ca.IssueServer("old.test")
+	store, data := jks.New(), bytes.Buffer{}
+	for alias, of := range map[string]struct {
+		*testpki.Identity
+		der []byte
+	}{"server": {server, server.Cert.Raw}, "old": {old, old.NegativeSerial()}} {
+		key, err := x509.MarshalPKCS8PrivateKey(of.Key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := store.SetPrivateKeyEntry(alias, jks.PrivateKeyEntry{
+			CreationTime: time.Unix(1e9, 0), PrivateKey: key, CertificateChain: []jks.Certificate{{Type: "X.509", Content: of.der}},
+		}, []byte("hush")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := store.Store(&data, []byte("hush")); err != nil {
+		t.Fatal(err)
+	}
+	put(t, filepath.Join(dir, "server.jks"), data.Bytes())
 	put(t, filepath.Join(dir, "trust.jks"), testpki.TrustJKSDER(t, "hush", ca.Cert.Raw, ca.Issue(testpki.Leaf{CommonName: "old"}).NegativeSerial()))
 	put(t, filepath.Join(dir, "sallyport.yaml"), []byte(`listeners:
   - name: https
     address: 127.0.0.1:8243
-    keyStore: {location: server.pem}
+    keyStore: {location: server.jks, password: hush}
     trustStore:
       location: trust.jks
       password: hush
@@ -245,13 +265,18 @@ store: "sqlite::memory:"
 		t.Fatal(err)
 	}
 	defer a.Close()
-	trust := filepath.Join(dir, "trust.jks")
+	keys, trust := filepath.Join(dir, "server.jks"), filepath.Join(dir, "trust.jks")
 	got := a.StoreWarnings()
-	if len(got) != 1 || got[0].Line != 6 || !strings.Contains(got[0].Message, `keystore `+trust+`: entry "trusted1" is skipped: `) ||
-		!strings.Contains(got[0].Message, "negative serial number") {
-		t.Errorf("warnings: %v", got)
+	for i, want := range []struct {
+		line int
+		text string
+	}{{4, "keystore " + keys + `: entry "old" is skipped: `}, {6, "keystore " + trust + `: entry "trusted1" is skipped: `}} {
+		if len(got) != 2 || got[i].Line != want.line || !strings.Contains(got[i].Message, want.text) ||
+			!strings.Contains(got[i].Message, "negative serial number") {
+			t.Errorf("warnings: %v", got)
+		}
 	}
-	if counts := a.SkippedEntries(); counts[trust] != 1 || counts[filepath.Join(dir, "server.pem")] != 0 || len(counts) != 2 {
+	if counts := a.SkippedEntries(); counts[trust] != 1 || counts[keys] != 1 || len(counts) != 2 {
 		t.Errorf("skipped: %v", counts)
 	}
 }
