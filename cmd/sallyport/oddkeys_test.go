@@ -39,5 +39,26 @@ func TestOddCertificatesByTLS(t *testing.T) {
 			}
 		}
 	}
+	eventually(t, "the access log says of each call without a certificate that none came", func() bool {
+		const says = `certificate_problem="the handshake asked for a certificate and got none`
+		return count(p.stdout.String(), "reason=missing_credentials", says) == 7
+	})
+	// Whoever looks for the reason finds it in the log and the metrics, and the kinds on the page.
+	if n := p.number(`sallyport_handshakes_refused_total{reason="certificate_unparseable"}`); n < 4 {
+		t.Errorf("%v handshakes are counted as ended by a certificate that can't be parsed, want 4", n)
+	}
+	for _, cause := range []string{"negative serial number", "unsupported elliptic curve"} {
+		eventually(t, "the log names the "+cause, func() bool {
+			return count(p.stderr.String(), `msg="TLS handshake refused"`, "reason=certificate_unparseable", cause) > 0
+		})
+	}
+	page := readDocument(t, "docs/security.md")
+	_, said, _ := strings.Cut(page, "\nBy TLS, ")
+	said, _, _ = strings.Cut(said, "\n")
+	for _, what := range []string{"Ed448", "RSA-PSS", "P-224", "Brainpool", "secp256k1", "cannot read ends the handshake"} {
+		if !strings.Contains(said, what) {
+			t.Errorf("docs/security.md does not say what becomes of such certificates, %s: %s", what, said)
+		}
+	}
 	p.stop()
 }

@@ -189,6 +189,53 @@ func TestDecideStopsWhereItRefuses(t *testing.T) {
 	}
 }
 
+// TestNoneShown: where a certificate would have counted, the log tells of a handshake that asked for one in vain, and
+// nowhere else.
+func TestNoneShown(t *testing.T) {
+	tab := newTable(t)
+	fresh := *tab.exchange
+	bare := func(x *Exchange) { x.connection = &Connection{Local: x.connection.Local, serverName: "api.test"} }
+	security := func(s policy.Security) func(*Exchange) {
+		return func(x *Exchange) {
+			bare(x)
+			routes, err := NewTable(Settings{}, []Route{{
+				API: certstore.API{Name: "o", Version: "1"}, Context: "/orders", DefaultVersion: true, Security: s,
+				Upstream: x.Snapshot.Routes.routes[0].Upstream,
+			}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			x.Snapshot = &Snapshot{Routes: routes, Clients: x.Snapshot.Clients}
+		}
+	}
+	for _, c := range []struct {
+		name   string
+		change func(*Exchange)
+		told   bool
+	}{
+		{"none came", bare, true},
+		{"the API takes none", security(policy.Security{Token: policy.Optional}), false},
+		{"one came, and a token is missing", func(x *Exchange) {
+			shown := x.connection
+			security(policy.Security{Certificate: policy.Mandatory, Token: policy.Mandatory})(x)
+			x.connection = shown
+			x.Snapshot.Routes.routes[0].API = certstore.API{Name: "orders", Version: "1.0.0"}
+		}, false},
+		{"none was asked for", func(x *Exchange) {
+			bare(x)
+			x.Listener.Profiles.Find(x.connection.Local, "api.test").VerifyClient = listenerprofiles.None // from here on
+		}, false},
+	} {
+		x := tab.again(&fresh)
+		c.change(x)
+		var r *Refusal
+		if err := Decide(x); !errors.As(err, &r) || r.Reason != MissingCredentials ||
+			errors.Is(err, errNoneShown) != c.told || errors.Is(x.CertificateProblem(), errNoneShown) != c.told {
+			t.Errorf("%s: %v", c.name, err)
+		}
+	}
+}
+
 // TestHeldToWhatIdentified: whom a call was identified as holds to its end, whatever another call of its connection finds
 // meanwhile by a newer snapshot.
 func TestHeldToWhatIdentified(t *testing.T) {
