@@ -84,6 +84,53 @@ func TestDrainTimeout(t *testing.T) {
 	}
 }
 
+// TestLameDuckTimeout: after SIGTERM the gateway says that it isn't ready, and accepts and serves new connections for
+// that time. A second SIGTERM ends it at once, with 1 if a call was broken off.
+func TestLameDuckTimeout(t *testing.T) {
+	const long = "lameDuckTimeout: 1h\n"
+	for name, c := range map[string]struct {
+		setting  string
+		underWay bool // at the second SIGTERM
+		second   bool
+		code     int
+	}{
+		"by itself":              {"lameDuckTimeout: 300ms\n", false, false, 0},
+		"nothing is under way":   {long, false, true, 0},
+		"something is under way": {long, true, true, 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			d := newDemo(t, append(patientUploads, longDrain, c.setting+longDrain)...)
+			p := d.quickstart()
+			p.signal(syscall.SIGTERM)
+			if c.second {
+				eventually(t, "it says that it is not ready", func() bool {
+					status, _ := p.status("/readyz")
+					return status == http.StatusServiceUnavailable
+				})
+				for _, how := range dialects {
+					if r := d.client("gold", how).get(t, "/orders/1"); r.status != http.StatusOK {
+						t.Errorf("%s: a new connection meets %d", how, r.status)
+					}
+				}
+				eventually(t, "the calls are over", func() bool { return count(p.stdout.String(), "method=GET") == len(dialects) })
+				if c.underWay {
+					d.upload(dialects[0])
+				}
+				p.signal(syscall.SIGTERM)
+			}
+			if code := p.wait(); code != c.code {
+				t.Errorf("exit code %d, want %d", code, c.code)
+			}
+			if broken := strings.Contains(p.stdout.String(), "reason=stopped"); broken != c.underWay {
+				t.Errorf("the access log tells of a call that was broken off: %t\n%s", broken, p.stdout)
+			}
+			if !p.stderr.contains("not ready any more, and still accepting connections") {
+				t.Errorf("the log doesn't say what it waits for:\n%s", p.stderr)
+			}
+		})
+	}
+}
+
 // TestAccessLogReopens renames the access log, as logrotate does, and sends SIGHUP: a new file begins, and no line is lost.
 func TestAccessLogReopens(t *testing.T) {
 	d := newDemo(t, "access: stdout", "access: access.log")
