@@ -103,6 +103,10 @@ func groupC(d *demoFolder) (list []specimen, entries []*x509.Certificate) {
 	})
 	add("34-not-yet", root, true, false, func(c *x509.Certificate) { c.NotBefore = time.Now().Add(time.Hour) })
 
+	keyUsage := func(u x509.KeyUsage) func(*x509.Certificate) { return func(c *x509.Certificate) { c.KeyUsage = u } }
+	add("33-signature", root, true, true, keyUsage(x509.KeyUsageDigitalSignature))
+	add("33-encipherment", root, true, false, keyUsage(x509.KeyUsageKeyEncipherment))
+
 	// 35: chains.
 	leaf := root.Issue(testpki.Leaf{CommonName: "a leaf"})
 	add("35-by-a-leaf", leaf, true, false) // and the leaf is an entry
@@ -192,6 +196,27 @@ func groupC(d *demoFolder) (list []specimen, entries []*x509.Certificate) {
 	add("41-critical-unknown", root, true, false, func(c *x509.Certificate) {
 		c.ExtraExtensions = []pkix.Extension{{Id: asn1.ObjectIdentifier{1, 2, 3, 5}, Critical: true, Value: []byte{5, 0}}}
 	})
+
+	// A critical name that is not used here does no harm if it is known (RFC 5280 4.2.1.6).
+	principal := func(id ...int) func(*x509.Certificate) {
+		name, err := asn1.MarshalWithParams(struct {
+			ID    asn1.ObjectIdentifier
+			Value string `asn1:"explicit,tag:0,utf8"`
+		}{id, "ann@corp.test"}, "tag:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		value, err := asn1.Marshal([]asn1.RawValue{{FullBytes: name}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return func(c *x509.Certificate) {
+			c.Subject = pkix.Name{}
+			c.ExtraExtensions = []pkix.Extension{{Id: asn1.ObjectIdentifier{2, 5, 29, 17}, Critical: true, Value: value}}
+		}
+	}
+	add("41-critical-principal", root, true, true, principal(1, 3, 6, 1, 4, 1, 311, 20, 2, 3))
+	add("41-critical-name", root, true, false, principal(1, 3, 6, 1, 5, 5, 7, 8, 4))
 
 	for i := range list {
 		switch list[i].name {
