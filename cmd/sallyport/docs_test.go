@@ -113,6 +113,15 @@ func TestReadmeShowsTheExample(t *testing.T) {
 	}
 }
 
+// TestReadmeTellsOfTheFirstBuild: the first command is silent while it compiles, and the sentence before says so.
+func TestReadmeTellsOfTheFirstBuild(t *testing.T) {
+	before, _, found := strings.Cut(readDoc(t, "README.md"), "```console\n$ go run ./cmd/sallyport quickstart\n")
+	paragraphs := strings.Split(strings.TrimSpace(before), "\n\n")
+	if last := paragraphs[len(paragraphs)-1]; !found || !strings.Contains(last, "prints nothing") {
+		t.Errorf("before the first command it says: %s", last)
+	}
+}
+
 // TestGoVersionIsOne: whoever is told to install Go is told the version that go.mod demands.
 func TestGoVersionIsOne(t *testing.T) {
 	version := regexp.MustCompile(`(?m)^go (\S+)$`).FindStringSubmatch(readDoc(t, "go.mod"))

@@ -23,7 +23,8 @@ var update = flag.Bool("update", false, "write what the program prints into the 
 // TestScripts runs testdata/script, which is also a manual by example. Each script starts in its own copy of a quickstart
 // folder. Besides testscript's commands there are:
 //
-//	exits CODE COMMAND ARG...      runs a command that ends with that code, and shows no secret of the folder
+//	exits CODE COMMAND ARG...      runs a command that ends with that code, shows no secret of the folder, and ends no
+//	                               message with ": invalid"
 //	edit FILE OLD NEW              replaces the first OLD; \n stands for a new line
 //	der FILE OUT                   turns a PEM certificate into DER
 //	truststore OUT PASSWORD FILE...  makes a JKS trust store of any number of certificates
@@ -75,6 +76,11 @@ func exits(ts *testscript.TestScript, neg bool, args []string) {
 	secrets, err := secretsOf(filepath.Join(ts.Getenv("WORK"), "demo"))
 	ts.Check(err)
 	said := ts.ReadFile("stdout") + ts.ReadFile("stderr")
+	for line := range strings.Lines(said) {
+		if strings.HasSuffix(strings.TrimSpace(line), ": invalid") {
+			ts.Fatalf("a message ends with a word that says nothing: %s", line)
+		}
+	}
 	for name, secret := range secrets {
 		if strings.Contains(said, secret) {
 			ts.Fatalf("it shows what %s holds", name)

@@ -29,6 +29,9 @@ func TestErrors(t *testing.T) {
 			if strings.Contains(err.Error(), "canary") {
 				t.Error("a message shows a secret")
 			}
+			if strings.Contains(err.Error()+"\n", ": invalid\n") {
+				t.Error("a message ends with a word that says nothing")
+			}
 			golden(t, strings.TrimSuffix(file, "yaml")+"golden", err.Error()+"\n")
 		})
 	}
