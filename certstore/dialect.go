@@ -51,9 +51,6 @@ const (
 	create // write; create it and its tables if they are missing
 )
 
-// readable is the oldest version of the tables that can be read; writing needs the newest.
-const readable = 1
-
 // A connection is one opened database.
 type connection struct {
 	db *sql.DB
@@ -159,11 +156,8 @@ func (d *dialect) migrate(ctx context.Context, conn *connection, how how) error 
 	switch {
 	case err != nil:
 		return err
-	case version < readable && how == justRead:
-		return fmt.Errorf("its tables are of version %d and this program needs %d: let it be opened for writing first",
-			version, readable)
-	case version == 0 && how == keep:
-		return errors.New("it has no tables")
+	case version == 0 && how != create:
+		return errors.New("it has no tables: put a copy of the database back, or remove it, and a new one is made")
 	}
 	if conn.prepare != nil && how != justRead {
 		if err := conn.prepare(ctx); err != nil {
@@ -219,8 +213,8 @@ func (d *dialect) version(ctx context.Context, q querier, known int) (int, error
 	case len(tables) == 0:
 		return 0, nil
 	case !slices.Contains(tables, "SALLYPORT_SCHEMA"):
-		return 0, fmt.Errorf("it is another program's database: it has a table %s and none named SALLYPORT_SCHEMA",
-			printable.Quote(tables[0]))
+		return 0, fmt.Errorf("it is another program's database: it has a table %s and none named SALLYPORT_SCHEMA: "+
+			"name another file", printable.Quote(tables[0]))
 	}
 	type row struct{ version, needs int }
 	rows, err := collect(ctx, q, func(r *row) []any { return []any{&r.version, &r.needs} },
@@ -229,15 +223,15 @@ func (d *dialect) version(ctx context.Context, q querier, known int) (int, error
 		return 0, err
 	}
 	if len(rows) == 0 {
-		return 0, errors.New("its table SALLYPORT_SCHEMA is empty")
+		return 0, errors.New("its table SALLYPORT_SCHEMA is empty: put a copy of the database back")
 	}
 	var newest row
 	for _, r := range rows {
 		newest = row{max(newest.version, r.version), max(newest.needs, r.needs)}
 	}
 	if newest.needs > known {
-		return 0, fmt.Errorf("its tables need a newer program: one that knows version %d, and this one knows %d",
-			newest.needs, known)
+		return 0, fmt.Errorf("its tables are those of a newer program, version %d, and this one knows up to %d: "+
+			"upgrade it, or name another file", newest.needs, known)
 	}
 	return newest.version, nil
 }

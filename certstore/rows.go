@@ -62,7 +62,7 @@ func (s *Store) find(ctx context.Context, q querier, api API, keyType KeyType, a
 	for i, r := range found {
 		words[i] = r.keyType
 	}
-	return row{}, invalid("registered as %s, so the key type must be given", strings.Join(words, " and as "))
+	return row{}, invalid("it is registered as %s: name its key type", strings.Join(words, " and as "))
 }
 
 // apiRow returns API_ID of an API, or ErrNotFound. In a database that other programs fill, two providers may

@@ -104,7 +104,7 @@ func statSQLite(path string) (fs.FileInfo, error) {
 	case err != nil:
 		return nil, err
 	case !file.Mode().IsRegular():
-		return nil, fmt.Errorf("%s is not a regular file", path)
+		return nil, fmt.Errorf("%s is not a regular file: move it away, or name another one", path)
 	}
 	return file, nil
 }
@@ -222,7 +222,11 @@ func (w *sqliteWatcher) close() error {
 
 // adviseSQLite adds to an error of SQLite, or of its file, what may be done about it.
 func adviseSQLite(err error) error {
-	const noRight = "this user may not write to the file or to its folder"
+	const (
+		run     = ": give both to the user that serves, and run this as that user"
+		noRight = "this user has no right to the file or to its folder" + run
+		noWrite = "this user may not write to the file or to its folder" + run
+	)
 	if errors.Is(err, fs.ErrPermission) {
 		return fmt.Errorf("%w: %s", err, noRight)
 	}
@@ -233,9 +237,11 @@ func adviseSQLite(err error) error {
 	advice := map[int]string{
 		sqlite3.SQLITE_NOTADB:   "name another file, or put a copy of the database back",
 		sqlite3.SQLITE_CORRUPT:  "put a copy of the database back",
-		sqlite3.SQLITE_READONLY: noRight,
-		sqlite3.SQLITE_PERM:     noRight,
-		sqlite3.SQLITE_CANTOPEN: "this user may not open the file or one beside it",
+		sqlite3.SQLITE_READONLY: noWrite,
+		sqlite3.SQLITE_PERM:     noWrite,
+		sqlite3.SQLITE_CANTOPEN: noRight,
+		sqlite3.SQLITE_BUSY:     "another program is changing it, or keeps it to itself: let it finish, and try again",
+		sqlite3.SQLITE_ERROR:    "its tables are not as they were made: put a copy of the database back",
 		sqlite3.SQLITE_FULL:     "make room on its disk",
 		sqlite3.SQLITE_IOERR:    "look after its disk: is it full, or is a file limited (ulimit -f)?",
 	}[e.Code()&0xff]

@@ -76,7 +76,7 @@ func TestOpenRefuses(t *testing.T) {
 		{"a missing folder", "sqlite:" + filepath.Join(dir, "none", "certs.db"), false, "folder must exist", fs.ErrNotExist},
 		{"a folder", "sqlite:" + dir, false, "not a regular file", nil},
 		{"a missing file, to read", "sqlite:" + filepath.Join(dir, "none.db"), true, "no such file", fs.ErrNotExist},
-		{"an empty file, to read", "sqlite:" + empty, true, "version 0", nil},
+		{"an empty file, to read", "sqlite:" + empty, true, "no tables", nil},
 		{"not a database", "sqlite:" + text, false, "not a database", nil},
 		{"not a database, to read", "sqlite:" + text, true, "not a database", nil},
 		{"another program's", "sqlite:" + foreign, false, `another program's database: it has a table "COOKIES"`, nil},

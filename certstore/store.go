@@ -171,7 +171,7 @@ func (s *Store) update(ctx context.Context, api API, keyType KeyType, alias stri
 		}
 		if cert == nil {
 			if next.Certificate, err = parseStored(old.certificate); err != nil {
-				return err
+				return invalid("its certificate, as it is stored, can't be kept: %v: give it another one", err)
 			}
 		}
 		if scopes != nil {
@@ -377,10 +377,10 @@ func (s *Store) use(ctx context.Context, f func(*connection) error) error {
 		}
 		s.mu.RUnlock()
 		if err != nil || !replaced {
-			return err
+			return adviseSQLite(err)
 		}
 		if err := s.reopen(ctx, conn); err != nil {
-			return fmt.Errorf("open the database again: %w", err)
+			return fmt.Errorf("open the database again: %w", adviseSQLite(err))
 		}
 	}
 }

@@ -191,6 +191,9 @@ func syntaxMessage(err error) string {
 		return "there is no root element"
 	}
 	if syntax := (*xml.SyntaxError)(nil); errors.As(err, &syntax) {
+		if syntax.Msg == io.ErrUnexpectedEOF.Error() {
+			return "the file ends here, before it is closed: put the whole file back"
+		}
 		return syntax.Msg
 	}
 	return strings.TrimPrefix(err.Error(), "xml: ")

@@ -31,6 +31,9 @@ func parseObject(b []byte) (object, error) {
 	if !utf8.Valid(b) {
 		return nil, errors.New("it is not UTF-8")
 	}
+	if len(bytes.TrimSpace(b)) == 0 {
+		return nil, errors.New("it is empty")
+	}
 	if err := checkMembers(b); err != nil {
 		return nil, err
 	}

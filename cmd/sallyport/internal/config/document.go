@@ -189,5 +189,8 @@ func parseTokens(file string, tokens token.Tokens) (*ast.File, error) {
 	if before, _, ok := strings.Cut(message, "escape character "); ok {
 		message = before + "escape character: write \\\\ for a backslash, or use single quotes"
 	}
+	if strings.HasPrefix(message, "mapping value is not allowed") {
+		message += ": put a value that holds a colon in quotes, or mend the indentation"
+	}
 	return nil, problem(tokenPos(file, syntax.GetToken()), "YAML: "+message)
 }

@@ -170,7 +170,10 @@ func TestSyntax(t *testing.T) {
 		{"UTF-16", "\xff\xfea\x00", "f:1:1: a byte that is not UTF-8: save the file as UTF-8"},
 		{"an open quote", "a: b\npassword: 'canary\n", "f:2:11: YAML: could not find end character of single-quoted text"},
 		{"a bad escape", "password: \"canary\\q\"\n", `f:1:19: YAML: found unknown escape character: write \\ for a backslash, or use single quotes`},
-		{"a colon in a password", "password: can: ary\n", "f:1:11: YAML: mapping value is not allowed in this context"},
+		{
+			"a colon in a password", "password: can: ary\n", "f:1:11: YAML: mapping value is not allowed in this context: " +
+				"put a value that holds a colon in quotes, or mend the indentation",
+		},
 		{"an unquoted reference", "a: {password: ${env:canary}}\n", "f:1:16: YAML: ',' or '}' must be specified"},
 		{"an entry indented too far", "a:\n  - b\n   - c: d\n", "f:3:4: the value in the line before goes on here: mend the indentation, or put it in quotes"},
 		{"an entry under a value", "a: b\n   - c\n", "f:2:4: the value in the line before goes on here: mend the indentation, or put it in quotes"},

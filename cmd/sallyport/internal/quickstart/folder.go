@@ -192,7 +192,7 @@ func (f *folder) readMarker() (marker, error) {
 func parseMarker(data []byte) (marker, error) {
 	var m marker
 	if err := json.Unmarshal(data, &m); err != nil {
-		return marker{}, fmt.Errorf("not a quickstart's marker: %w", err)
+		return marker{}, errors.New("it is not as quickstart wrote it")
 	}
 	if m.Format != markerFormat || len(m.Settings) == 0 {
 		return marker{}, errors.New("made by another version of quickstart")
