@@ -4,14 +4,12 @@ import (
 	"context"
 	"crypto/x509"
 	"encoding/hex"
-	"encoding/pem"
 	"errors"
 	"fmt"
-	"io"
+	"io/fs"
 	"os"
 	"slices"
 	"strings"
-	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -19,7 +17,6 @@ import (
 	"sallyport/certstore"
 	"sallyport/cmd/sallyport/internal/config"
 	"sallyport/gateway/control"
-	"sallyport/internal/printable"
 	"sallyport/internal/regularfile"
 	"sallyport/listenerprofiles/trust"
 )
@@ -41,6 +38,7 @@ that API files register are listed too, and changed there.`,
 // A certFlags is how a command names one registration.
 type certFlags struct {
 	load    func() (*config.Config, error)
+	given   func(flag string) bool // reports whether a flag was given, be it as ""
 	api     string
 	alias   string
 	keyType string
@@ -48,6 +46,7 @@ type certFlags struct {
 
 func (f *certFlags) add(cmd *cobra.Command) {
 	f.load = configFlag(cmd)
+	f.given = cmd.Flags().Changed
 	cmd.Flags().StringVar(&f.api, "api", "", "the API, `NAME:VERSION`")
 	cmd.Flags().StringVar(&f.alias, "alias", "", "the certificate's `ALIAS`, unique for the API and key type")
 	cmd.Flags().StringVar(&f.keyType, "key-type", "", "`PRODUCTION` or SANDBOX")
@@ -67,7 +66,7 @@ func (f *certFlags) read() (*config.Config, certstore.API, certstore.KeyType, er
 		return nil, api, "", usage(fmt.Errorf("--api: %w", err))
 	}
 	var keyType certstore.KeyType
-	if f.keyType != "" {
+	if f.given("key-type") {
 		if keyType, err = certstore.ParseKeyType(f.keyType); err != nil {
 			return nil, api, "", usage(fmt.Errorf("--key-type: %w", err))
 		}
@@ -87,7 +86,37 @@ func changeStore(ctx context.Context, cfg *config.Config, options certstore.Opti
 	return storeError(errors.Join(change(store), store.Close()))
 }
 
-// badStore returns the error for a store that does not open, with the place where it is configured.
+// change is changeStore for the registration that the flags name: one that isn't there is an error that says what is,
+// and makes no store.
+func (f *certFlags) change(
+	ctx context.Context, cfg *config.Config, api certstore.API, keyType certstore.KeyType, options certstore.Options,
+	change func(*certstore.Store) error,
+) error {
+	err := error(certstore.ErrNotFound)
+	if _, missing := os.Stat(storeFile(cfg)); !errors.Is(missing, fs.ErrNotExist) || storeFile(cfg) == "" {
+		err = changeStore(ctx, cfg, options, change)
+	}
+	if !errors.Is(err, certstore.ErrNotFound) {
+		return err
+	}
+	all, err := registered(ctx, cfg)
+	if err != nil {
+		return err
+	}
+	return f.notThere(cfg, all, api, keyType)
+}
+
+// storeFile is the store's file, "" if it has none.
+func storeFile(cfg *config.Config) string {
+	url, err := certstore.ParseURL(cfg.Store.Value)
+	if err != nil {
+		return ""
+	}
+	return url.File()
+}
+
+// badStore returns the error for a store that does not open or can't be read, with the place where it
+// is configured.
 func badStore(cfg *config.Config, err error) error {
 	return control.Problems{{Place: cfg.Store.Place, Message: "store: " + err.Error()}}
 }
@@ -98,7 +127,6 @@ func storeError(err error) error {
 	for answer, advice := range map[error]string{
 		certstore.ErrAliasTaken: "take another alias, or let sallyport cert update give this one the certificate",
 		certstore.ErrRegistered: "an API has each certificate once: let sallyport cert update change its tier or scopes",
-		certstore.ErrNotFound:   "sallyport cert list shows those that are",
 	} {
 		if errors.Is(err, answer) {
 			return fmt.Errorf("%w: %s", err, advice)
@@ -158,18 +186,17 @@ func certAdd() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		out := cmd.OutOrStdout()
-		fmt.Fprintf(out, "registered %s for %s, tier %s, %s\n", client.Alias, api, tier, strings.ToLower(string(keyType)))
-		fmt.Fprintf(out, "SHA-256 %s, valid until %s\n", hex.EncodeToString(client.Fingerprint[:]), certificate.NotAfter.UTC().Format(time.DateOnly))
-		fmt.Fprintf(out, "a running gateway sees it within %s\n", cfg.Period)
-		return tellJudgement(cmd, problem)
+		return tell(cmd, problem, "registered %s for %s, tier %s, %s\nSHA-256 %s, valid until %s\n"+
+			"a running gateway sees it within %s\n",
+			client.Alias, api, tier, strings.ToLower(string(keyType)),
+			hex.EncodeToString(client.Fingerprint[:]), certificate.NotAfter.UTC().Format(time.DateOnly), cfg.Period)
 	}
 	return cmd
 }
 
 // checkClient checks a registration against the configuration: its API and tier exist, and no API file registers it.
 func checkClient(cfg *config.Config, client certstore.Client) error {
-	if err := checkAPI(cfg, client.API.String()); err != nil {
+	if err := checkAPI(cfg, client.API); err != nil {
 		return err
 	}
 	if err := checkTier(cfg, client.Tier); err != nil {
@@ -185,15 +212,15 @@ func checkClient(cfg *config.Config, client certstore.Client) error {
 	return nil
 }
 
-func checkAPI(cfg *config.Config, api string) error {
+func checkAPI(cfg *config.Config, api certstore.API) error {
 	names := make([]string, len(cfg.APIs))
 	for i := range cfg.APIs {
+		if cfg.APIs[i].API == api {
+			return nil
+		}
 		names[i] = cfg.APIs[i].API.String()
 	}
-	if !slices.Contains(names, api) {
-		return usage(fmt.Errorf("no API %q in %s; there are: %s", api, cfg.Place.File, strings.Join(names, ", ")))
-	}
-	return nil
+	return usage(fmt.Errorf("no API %q in %s; there are: %s", api, cfg.Place.File, strings.Join(names, ", ")))
 }
 
 // checkFiles refuses what would make the store contradict the API files: a change of a registration that is written in
@@ -273,8 +300,11 @@ func judge(ctx context.Context, cfg *config.Config, client certstore.Client, fil
 	return problem, nil
 }
 
-// tellJudgement prints why calls will not be good, after the certificate is registered.
-func tellJudgement(cmd *cobra.Command, problem error) error {
+// tell prints what was changed and, if there is a problem, why calls will not be good.
+func tell(cmd *cobra.Command, problem error, format string, args ...any) error {
+	if _, err := fmt.Fprintf(cmd.OutOrStdout(), format, args...); err != nil {
+		return fmt.Errorf("it is done, and could not be told: %w", err)
+	}
 	if problem == nil {
 		return nil
 	}
@@ -307,7 +337,7 @@ func certUpdate() *cobra.Command {
 	cmd.Flags().StringSliceVar(&scopes, "scope", nil, "the new `SCOPE`s; \"\" for none")
 	cmd.Flags().BoolVar(&force, "force", false, forceHelp)
 	cmd.Args = func(cmd *cobra.Command, args []string) error {
-		if len(args) == 0 && tier == "" && !cmd.Flags().Changed("scope") {
+		if len(args) == 0 && !f.given("tier") && !f.given("scope") {
 			return usage(errors.New("nothing to update: name --tier, --scope or a certificate file"))
 		}
 		if len(args) > 1 {
@@ -320,7 +350,7 @@ func certUpdate() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		if tier != "" {
+		if f.given("tier") {
 			if err := checkTier(cfg, tier); err != nil {
 				return err
 			}
@@ -342,18 +372,17 @@ func certUpdate() *cobra.Command {
 			}
 		}
 		var newScopes *[]string
-		if cmd.Flags().Changed("scope") {
+		if f.given("scope") {
 			scopes = slices.DeleteFunc(scopes, func(s string) bool { return s == "" })
 			newScopes = &scopes
 		}
-		err = changeStore(cmd.Context(), cfg, certstore.Options{AnyTime: force}, func(s *certstore.Store) error {
+		err = f.change(cmd.Context(), cfg, api, keyType, certstore.Options{AnyTime: force}, func(s *certstore.Store) error {
 			return s.Update(cmd.Context(), api, keyType, f.alias, certificate, tier, newScopes)
 		})
 		if err != nil {
 			return err
 		}
-		fmt.Fprintf(cmd.OutOrStdout(), "updated %s of %s; a running gateway sees it within %s\n", f.alias, api, cfg.Period)
-		return tellJudgement(cmd, problem)
+		return tell(cmd, problem, "updated %s of %s; a running gateway sees it within %s\n", f.alias, api, cfg.Period)
 	}
 	return cmd
 }
@@ -374,219 +403,13 @@ func certRemove() *cobra.Command {
 		if err := checkFiles(cfg, api, keyType, f.alias, nil); err != nil {
 			return err
 		}
-		err = changeStore(cmd.Context(), cfg, certstore.Options{}, func(s *certstore.Store) error {
+		err = f.change(cmd.Context(), cfg, api, keyType, certstore.Options{}, func(s *certstore.Store) error {
 			return s.Remove(cmd.Context(), api, keyType, f.alias)
 		})
 		if err != nil {
 			return err
 		}
-		fmt.Fprintf(cmd.OutOrStdout(), "removed %s of %s; a running gateway refuses it within %s\n", f.alias, api, cfg.Period)
-		return nil
+		return tell(cmd, nil, "removed %s of %s; a running gateway refuses it within %s\n", f.alias, api, cfg.Period)
 	}
 	return cmd
-}
-
-func certList() *cobra.Command {
-	cmd := &cobra.Command{
-		Use:   "list [--api NAME:VERSION]",
-		Short: "List the registered certificates and when they expire",
-		Args:  noArgs,
-	}
-	load := configFlag(cmd)
-	api := cmd.Flags().String("api", "", "only those of the API `NAME:VERSION`")
-	asJSON := outputFlag(cmd)
-	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		wantJSON, err := asJSON()
-		if err != nil {
-			return err
-		}
-		cfg, err := load()
-		if err != nil {
-			return err
-		}
-		clients, problems, err := registered(cmd.Context(), cfg)
-		if err != nil {
-			return err
-		}
-		if *api != "" {
-			clients = slices.DeleteFunc(clients, func(c certstore.Client) bool { return c.API.String() != *api })
-			if err := checkAPI(cfg, *api); err != nil && len(clients) == 0 {
-				return err
-			}
-		}
-		for _, p := range problems {
-			fmt.Fprintln(cmd.ErrOrStderr(), "not admitted:", p)
-		}
-		if wantJSON {
-			return printClientsJSON(cmd.OutOrStdout(), clients)
-		}
-		printClients(cmd.OutOrStdout(), clients, time.Now())
-		return nil
-	}
-	return cmd
-}
-
-// registered reads all registrations, of the store and of the API files, without changing anything.
-func registered(ctx context.Context, cfg *config.Config) ([]certstore.Client, []certstore.Problem, error) {
-	clients, err := cfg.FileClients()
-	if err != nil {
-		return nil, nil, usage(err)
-	}
-	store, err := certstore.Open(ctx, cfg.Store.Value, certstore.Options{ReadOnly: true})
-	if errors.Is(err, os.ErrNotExist) {
-		return clients, nil, nil
-	}
-	if err != nil {
-		return nil, nil, badStore(cfg, err)
-	}
-	stored, problems, err := store.List(ctx)
-	if err = errors.Join(err, store.Close()); err != nil {
-		return nil, nil, fmt.Errorf("store: %w", err)
-	}
-	return append(clients, stored...), problems, nil
-}
-
-func certShow() *cobra.Command {
-	var f certFlags
-	cmd := &cobra.Command{
-		Use:   "show --api NAME:VERSION --alias ALIAS",
-		Short: "Show a registration",
-		Args:  noArgs,
-	}
-	f.add(cmd)
-	asJSON := outputFlag(cmd)
-	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		wantJSON, err := asJSON()
-		if err != nil {
-			return err
-		}
-		client, err := f.one(cmd.Context())
-		if err != nil {
-			return err
-		}
-		if wantJSON {
-			return printJSON(cmd.OutOrStdout(), rowOf(client))
-		}
-		c, w := client.Certificate, tabwriter.NewWriter(cmd.OutOrStdout(), 0, 0, 2, ' ', 0)
-		fmt.Fprintf(w, "api\t%s\nalias\t%s\nkey type\t%s\ntier\t%s\nscopes\t%s\n", client.API, printable.Text(client.Alias), client.KeyType, client.Tier, printable.Text(strings.Join(client.Scopes, " ")))
-		fmt.Fprintf(w, "subject\t%q\nissuer\t%q\nserial\t%s\n", c.Subject.String(), c.Issuer.String(), c.SerialNumber)
-		fmt.Fprintf(w, "valid\t%s to %s (%s)\n", c.NotBefore.UTC().Format(time.RFC3339), c.NotAfter.UTC().Format(time.RFC3339), expiry(c.NotAfter, time.Now()))
-		fmt.Fprintf(w, "SHA-256\t%s\nfrom\t%s\n", hex.EncodeToString(client.Fingerprint[:]), client.Source)
-		return w.Flush()
-	}
-	return cmd
-}
-
-func certExport() *cobra.Command {
-	var f certFlags
-	cmd := &cobra.Command{
-		Use:   "export --api NAME:VERSION --alias ALIAS",
-		Short: "Print a registered certificate as PEM",
-		Args:  noArgs,
-	}
-	f.add(cmd)
-	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		client, err := f.one(cmd.Context())
-		if err != nil {
-			return err
-		}
-		return pem.Encode(cmd.OutOrStdout(), &pem.Block{Type: "CERTIFICATE", Bytes: client.Certificate.Raw})
-	}
-	return cmd
-}
-
-// one finds the registration that the flags name.
-func (f *certFlags) one(ctx context.Context) (certstore.Client, error) {
-	cfg, api, keyType, err := f.read()
-	if err != nil {
-		return certstore.Client{}, err
-	}
-	clients, _, err := registered(ctx, cfg)
-	if err != nil {
-		return certstore.Client{}, err
-	}
-	var found []certstore.Client
-	for _, c := range clients {
-		if c.API == api && c.Alias == f.alias && (keyType == "" || c.KeyType == keyType) {
-			found = append(found, c)
-		}
-	}
-	switch len(found) {
-	case 0:
-		return certstore.Client{}, fmt.Errorf("no certificate %s is registered for %s: sallyport cert list shows those that are", f.alias, api)
-	case 1:
-		return found[0], nil
-	}
-	return certstore.Client{}, usage(fmt.Errorf("%s is registered for %s as PRODUCTION and as SANDBOX: name one with --key-type", f.alias, api))
-}
-
-func printClients(out io.Writer, clients []certstore.Client, now time.Time) {
-	if len(clients) == 0 {
-		fmt.Fprintln(out, "no certificate is registered: sallyport cert add registers one")
-		return
-	}
-	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "API\tALIAS\tKEY TYPE\tTIER\tEXPIRES\t\tSHA-256\tFROM")
-	for _, c := range clients {
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s…\t%s\n", c.API, printable.Text(c.Alias), c.KeyType, c.Tier,
-			c.Certificate.NotAfter.UTC().Format(time.DateOnly), expiry(c.Certificate.NotAfter, now), hex.EncodeToString(c.Fingerprint[:8]), c.Source)
-	}
-	w.Flush()
-}
-
-// expiry returns in days how far away the end is.
-func expiry(end, now time.Time) string {
-	left := end.Sub(now)
-	switch days := int(left.Hours() / 24); {
-	case left <= 0:
-		return "EXPIRED"
-	case days == 0:
-		return "today"
-	case days == 1:
-		return "in 1 day"
-	default:
-		return fmt.Sprintf("in %d days", days)
-	}
-}
-
-// A clientRow is a registration's JSON form.
-type clientRow struct {
-	API         string    `json:"api"`
-	Alias       string    `json:"alias"`
-	KeyType     string    `json:"keyType"`
-	Tier        string    `json:"tier"`
-	Scopes      []string  `json:"scopes"`
-	Subject     string    `json:"subject"`
-	Issuer      string    `json:"issuer"`
-	Serial      string    `json:"serial"`
-	NotBefore   time.Time `json:"notBefore"`
-	NotAfter    time.Time `json:"notAfter"`
-	Fingerprint string    `json:"sha256"`
-	From        string    `json:"from"`
-}
-
-func rowOf(c certstore.Client) clientRow {
-	x := c.Certificate
-	return clientRow{
-		API:         c.API.String(),
-		Alias:       c.Alias,
-		KeyType:     string(c.KeyType),
-		Tier:        c.Tier,
-		Scopes:      append([]string{}, c.Scopes...),
-		Subject:     x.Subject.String(),
-		Issuer:      x.Issuer.String(),
-		Serial:      x.SerialNumber.String(),
-		NotBefore:   x.NotBefore.UTC(),
-		NotAfter:    x.NotAfter.UTC(),
-		Fingerprint: hex.EncodeToString(c.Fingerprint[:]),
-		From:        c.Source,
-	}
-}
-
-func printClientsJSON(out io.Writer, clients []certstore.Client) error {
-	rows := []clientRow{}
-	for _, c := range clients {
-		rows = append(rows, rowOf(c))
-	}
-	return printJSON(out, rows)
 }

@@ -58,6 +58,8 @@ func whatItIs(file string, data []byte) string {
 		return fmt.Sprintf("it is a chain of %d certificates, of which the client's is registered alone; the first: %s", certificates, alone)
 	case certificates == 1 && len(labels) > 1:
 		return "it holds more than the certificate; that alone: " + alone
+	case certificates == 1 && damaged(data):
+		return "it is damaged: have it sent again, as a file"
 	case certificates == 1:
 		return "the certificate anew: " + alone
 	case len(labels) > 0:
@@ -74,6 +76,16 @@ func whatItIs(file string, data []byte) string {
 		return "it is base64 without its PEM lines: " + decode + name + " | openssl x509 -inform DER -out client.crt"
 	}
 	return ""
+}
+
+// damaged reports whether the first PEM block is a certificate that can't be one.
+func damaged(data []byte) bool {
+	block, _ := pem.Decode(data)
+	if block == nil || block.Type != "CERTIFICATE" {
+		return false
+	}
+	_, err := x509.ParseCertificate(block.Bytes)
+	return err != nil
 }
 
 // barePEM is what certificates begin with in base64.

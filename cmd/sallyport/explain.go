@@ -118,7 +118,7 @@ func ask(cfg *config.Config, a *control.Assembly, name, listener string) (decisi
 		}
 	}
 	if q.Target == "" {
-		return q, usage(fmt.Errorf("no API %s in %s: sallyport validate lists those that are", api, cfg.Place.File))
+		return q, checkAPI(cfg, api)
 	}
 	for _, l := range a.Listeners() {
 		if l.Name == listener {
@@ -151,7 +151,7 @@ func readChain(file string) ([]*x509.Certificate, error) {
 		if block.Type != "CERTIFICATE" {
 			return nil, usage(fmt.Errorf("%s: a %s stands in it, and only certificates are wanted", file, block.Type))
 		}
-		c, err := x509.ParseCertificate(block.Bytes)
+		c, err := certstore.ParseCertificate(pem.EncodeToMemory(block))
 		if err != nil {
 			return nil, usage(fmt.Errorf("%s: %w", file, err))
 		}

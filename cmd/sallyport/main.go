@@ -8,12 +8,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"slices"
-	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"sallyport/cmd/sallyport/internal/config"
 	"sallyport/gateway/control"
@@ -38,8 +39,10 @@ func run(args []string, stdout, stderr io.Writer) int {
 	cmd.SetOut(stdout)
 	cmd.SetErr(stderr)
 	err := cmd.ExecuteContext(context.Background())
-	if err == nil && printed.err != nil {
-		err = fmt.Errorf("standard output: %w", printed.err)
+	if err == nil {
+		err = printed.err
+	} else if errors.Is(err, errQuiet) && printed.err != nil {
+		fmt.Fprintln(stderr, "sallyport:", printed.err)
 	}
 	var list control.Problems
 	switch {
@@ -65,7 +68,14 @@ type checkedWriter struct {
 
 func (w *checkedWriter) Write(p []byte) (int, error) {
 	n, err := w.Writer.Write(p)
-	if err != nil && w.err == nil {
+	if err == nil {
+		return n, nil
+	}
+	if path := (*fs.PathError)(nil); errors.As(err, &path) {
+		err = path.Err // the rest is the name that Go has for it
+	}
+	err = fmt.Errorf("standard output: %w", err)
+	if w.err == nil {
 		w.err = err
 	}
 	return n, err
@@ -109,14 +119,24 @@ Begin with:  sallyport quickstart`,
 		return cmd.Help()
 	}
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
-		if syntax := (*strconv.NumError)(nil); errors.As(err, &syntax) {
-			text, _, _ := strings.Cut(err.Error(), ": strconv")
-			err = errors.New(text + ": it is no whole number")
+		if args := cmd.Flags().Args(); cmd.HasSubCommands() && len(args) > 0 {
+			return noSuchCommand(cmd, args) // the flag is for the command that was meant
+		}
+		if wrong := (*pflag.InvalidValueError)(nil); errors.As(err, &wrong) {
+			flag := wrong.GetFlag()
+			err = fmt.Errorf("--%s %q is not %s", flag.Name, wrong.GetValue(), flagValues[flag.Value.Type()])
 		}
 		return usage(fmt.Errorf("%w: %s --help lists the flags", err, cmd.CommandPath()))
 	})
 	root.AddCommand(quickstartCommand(), serveCommand(), validateCommand(), certCommand(), explainCommand(), versionCommand())
 	return root
+}
+
+// flagValues are what the types of flags take.
+var flagValues = map[string]string{
+	"bool":        "true or false",
+	"int":         "a whole number",
+	"stringSlice": "a list with commas in between",
 }
 
 // configFlag adds -c to a command and returns how to load what it names.

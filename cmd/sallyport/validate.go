@@ -15,7 +15,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"sallyport/certstore"
 	"sallyport/cmd/sallyport/internal/config"
 	"sallyport/gateway"
 	"sallyport/gateway/control"
@@ -149,10 +148,10 @@ func validate(cmd *cobra.Command, load func() (*config.Config, error)) (validati
 
 // unwritable finds what serve would write to and this user may not.
 func unwritable(cfg *config.Config) (problems control.Problems) {
-	if url, err := certstore.ParseURL(cfg.Store.Value); err == nil && url.File() != "" {
-		err := regularfile.Writable(url.File())
+	if file := storeFile(cfg); file != "" {
+		err := regularfile.Writable(file)
 		if err == nil {
-			err = regularfile.WritableFolder(filepath.Dir(url.File())) // for its journal
+			err = regularfile.WritableFolder(filepath.Dir(file)) // for its journal
 		}
 		if err != nil {
 			problems.Add(cfg.Store.Place, fmt.Errorf("store: this user may not write to it: %w: "+
