@@ -177,7 +177,7 @@ func TestRandomSpellings(t *testing.T) {
 func TestHostileTextInLogs(t *testing.T) {
 	var book logBook
 	var observed atomic.Int64
-	metrics := observe.NewMetrics()
+	metrics := observe.NewMetrics("test")
 	access := observe.NewAccessLog(&book, false, metrics)
 	f := newFixture(t, func(_ *fixture, s *setup) {
 		s.config.Observe = func(x *decision.Exchange) {

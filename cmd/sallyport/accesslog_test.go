@@ -35,7 +35,7 @@ func (d *fullDisk) Write(p []byte) (int, error) {
 // TestAccessLogOnAFullDisk: after a line of which standard output has taken a part, the next one begins a line.
 func TestAccessLogOnAFullDisk(t *testing.T) {
 	var out fullDisk
-	log, err := openAccessLog(config.Log{Access: "stdout", Format: "json"}, printable.NewWriter(&out), observe.NewMetrics(), slog.New(slog.DiscardHandler))
+	log, err := openAccessLog(config.Log{Access: "stdout", Format: "json"}, printable.NewWriter(&out), observe.NewMetrics("test"), slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}

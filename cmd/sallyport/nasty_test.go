@@ -61,6 +61,6 @@ func TestNastyTextIsEscaped(t *testing.T) {
 
 	broken := func() map[string]error { return map[string]error{"configuration": errors.New(nasty)} }
 	w := httptest.NewRecorder()
-	observe.StatusHandler(observe.NewMetrics(), func() bool { return true }, broken).ServeHTTP(w, httptest.NewRequest("GET", "/readyz", nil))
+	observe.StatusHandler(observe.NewMetrics("test"), func() bool { return true }, broken).ServeHTTP(w, httptest.NewRequest("GET", "/readyz", nil))
 	shown(t, "/readyz", w.Body.String())
 }

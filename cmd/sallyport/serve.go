@@ -58,7 +58,8 @@ func serve(ctx context.Context, cfg *config.Config, stdout, stderr io.Writer, re
 
 	log := newLogger(cfg.Log, stderr)
 	slog.SetDefault(log) // for what libraries say by themselves, as net/http of backends that talk unasked
-	metrics := observe.NewMetrics()
+	version, _ := buildVersion()
+	metrics := observe.NewMetrics(version)
 	faults := &contain.Faults{Log: log, Count: metrics.Panicked}
 	accessLog, err := openAccessLog(cfg.Log, stdout, metrics, log)
 	if err != nil { // of the file that it goes to

@@ -15,7 +15,7 @@ import (
 // TestPanicInMetrics: what panics while somebody looks at the metrics, or at another page of the status, is left out or
 // answered with 500, and counted.
 func TestPanicInMetrics(t *testing.T) {
-	m := observe.NewMetrics()
+	m := observe.NewMetrics("test")
 	m.WatchConnections(func() int { panic("in the count") }, func() (int, int) { return 0, 0 })
 	m.WatchExpiry(func() []observe.CertificateEnd { panic("in the list") }, func() []observe.CertificateEnd { return nil },
 		func() []observe.CertificateEnd { return nil })
@@ -54,7 +54,7 @@ func (w *brokenWriter) Write(p []byte) (int, error) {
 // TestPanicInTheAccessLog: what panics in a write of lines loses these lines; later ones are written.
 func TestPanicInTheAccessLog(t *testing.T) {
 	w := new(brokenWriter)
-	l := observe.NewAccessLog(w, false, observe.NewMetrics())
+	l := observe.NewAccessLog(w, false, observe.NewMetrics("test"))
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error)
 	go func() { done <- l.Run(ctx) }()

@@ -6,7 +6,7 @@ import (
 	"maps"
 	"math"
 	"net/http"
-	"runtime/debug"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -44,8 +44,8 @@ type Metrics struct {
 	mu sync.Mutex // held to replace found
 }
 
-// NewMetrics returns metrics that stand at zero.
-func NewMetrics() *Metrics {
+// NewMetrics returns metrics that stand at zero. version is the program's.
+func NewMetrics(version string) *Metrics {
 	counter := func(name, help string, labels ...string) *prometheus.CounterVec {
 		return prometheus.NewCounterVec(prometheus.CounterOpts{Name: "sallyport_" + name, Help: help}, labels)
 	}
@@ -74,9 +74,7 @@ func NewMetrics() *Metrics {
 		}),
 	}
 	build := prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "sallyport_build_info", Help: "Always 1; the labels say what runs."}, []string{"version", "go"})
-	if info, ok := debug.ReadBuildInfo(); ok {
-		build.WithLabelValues(info.Main.Version, info.GoVersion).Set(1)
-	}
+	build.WithLabelValues(version, runtime.Version()).Set(1)
 	m.faults.Count = m.Panicked
 	m.registry.MustRegister(m.calls, m.duration, m.refusals, m.throttled, m.bytes, m.reloads, m.failures, m.good, m.lost, m.turned, m.evicted, m.shaken, m.panics, build,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))

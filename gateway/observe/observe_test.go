@@ -12,6 +12,7 @@ import (
 	"net/http/httptest"
 	"net/netip"
 	"net/url"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -70,7 +71,7 @@ func hasLine(text, line string) bool { return strings.Contains("\n"+text, "\n"+l
 
 // TestMetrics: each kind of call is counted where an operator looks for it.
 func TestMetrics(t *testing.T) {
-	m := observe.NewMetrics()
+	m := observe.NewMetrics("test")
 	m.Observe(exchange(), 3*time.Millisecond)
 	m.Observe(exchange(), 30*time.Millisecond)
 
@@ -105,6 +106,7 @@ func TestMetrics(t *testing.T) {
 		`sallyport_body_bytes_total{api="orders:1.0.0",direction="out"} 210`,
 		`sallyport_call_duration_seconds_count{api="orders:1.0.0"} 5`,
 		`sallyport_call_duration_seconds_bucket{api="orders:1.0.0",le="0.005"} 4`,
+		`sallyport_build_info{go="` + runtime.Version() + `",version="test"} 1`,
 	} {
 		if !hasLine(text, line) {
 			t.Errorf("no line %s", line)
@@ -114,7 +116,7 @@ func TestMetrics(t *testing.T) {
 
 // TestHostileLabels: whatever strangers send, they make no new series. Held: security K 144 for metrics.
 func TestHostileLabels(t *testing.T) {
-	m := observe.NewMetrics()
+	m := observe.NewMetrics("test")
 	one := func(i int) *decision.Exchange {
 		word := fmt.Sprintf("hostile-%d", i)
 		return &decision.Exchange{
@@ -141,7 +143,7 @@ func TestHostileLabels(t *testing.T) {
 
 // TestReloads: what was refused is named until it is mended, and counted for good.
 func TestReloads(t *testing.T) {
-	m := observe.NewMetrics()
+	m := observe.NewMetrics("test")
 	ready, broken := true, map[string]error{}
 	h := observe.StatusHandler(m, func() bool { return ready }, func() map[string]error { return broken })
 	told := func(what string, err error) {
@@ -200,7 +202,7 @@ func TestReloads(t *testing.T) {
 func logged(t testing.TB, text bool, list ...*decision.Exchange) string {
 	t.Helper()
 	var out bytes.Buffer
-	l := observe.NewAccessLog(&out, text, observe.NewMetrics())
+	l := observe.NewAccessLog(&out, text, observe.NewMetrics("test"))
 	for _, x := range list {
 		l.Observe(x, 1500*time.Microsecond)
 	}
@@ -301,7 +303,7 @@ func (g *gate) Write(b []byte) (int, error) {
 // TestSlowDestination: a destination that blocks holds up no call; what does not fit is lost, and counted to the line.
 func TestSlowDestination(t *testing.T) {
 	g := &gate{came: make(chan struct{}), open: make(chan struct{})}
-	m := observe.NewMetrics()
+	m := observe.NewMetrics("test")
 	l := observe.NewAccessLog(g, false, m)
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
@@ -337,7 +339,7 @@ func (failing) Write([]byte) (int, error) { return 0, errors.New("disk full") }
 // TestSetOutput: a new destination gets what comes from then on, and one that fails stops nobody.
 func TestSetOutput(t *testing.T) {
 	var first, second bytes.Buffer
-	l := observe.NewAccessLog(&first, false, observe.NewMetrics())
+	l := observe.NewAccessLog(&first, false, observe.NewMetrics("test"))
 	end := func() error {
 		ctx, cancel := context.WithCancel(t.Context())
 		cancel()
@@ -373,7 +375,7 @@ func TestRealCalls(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	m := observe.NewMetrics()
+	m := observe.NewMetrics("test")
 	var out bytes.Buffer
 	l := observe.NewAccessLog(&out, false, m)
 	g := gateway.New(gateway.Options{Observe: func(x *decision.Exchange) {
@@ -443,7 +445,7 @@ func (noTokens) Verify(context.Context, string) (*token.Claims, error) {
 
 // TestExpiry: the end of each certificate is told, the earliest where labels are shared.
 func TestExpiry(t *testing.T) {
-	m := observe.NewMetrics()
+	m := observe.NewMetrics("test")
 	at := time.Unix(2_000_000_000, 0)
 	m.WatchExpiry(
 		func() []observe.CertificateEnd {

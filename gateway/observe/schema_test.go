@@ -180,7 +180,7 @@ func TestLinesOfEachCarrier(t *testing.T) {
 		t.Fatal(err)
 	}
 	var out bytes.Buffer
-	m := observe.NewMetrics()
+	m := observe.NewMetrics("test")
 	l := observe.NewAccessLog(&out, false, m)
 	var calls sync.WaitGroup
 	g := gateway.New(gateway.Options{Handshakes: m.HandshakeRefused, Observe: func(x *decision.Exchange) {
@@ -305,7 +305,7 @@ func TestChosenFields(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	for _, text := range []bool{false, true} {
-		l := observe.NewAccessLog(&out, text, observe.NewMetrics(), "status", "id", "retries")
+		l := observe.NewAccessLog(&out, text, observe.NewMetrics("test"), "status", "id", "retries")
 		l.Observe(exchange(), 0)
 		if err := l.Run(ctx); err != nil {
 			t.Fatal(err)

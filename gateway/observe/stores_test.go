@@ -9,7 +9,7 @@ import (
 )
 
 func TestSkippedEntriesAreCounted(t *testing.T) {
-	m := observe.NewMetrics()
+	m := observe.NewMetrics("test")
 	m.WatchStores(func() map[string]int { return map[string]int{"a.jks": 0, "b.jks": 2} })
 	w := httptest.NewRecorder()
 	m.Handler().ServeHTTP(w, httptest.NewRequest("GET", "/metrics", nil))
