@@ -136,7 +136,7 @@ func (t *Trip) try() {
 		t.asked.failed(t.cause, false)
 		now = time.Now()
 	}
-	t.trying, t.asked, t.since, t.cause = true, t.Server.figures, now, nil
+	t.trying, t.asked, t.since, t.cause = true, t.Server.figures.Load(), now, nil
 	t.Tries++
 }
 

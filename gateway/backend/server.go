@@ -13,6 +13,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"sallyport/gateway/http1"
@@ -35,13 +36,13 @@ type Server struct {
 	Path      string // what goes before each path, without a final slash
 
 	faults  *contain.Faults
-	root    string          // the path of its URL, or a slash
-	figures *figures        // of its name
-	connect time.Duration   // see Upstream
-	rest    time.Duration   // see Upstream.IdleTimeout
-	address string          // host:port to dial
-	tls     *tls.Config     // with its ServerName; nil: plain
-	h2      *http.Transport // nil: it speaks HTTP/1.1
+	root    string                  // the path of its URL, or a slash
+	figures atomic.Pointer[figures] // of its name
+	connect time.Duration           // see Upstream
+	rest    time.Duration           // see Upstream.IdleTimeout
+	address string                  // host:port to dial
+	tls     *tls.Config             // with its ServerName; nil: plain
+	h2      *http.Transport         // nil: it speaks HTTP/1.1
 
 	mu     sync.Mutex
 	idle   []*ServerConn // the one used last is at the end
@@ -54,13 +55,12 @@ type Server struct {
 }
 
 // newServer returns the Server at a URL. It connects to nobody.
-func newServer(u Upstream, at *url.URL, faults *contain.Faults, figuresOf func(name string) *figures) *Server {
+func newServer(u Upstream, at *url.URL, faults *contain.Faults) *Server {
 	path := at.EscapedPath()
 	s := &Server{
 		Name: at.Scheme + "://" + at.Host, Authority: at.Host, Path: strings.TrimSuffix(path, "/"),
 		faults: faults, root: cmp.Or(path, "/"), connect: u.ConnectTimeout, rest: u.IdleTimeout,
 	}
-	s.figures = figuresOf(s.Name)
 	port := at.Port()
 	if at.Scheme == "https" {
 		s.tls = &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: u.Roots, Certificates: u.Certificates, ServerName: at.Hostname()}

@@ -150,7 +150,9 @@ func (r *Registry) Group(api, environment string, u Upstream) *Group {
 	for _, at := range urls {
 		key := serverKey{at.String(), u.Protocol, u.TLSDigest, g.ConnectTimeout, g.IdleTimeout}
 		if r.servers[key] == nil {
-			r.servers[key] = newServer(g.Upstream, at, r.Faults, r.figuresOf)
+			s := newServer(g.Upstream, at, r.Faults)
+			s.figures.Store(r.figuresOf(s.Name))
+			r.servers[key] = s
 		}
 		g.servers = append(g.servers, r.servers[key])
 	}
@@ -189,6 +191,11 @@ func (r *Registry) Retain(groups []*Group) {
 	for name := range r.figures {
 		if !named[name] {
 			delete(r.figures, name)
+		}
+	}
+	for _, s := range r.servers {
+		if s.figures.Load() == &r.others { // there may be room by now: these came while the others were still there
+			s.figures.Store(r.figuresOf(s.Name))
 		}
 	}
 	for key, c := range r.counts {
