@@ -6,7 +6,6 @@ import (
 	"slices"
 
 	"sallyport/certstore"
-	"sallyport/listenerprofiles"
 	"sallyport/policy"
 	"sallyport/policy/token"
 )
@@ -57,10 +56,6 @@ var (
 	errAudience     = errors.New("the token is meant for another audience")
 	errNoTokens     = errors.New("no key manager is configured")
 	errNoClaims     = errors.New("the token was verified without an outcome")
-
-	// Whoever has a certificate and is told that none came looks here: a client keeps back what the handshake can't prove.
-	errNoneShown = errors.New("the handshake asked for a certificate and got none: a client sends none with an Ed448 " +
-		"or RSA-PSS key, nor in TLS 1.3 one on P-224, Brainpool or secp256k1")
 )
 
 // examineToken reports whether the caller's token is good for the API. It returns ErrWait when the token is not in the
@@ -128,9 +123,6 @@ func admit(x *Exchange, d policy.Decision) error {
 	x.Access = d
 	if !d.Allowed {
 		x.Claims = nil
-		if d.Reason == policy.MissingCredentials && x.gotNone() {
-			x.certificateErr = errNoneShown
-		}
 		r := refuse(reasonOf(d.Reason), errors.Join(x.certificateErr, x.tokenErr))
 		r.RetryAfter = token.RetryAfter(x.tokenErr)
 		return r
@@ -155,13 +147,6 @@ func admit(x *Exchange, d policy.Decision) error {
 		return refuse(ScopeMissing, nil)
 	}
 	return nil
-}
-
-// gotNone reports whether a certificate would have counted, and the handshake that asked for one got none.
-func (x *Exchange) gotNone() bool {
-	p := x.identity.profile
-	return x.Resource.Security.Certificate != policy.Off && p != nil && p.VerifyClient != listenerprofiles.None &&
-		!x.Balancer && x.connection.shown == nil
 }
 
 // tokenHasScope reports whether the token has a scope of the resource.

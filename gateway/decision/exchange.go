@@ -2,6 +2,7 @@ package decision
 
 import (
 	"context"
+	"errors"
 	"net/netip"
 	"time"
 
@@ -9,6 +10,7 @@ import (
 	"sallyport/gateway/backend"
 	"sallyport/gateway/clientcert"
 	"sallyport/gateway/http1"
+	"sallyport/listenerprofiles"
 	"sallyport/policy"
 	"sallyport/policy/ratelimit"
 	"sallyport/policy/token"
@@ -88,9 +90,25 @@ type Exchange struct {
 // Evidence is what was found out about the caller's proofs, as far as they had to be looked at.
 func (x *Exchange) Evidence() policy.Evidence { return x.evidence }
 
-// CertificateProblem is what is wrong with the certificate that was presented, or nil. It is for the operator; the
-// caller never learns it.
-func (x *Exchange) CertificateProblem() error { return x.certificateErr }
+// CertificateProblem is what is wrong with the certificate that was presented, or that none was where one would have
+// counted; nil otherwise. It is for the operator; the caller never learns it.
+func (x *Exchange) CertificateProblem() error {
+	if x.certificateErr == nil && x.Access.Reason == policy.MissingCredentials && x.gotNone() {
+		return errNoneShown
+	}
+	return x.certificateErr
+}
+
+// Whoever has a certificate and is told that none came looks here: a client keeps back what the handshake can't prove.
+var errNoneShown = errors.New("the handshake asked for a certificate and got none: a client sends none with an Ed448 " +
+	"or RSA-PSS key, nor in TLS 1.3 one on P-224, Brainpool or secp256k1")
+
+// gotNone reports whether a certificate would have counted, and the handshake that asked for one got none.
+func (x *Exchange) gotNone() bool {
+	p := x.identity.profile
+	return x.Resource.Security.Certificate != policy.Off && p != nil && p.VerifyClient != listenerprofiles.None &&
+		!x.Balancer && x.connection.shown == nil
+}
 
 // TokenProblem is what is wrong with the token that was looked at, or nil. It is for the operator.
 func (x *Exchange) TokenProblem() error { return x.tokenErr }
