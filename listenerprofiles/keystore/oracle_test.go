@@ -67,10 +67,13 @@ func lacking(t *testing.T, err error) {
 	t.Skipf("%v: scripts/need installs it", err)
 }
 
+// bouncyCastle is where Debian has it.
+const bouncyCastle = "/usr/share/java/bcprov.jar"
+
 // run starts the helper program, which makes stores or lists them.
 func (j java) run(ctx context.Context, args ...string) ([]byte, error) {
 	cmd := exec.CommandContext(ctx, j.program, append([]string{
-		"-Xmx256m", "-XX:+UseSerialGC", "-Duser.language=en",
+		"-Xmx256m", "-XX:+UseSerialGC", "-Duser.language=en", "-cp", bouncyCastle,
 		"--add-exports", "java.base/sun.security.tools.keytool=ALL-UNNAMED", "testdata/Oracle.java",
 	}, args...)...)
 	var out, errs bytes.Buffer
@@ -100,6 +103,9 @@ type listing struct {
 // Java is the oracle: what it finds in stores by all their writers is what is found here.
 func TestStoresLikeJava(t *testing.T) {
 	jdks := javas(t)
+	if _, err := os.Stat(bouncyCastle); err != nil {
+		lacking(t, err)
+	}
 	newest := jdks[len(jdks)-1]
 	dir := t.TempDir()
 	in := makeInputs(t, filepath.Join(dir, "in"))

@@ -90,7 +90,10 @@ public class Oracle {
     }
 
     static void store(String type, String name, String password, String keyPassword, Filling filling) throws Exception {
-        KeyStore ks = KeyStore.getInstance(type);
+        store(KeyStore.getInstance(type), name, password, keyPassword, filling);
+    }
+
+    static void store(KeyStore ks, String name, String password, String keyPassword, Filling filling) throws Exception {
         ks.load(null, null);
         filling.fill(ks);
         Path file = out.resolve(name.replace('/', '-'));
@@ -188,7 +191,23 @@ public class Oracle {
         keytool("keytool.p12", "-importcert", "-noprompt", "-alias", "trusted", "-file", in.resolve("ca0.der").toString());
         keytool("keytool.jks", "-importkeystore", "-noprompt", "-srckeystore", out.resolve("keytool.p12").toString(), "-srcstorepass", pass,
             "-deststoretype", "JKS");
+        bouncyCastle(mixed);
         for (String name : List.of("keytool.p12", "keytool.jks")) manifest.println(out.resolve(name) + "\t" + pass + "\t" + pass);
+    }
+
+    /** What BouncyCastle writes, as BER. Its provider isn't installed: this Java lists the stores by its own. */
+    static void bouncyCastle(Filling mixed) throws Exception {
+        Provider bc = (Provider) Class.forName("org.bouncycastle.jce.provider.BouncyCastleProvider").getConstructor().newInstance();
+        for (Provider.Service service : bc.getServices()) {
+            String type = service.getAlgorithm(); // it has several of PKCS #12, by how they encrypt
+            if (!service.getType().equals("KeyStore") || !type.matches("PKCS12.*|BKS|UBER")) continue;
+            store(KeyStore.getInstance(type, bc), "bouncycastle-" + type, "changeit", "changeit", mixed);
+            if (!type.startsWith("PKCS12")) continue;
+            store(KeyStore.getInstance(type, bc), "bouncycastle-trust-" + type, "changeit", "changeit", ks -> {
+                for (int n = 0; n < 3; n++) ks.setCertificateEntry("CA " + n, certificate("ca" + n));
+            });
+            store(KeyStore.getInstance(type, bc), "bouncycastle-empty-" + type, "", "", mixed);
+        }
     }
 
     /** keytool itself, without a start of Java for each of its commands. */
