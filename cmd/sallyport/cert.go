@@ -146,8 +146,9 @@ func certAdd() *cobra.Command {
 	var scopes []string
 	var force bool
 	cmd := &cobra.Command{
-		Use:   "add --api NAME:VERSION --alias ALIAS --tier TIER FILE",
-		Short: "Register a client certificate (PEM or DER) for an API",
+		Use:        "add --api NAME:VERSION --alias ALIAS --tier TIER FILE",
+		SuggestFor: []string{"import", "register", "create"},
+		Short:      "Register a client certificate (PEM or DER) for an API",
 	}
 	f.add(cmd)
 	cmd.Flags().StringVar(&tier, "tier", "", "the `TIER` that the certificate is held to")
@@ -329,8 +330,9 @@ func certUpdate() *cobra.Command {
 	var scopes []string
 	var force bool
 	cmd := &cobra.Command{
-		Use:   "update --api NAME:VERSION --alias ALIAS [--tier TIER] [--scope SCOPE]... [FILE]",
-		Short: "Replace a registration's certificate, tier or scopes",
+		Use:        "update --api NAME:VERSION --alias ALIAS [--tier TIER] [--scope SCOPE]... [FILE]",
+		SuggestFor: []string{"change", "set", "replace"},
+		Short:      "Replace a registration's certificate, tier or scopes",
 	}
 	f.add(cmd)
 	cmd.Flags().StringVar(&tier, "tier", "", "the new `TIER`")
@@ -390,9 +392,10 @@ func certUpdate() *cobra.Command {
 func certRemove() *cobra.Command {
 	var f certFlags
 	cmd := &cobra.Command{
-		Use:   "remove --api NAME:VERSION --alias ALIAS",
-		Short: "End a registration",
-		Args:  noArgs,
+		Use:        "remove --api NAME:VERSION --alias ALIAS",
+		SuggestFor: []string{"delete", "rm", "revoke"},
+		Short:      "End a registration",
+		Args:       noArgs,
 	}
 	f.add(cmd)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {

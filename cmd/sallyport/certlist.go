@@ -22,9 +22,10 @@ import (
 
 func certList() *cobra.Command {
 	cmd := &cobra.Command{
-		Use:   "list [--api NAME:VERSION]",
-		Short: "List the registered certificates and when they expire",
-		Args:  noArgs,
+		Use:        "list [--api NAME:VERSION]",
+		SuggestFor: []string{"ls"},
+		Short:      "List the registered certificates and when they expire",
+		Args:       noArgs,
 	}
 	load := configFlag(cmd)
 	api := cmd.Flags().String("api", "", "only those of the API `NAME:VERSION`")
@@ -117,9 +118,10 @@ func noStore(cfg *config.Config) string {
 func certShow() *cobra.Command {
 	var f certFlags
 	cmd := &cobra.Command{
-		Use:   "show --api NAME:VERSION --alias ALIAS",
-		Short: "Show a registration",
-		Args:  noArgs,
+		Use:        "show --api NAME:VERSION --alias ALIAS",
+		SuggestFor: []string{"get", "view", "describe"},
+		Short:      "Show a registration",
+		Args:       noArgs,
 	}
 	f.add(cmd)
 	asJSON := outputFlag(cmd)
