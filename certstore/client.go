@@ -34,6 +34,9 @@ var (
 	ErrNotFound = errors.New("no such certificate is registered")
 	// ErrReadOnly reports that the Store was opened for reading only.
 	ErrReadOnly = errors.New("the store was opened for reading only")
+	// ErrUnavailable reports that a later try may succeed: the database is locked, or its disk full or failing. It adds
+	// no text to the error that it is found in.
+	ErrUnavailable = errors.New("the store is not available")
 )
 
 // invalid returns an error that matches ErrInvalid.

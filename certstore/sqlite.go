@@ -245,8 +245,20 @@ func adviseSQLite(err error) error {
 		sqlite3.SQLITE_FULL:     "make room on its disk",
 		sqlite3.SQLITE_IOERR:    "look after its disk: is it full, or is a file limited (ulimit -f)?",
 	}[e.Code()&0xff]
-	if advice == "" {
-		return err
+	if advice != "" {
+		err = fmt.Errorf("%w: %s", err, advice)
 	}
-	return fmt.Errorf("%w: %s", err, advice)
+	switch e.Code() & 0xff {
+	case sqlite3.SQLITE_BUSY, sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR:
+		return unavailable{err}
+	}
+	return err
 }
+
+// unavailable is an error that a later try may not have.
+type unavailable struct{ error }
+
+func (u unavailable) Unwrap() error { return u.error }
+
+// Is is what errors.Is asks.
+func (unavailable) Is(target error) bool { return target == ErrUnavailable }

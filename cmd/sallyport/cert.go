@@ -115,10 +115,11 @@ func storeFile(cfg *config.Config) string {
 	return url.File()
 }
 
-// badStore returns the error for a store that does not open or can't be read, with the place where it
-// is configured.
+// badStore returns the error for a store that does not open or can't be read, with the place where it is configured.
 func badStore(cfg *config.Config, err error) error {
-	return control.Problems{{Place: cfg.Store.Place, Message: "store: " + err.Error()}}
+	var list control.Problems
+	list.Add(cfg.Store.Place, fmt.Errorf("store: %w", err))
+	return list
 }
 
 // storeError marks what can't be asked of any store as wrong usage. That an alias is taken, or isn't there, is the

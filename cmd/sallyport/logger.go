@@ -128,8 +128,5 @@ func fatal(err error, c config.Log, out io.Writer) error {
 	} else {
 		log.Error("serve failed", "error", err.Error())
 	}
-	if errors.Is(err, errUsage) || list != nil {
-		return quiet(err)
-	}
-	return errQuiet
+	return quiet(err)
 }

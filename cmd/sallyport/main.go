@@ -54,10 +54,16 @@ func run(args []string, stdout, stderr io.Writer) int {
 	default:
 		fmt.Fprintln(stderr, "sallyport:", err)
 	}
-	if list != nil || errors.Is(err, errUsage) {
-		return exitUsage
+	return exitCode(err)
+}
+
+// exitCode is what an error ends the program with.
+func exitCode(err error) int {
+	var list control.Problems
+	if errors.As(err, &list) && list.Passing() || list == nil && !errors.Is(err, errUsage) {
+		return exitFailed
 	}
-	return exitFailed
+	return exitUsage
 }
 
 // A checkedWriter remembers why a write failed: what a command prints is its result.

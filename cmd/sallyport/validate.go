@@ -61,10 +61,13 @@ is named.`,
 
 // quiet keeps the exit code of an error whose text was printed already.
 func quiet(err error) error {
-	if err == nil {
+	switch {
+	case err == nil:
 		return nil
+	case exitCode(err) == exitUsage:
+		return errors.Join(errQuiet, errUsage)
 	}
-	return errors.Join(errQuiet, errUsage)
+	return errQuiet
 }
 
 // A validation is what validate found; its fields are the JSON form.

@@ -150,7 +150,7 @@ func (a *Assembly) StoreWarnings() (list Problems) {
 	}
 	const most = 100
 	if more := len(list) - most; more > 0 {
-		list = append(list[:most], Problem{a.Spec.Place, fmt.Sprintf("and %d more warnings of stores", more)})
+		list = append(list[:most], Problem{Place: a.Spec.Place, Message: fmt.Sprintf("and %d more warnings of stores", more)})
 	}
 	return list
 }

@@ -3,8 +3,10 @@ package control
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
+	"sallyport/certstore"
 	"sallyport/listenerprofiles"
 	"sallyport/listenerprofiles/keystore"
 )
@@ -64,6 +66,7 @@ type Placed[T any] struct {
 type Problem struct {
 	Place
 	Message string // one line; never holds a secret's value
+	Passing bool   // a later try may not have it, with the configuration as it is
 }
 
 // Error is "file:line:column: message".
@@ -84,8 +87,13 @@ func (ps Problems) Error() string {
 // Add adds err, unless it is nil.
 func (ps *Problems) Add(at Place, err error) {
 	if err != nil {
-		*ps = append(*ps, Problem{at, strings.ReplaceAll(err.Error(), "\n", "; ")})
+		*ps = append(*ps, Problem{at, strings.ReplaceAll(err.Error(), "\n", "; "), errors.Is(err, certstore.ErrUnavailable)})
 	}
+}
+
+// Passing reports whether a later try may have none of them.
+func (ps Problems) Passing() bool {
+	return !slices.ContainsFunc(ps, func(p Problem) bool { return !p.Passing })
 }
 
 // addProfiles adds the errors of a listener's profiles.
