@@ -83,12 +83,19 @@ func sealingOf(der []byte) (sealing, error) {
 	return sealing{p.Iterations, func(password string, data []byte) ([]byte, error) {
 		for _, secret := range scheme.secrets(password) {
 			plain, err := scheme.open(secret, p.Salt, p.Iterations, data)
-			if err == nil {
+			if err == nil && beginsSequence(plain) {
 				return plain, nil
 			}
 		}
 		return nil, errSealed
 	}}, nil
+}
+
+// beginsSequence reports whether a plain text can be a key or a list of entries. One secret in 256 that is not the right
+// one leaves what looks like padding, and the next may be right.
+func beginsSequence(plain []byte) bool {
+	v, _, err := cutValue(plain)
+	return err == nil && v.tag == tagSequence
 }
 
 // A scheme is a PBES1 of RFC 8018, or its like in PKCS #12.
@@ -163,7 +170,7 @@ func openRC2(size int) func(secret, salt []byte, iterations int, data []byte) ([
 	}
 }
 
-// RC4 has no padding that would show a wrong password: what is inside does.
+// RC4 has no padding that would show a wrong password.
 func openRC4(size int) func(secret, salt []byte, iterations int, data []byte) ([]byte, error) {
 	return func(secret, salt []byte, iterations int, data []byte) ([]byte, error) {
 		c, err := rc4.NewCipher(deriveSHA1(useKey, secret, salt, iterations, size))
@@ -172,9 +179,6 @@ func openRC4(size int) func(secret, salt []byte, iterations int, data []byte) ([
 		}
 		plain := make([]byte, len(data))
 		c.XORKeyStream(plain, data)
-		if len(plain) == 0 || plain[0] != tagSequence {
-			return nil, errSealed
-		}
 		return plain, nil
 	}
 }

@@ -25,6 +25,7 @@ public class Oracle {
             manifest = new PrintStream(Files.newOutputStream(out.resolve("manifest")), true, "UTF-8");
             make();
             if (args.length == 3) return;
+            bouncyCastle(); // by one Java: it doesn't matter which
             args = Arrays.copyOfRange(args, 3, args.length);
         }
         PrintStream to = new PrintStream(new FileOutputStream(FileDescriptor.out), true, "UTF-8");
@@ -107,15 +108,16 @@ public class Oracle {
         System.setProperty("keystore.pkcs12." + property, value);
     }
 
+    static final String pass = "changeit";
+    static final char[] chars = pass.toCharArray();
+    static final Filling mixed = ks -> {
+        ks.setKeyEntry("Gateway", key("ec"), chars, chain("ec"));
+        ks.setKeyEntry("rsa", key("rsa"), chars, chain("rsa"));
+        ks.setCertificateEntry("Root CA", certificate("ca0"));
+    };
+
     static void make() throws Exception {
         for (String what : List.of("certPbe", "keyPbe", "mac")) set(what + "IterationCount", "1500");
-        String pass = "changeit";
-        char[] chars = pass.toCharArray();
-        Filling mixed = ks -> {
-            ks.setKeyEntry("Gateway", key("ec"), chars, chain("ec"));
-            ks.setKeyEntry("rsa", key("rsa"), chars, chain("rsa"));
-            ks.setCertificateEntry("Root CA", certificate("ca0"));
-        };
         for (String pbe : List.of("PBEWithSHA1AndRC2_40", "PBEWithSHA1AndRC2_128", "PBEWithSHA1AndRC4_40", "PBEWithSHA1AndRC4_128",
                 "PBEWithSHA1AndDESede", "PBEWithMD5AndDES", "PBEWithHmacSHA1AndAES_128", "PBEWithHmacSHA224AndAES_256",
                 "PBEWithHmacSHA256AndAES_128", "PBEWithHmacSHA256AndAES_256", "PBEWithHmacSHA384AndAES_256",
@@ -191,19 +193,18 @@ public class Oracle {
         keytool("keytool.p12", "-importcert", "-noprompt", "-alias", "trusted", "-file", in.resolve("ca0.der").toString());
         keytool("keytool.jks", "-importkeystore", "-noprompt", "-srckeystore", out.resolve("keytool.p12").toString(), "-srcstorepass", pass,
             "-deststoretype", "JKS");
-        bouncyCastle(mixed);
         for (String name : List.of("keytool.p12", "keytool.jks")) manifest.println(out.resolve(name) + "\t" + pass + "\t" + pass);
     }
 
     /** What BouncyCastle writes, as BER. Its provider isn't installed: this Java lists the stores by its own. */
-    static void bouncyCastle(Filling mixed) throws Exception {
+    static void bouncyCastle() throws Exception {
         Provider bc = (Provider) Class.forName("org.bouncycastle.jce.provider.BouncyCastleProvider").getConstructor().newInstance();
         for (Provider.Service service : bc.getServices()) {
             String type = service.getAlgorithm(); // it has several of PKCS #12, by how they encrypt
             if (!service.getType().equals("KeyStore") || !type.matches("PKCS12.*|BKS|UBER")) continue;
-            store(KeyStore.getInstance(type, bc), "bouncycastle-" + type, "changeit", "changeit", mixed);
+            store(KeyStore.getInstance(type, bc), "bouncycastle-" + type, pass, pass, mixed);
             if (!type.startsWith("PKCS12")) continue;
-            store(KeyStore.getInstance(type, bc), "bouncycastle-trust-" + type, "changeit", "changeit", ks -> {
+            store(KeyStore.getInstance(type, bc), "bouncycastle-trust-" + type, pass, pass, ks -> {
                 for (int n = 0; n < 3; n++) ks.setCertificateEntry("CA " + n, certificate("ca" + n));
             });
             store(KeyStore.getInstance(type, bc), "bouncycastle-empty-" + type, "", "", mixed);
