@@ -1,6 +1,7 @@
 package gateway_test
 
 import (
+	"bufio"
 	"context"
 	"io"
 	"net"
@@ -52,9 +53,12 @@ func callOver(t testing.TB, c net.Conn, path string) {
 }
 
 func answered(c net.Conn) bool {
-	b := make([]byte, 1<<10)
-	n, err := io.ReadAtLeast(c, b, 15)
-	return err == nil && string(b[:15]) == "HTTP/1.1 200 OK" && n > 0
+	r, err := http.ReadResponse(bufio.NewReader(c), nil)
+	if err != nil {
+		return false
+	}
+	_, err = io.Copy(io.Discard, r.Body) // what is left of it would look like a connection that isn't idle
+	return err == nil && r.StatusCode == http.StatusOK
 }
 
 func served(t testing.TB, c net.Conn, path string) bool {
@@ -64,13 +68,18 @@ func served(t testing.TB, c net.Conn, path string) bool {
 }
 
 // isOpen reports whether the gateway has left a connection open that it sends nothing on.
-func isOpen(t testing.TB, c net.Conn) bool {
+func isOpen(t testing.TB, c net.Conn) bool { return !closes(t, c, 10*time.Millisecond) }
+
+// isClosed waits until the gateway has closed a connection that it sends nothing on.
+func isClosed(t testing.TB, c net.Conn) bool { return closes(t, c, patience) }
+
+func closes(t testing.TB, c net.Conn, within time.Duration) bool {
 	t.Helper()
-	if err := c.SetReadDeadline(time.Now().Add(10 * time.Millisecond)); err != nil {
+	if err := c.SetReadDeadline(time.Now().Add(within)); err != nil {
 		t.Fatal(err)
 	}
 	_, err := c.Read(make([]byte, 1))
-	return isTimeout(err)
+	return err != nil && !isTimeout(err)
 }
 
 // TestConnectionCaps: connections in all and from one source are bounded; one with a call under way is never closed for
@@ -134,16 +143,18 @@ func TestRoomIsMade(t *testing.T) {
 		silent = append(silent, dialFrom(t, "127.0.0.9", f.plain))
 	}
 	eventually(t, "all are there", func() bool { return f.gateway.OpenConnections() == 6 })
+	<-time.After(beyondGrace)
 	comes := func(from string) net.Conn {
 		var c net.Conn
 		eventually(t, "another connection is served", func() bool {
 			c = dialFrom(t, from, f.plain)
 			return served(t, c, "/pub/1.0/x")
 		})
+		eventually(t, "its call has ended, for the gateway too", func() bool { return f.gateway.UnderWay() == 0 })
 		return c
 	}
 	next := comes("127.0.0.10")
-	if isOpen(t, silent[0]) || !isOpen(t, silent[3]) || !isOpen(t, one) || !isOpen(t, first) {
+	if !isClosed(t, silent[0]) || !isOpen(t, silent[3]) || !isOpen(t, one) || !isOpen(t, first) {
 		t.Error("it was not the idlest of the source with most silent ones that went")
 	}
 	for range 2 {
@@ -155,12 +166,12 @@ func TestRoomIsMade(t *testing.T) {
 	for range 2 { // those of each source with one silent connection
 		comes("127.0.0.10")
 	}
-	if isOpen(t, one) || isOpen(t, silent[3]) || !isOpen(t, first) || !isOpen(t, next) {
+	if !isClosed(t, one) || !isClosed(t, silent[3]) || !isOpen(t, first) || !isOpen(t, next) {
 		t.Error("connections that had calls went before silent ones")
 	}
 	<-time.After(2 * time.Second) // so that all have been idle for long enough
 	comes("127.0.0.11")
-	if isOpen(t, next) || !isOpen(t, first) {
+	if !isClosed(t, next) || !isOpen(t, first) {
 		t.Error("it was not the idlest of the source that has most")
 	}
 	if evicted.of("connections") != 6 {
@@ -175,30 +186,33 @@ func TestRoomOfOnesOwn(t *testing.T) {
 		s.config.Limits = gateway.Limits{ConnectionsPerSource: 2}
 		s.config.Evictions = evicted.add
 	})
-	first := dialFrom(t, "127.0.0.7", f.plain)
-	if !served(t, first, "/pub/1.0/x") {
-		t.Fatal("the first connection is not served")
-	}
+	first := rested(t, f, "127.0.0.7", 1)[0]
 	own := rested(t, f, "127.0.0.8", 2)
 	if !served(t, dialFrom(t, "127.0.0.8", f.plain), "/pub/1.0/x") || evicted.of("connections_per_source") != 1 {
 		t.Error("a source with enough connections makes no room of its own")
 	}
-	if isOpen(t, own[0]) || !isOpen(t, own[1]) || !isOpen(t, first) {
+	if !isClosed(t, own[0]) || !isOpen(t, own[1]) || !isOpen(t, first) {
 		t.Error("it was not its own idlest that went")
 	}
 }
 
-// rested opens n connections that are served a call each, and returns when they have been idle for long enough to go.
+// beyondGrace is for how long a connection is idle before it may go, and some.
+const beyondGrace = 1200 * time.Millisecond
+
+// rested opens n connections that are served a call each, and returns when they have been idle for long enough to go, the
+// first for longest.
 func rested(t *testing.T, f *fixture, from string, n int) (list []net.Conn) {
 	t.Helper()
+	others := f.gateway.UnderWay()
 	for range n {
 		c := dialFrom(t, from, f.plain)
 		if !served(t, c, "/pub/1.0/x") {
 			t.Fatal("a connection is not served")
 		}
+		eventually(t, "its call has ended, for the gateway too", func() bool { return f.gateway.UnderWay() == others })
 		list = append(list, c)
 	}
-	<-time.After(1200 * time.Millisecond)
+	<-time.After(beyondGrace)
 	return list
 }
 
@@ -253,7 +267,7 @@ func TestRestBeginsWithTheEndOfACall(t *testing.T) {
 		t.Fatal("the long call is not answered")
 	}
 	eventually(t, "another is served", func() bool { return served(t, dialFrom(t, "127.0.0.8", f.plain), "/pub/1.0/x") })
-	if !isOpen(t, long) || isOpen(t, idle[0]) {
+	if !isOpen(t, long) || !isClosed(t, idle[0]) {
 		t.Error("it was not the idlest that went")
 	}
 }
