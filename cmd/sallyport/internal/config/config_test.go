@@ -253,6 +253,7 @@ var equal = []cmp.Option{
 // unset are the fields that no key sets, since others fill them in, and one whose default, which the example spells out,
 // is its zero.
 var unset = []string{
+	"Problem.Passing",
 	"DoorConfig.Format",
 	"Spec.Problems", "Placed[string].Keys", "Listener.Profiles", "Listener.Door", "DoorConfig.Trust", "DoorConfig.BalancerTrust", "DoorConfig.CacheSize",
 	"Settings.Tokens", "Settings.Name", "Settings.BindAddress", "Settings.BindHost", "Settings.ServerName", "Settings.Line",
