@@ -124,10 +124,12 @@ func TestOneClientAmongOthers(t *testing.T) {
 	var all sync.WaitGroup
 	defer all.Wait()
 	defer flood.Conn.Close()
+	ended := make(chan error, 1)
 	all.Go(func() {
 		many := []byte(strings.Repeat("GET "+flooding+" HTTP/1.1\r\nHost: a\r\n\r\n", 30_000))
 		for {
 			if _, err := flood.Conn.Write(many); err != nil {
+				ended <- err
 				return
 			}
 		}
@@ -138,7 +140,14 @@ func TestOneClientAmongOthers(t *testing.T) {
 	for range 20 {
 		g.occupy(t, holder)
 		victim.say(t, refusedRequest)
-		within(t, "more of the flood is there", func() bool { return unread(flood.tcp) > 16<<10 })
+		within(t, "more of the flood is there", func() bool {
+			select {
+			case err := <-ended:
+				t.Fatalf("after %d calls the gateway has ended the flood: %v", floods.Load(), err)
+			default:
+			}
+			return unread(flood.tcp) > 16<<10
+		})
 		before := floods.Load()
 		g.release()
 		most = max(most, await(t, "the victim's call", carried)-before)
