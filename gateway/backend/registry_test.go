@@ -4,6 +4,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -136,7 +137,7 @@ func TestCountsOutlast(t *testing.T) {
 	}
 }
 
-// TestCountsKept: counts are kept while calls are under way, and no longer.
+// TestCountsKept: counts are kept while calls are under way or may be, and no longer.
 func TestCountsKept(t *testing.T) {
 	var r backend.Registry
 	calls := places{}
@@ -156,9 +157,21 @@ func TestCountsKept(t *testing.T) {
 		calls.end(g)
 	}
 	r.Retain(nil)
-	if !calls.begin(before) || !calls.begin(r.Group("api", backend.Production, u)) {
-		t.Error("counts were kept of which no call is under way")
+	if !calls.begin(before) || calls.begin(r.Group("api", backend.Production, u)) {
+		t.Error("a call that was matched before its API was gone, and sent when it was there again, does not count")
 	}
+	calls.end(before)
+	if !(places{}).begin(r.Group("gone", backend.Production, u)) { // a call that nobody knows any more
+		t.Fatal("a call of another API is refused")
+	}
+	for range 100 {
+		runtime.GC()
+		r.Retain(nil)
+		if calls.begin(r.Group("gone", backend.Production, u)) {
+			return
+		}
+	}
+	t.Error("counts that nobody has are kept")
 }
 
 // TestTurns: servers take turns, whatever groups the Registry has made of them since.

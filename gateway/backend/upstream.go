@@ -8,6 +8,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+	"weak"
 
 	"sallyport/internal/contain"
 )
@@ -92,9 +93,6 @@ type counts struct {
 	streams budget // and tunnels
 }
 
-// idle reports whether nothing is under way.
-func (c *counts) idle() bool { return c.calls.underWay.Load() == 0 && c.streams.underWay.Load() == 0 }
-
 // HTTP1 reports whether the servers speak HTTP/1.1.
 func (g *Group) HTTP1() bool { return g.Protocol == HTTP1 }
 
@@ -113,9 +111,9 @@ type Registry struct {
 
 	mu      sync.Mutex
 	servers map[serverKey]*Server
-	counts  map[countsKey]*counts
-	figures map[string]*figures // by the servers' Names, MaxFigures at most
-	others  figures             // of all that are beyond
+	counts  map[countsKey]weak.Pointer[counts] // which live as long as a Group has them, that of a call under way included
+	figures map[string]*figures                // by the servers' Names, MaxFigures at most
+	others  figures                            // of all that are beyond
 }
 
 type serverKey struct {
@@ -140,13 +138,14 @@ func (r *Registry) Group(api, environment string, u Upstream) *Group {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.servers == nil {
-		r.servers, r.counts, r.figures = map[serverKey]*Server{}, map[countsKey]*counts{}, map[string]*figures{}
+		r.servers, r.counts, r.figures = map[serverKey]*Server{}, map[countsKey]weak.Pointer[counts]{}, map[string]*figures{}
 	}
 	key := countsKey{api, environment}
-	if r.counts[key] == nil {
-		r.counts[key] = new(counts)
+	g := &Group{Upstream: u.withDefaults(), counts: r.counts[key].Value()}
+	if g.counts == nil {
+		g.counts = new(counts)
+		r.counts[key] = weak.Make(g.counts)
 	}
-	g := &Group{Upstream: u.withDefaults(), counts: r.counts[key]}
 	for _, at := range urls {
 		key := serverKey{at.String(), u.Protocol, u.TLSDigest, g.ConnectTimeout, g.IdleTimeout}
 		if r.servers[key] == nil {
@@ -171,13 +170,13 @@ func (r *Registry) figuresOf(name string) *figures {
 }
 
 // Retain lets go of the servers that none of the groups has: their idle connections are closed, calls under way on them
-// finish. Counts of an environment that none of the groups is of are kept while calls are under way.
+// finish. Counts of an environment that none of the groups is of are kept while calls know it, those included that have
+// yet to be sent.
 func (r *Registry) Retain(groups []*Group) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	servers, used, named := map[*Server]bool{}, map[*counts]bool{}, map[string]bool{}
+	servers, named := map[*Server]bool{}, map[string]bool{}
 	for _, g := range groups {
-		used[g.counts] = true
 		for _, s := range g.servers {
 			servers[s], named[s.Name] = true, true
 		}
@@ -199,7 +198,7 @@ func (r *Registry) Retain(groups []*Group) {
 		}
 	}
 	for key, c := range r.counts {
-		if !used[c] && c.idle() {
+		if c.Value() == nil {
 			delete(r.counts, key)
 		}
 	}
