@@ -119,6 +119,7 @@ func TestOneClientAmongOthers(t *testing.T) {
 	for _, c := range []*caller{holder, victim, flood} {
 		c.settle(t)
 	}
+	widen(t, flood.tcp) // or less than a turn's worth may fill the window, and no more comes until it is read
 	_ = flood.tcp.SetReadBuffer(4 << 20)
 	_ = flood.tcp.SetWriteBuffer(4 << 20)
 	var all sync.WaitGroup

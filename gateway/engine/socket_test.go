@@ -54,6 +54,14 @@ func unread(c net.Conn) int {
 	return n
 }
 
+// widen lets much wait for the engine before it is read.
+func widen(t testing.TB, c net.Conn) {
+	t.Helper()
+	if err := unix.SetsockoptInt(gateEnd(c), unix.SOL_SOCKET, unix.SO_RCVBUF, 200<<10); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // narrow leaves the engine hardly any room for what it sends us.
 func narrow(t testing.TB, c net.Conn) {
 	t.Helper()
