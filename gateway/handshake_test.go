@@ -30,7 +30,6 @@ import (
 func TestHandshakeReasons(t *testing.T) {
 	metrics := observe.NewMetrics("test")
 	f := newFixture(t, func(f *fixture, s *setup) {
-		s.config.Limits.HeaderTimeout = time.Second
 		s.config.Handshakes = metrics.HandshakeRefused
 	})
 	now := f.clock.Now()
@@ -105,8 +104,7 @@ func TestHandshakeReasons(t *testing.T) {
 			_, _ = c.Write([]byte{22, 3, 1, 0, 4, 1, 0, 0, 0}) // a ClientHello of no bytes
 			_, _ = io.Copy(io.Discard, c)
 		},
-		"timeout": func(c net.Conn) { _, _ = io.Copy(io.Discard, c) },
-		"gone":    func(net.Conn) {},
+		"gone": func(net.Conn) {},
 	}
 	order := slices.Sorted(maps.Keys(reasons))
 	for _, reason := range order {
@@ -126,7 +124,7 @@ func TestHandshakeReasons(t *testing.T) {
 	if !strings.Contains(f.log.String(), `"reason":"`+order[0]+`"`) { // of the others there may be too many
 		t.Error("the log has no reason")
 	}
-	known := append(order, "stopping") // TestHandshakesWhenStopping
+	known := append(order, "stopping", "timeout") // TestHandshakesWhenStopping, TestLateHandshakes
 	slices.Sort(known)
 	if words := reasonsOfCode(t); !slices.Equal(words, known) {
 		t.Errorf("the code has the words\n%q, and made to happen are\n%q", words, known)
@@ -152,6 +150,24 @@ func TestHandshakesWhenStopping(t *testing.T) {
 	if got := refusedHandshakes(t, metrics); !maps.Equal(got, map[string]int{"stopping": 1}) {
 		t.Errorf("counted are %v", got)
 	}
+}
+
+// TestLateHandshakes: the handshake of a client that says nothing has a word of its own.
+func TestLateHandshakes(t *testing.T) {
+	metrics := observe.NewMetrics("test")
+	f := newFixture(t, func(f *fixture, s *setup) {
+		s.config.Limits.HeaderTimeout = 100 * time.Millisecond
+		s.config.Handshakes = metrics.HandshakeRefused
+	})
+	c, err := net.Dial("tcp", f.address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	_, _ = io.Copy(io.Discard, c)
+	eventually(t, "the handshake is counted", func() bool {
+		return maps.Equal(refusedHandshakes(t, metrics), map[string]int{"timeout": 1})
+	})
 }
 
 // refusedHandshakes is sallyport_handshakes_refused_total by reason.
