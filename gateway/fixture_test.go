@@ -61,7 +61,7 @@ type fixture struct {
 	address  string // of the TLS listener
 	plain    string // of the plain one
 	tiers    *ratelimit.Tiers
-	limits   *ratelimit.Local
+	limits   *ratelimit.Limiter
 	settings decision.Settings
 	routes   []decision.Route
 	clients  []certstore.Client

@@ -39,7 +39,7 @@ type Loop struct {
 	log      *slog.Logger
 	faults   *contain.Faults
 	board    board
-	limits   *ratelimit.Local
+	limits   *ratelimit.Limiter
 	calendar calendar
 	inForce  atomic.Pointer[Assembly] // written by Open and by the goroutine of Run
 	ended    chan struct{}            // closed when Run has ended

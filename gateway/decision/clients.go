@@ -25,7 +25,7 @@ type Clients struct {
 // NewClients joins the registered certificates with the buckets of their tiers, which live on in limits from one
 // Clients to the next. A client whose tier does not exist is kept, so that it can be named, and never admitted;
 // unknown names them.
-func NewClients(index *certstore.Index, tiers *ratelimit.Tiers, limits *ratelimit.Local) (c *Clients, unknown []error) {
+func NewClients(index *certstore.Index, tiers *ratelimit.Tiers, limits *ratelimit.Limiter) (c *Clients, unknown []error) {
 	c = &Clients{
 		index:   index,
 		buckets: make(map[*certstore.Client]ratelimit.Bucket, index.Len()),

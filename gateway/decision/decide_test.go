@@ -26,7 +26,7 @@ import (
 // A table is a Decider without sockets, and an Exchange of an mTLS call that it allows.
 type table struct {
 	decider  *Decider
-	limits   *ratelimit.Local
+	limits   *ratelimit.Limiter
 	listener *Listener
 	exchange *Exchange
 	leaf     *x509.Certificate

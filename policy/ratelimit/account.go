@@ -16,7 +16,7 @@ type bucket struct {
 func (b *bucket) Take(now time.Time) Verdict {
 	b.account.mu.Lock()
 	defer b.account.mu.Unlock()
-	if v := b.look(now); !v.Allowed {
+	if v := b.look(now, true); !v.Allowed {
 		return v
 	}
 	return b.spend(now)
@@ -24,27 +24,28 @@ func (b *bucket) Take(now time.Time) Verdict {
 
 func (b *bucket) share() *bucket { return b }
 
-// look reports whether a call would pass, and changes nothing except the tier in force. The account is locked.
-func (b *bucket) look(now time.Time) Verdict {
+// look reports whether a call would pass, and changes nothing except the tier in force. A patient caller may be told
+// that its verdict is Pending. The account is locked.
+func (b *bucket) look(now time.Time, patient bool) Verdict {
 	a := b.account
 	if b.number > a.number {
 		a.adopt(b, now)
 	}
-	return a.sign(a.meter.look(now))
+	return a.sign(a.meter.look(now, patient))
 }
 
 // spend takes the call that look allowed at the same time under the same lock.
 func (b *bucket) spend(now time.Time) Verdict {
-	b.account.meter.spend(now)
-	v := b.account.sign(b.account.meter.look(now))
+	v := b.account.sign(b.account.meter.spend(now))
 	v.Allowed, v.RetryAfter = true, 0
 	return v
 }
 
 // An account is what one key has spent, by each way of counting it has been under.
 type account struct {
-	id    uint64 // for the order of locking; never 0
-	level Level
+	id     uint64 // for the order of locking; never 0
+	key    Key
+	shared *shared // nil: it is counted in this process
 
 	mu     sync.Mutex
 	number uint64 // of the bucket whose tier is in force; 0 until the first call
@@ -53,8 +54,9 @@ type account struct {
 	tokens tokens
 	days   quota
 	months quota
+	leased [len(scripts)]*leased // the same of a shared account, as far as they have been in force
 
-	// The rest belongs to Local and its lock.
+	// The rest belongs to the Limiter and its lock.
 	newest      *bucket
 	bucketCount uint64
 	handedOut   bool // by Bucket, since the last Sweep
@@ -63,8 +65,8 @@ type account struct {
 // A meter counts one account in one way. What is spent stays spent when it is fitted to another tier.
 type meter interface {
 	fit(t Tier, now time.Time)
-	look(now time.Time) Verdict // Level and Tier are left out; Allowed reports whether spend may be called
-	spend(now time.Time)
+	look(now time.Time, patient bool) Verdict // Level and Tier are left out; Allowed reports whether spend may be called
+	spend(now time.Time) Verdict              // of what look has just allowed; reports what is left then
 	whole(now time.Time) bool // nothing spent: forgetting it gives nothing away
 }
 
@@ -80,6 +82,8 @@ func (a *account) meterFor(t Tier) meter {
 	switch {
 	case t.RequestCount == 0:
 		return &closed{window: t.window()}
+	case a.shared != nil:
+		return a.lease(t)
 	case t.TimeUnit == Day:
 		return &a.days
 	case t.TimeUnit == Month:
@@ -89,13 +93,18 @@ func (a *account) meterFor(t Tier) meter {
 }
 
 func (a *account) sign(v Verdict) Verdict {
-	v.Level, v.Tier = a.level, a.tier
+	v.Level, v.Tier = a.key.Level, a.tier
 	return v
 }
 
 func (a *account) whole(now time.Time) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	for _, l := range a.leased {
+		if l != nil && !l.whole(now) {
+			return false
+		}
+	}
 	return a.tokens.whole(now) && a.days.whole(now) && a.months.whole(now)
 }
 
@@ -106,9 +115,9 @@ type closed struct {
 
 func (c *closed) fit(Tier, time.Time) {}
 
-func (c *closed) look(time.Time) Verdict {
+func (c *closed) look(time.Time, bool) Verdict {
 	return Verdict{Window: c.window, Reset: c.window, RetryAfter: c.window}
 }
 
-func (c *closed) spend(time.Time)      {}
+func (c *closed) spend(time.Time) Verdict { return Verdict{} }
 func (c *closed) whole(time.Time) bool { return true }

@@ -5,22 +5,24 @@ import (
 	"time"
 )
 
-// Local keeps the buckets that are counted in this process. It holds one for each Key that a snapshot asked for, and
-// none for a caller that no snapshot names, so it doesn't grow with traffic. Make it with NewLocal.
-type Local struct {
-	now func() time.Time
+// A Limiter keeps the buckets of snapshots. It holds one for each Key that a snapshot asked for, and none for a caller
+// that no snapshot names, so it doesn't grow with traffic. Make it with NewLocal or New.
+type Limiter struct {
+	now    func() time.Time
+	shared *shared // nil: all is counted in this process
 
 	mu       sync.Mutex
 	accounts map[Key]*account
 	lastID   uint64
 }
 
-// NewLocal returns an empty Local that reads the time from now when it sweeps; nil means time.Now.
-func NewLocal(now func() time.Time) *Local {
+// NewLocal returns an empty Limiter that counts in this process. It reads the time from now when it sweeps; nil means
+// time.Now.
+func NewLocal(now func() time.Time) *Limiter {
 	if now == nil {
 		now = time.Now
 	}
-	return &Local{now: now, accounts: make(map[Key]*account)}
+	return &Limiter{now: now, accounts: make(map[Key]*account)}
 }
 
 // Bucket returns the bucket of key under tier: the same one as before for an equal tier, so that a reload leaves it
@@ -30,7 +32,7 @@ func NewLocal(now func() time.Time) *Local {
 // tiers to and fro gives nothing. The account takes on the new tier with the first call from the new bucket, so that a
 // snapshot which is built and thrown away changes nothing; calls from older buckets count under the new tier from then
 // on.
-func (l *Local) Bucket(key Key, tier Tier) Bucket {
+func (l *Limiter) Bucket(key Key, tier Tier) Bucket {
 	valid := tier.Validate() == nil
 	if tier.Unlimited && valid {
 		return nil
@@ -44,7 +46,7 @@ func (l *Local) Bucket(key Key, tier Tier) Bucket {
 	a := l.accounts[key]
 	if a == nil {
 		l.lastID++
-		a = &account{id: l.lastID, level: key.Level}
+		a = &account{id: l.lastID, key: key, shared: l.shared}
 		l.accounts[key] = a
 	}
 	a.handedOut = true
@@ -58,7 +60,7 @@ func (l *Local) Bucket(key Key, tier Tier) Bucket {
 // Sweep drops unneeded buckets: those whose key keep rejects, that are full again, and that Bucket has not returned
 // since the previous Sweep. Call it now and then with the keys of the snapshot in force; a client that was removed and
 // comes back finds its bucket as it left it. It returns how many it forgot. keep must not call l.
-func (l *Local) Sweep(keep func(Key) bool) int {
+func (l *Limiter) Sweep(keep func(Key) bool) int {
 	now := l.now()
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -76,7 +78,7 @@ func (l *Local) Sweep(keep func(Key) bool) int {
 }
 
 // Len is the number of keys that have a bucket.
-func (l *Local) Len() int {
+func (l *Limiter) Len() int {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return len(l.accounts)

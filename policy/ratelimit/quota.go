@@ -38,7 +38,7 @@ func (q *quota) usedAt(now time.Time) int {
 	return 0
 }
 
-func (q *quota) look(now time.Time) Verdict {
+func (q *quota) look(now time.Time, _ bool) Verdict {
 	start, end := q.start, q.end
 	if !q.within(now) {
 		start, end = period(now, q.units, q.unit)
@@ -56,12 +56,13 @@ func (q *quota) look(now time.Time) Verdict {
 	return v
 }
 
-func (q *quota) spend(now time.Time) {
+func (q *quota) spend(now time.Time) Verdict {
 	if !q.within(now) {
 		q.begun, q.used = true, 0
 		q.start, q.end = period(now, q.units, q.unit)
 	}
 	q.used++
+	return q.look(now, false)
 }
 
 func (q *quota) whole(now time.Time) bool { return q.usedAt(now) == 0 }

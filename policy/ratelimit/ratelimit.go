@@ -43,7 +43,13 @@ type Verdict struct {
 	Reset      time.Duration // until the allowance is whole again; exact at the moment of the call
 	RetryAfter time.Duration // refused: until one call can pass, or a Window where none ever will; 0 if allowed
 	Window     time.Duration // the tier's period, and for a month its own length; 0 if no limit applied
+
+	Uncounted bool // allowed, or refused, because Redis does not answer: OnFailure says so
+	pending   bool
 }
+
+// Pending reports that there is no outcome yet, since a bucket has to ask Redis: Await waits for it.
+func (v Verdict) Pending() bool { return v.pending }
 
 // A Bucket is the allowance of one Key. It is found once, when a snapshot is built, and used by any number of calls at
 // once. A nil Bucket is no limit. Only this package makes buckets, since a call must take from several as one.
@@ -59,30 +65,44 @@ type Bucket interface {
 // TakeAll takes one call from each bucket, or from none if one refuses, so that a refused call costs nothing.
 // The order is the order of blame: of several that refuse, the first is reported. Nil buckets are skipped, and a call
 // under no limit at all is allowed with a zero Limit and Window. Whatever calls run at once, none sees half of another.
-func TakeAll(now time.Time, buckets ...Bucket) Verdict {
+//
+// If buckets are shared and this process has no lease on one of them, the Verdict is Pending.
+func TakeAll(now time.Time, buckets ...Bucket) Verdict { return takeAll(now, true, buckets) }
+
+func takeAll(now time.Time, patient bool, buckets []Bucket) Verdict {
 	if only, others := first(buckets); !others {
 		if only == nil {
 			return Verdict{Allowed: true}
 		}
-		return only.Take(now)
+		if patient {
+			return only.Take(now)
+		}
 	}
 	lockAll(buckets)
 	defer unlockAll(buckets)
 
+	pending := Verdict{}
 	for _, b := range buckets {
 		if b == nil {
 			continue
 		}
-		if v := b.share().look(now); !v.Allowed {
+		switch v := b.share().look(now, patient); {
+		case v.pending:
+			pending = v
+		case !v.Allowed: // whatever the others will say
 			return v
 		}
+	}
+	if pending.pending {
+		return pending
 	}
 	least := Verdict{Allowed: true}
 	for i, b := range buckets {
 		if b == nil || heldBefore(buckets[:i], b) {
 			continue
 		}
-		if v := b.share().spend(now); least.Window == 0 || v.Remaining < least.Remaining {
+		v := b.share().spend(now)
+		if least.Window == 0 || v.Window != 0 && v.Remaining < least.Remaining {
 			least = v
 		}
 	}

@@ -9,6 +9,8 @@ import (
 	"time"
 	"unicode"
 	"unicode/utf8"
+
+	"golang.org/x/time/rate"
 )
 
 // A Unit is what a tier's UnitTime counts in. The zero Unit is none and not valid.
@@ -146,6 +148,9 @@ func (t Tier) burst() int {
 	}
 	return t.RequestCount
 }
+
+// rate is how fast a token bucket is refilled.
+func (t Tier) rate() rate.Limit { return rate.Limit(float64(t.RequestCount) / t.window().Seconds()) }
 
 // Unlimited is the name of the built-in tier without a limit.
 const Unlimited = "Unlimited"

@@ -1,7 +1,6 @@
 package ratelimit
 
 import (
-	"math"
 	"time"
 
 	"golang.org/x/time/rate"
@@ -23,7 +22,7 @@ type tokens struct {
 func (k *tokens) fit(t Tier, now time.Time) {
 	k.limit, k.window = t.RequestCount, t.window()
 	k.burst = float64(t.burst())
-	k.rate = rate.Limit(float64(k.limit) / k.window.Seconds())
+	k.rate = t.rate()
 	k.known = false
 	if k.limiter == nil {
 		k.limiter = rate.NewLimiter(k.rate, t.burst())
@@ -44,7 +43,7 @@ func (k *tokens) at(now time.Time) time.Time {
 	return now
 }
 
-func (k *tokens) look(now time.Time) Verdict {
+func (k *tokens) look(now time.Time, _ bool) Verdict {
 	at := k.at(now)
 	if !k.known || at != k.asked {
 		k.have, k.asked, k.known = k.limiter.TokensAt(at), at, true
@@ -52,13 +51,13 @@ func (k *tokens) look(now time.Time) Verdict {
 	have := k.have
 	v := Verdict{Limit: k.limit, Window: k.window}
 	behind := at.Sub(now)
-	if wait := k.timeFor(1 - have); wait > 0 {
+	if wait := timeFor(1-have, k.rate); wait > 0 {
 		v.RetryAfter = behind + wait
 	} else {
 		v.Allowed = true
 		v.Remaining = max(1, int(have+float64(k.rate)*time.Nanosecond.Seconds()))
 	}
-	if missing := k.timeFor(k.burst - have); missing > 0 {
+	if missing := timeFor(k.burst-have, k.rate); missing > 0 {
 		v.Reset = behind + missing
 	}
 	return v
@@ -66,23 +65,14 @@ func (k *tokens) look(now time.Time) Verdict {
 
 // spend books with a reservation, not AllowN: look has decided, and a rounding that differed by one bit must not let
 // the call pass unbooked.
-func (k *tokens) spend(now time.Time) {
+func (k *tokens) spend(now time.Time) Verdict {
 	k.latest = k.at(now)
 	k.limiter.ReserveN(k.latest, 1)
 	k.have--
 	k.known = k.known && k.asked == k.latest
+	return k.look(now, false)
 }
 
 func (k *tokens) whole(now time.Time) bool {
 	return k.limiter == nil || k.limiter.TokensAt(k.at(now)) >= k.burst
-}
-
-// timeFor is how long n tokens take to flow, rounded up to a nanosecond; less than a nanosecond's worth is there
-// already.
-func (k *tokens) timeFor(n float64) time.Duration {
-	d := n / float64(k.rate) * float64(time.Second)
-	if d < 1 {
-		return 0
-	}
-	return time.Duration(math.Ceil(d))
 }
