@@ -50,7 +50,7 @@ func (p *process) start(prepare func() []string, answers func() error) {
 		}
 		p.kill()
 	}
-	p.t.Fatalf("%s: %v\n%s", p.program, err, p.output())
+	p.t.Fatalf("%s: %v\n%s", p.program, err, p.output(30))
 }
 
 // launch starts the program from a thread that lasts as long as the program does: the death of the thread that started a
@@ -113,21 +113,31 @@ func (p *process) kill() {
 	<-p.ended
 }
 
+// runs reports whether the program has not ended.
+func (p *process) runs() bool {
+	select {
+	case <-p.ended:
+		return false
+	default:
+		return true
+	}
+}
+
 func (p *process) end() {
 	p.kill()
 	if p.t.Failed() {
-		p.t.Logf("%s in %s:\n%s", filepath.Base(p.program), p.dir, p.output())
+		p.t.Logf("%s %s:\n%s", filepath.Base(p.program), p.dir, p.output(10))
 	}
 }
 
 // output returns the last lines of what the program has said.
-func (p *process) output() string {
+func (p *process) output(count int) string {
 	data, err := os.ReadFile(filepath.Join(p.dir, "output"))
 	if err != nil {
 		return err.Error()
 	}
 	lines := bytes.Split(bytes.TrimSpace(data), []byte("\n"))
-	return string(bytes.Join(lines[max(0, len(lines)-30):], []byte("\n")))
+	return string(bytes.Join(lines[max(0, len(lines)-count):], []byte("\n")))
 }
 
 // freePort returns a port of 127.0.0.1 on which nothing listens. The system takes none of these for outgoing connections,
