@@ -1,0 +1,193 @@
+package testredis
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// master is the name under which sentinels watch a master.
+const master = "sallyport"
+
+// A Sentinel is a master and a replica, watched by three sentinels that take a second of silence for a death.
+type Sentinel struct {
+	Addresses []string  // of the sentinels
+	Master    string    // the name that they are asked for
+	Servers   []*Server // the master and the replica, whichever is which
+
+	t         testing.TB
+	sentinels []*Server
+}
+
+// StartSentinel starts them, and waits until all know each other.
+func StartSentinel(t testing.TB) *Sentinel {
+	t.Helper()
+	program := tool(t, "redis-sentinel")
+	s := &Sentinel{Master: master, Servers: []*Server{Start(t, Options{}), Start(t, Options{})}, t: t}
+	host, port, _ := net.SplitHostPort(s.Servers[0].Address)
+	s.Servers[1].Do("REPLICAOF", host, port)
+	for range 3 {
+		sentinel := startSentinel(t, program, host, port)
+		s.sentinels = append(s.sentinels, sentinel)
+		s.Addresses = append(s.Addresses, sentinel.Address)
+	}
+	eventually(t, "a set of sentinels comes up", func() error { return s.whole() })
+	return s
+}
+
+func startSentinel(t testing.TB, program, host, port string) *Server {
+	t.Helper()
+	s := &Server{t: t, process: process{t: t, program: program, dir: t.TempDir()}}
+	s.process.start(func() []string {
+		own := freePort(t)
+		s.Address = net.JoinHostPort("127.0.0.1", own)
+		write(t, filepath.Join(s.process.dir, "sentinel.conf"), strings.Join([]string{
+			"bind 127.0.0.1",
+			"port " + own,
+			fmt.Sprintf("dir %q", s.process.dir),
+			fmt.Sprintf("user %s on >%s ~* &* +@all", admin, adminPassword),
+			fmt.Sprintf("sentinel monitor %s %s %s 2", master, host, port),
+			"sentinel down-after-milliseconds " + master + " 1000",
+			"sentinel failover-timeout " + master + " 2000",
+			"",
+		}, "\n"))
+		return []string{"sentinel.conf"}
+	}, s.ping)
+	// By default a sentinel looks around every ten seconds, says every two that it is there, connects to a new master up to
+	// a second late, and does nothing for half a minute after a busy machine has held it up for two seconds.
+	s.Do("SENTINEL", "DEBUG", "info-period", "200", "publish-period", "200", "ping-period", "100", "tilt-trigger", "60000")
+	return s
+}
+
+// KillMaster kills the master, waits until the replica is the master in its place for all sentinels, and returns the one
+// that was killed. Restart makes it the other's replica; without one there is no next failover, so WaitWhole first.
+func (s *Sentinel) KillMaster() *Server {
+	s.t.Helper()
+	old := s.master()
+	old.Kill()
+	s.waitForSuccessor(old)
+	return old
+}
+
+// Failover has the sentinels make the replica the master, and waits until all of them say so.
+func (s *Sentinel) Failover() {
+	s.t.Helper()
+	old := s.master()
+	eventually(s.t, "a failover begins", func() error {
+		_, err := s.sentinels[0].do("SENTINEL", "FAILOVER", s.Master)
+		return err
+	})
+	s.waitForSuccessor(old)
+}
+
+// WaitWhole waits until every sentinel knows the master, its replica and the other sentinels, and all are well.
+func (s *Sentinel) WaitWhole() {
+	s.t.Helper()
+	eventually(s.t, "the set of sentinels is whole again", s.whole)
+}
+
+func (s *Sentinel) waitForSuccessor(old *Server) {
+	s.t.Helper()
+	eventually(s.t, "another master", func() error {
+		for _, sentinel := range s.sentinels {
+			now, err := s.masterOf(sentinel)
+			if err != nil {
+				return err
+			}
+			if now == old {
+				return fmt.Errorf("sentinel %s keeps to %s", sentinel.Address, old.Address)
+			}
+			role, err := now.do("ROLE")
+			if err != nil {
+				return err
+			}
+			if !strings.HasPrefix(role, "master\n") {
+				return fmt.Errorf("%s is %q", now.Address, role)
+			}
+		}
+		return nil
+	})
+}
+
+func (s *Sentinel) master() (m *Server) {
+	s.t.Helper()
+	eventually(s.t, "the master's address", func() (err error) {
+		m, err = s.masterOf(s.sentinels[0])
+		return err
+	})
+	return m
+}
+
+func (s *Sentinel) masterOf(sentinel *Server) (*Server, error) {
+	reply, err := sentinel.do("SENTINEL", "GET-MASTER-ADDR-BY-NAME", s.Master)
+	if err != nil {
+		return nil, err
+	}
+	return find(s.Servers, strings.Replace(reply, "\n", ":", 1))
+}
+
+func (s *Sentinel) whole() error {
+	for _, sentinel := range s.sentinels {
+		reply, err := sentinel.do("SENTINEL", "MASTER", s.Master)
+		if err != nil {
+			return err
+		}
+		pairs := map[string]string{}
+		for words := strings.Split(reply, "\n"); len(words) > 1; words = words[2:] {
+			pairs[words[0]] = words[1]
+		}
+		if pairs["flags"] != "master" || pairs["num-slaves"] != "1" || pairs["num-other-sentinels"] != "2" {
+			return fmt.Errorf("sentinel %s sees a master %q, %s replicas, %s other sentinels", sentinel.Address,
+				pairs["flags"], pairs["num-slaves"], pairs["num-other-sentinels"])
+		}
+		if _, err := sentinel.do("SENTINEL", "CKQUORUM", s.Master); err != nil {
+			return err
+		}
+		replicas, err := sentinel.do("SENTINEL", "REPLICAS", s.Master)
+		if err != nil {
+			return err
+		}
+		if !strings.Contains(replicas, "\nflags\nslave\n") || !strings.Contains(replicas, "\nrole-reported\nslave\n") {
+			return fmt.Errorf("sentinel %s sees a replica that is not well", sentinel.Address)
+		}
+		now, err := s.masterOf(sentinel)
+		if err != nil {
+			return err
+		}
+		if err := s.replicated(now); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// replicated returns an error unless a server is the master and the other one its replica, with all of its data.
+func (s *Sentinel) replicated(master *Server) error {
+	for _, server := range s.Servers {
+		role, err := server.do("ROLE")
+		if err != nil {
+			return err
+		}
+		want := "master\n"
+		if server != master {
+			want = "slave\n" + strings.Replace(master.Address, ":", "\n", 1) + "\nconnected\n"
+		}
+		if !strings.HasPrefix(role, want) {
+			return fmt.Errorf("%s is %q, want %q", server.Address, role, want)
+		}
+	}
+	return nil
+}
+
+// find returns the server with an address.
+func find(servers []*Server, address string) (*Server, error) {
+	for _, s := range servers {
+		if s.Address == address {
+			return s, nil
+		}
+	}
+	return nil, errors.New(address + " is none of ours")
+}

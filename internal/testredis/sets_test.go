@@ -1,0 +1,79 @@
+package testredis
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+)
+
+func TestSentinel(t *testing.T) {
+	set, other := StartSentinel(t), StartSentinel(t)
+	o := options("")
+	o.Addrs, o.MasterName = set.Addresses, set.Master
+	o.MaxRetries = 1
+	client := connect(t, o)
+	counts := counter(t, client)
+
+	counts("at first")
+	set.Failover()
+	counts("after Failover")
+
+	set.WaitWhole()
+	killed := set.KillMaster()
+	counts("after KillMaster")
+	killed.Restart()
+	set.WaitWhole()
+	counts("after Restart")
+	if got := killed.Do("ROLE"); !strings.HasPrefix(got, "slave") {
+		t.Errorf("the old master is %q", got)
+	}
+
+	if got := other.Servers[0].Do("DBSIZE"); got != "0" {
+		t.Errorf("the other set has keys: %s", got)
+	}
+}
+
+func TestCluster(t *testing.T) {
+	cluster, other := StartCluster(t), StartCluster(t)
+	o := options("")
+	o.Addrs = cluster.Addresses
+	settings := o.Cluster()
+	settings.ClusterStateReloadInterval = 100 * time.Millisecond // by default a minute, in which a dead master is asked
+	client := redis.NewClusterClient(settings)
+	t.Cleanup(func() { client.Close() })
+	counts := counter(t, client)
+	slot := int(client.ClusterKeySlot(t.Context(), key).Val())
+
+	counts("at first")
+	cluster.Failover(slot)
+	counts("after Failover")
+
+	cluster.WaitWhole()
+	killed := cluster.KillMaster(slot)
+	counts("after KillMaster")
+	killed.Restart()
+	cluster.WaitWhole()
+	counts("after Restart")
+
+	for _, s := range other.Servers {
+		if got := s.Do("DBSIZE"); got != "0" {
+			t.Errorf("%s of the other cluster has keys: %s", s.Address, got)
+		}
+	}
+}
+
+const key = "sallyport:x"
+
+// counter returns a function that counts with a script until that works.
+func counter(t *testing.T, client redis.UniversalClient) func(when string) {
+	return func(when string) {
+		t.Helper()
+		began := time.Now()
+		eventually(t, when, func() error {
+			return redis.NewScript(take).Run(t.Context(), client, []string{key}, 1).Err()
+		})
+		t.Logf("%s works after %v", when, time.Since(began))
+	}
+}

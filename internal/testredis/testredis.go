@@ -1,0 +1,192 @@
+// Package testredis starts Redis for tests: servers, Sentinel sets and clusters, and what stands between them and a client.
+//
+//	server := testredis.Start(t, testredis.Options{TLS: true, User: "limiter", Password: "secret"})
+//	client := redis.NewClient(&redis.Options{Addr: server.Address, TLSConfig: &tls.Config{RootCAs: server.Roots}, …})
+//	server.Kill()
+//	server.Restart()
+//
+// All of them are processes of their own on free ports of 127.0.0.1, which end with the test; none uses the port of a Redis
+// that the system runs. A program that is missing skips the test, or fails it if CI=true.
+package testredis
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"sallyport/internal/testpki"
+)
+
+// LimiterRules are the ACL rules of a user who may do just what a limiter does.
+const LimiterRules = "resetkeys ~sallyport:* resetchannels -@all" +
+	" +eval +evalsha +script|load +script|exists +time +type +exists +del +unlink" +
+	" +get +set +setex +psetex +getdel +incr +incrby +incrbyfloat +decr +decrby" +
+	" +expire +pexpire +expireat +pexpireat +persist +ttl +pttl +expiretime +pexpiretime" +
+	" +hget +hset +hsetnx +hmget +hmset +hgetall +hdel +hexists +hincrby +hincrbyfloat +hlen +hkeys +hvals" +
+	" +zadd +zrem +zscore +zmscore +zincrby +zcard +zcount +zrange +zrangebyscore +zremrangebyscore +zremrangebyrank" +
+	" +ping +hello +auth +select +quit +info +role +command +client|id +client|setname +client|getname" +
+	" +cluster|info +cluster|slots +cluster|shards +cluster|nodes +cluster|myid +cluster|keyslot +readonly +readwrite +asking"
+
+// The user by whom Do is asked.
+const (
+	admin         = "testredis-admin"
+	adminPassword = "testredis"
+)
+
+// Options are the settings of a server. Their zero value is a server without TLS, users and persistence.
+type Options struct {
+	TLS bool // no port without TLS; clients show no certificate
+
+	// With a User nobody else may do anything, and the user only what Rules say. With a Password alone it is the default
+	// user's, who may do everything.
+	User, Password string
+	Rules          string // ACL rules; empty: LimiterRules
+
+	AppendOnly bool     // keep the data over Restart, every write at once
+	Args       []string // more arguments of redis-server, such as "--maxmemory", "1mb"
+}
+
+// A Server is a running redis-server.
+type Server struct {
+	Address string         // 127.0.0.1 and a port
+	CAFile  string         // with TLS: the file of the CA's certificate
+	Roots   *x509.CertPool // with TLS: the CA
+
+	t       testing.TB
+	process process
+}
+
+// Start starts a server and waits until it answers.
+func Start(t testing.TB, o Options) *Server {
+	t.Helper()
+	return start(t, o, "")
+}
+
+// start adds lines to the server's configuration. {port} in them is a free port of its own.
+func start(t testing.TB, o Options, lines string) *Server {
+	t.Helper()
+	program := tool(t, "redis-server")
+	dir := t.TempDir()
+	s := &Server{t: t}
+	if o.TLS {
+		ca := testpki.NewCA(t, "Redis's CA")
+		s.CAFile = filepath.Join(dir, "ca.pem")
+		s.Roots = x509.NewCertPool()
+		s.Roots.AddCert(ca.Cert)
+		identity := ca.IssueServer("127.0.0.1", "localhost")
+		write(t, s.CAFile, string(testpki.PEM(ca.Cert)))
+		write(t, filepath.Join(dir, "server.pem"), string(identity.PEM()))
+	}
+	s.process = process{t: t, program: program, dir: dir}
+	s.process.start(func() []string {
+		port := freePort(t)
+		s.Address = net.JoinHostPort("127.0.0.1", port)
+		config := o.config(dir, port) + strings.ReplaceAll(lines, "{port}", freePort(t))
+		write(t, filepath.Join(dir, "redis.conf"), config)
+		return append([]string{"redis.conf"}, o.Args...)
+	}, s.ping)
+	return s
+}
+
+func (o Options) config(dir, port string) string {
+	var c strings.Builder
+	line := func(format string, args ...any) { fmt.Fprintf(&c, format+"\n", args...) }
+	line("bind 127.0.0.1")
+	line("dir %q", dir)
+	line(`save ""`)
+	line("enable-debug-command local")
+	line("repl-diskless-sync-delay 0") // by default a replica waits 5 s for others
+	if o.TLS {
+		line("port 0\ntls-port %s\ntls-auth-clients no", port)
+		line("tls-cert-file server.pem\ntls-key-file server.pem\ntls-ca-cert-file ca.pem")
+	} else {
+		line("port %s", port)
+	}
+	if o.AppendOnly {
+		line("appendonly yes\nappendfsync always")
+	}
+	line("user %s on >%s ~* &* +@all", admin, adminPassword)
+	rules := o.Rules
+	if rules == "" {
+		rules = LimiterRules
+	}
+	switch {
+	case o.User != "":
+		line("user default off")
+		line("user %s on >%s %s", o.User, o.Password, rules)
+	case o.Password != "":
+		line("user default on >%s ~* &* +@all", o.Password)
+	}
+	return c.String()
+}
+
+// Do sends a command on a connection of its own, as a user who may do everything, and returns the reply: the elements of an
+// array one a line, null as an empty string. An error fails the test, but does not end it: any goroutine may call Do.
+func (s *Server) Do(args ...string) string {
+	s.t.Helper()
+	reply, err := s.do(args...)
+	if err != nil {
+		s.t.Errorf("redis %s: %s: %v", s.Address, strings.Join(args, " "), err)
+	}
+	return reply
+}
+
+func (s *Server) do(args ...string) (string, error) {
+	conn, err := net.DialTimeout("tcp", s.Address, patience)
+	if err != nil {
+		return "", err
+	}
+	defer conn.Close()
+	if err := conn.SetDeadline(time.Now().Add(patience)); err != nil {
+		return "", err
+	}
+	if s.Roots != nil {
+		conn = tls.Client(conn, &tls.Config{RootCAs: s.Roots, ServerName: "127.0.0.1"})
+	}
+	return ask(conn, []string{"AUTH", admin, adminPassword}, args)
+}
+
+func (s *Server) ping() error {
+	_, err := s.do("PING")
+	return err
+}
+
+// Kill ends the server by SIGKILL, and waits for its end.
+func (s *Server) Kill() {
+	s.t.Helper()
+	s.process.kill()
+}
+
+// Pause stops the server by SIGSTOP: connections are still made, and nothing is answered.
+func (s *Server) Pause() {
+	s.t.Helper()
+	s.process.signal(syscall.SIGSTOP)
+}
+
+// Resume lets the server go on after Pause.
+func (s *Server) Resume() {
+	s.t.Helper()
+	s.process.signal(syscall.SIGCONT)
+}
+
+// Restart starts the server once more, on the same port and with the same data, and waits until it answers. One that runs
+// is killed before.
+func (s *Server) Restart() {
+	s.t.Helper()
+	s.process.kill()
+	s.process.start(nil, s.ping)
+}
+
+func write(t testing.TB, file, content string) {
+	t.Helper()
+	if err := os.WriteFile(file, []byte(content), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
