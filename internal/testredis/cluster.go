@@ -36,7 +36,8 @@ cluster-replica-validity-factor 0
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
-	output, err := exec.CommandContext(ctx, program, append(args, "--cluster-replicas", "1", "--cluster-yes")...).CombinedOutput()
+	args = append(args, "--cluster-replicas", "1", "--cluster-yes")
+	output, err := exec.CommandContext(ctx, program, args...).CombinedOutput()
 	if err != nil {
 		t.Fatalf("redis-cli --cluster create: %v\n%s", err, output)
 	}
@@ -44,8 +45,8 @@ cluster-replica-validity-factor 0
 	return c
 }
 
-// KillMaster kills the master of a slot, waits until its replica has the slot and the cluster is well again, and returns
-// the one that was killed. Restart makes it the other's replica; without one the slot has no next failover.
+// KillMaster kills the master of a slot, waits until its replica has the slot and the cluster is well again, and
+// returns the one that was killed. Restart makes it the other's replica; WaitWhole before the slot's next failover.
 func (c *Cluster) KillMaster(slot int) *Server {
 	c.t.Helper()
 	old := c.master(slot)

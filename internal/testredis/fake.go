@@ -12,8 +12,8 @@ import (
 	"time"
 )
 
-// A Kind is what is wrong with a fake. All but Silent and Loading answer as they should what does not write, which is how a
-// connection begins.
+// A Kind is what is wrong with a fake. All but Silent and Loading answer as they should what does not write, which is
+// how a connection begins.
 type Kind int
 
 const (

@@ -37,7 +37,7 @@ func TestFake(t *testing.T) {
 				"ping":   {client.Ping(t.Context()).Err(), tt.ping},
 				"script": {redis.NewScript(take).Run(t.Context(), client, []string{key}, 1).Err(), tt.take},
 			} {
-				if got.want == "" && got.err != nil || got.want != "" && (got.err == nil || !strings.Contains(got.err.Error(), got.want)) {
+				if (got.err == nil) != (got.want == "") || got.err != nil && !strings.Contains(got.err.Error(), got.want) {
 					t.Errorf("%s: %v, want %q", what, got.err, got.want)
 				}
 			}

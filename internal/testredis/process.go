@@ -30,8 +30,9 @@ type process struct {
 	ended chan struct{} // nil before the first start
 }
 
-// start starts the program, and waits until answers returns nil. prepare, if not nil, chooses the arguments; it chooses
-// them again, with other ports, if the program ends at once: another program may take a port between its choice and its use.
+// start starts the program, and waits until answers returns nil. prepare, if not nil, chooses the arguments; it
+// chooses them again, with other ports, if the program ends at once: another program may take a port between its
+// choice and its use.
 func (p *process) start(prepare func() []string, answers func() error) {
 	p.t.Helper()
 	first := p.ended == nil
@@ -53,8 +54,8 @@ func (p *process) start(prepare func() []string, answers func() error) {
 	p.t.Fatalf("%s: %v\n%s", p.program, err, p.output(30))
 }
 
-// launch starts the program from a thread that lasts as long as the program does: the death of the thread that started a
-// program, and with it the death of the tests, ends the program.
+// launch starts the program from a thread that lasts as long as the program does: the death of the thread that started
+// a program, and with it the death of the tests, ends the program.
 func (p *process) launch() {
 	p.t.Helper()
 	output, err := os.OpenFile(filepath.Join(p.dir, "output"), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
@@ -140,8 +141,9 @@ func (p *process) output(count int) string {
 	return string(bytes.Join(lines[max(0, len(lines)-count):], []byte("\n")))
 }
 
-// freePort returns a port of 127.0.0.1 on which nothing listens. The system takes none of these for outgoing connections,
-// so that it stays free over Restart, and no client that tries to reach a dead server can connect to itself.
+// freePort returns a port of 127.0.0.1 on which nothing listens. The system takes none of these for outgoing
+// connections, so that it stays free over Restart, and no client that tries to reach a dead server can connect to
+// itself.
 func freePort(t testing.TB) string {
 	t.Helper()
 	for range 1000 {

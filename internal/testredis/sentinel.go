@@ -56,14 +56,15 @@ func startSentinel(t testing.TB, program, host, port string) *Server {
 		}, "\n"))
 		return []string{"sentinel.conf"}
 	}, s.ping)
-	// By default a sentinel looks around every ten seconds, says every two that it is there, connects to a new master up to
-	// a second late, and does nothing for half a minute after a busy machine has held it up for two seconds.
-	s.Do("SENTINEL", "DEBUG", "info-period", "200", "publish-period", "200", "ping-period", "100", "tilt-trigger", "60000")
+	// By default a sentinel looks around every ten seconds, says every two that it is there, connects to a new master up
+	// to a second late, and does nothing for half a minute after a busy machine has held it up for two seconds. No
+	// replica may become the master that has been silent for five pings or three looks.
+	s.Do("SENTINEL", "DEBUG", "info-period", "500", "publish-period", "200", "ping-period", "400", "tilt-trigger", "60000")
 	return s
 }
 
-// KillMaster kills the master, waits until the replica is the master in its place for all sentinels, and returns the one
-// that was killed. Restart makes it the other's replica; without one there is no next failover, so WaitWhole first.
+// KillMaster kills the master, waits until the replica is the master in its place for all sentinels, and returns the
+// one that was killed. Restart makes it the other's replica; WaitWhole before the next failover, which needs one.
 func (s *Sentinel) KillMaster() *Server {
 	s.t.Helper()
 	old := s.master()
@@ -76,9 +77,15 @@ func (s *Sentinel) KillMaster() *Server {
 func (s *Sentinel) Failover() {
 	s.t.Helper()
 	old := s.master()
-	eventually(s.t, "a failover begins", func() error {
-		_, err := s.sentinels[0].do("SENTINEL", "FAILOVER", s.Master)
-		return err
+	eventually(s.t, "a failover", func() error {
+		m, err := masterSeenBy(s.sentinels[0])
+		if err != nil || m["ip"]+":"+m["port"] != old.Address {
+			return err
+		}
+		if !strings.Contains(m["flags"], "failover_in_progress") { // it may have been given up
+			_, err = s.sentinels[0].do("SENTINEL", "FAILOVER", s.Master)
+		}
+		return errors.Join(errors.New("it goes on"), err)
 	})
 	s.waitForSuccessor(old)
 }
@@ -131,17 +138,13 @@ func (s *Sentinel) masterOf(sentinel *Server) (*Server, error) {
 
 func (s *Sentinel) whole() error {
 	for _, sentinel := range s.sentinels {
-		reply, err := sentinel.do("SENTINEL", "MASTER", s.Master)
+		m, err := masterSeenBy(sentinel)
 		if err != nil {
 			return err
 		}
-		pairs := map[string]string{}
-		for words := strings.Split(reply, "\n"); len(words) > 1; words = words[2:] {
-			pairs[words[0]] = words[1]
-		}
-		if pairs["flags"] != "master" || pairs["num-slaves"] != "1" || pairs["num-other-sentinels"] != "2" {
+		if m["flags"] != "master" || m["num-slaves"] != "1" || m["num-other-sentinels"] != "2" {
 			return fmt.Errorf("sentinel %s sees a master %q, %s replicas, %s other sentinels", sentinel.Address,
-				pairs["flags"], pairs["num-slaves"], pairs["num-other-sentinels"])
+				m["flags"], m["num-slaves"], m["num-other-sentinels"])
 		}
 		if _, err := sentinel.do("SENTINEL", "CKQUORUM", s.Master); err != nil {
 			return err
@@ -162,6 +165,19 @@ func (s *Sentinel) whole() error {
 		}
 	}
 	return nil
+}
+
+// masterSeenBy returns what a sentinel knows of the master.
+func masterSeenBy(sentinel *Server) (map[string]string, error) {
+	reply, err := sentinel.do("SENTINEL", "MASTER", master)
+	if err != nil {
+		return nil, err
+	}
+	m := map[string]string{}
+	for words := strings.Split(reply, "\n"); len(words) > 1; words = words[2:] {
+		m[words[0]] = words[1]
+	}
+	return m, nil
 }
 
 // replicated returns an error unless a server is the master and the other one its replica, with all of its data.

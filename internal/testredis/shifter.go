@@ -8,8 +8,8 @@ import (
 	"testing"
 )
 
-// A Shifter stands between clients and a server without TLS. It gives requests the replies of others, as a connection does
-// whose client took up with it again after it had not waited for a reply (CVE-2025-29923).
+// A Shifter stands between clients and a server without TLS. It gives requests the replies of others, as a connection
+// does whose client took up with it again after it had not waited for a reply (CVE-2025-29923).
 type Shifter struct {
 	Address string
 
@@ -45,12 +45,12 @@ func NewShifter(t testing.TB, address string) *Shifter {
 	return s
 }
 
-// Shift has every later request on each connection get, without delay, the reply of the request before. The first one of a
-// connection has none before it, and gets its own.
+// Shift has every later request on each connection get, without delay, the reply of the request before. The first one
+// of a connection has none before it, and gets its own.
 func (s *Shifter) Shift() { s.mode.Store(shift) }
 
-// Withhold has the next reply on each connection wait for the next request, which gets it, and so on. Only a client that
-// does not close the connection for want of that first reply sees the others.
+// Withhold has the next reply on each connection wait for the next request, which gets it, and so on. Only a client
+// that does not close the connection for want of that first reply sees the others.
 func (s *Shifter) Withhold() { s.mode.Store(withhold) }
 
 // Mend shifts no more connections. Those that are shifted stay so.

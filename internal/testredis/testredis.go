@@ -1,12 +1,13 @@
-// Package testredis starts Redis for tests: servers, Sentinel sets and clusters, and what stands between them and a client.
+// Package testredis starts Redis for tests: servers, Sentinel sets and clusters, and what stands between them and a
+// client.
 //
 //	server := testredis.Start(t, testredis.Options{TLS: true, User: "limiter", Password: "secret"})
 //	client := redis.NewClient(&redis.Options{Addr: server.Address, TLSConfig: &tls.Config{RootCAs: server.Roots}, …})
 //	server.Kill()
 //	server.Restart()
 //
-// All of them are processes of their own on free ports of 127.0.0.1, which end with the test; none uses the port of a Redis
-// that the system runs. A program that is missing skips the test, or fails it if CI=true.
+// All of them are processes of their own on free ports of 127.0.0.1, which end with the test; none uses the port of a
+// Redis that the system runs. A program that is missing skips the test, or fails it if CI=true.
 package testredis
 
 import (
@@ -32,7 +33,8 @@ const LimiterRules = "resetkeys ~sallyport:* resetchannels -@all" +
 	" +hget +hset +hsetnx +hmget +hmset +hgetall +hdel +hexists +hincrby +hincrbyfloat +hlen +hkeys +hvals" +
 	" +zadd +zrem +zscore +zmscore +zincrby +zcard +zcount +zrange +zrangebyscore +zremrangebyscore +zremrangebyrank" +
 	" +ping +hello +auth +select +quit +info +role +command +client|id +client|setname +client|getname" +
-	" +cluster|info +cluster|slots +cluster|shards +cluster|nodes +cluster|myid +cluster|keyslot +readonly +readwrite +asking"
+	" +cluster|info +cluster|slots +cluster|shards +cluster|nodes +cluster|myid +cluster|keyslot" +
+	" +readonly +readwrite +asking"
 
 // The user by whom Do is asked.
 const (
@@ -127,8 +129,9 @@ func (o Options) config(dir, port string) string {
 	return c.String()
 }
 
-// Do sends a command on a connection of its own, as a user who may do everything, and returns the reply: the elements of an
-// array one a line, null as an empty string. An error fails the test, but does not end it: any goroutine may call Do.
+// Do sends a command on a connection of its own, as a user who may do everything, and returns the reply: the elements
+// of an array one a line, null as an empty string. An error fails the test, but does not end it: any goroutine may
+// call Do.
 func (s *Server) Do(args ...string) string {
 	s.t.Helper()
 	reply, err := s.do(args...)
@@ -176,8 +179,8 @@ func (s *Server) Resume() {
 	s.process.signal(syscall.SIGCONT)
 }
 
-// Restart starts the server once more, on the same port and with the same data, and waits until it answers. One that runs
-// is killed before.
+// Restart starts the server once more, on the same port and with the same data, and waits until it answers. One that
+// runs is killed before.
 func (s *Server) Restart() {
 	s.t.Helper()
 	s.process.kill()
