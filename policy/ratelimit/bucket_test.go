@@ -12,7 +12,7 @@ func TestTheLimitPassesThenRefills(t *testing.T) {
 	forEachLimiter(t, func(t *testing.T, c *clock, l limiter) {
 		b := l.Bucket(client("a"), perMinute(3))
 		for i := range 3 {
-			v := b.Take(c.now)
+			v := take(c.now, b)
 			want := Verdict{
 				Allowed: true, Level: LevelClient, Tier: "T", Limit: 3, Remaining: 2 - i,
 				Reset: time.Duration(i+1) * 20 * time.Second, Window: time.Minute,
@@ -26,13 +26,13 @@ func TestTheLimitPassesThenRefills(t *testing.T) {
 			Reset: time.Minute, RetryAfter: 20 * time.Second, Window: time.Minute,
 		}
 		for range 100 { // refusals take nothing
-			if v := b.Take(c.now); v != want {
+			if v := take(c.now, b); v != want {
 				t.Fatalf("got %+v, want %+v", v, want)
 			}
 		}
-		c.advance(20*time.Second - 1)
+		c.advance(20*time.Second - pollPause)
 		wantPasses(t, b, c.now, 0)
-		c.advance(1)
+		c.advance(pollPause)
 		wantPasses(t, b, c.now, 1)
 		c.advance(40 * time.Second)
 		wantPasses(t, b, c.now, 2)
@@ -58,7 +58,7 @@ func TestBurst(t *testing.T) {
 				tier.Burst = tt.burst
 				b := l.Bucket(client("a"), tier)
 				wantPasses(t, b, c.now, tt.want)
-				if v := b.Take(c.now); v.RetryAfter != tt.next {
+				if v := take(c.now, b); v.RetryAfter != tt.next {
 					t.Errorf("retry after %v, want %v", v.RetryAfter, tt.next)
 				}
 				c.advance(24 * time.Hour)
@@ -68,8 +68,6 @@ func TestBurst(t *testing.T) {
 	}
 }
 
-// roundedOff bounds the error of a duration that is computed from tokens.
-const roundedOff = 3 * time.Nanosecond
 
 // TestRetryAfterIsExact checks that after RetryAfter one call passes, and none before it, however odd the rate.
 func TestRetryAfterIsExact(t *testing.T) {
@@ -80,28 +78,31 @@ func TestRetryAfterIsExact(t *testing.T) {
 	} {
 		t.Run(fmt.Sprintf("%d in %d %v", tier.RequestCount, tier.UnitTime, tier.TimeUnit), func(t *testing.T) {
 			forEachLimiter(t, func(t *testing.T, c *clock, l limiter) {
+				if c.early == pollPause && tier.burst() > 100_000 {
+					return // while the clock stands still, a lease is for one call: emptying the bucket would take too long
+				}
 				random := rand.New(rand.NewPCG(1, 2))
 				b := l.Bucket(client("a"), tier)
-				for b.Take(c.now).Allowed {
+				for take(c.now, b).Allowed {
 				}
 				for range 200 {
-					v := b.Take(c.now)
+					v := take(c.now, b)
 					if v.Allowed || v.RetryAfter <= 0 {
 						t.Fatalf("not empty: %+v", v)
 					}
-					c.advance(time.Duration(random.Int64N(int64(v.RetryAfter - roundedOff))))
-					again := b.Take(c.now)
+					c.advance(time.Duration(random.Int64N(max(1, int64(v.RetryAfter-c.early)))))
+					again := take(c.now, b)
 					if again.Allowed {
 						t.Fatalf("passes early: %+v", again)
 					}
-					if early := b.Take(c.now.Add(again.RetryAfter - roundedOff)); early.Allowed {
+					if early := take(c.now.Add(again.RetryAfter-c.early), b); early.Allowed {
 						t.Fatalf("passes early: %+v", early)
 					}
 					c.advance(again.RetryAfter)
-					if v := b.Take(c.now); !v.Allowed {
+					if v := take(c.now, b); !v.Allowed {
 						t.Fatalf("doesn't pass when it should: %+v after %+v", v, again)
 					}
-					for b.Take(c.now).Allowed {
+					for take(c.now, b).Allowed {
 					}
 				}
 			})
@@ -118,7 +119,7 @@ func TestExactlyTheLimitOfManyAtOnce(t *testing.T) {
 				atOnce(100, func(int) {
 					b := l.Bucket(client("a1"), tier) // each call has a snapshot of its own
 					for range 5 {
-						if b.Take(c.now).Allowed {
+						if take(c.now, b).Allowed {
 							passed.Add(1)
 						}
 					}
@@ -142,7 +143,7 @@ func TestKeysHaveTheirOwnBuckets(t *testing.T) {
 			{API: "orders:1.0.0", Level: LevelAPI},
 		} {
 			b := l.Bucket(key, perMinute(2))
-			if v := b.Take(c.now); v.Level != key.Level || v.Remaining != 1 {
+			if v := take(c.now, b); v.Level != key.Level || v.Remaining != 1 {
 				t.Errorf("%+v: %+v", key, v)
 			}
 			wantPasses(t, b, c.now, 1)
@@ -185,7 +186,7 @@ func TestTiersThatLetNonePass(t *testing.T) {
 				}
 				want := Verdict{Level: LevelClient, Tier: tt.tier.Name, Reset: tt.retry, RetryAfter: tt.retry, Window: tt.retry}
 				for range 3 {
-					if v := b.Take(c.now); v != want {
+					if v := take(c.now, b); v != want {
 						t.Fatalf("got %+v, want %+v", v, want)
 					}
 					c.advance(1000 * time.Hour)

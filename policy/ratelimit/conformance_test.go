@@ -1,6 +1,7 @@
 package ratelimit
 
 import (
+	"context"
 	"sync"
 	"testing"
 	"time"
@@ -15,13 +16,26 @@ type limiter interface {
 
 var limiters = []struct {
 	name string
-	make func(now func() time.Time) limiter
+	make func(t *testing.T, now func() time.Time) limiter
 }{
-	{"local", func(now func() time.Time) limiter { return NewLocal(now) }},
+	{"local", func(_ *testing.T, now func() time.Time) limiter { return NewLocal(now) }},
+	{"shared", func(t *testing.T, _ func() time.Time) limiter { return sharedAt(t, single(t)) }},
+	{"shared by TLS and ACL", func(t *testing.T, _ func() time.Time) limiter { return sharedAt(t, secured(t)) }},
+	{"shared by Sentinel", func(t *testing.T, _ func() time.Time) limiter { return sharedAt(t, sentinel(t)) }},
+	{"shared by a cluster", func(t *testing.T, _ func() time.Time) limiter { return sharedAt(t, cluster(t)) }},
 }
 
 // A clock stands still until it is moved.
-type clock struct{ now time.Time }
+type clock struct {
+	now        time.Time
+	roundedOff time.Duration // bounds the error of a duration that the limiter computes
+	early      time.Duration // so long before a call can pass, it surely can't, and asking delays nothing
+}
+
+const (
+	localRounding  = 3 * time.Nanosecond
+	sharedRounding = 3 * time.Microsecond // Redis's clock has microseconds
+)
 
 func (c *clock) Now() time.Time          { return c.now }
 func (c *clock) advance(d time.Duration) { c.now = c.now.Add(d) }
@@ -33,10 +47,19 @@ func forEachLimiter(t *testing.T, test func(t *testing.T, c *clock, l limiter)) 
 	t.Helper()
 	for _, row := range limiters {
 		t.Run(row.name, func(t *testing.T) {
-			c := &clock{now: noon}
-			test(t, c, row.make(c.Now))
+			c := &clock{now: noon, roundedOff: sharedRounding, early: pollPause}
+			if row.name == "local" {
+				c.roundedOff, c.early = localRounding, localRounding
+			}
+			test(t, c, row.make(t, c.Now))
 		})
 	}
+}
+
+// take takes at a time, which is then the time of shared limiters and of their Redis, too.
+func take(now time.Time, buckets ...Bucket) Verdict {
+	theMoment.be(now)
+	return Await(context.Background(), func() time.Time { return now }, buckets...)
 }
 
 func perMinute(n int) Tier { return Tier{Name: "T", RequestCount: n, UnitTime: 1, TimeUnit: Minute} }
@@ -51,7 +74,7 @@ func client(name string) Key {
 func passes(b Bucket, now time.Time, n int) int {
 	passed := 0
 	for range n {
-		if TakeAll(now, b).Allowed {
+		if take(now, b).Allowed {
 			passed++
 		}
 	}

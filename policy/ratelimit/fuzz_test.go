@@ -39,7 +39,7 @@ func FuzzTokens(f *testing.F) {
 			}
 			v := b.Take(now)
 			allowed := have >= one
-			if rounding := int64(count) * int64(roundedOff); max(have-one, one-have) <= rounding {
+			if rounding := int64(count) * int64(localRounding); max(have-one, one-have) <= rounding {
 				allowed = v.Allowed // too close to call
 			}
 			if v.Allowed != allowed {

@@ -263,7 +263,9 @@ func (l *leased) askAhead(now time.Time) {
 // most is how many calls a lease may be for beyond those that wait.
 func (l *leased) most() int { return l.tier.burst() / leasesOfAll / l.shared.nodes() }
 
-func (l *leased) whole(time.Time) bool { return l.left == 0 && l.owed == 0 && l.waiting == 0 && !l.busy }
+func (l *leased) whole(now time.Time) bool {
+	return l.left == 0 && l.owed == 0 && l.waiting == 0 && !l.busy && l.estimate(now) >= float64(l.tier.burst())
+}
 
 // join has a call wait for the next answer of Redis; nil if there is nothing to wait for.
 func (l *leased) join(now time.Time) <-chan struct{} {
@@ -393,7 +395,7 @@ func (l *leased) take(q *question, a answer, err error, now time.Time) {
 	l.known, l.have, l.asOf = true, a.have, now
 	l.next, l.notBefore = time.Time{}, time.Time{}
 	if l.kind == sharedTokens {
-		if wait := timeFor(1-a.have, l.tier.rate()); wait > 0 {
+		if wait := timeFor(1-a.have, l.tier.rate()); wait > time.Microsecond {
 			l.next = now.Add(max(wait, pollPause))
 		}
 	} else {
@@ -406,7 +408,7 @@ func (l *leased) take(q *question, a answer, err error, now time.Time) {
 		}
 	}
 	if !l.next.IsZero() { // and sooner than that, another node may have given something back
-		l.notBefore = now.Add(min(l.next.Sub(now), pollPauseAtMost))
+		l.notBefore = now.Add(max(1, min(l.next.Sub(now)-time.Microsecond, pollPauseAtMost))) // Redis's clock has microseconds
 	}
 	if q.want > 0 && a.granted <= q.need {
 		l.quiet = now.Add(5 * pollPause)

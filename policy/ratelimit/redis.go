@@ -2,6 +2,7 @@ package ratelimit
 
 import (
 	"cmp"
+	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
@@ -154,8 +155,20 @@ func (r Redis) open() (redis.UniversalClient, error) {
 			}
 		}
 	}
+	redis.SetLogger(silence{})
+	if r.Mode == Cluster {
+		cluster := options.Cluster()
+		// The library does not look for a dead master's successor by itself.
+		cluster.ClusterStateReloadInterval = time.Second
+		return redis.NewClusterClient(cluster), nil
+	}
 	return redis.NewUniversalClient(options), nil
 }
+
+// silence keeps the library from writing to standard error: Options.Told says what is wrong.
+type silence struct{}
+
+func (silence) Printf(context.Context, string, ...any) {}
 
 // An OnFailure is what becomes of calls that can't be counted in Redis. The zero value is ShareLocally.
 type OnFailure uint8

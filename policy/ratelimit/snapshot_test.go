@@ -108,7 +108,7 @@ func TestChangedTierGivesNothingAway(t *testing.T) {
 					t.Fatalf("%d of %d pass", n, tt.taken)
 				}
 				b := l.Bucket(client("a"), tt.to)
-				if v := b.Take(c.now); v.Tier != tt.to.Name || v.Allowed != (tt.want > 0) {
+				if v := take(c.now, b); v.Tier != tt.to.Name || v.Allowed != (tt.want > 0) {
 					t.Errorf("got %+v", v)
 				}
 				wantPasses(t, b, c.now, max(0, tt.want-1))
@@ -118,8 +118,8 @@ func TestChangedTierGivesNothingAway(t *testing.T) {
 				none := perMinute(0)
 				for range 5 { // back and forth, each tier put in force by a call that takes nothing
 					l.Bucket(client("a"), none).Take(c.now)
-					TakeAll(c.now, l.Bucket(client("a"), tt.to), l.Bucket(client("none"), none))
-					TakeAll(c.now, l.Bucket(client("a"), tt.from), l.Bucket(client("none"), none))
+					take(c.now, l.Bucket(client("a"), tt.to), l.Bucket(client("none"), none))
+					take(c.now, l.Bucket(client("a"), tt.from), l.Bucket(client("none"), none))
 				}
 				left := tt.from.RequestCount - tt.taken
 				if !tt.from.TimeUnit.calendar() && !tt.to.TimeUnit.calendar() && tt.to.RequestCount > 0 {
@@ -176,7 +176,7 @@ func TestOlderSnapshotsCountUnderTheNewestTier(t *testing.T) {
 		wantPasses(t, newer, c.now, 0)
 		for range 60 {
 			c.advance(time.Second)
-			if v := older.Take(c.now.Add(-time.Hour)); v.Allowed || v.Limit != 20 {
+			if v := take(c.now.Add(-time.Hour), older); v.Allowed || v.Limit != 20 {
 				t.Fatalf("got %+v", v)
 			}
 		}
@@ -195,7 +195,7 @@ func TestLimitHoldsWhileSnapshotsChange(t *testing.T) {
 				switch {
 				case i == 0:
 					l.Sweep(func(Key) bool { return n%2 == 0 })
-				case TakeAll(now, l.Bucket(client("a"), tiers[(i+n)%len(tiers)])).Allowed:
+				case take(now, l.Bucket(client("a"), tiers[(i+n)%len(tiers)])).Allowed:
 					passed.Add(1)
 				}
 			}

@@ -40,7 +40,7 @@ func TestTakeAll(t *testing.T) {
 				}
 				var v Verdict
 				for range tt.calls {
-					v = TakeAll(c.now, buckets[:]...)
+					v = take(c.now, buckets[:]...)
 				}
 				v.Tier, v.Reset, v.RetryAfter, v.Window = "", 0, 0, 0
 				if v != tt.want {
@@ -59,7 +59,7 @@ func TestTakeAll(t *testing.T) {
 func TestTakeAllOfTheSameBucketTwiceTakesOnce(t *testing.T) {
 	forEachLimiter(t, func(t *testing.T, c *clock, l limiter) {
 		older, newer := l.Bucket(client("a"), perMinute(5)), l.Bucket(client("a"), perMinute(6))
-		if v := TakeAll(c.now, older, nil, older, newer); !v.Allowed || v.Remaining != 4 {
+		if v := take(c.now, older, nil, older, newer); !v.Allowed || v.Remaining != 4 {
 			t.Errorf("got %+v", v)
 		}
 	})
@@ -93,7 +93,7 @@ func TestTakeAllAtOnce(t *testing.T) {
 					if i%2 == 0 {
 						order = []int{k, 0, r}
 					}
-					if TakeAll(c.now, buckets[order[0]], buckets[order[1]], buckets[order[2]]).Allowed {
+					if take(c.now, buckets[order[0]], buckets[order[1]], buckets[order[2]]).Allowed {
 						for _, b := range order {
 							spent[b].Add(1)
 						}
@@ -116,9 +116,9 @@ func TestTakingMakesNoBuckets(t *testing.T) {
 	forEachLimiter(t, func(t *testing.T, c *clock, l limiter) {
 		b := l.Bucket(client("a1"), perMinute(10))
 		for range 100_000 {
-			TakeAll(c.now)
-			TakeAll(c.now, nil, nil, nil)
-			TakeAll(c.now, nil, nil, b)
+			take(c.now)
+			take(c.now, nil, nil, nil)
+			take(c.now, nil, nil, b)
 		}
 		if l.Len() != 1 {
 			t.Errorf("%d buckets, want 1", l.Len())

@@ -46,8 +46,8 @@ else -- the lease has ended here: what the node still has of it is void
 end
 n = math.max(n - debit, -burst)
 
-local nanosecond = rate / 1000 -- less than its worth is there already
-local granted = math.max(0, math.min(need, math.floor(n + nanosecond)))
+-- Less than a microsecond's worth is there already.
+local granted = math.max(0, math.min(need, math.floor(n + rate)))
 granted = granted + math.max(0, math.min(want, math.floor((n - granted) / 4)))
 n = n - granted
 local out = held + granted
