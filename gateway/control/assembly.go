@@ -481,7 +481,8 @@ func (b *builder) openRoots(what, file string, at Place) (pool *x509.CertPool) {
 		pool, skipped, err = roots(data)
 	}
 	if err != nil {
-		b.problems.Add(at, fmt.Errorf("%s caFile %s: %w: name a file with the certificates of the CAs in PEM", what, file, err))
+		const cure = "name a file with the certificates of the CAs in PEM"
+		b.problems.Add(at, fmt.Errorf("%s caFile %s: %w: %s", what, file, err, cure))
 	}
 	for i, err := range skipped {
 		skipped[i] = fmt.Errorf("%s caFile %s: %w", what, file, err)

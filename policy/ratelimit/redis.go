@@ -119,7 +119,8 @@ func (r Redis) fault() (key, message string) {
 	for _, address := range r.Addresses {
 		switch {
 		case strings.ContainsAny(address, "@/"): // as in a URL, which may hold a password
-			return "addresses", "an address is host:port alone, as in 127.0.0.1:6379: user, password and database have keys of their own"
+			return "addresses", "an address is host:port alone, as in 127.0.0.1:6379: " +
+				"user, password and database have keys of their own"
 		case !isAddress(address):
 			return "addresses", fmt.Sprintf("address %.100q is no host:port", address)
 		}
