@@ -31,6 +31,7 @@ mutualSSL:
     trustStore: {location: balancers.pem}
   trustStore: {location: header.pem}
 store: sqlite:store.db
+rateLimit: {redis: {addresses: ["127.0.0.1:1"], password: "${file:redis.password}", caFile: redis-ca.pem}}
 log: {access: access.log}
 keyManagers:
   - {name: a, issuer: a, jwks: jwks.json}
@@ -149,8 +150,8 @@ func TestNoPlaceTakesAPipe(t *testing.T) {
 	put([]byte(pipesAPI), "api.yaml")
 	put([]byte(pipesXML), "profiles.xml")
 	put(of("stores/gateway.jks"), "key.jks", "xml-key.jks", "upstream.jks")
-	put(of("secrets/gateway.password"), "key.password", "entry.password", "xml.password", "upstream.password")
-	put(of("ca.crt"), "trust.pem", "balancers.pem", "header.pem", "km-ca.pem", "upstream-ca.pem", "xml-trust.pem", "km.crt")
+	put(of("secrets/gateway.password"), "key.password", "entry.password", "xml.password", "upstream.password", "redis.password")
+	put(of("ca.crt"), "trust.pem", "balancers.pem", "header.pem", "km-ca.pem", "redis-ca.pem", "upstream-ca.pem", "xml-trust.pem", "km.crt")
 	put(of("clients/gold.crt"), "client.crt")
 	put(of("jwks.json"), "jwks.json")
 
@@ -183,6 +184,8 @@ func TestNoPlaceTakesAPipe(t *testing.T) {
 		"store.db-journal":  `^sallyport\.yaml:\d+:\d+: store: `,
 		"store.db-wal":      `^sallyport\.yaml:\d+:\d+: store: `,
 		"store.db-shm":      `^sallyport\.yaml:\d+:\d+: store: `,
+		"redis.password":    `^sallyport\.yaml:\d+:\d+: password: secret file `,
+		"redis-ca.pem":      `^sallyport\.yaml:\d+:\d+: redis caFile `,
 		"jwks.json":         `^sallyport\.yaml:\d+:\d+: key manager "a": reading `,
 		"km.crt":            `^sallyport\.yaml:\d+:\d+: key manager "b": reading `,
 		"km-ca.pem":         `^sallyport\.yaml:\d+:\d+: key manager "c": reading `,

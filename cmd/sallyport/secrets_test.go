@@ -17,6 +17,9 @@ const canary = "CANARY-7f3d9a"
 func TestSecrets(t *testing.T) {
 	d := newDemo(t, slow...)
 	d.edit("sallyport.yaml", "level: info", "level: debug")
+	// Nobody answers there, so that whatever is said of a Redis is said.
+	const redis = `redis: {addresses: ["127.0.0.1:1"], username: gateway, password: "` + canary + `"}`
+	d.edit("sallyport.yaml", "\nstore: ", "\nrateLimit: {"+redis+"}\nstore: ")
 	p := d.quickstart()
 	var said []string
 
@@ -69,6 +72,13 @@ func TestSecrets(t *testing.T) {
 		{"sallyport.yaml", reference, `password: "${file:secrets/gateway.password"`},
 		{"sallyport.yaml", reference, reference + ", " + reference},
 		{"sallyport.yaml", "store: sqlite:sallyport.db", "store: postgres://sallyport:" + canary + "@localhost/db"},
+		{"sallyport.yaml", redis, `redis: "redis://:` + canary + `/@127.0.0.1:1"`},
+		{"sallyport.yaml", redis, `redis: "redis://` + canary + `:99999"`},
+		{"sallyport.yaml", redis, `redis: "redis://` + canary + `@127.0.0.1:1"`},
+		{"sallyport.yaml", redis, "redis: redis://:" + canary + ", " + canary + "@127.0.0.1:1"},
+		{"sallyport.yaml", redis, `redis: "redis://:${env:` + canary + `}@127.0.0.1:1"`},
+		{"sallyport.yaml", redis, `redis: {addresses: ["redis://:` + canary + `@127.0.0.1:1"]}`},
+		{"sallyport.yaml", redis, `redis: {addresses: ["127.0.0.1:1"], password: ` + canary + ", " + canary + "}"},
 		{"sallyport.yaml", "jwks: jwks.json", "jwks: https://sallyport:" + canary + "@localhost/jwks"},
 		{"listenerprofiles.xml", element, "<Password>" + canary + "</Password>"},
 		{"listenerprofiles.xml", element, "<Password>" + canary + "</Password><Password>" + canary + "</Password>"},
@@ -109,6 +119,13 @@ func TestSecrets(t *testing.T) {
 		p.signal(syscall.SIGHUP)
 		eventually(t, broken.file+" is good again", func() bool { return p.ready() == "ready\n" })
 	}
+	// Another password is told of as one that waits for the next start.
+	d.edit("sallyport.yaml", redis, strings.ReplaceAll(redis, canary, canary+"-2"))
+	p.signal(syscall.SIGHUP)
+	eventually(t, "the log says that another password waits for the next start", func() bool {
+		return count(p.stderr.String(), "takes effect with the next start only", "keys=rateLimit") == 1
+	})
+	d.write("sallyport.yaml", settings)
 	if d.read("sallyport.yaml") != settings || d.read("listenerprofiles.xml") != profiles {
 		t.Error("the files are not as they were")
 	}

@@ -219,6 +219,7 @@ func (b *builder) build() error {
 	b.buildDoor()
 	b.buildProfiles()
 	b.buildTokens()
+	b.checkRedis()
 	if len(b.problems) == 0 {
 		b.buildRoutes()
 	}
@@ -441,19 +442,7 @@ func (b *builder) openUpstream(api API, u *backend.Upstream) {
 	}
 	problem := func(key string, err error) { b.problems.Add(api.Keys.at("upstream."+key, api.Place), err) }
 	if api.CAFile != "" {
-		var skipped []error
-		data, err := b.readNamed(api.CAFile)
-		if err == nil {
-			u.Roots, skipped, err = roots(data)
-		}
-		if err != nil {
-			problem("caFile", fmt.Errorf("upstream caFile %s: %w: name a file with the certificates of the CAs in PEM", api.CAFile, err))
-		}
-		for i, err := range skipped {
-			skipped[i] = fmt.Errorf("upstream caFile %s: %w", api.CAFile, err)
-		}
-		b.opened = append(b.opened, entriesOf(api.CAFile, certificatesOf(data))...)
-		b.skip(api.Keys.at("upstream.caFile", api.Place), api.CAFile, skipped)
+		u.Roots = b.openRoots("upstream", api.CAFile, api.Keys.at("upstream.caFile", api.Place))
 	}
 	ref := api.KeyStore
 	if ref.Location != "" {
@@ -474,6 +463,33 @@ func (b *builder) openUpstream(api API, u *backend.Upstream) {
 	}
 	made := fmt.Appendf(nil, "%x %x %q %q", b.read[api.CAFile], b.read[ref.Location], ref.Type, ref.Alias)
 	u.TLSDigest = sha256.Sum256(made)
+}
+
+// checkRedis reads the CAs for TLS to Redis, so that what is wrong with them is known before a start.
+func (b *builder) checkRedis() {
+	limits := b.Spec.RateLimit
+	if file := limits.Value.Redis.CAFile; file != "" {
+		b.openRoots("redis", file, limits.Keys.at("caFile", limits.Place))
+	}
+}
+
+// openRoots reads a file with the certificates of CAs, which is named at a place, for TLS to what.
+func (b *builder) openRoots(what, file string, at Place) (pool *x509.CertPool) {
+	var skipped []error
+	data, err := b.readNamed(file)
+	if err == nil {
+		pool, skipped, err = roots(data)
+	}
+	if err != nil {
+		const cure = "name a file with the certificates of the CAs in PEM"
+		b.problems.Add(at, fmt.Errorf("%s caFile %s: %w: %s", what, file, err, cure))
+	}
+	for i, err := range skipped {
+		skipped[i] = fmt.Errorf("%s caFile %s: %w", what, file, err)
+	}
+	b.opened = append(b.opened, entriesOf(file, certificatesOf(data))...)
+	b.skip(at, file, skipped)
+	return pool
 }
 
 // roots reads certificates of CAs in PEM. Those that can't be used are skipped.

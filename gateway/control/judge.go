@@ -115,7 +115,7 @@ func (l *Loop) tell(name string, f finding, t *attempt, last *Assembly) {
 	case name == configuration && (t.rebuilt || asked):
 		l.board.good(name)
 		l.log.Info("the configuration was reloaded", "apis", len(t.next.Spec.APIs))
-		if fixed := needsRestart(last.Spec, t.next.Spec); fixed != "" {
+		if fixed := needsRestart(last, t.next); fixed != "" {
 			l.log.Warn("a change of the configuration takes effect with the next start only", "keys", fixed)
 		}
 	case name == configuration, set == last.sets[s.listener]: // back to what it was before it broke
@@ -162,13 +162,17 @@ func (l *Loop) answer(err error) {
 	l.waiting = nil
 }
 
-// needsRestart returns the keys of the Fixed settings that differ.
-func needsRestart(old, new *Spec) string {
+// needsRestart returns the keys of the Fixed settings that differ, or of which a file differs.
+func needsRestart(old, new *Assembly) string {
 	var keys []string
-	for _, key := range slices.Sorted(maps.Keys(new.Fixed)) {
-		if !reflect.DeepEqual(old.Fixed[key], new.Fixed[key]) {
+	for _, key := range slices.Sorted(maps.Keys(new.Spec.Fixed)) {
+		if !reflect.DeepEqual(old.Spec.Fixed[key], new.Spec.Fixed[key]) {
 			keys = append(keys, key)
 		}
+	}
+	file := new.Spec.RateLimit.Value.Redis.CAFile
+	if !slices.Contains(keys, "rateLimit") && file != "" && old.read[file] != new.read[file] {
+		keys = append(keys, "rateLimit")
 	}
 	return strings.Join(keys, ", ")
 }

@@ -24,6 +24,7 @@ import (
 	"sallyport/listenerprofiles"
 	"sallyport/listenerprofiles/keystore"
 	"sallyport/policy"
+	"sallyport/policy/ratelimit"
 	"sallyport/policy/token"
 )
 
@@ -153,6 +154,50 @@ func TestBrokenConfiguration(t *testing.T) {
 		b.after(t, 10*time.Second, configuration, 1, 1)
 		if b.log.count("the configuration was reloaded") != 0 || len(b.swaps()) != 1 {
 			t.Error("what is as it was was reloaded")
+		}
+	})
+}
+
+// Where Redis is, its password and its CAs take effect with the next start: the log says so, and nothing secret.
+func TestRedisNeedsARestart(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		redis := func(s *Spec, password string) {
+			s.RateLimit.Value.Redis = ratelimit.Redis{
+				Addresses: []string{"127.0.0.1:1"}, Password: password, TLS: true, CAFile: "/bed/redis-ca.pem",
+			}
+			s.RateLimit.Keys = Keys{"caFile": {File: "sallyport.yaml", Line: 9, Column: 3}}
+			s.Fixed = map[string]any{"rateLimit": s.RateLimit.Value}
+		}
+		b := startBed(t, func(b *bed, cfg *Options) {
+			cfg.settle = 0
+			b.disk.write("redis-ca.pem", certPEM(b.ca))
+			redis(b.spec.Load(), "canary-1")
+		})
+		says := func(n int) {
+			t.Helper()
+			if got := b.log.count("takes effect with the next start only\" keys=rateLimit"); got != n {
+				t.Errorf("the next start is named %d times, want %d", got, n)
+			}
+		}
+		says(0)
+		b.change(func(s *Spec) { redis(s, "canary-2") })
+		b.after(t, 11*time.Second, configuration, 1, 0)
+		says(1)
+		b.change(func(s *Spec) { s.HeaderTrust.Line = 7 })
+		b.after(t, 11*time.Second, configuration, 2, 0)
+		says(1)
+		b.disk.write("redis-ca.pem", certPEM(b.other))
+		b.after(t, 11*time.Second, configuration, 3, 0)
+		says(2)
+		b.disk.write("redis-ca.pem", []byte("nothing"))
+		b.after(t, 11*time.Second, configuration, 3, 1)
+		says(2)
+		want := "sallyport.yaml:9:3: redis caFile /bed/redis-ca.pem: it holds no certificate"
+		if err := b.state(configuration).Broken; !strings.Contains(fmt.Sprint(err), want) {
+			t.Errorf("%v, want %s", err, want)
+		}
+		if b.log.count("canary") != 0 {
+			t.Error("the log shows a password")
 		}
 	})
 }

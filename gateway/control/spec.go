@@ -29,6 +29,7 @@ type Spec struct {
 	Balancers   Placed[keystore.Ref]  // of the load balancers' own certificates; none without a Location
 	Routing     decision.Settings     // without Tokens
 	Tiers       *ratelimit.Tiers
+	RateLimit   Placed[RateLimit] // takes effect with the next start only
 	KeyManagers []Placed[token.KeyManager]
 	APIs        []API
 	Clients     []certstore.Client // that API files register
@@ -56,6 +57,12 @@ type API struct {
 	ResourceTiers  []string     // of Resources, by index; "" for no limit
 	CAFile         string       // PEM roots for https upstreams; "" for the system's
 	KeyStore       keystore.Ref // the gateway's own certificate for them; none without a Location
+}
+
+// A RateLimit says where the buckets of the tiers are.
+type RateLimit struct {
+	Redis     ratelimit.Redis     // zero: in this process
+	OnFailure ratelimit.OnFailure // of Redis
 }
 
 // listener returns the listener of that name, or nil.

@@ -12,6 +12,8 @@ import (
 type Source struct {
 	Env  func(name string) (value string, set bool) // as os.LookupEnv
 	File func(path string) ([]byte, error)          // path as written; the error does not name it
+
+	Encode func(value string) string // what takes the place of a reference; nil: the value as it is
 }
 
 // maxFile bounds a secret file, in bytes.
@@ -35,6 +37,9 @@ func (s Source) Expand(text string) (string, error) {
 		value, err := s.lookup(scheme, name)
 		if err != nil {
 			return "", err
+		}
+		if s.Encode != nil {
+			value = s.Encode(value)
 		}
 		out.WriteString(value)
 		text = after

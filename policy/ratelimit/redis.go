@@ -55,6 +55,18 @@ type Redis struct {
 	Database  int    // 0 in mode Cluster
 }
 
+// MaxDatabase is the highest number of a database.
+const MaxDatabase = 1 << 20
+
+// A RedisError is what is wrong with a Redis. It never quotes the password.
+type RedisError struct {
+	Key     string // of configuration, that it is about: addresses, mode, master, username, caFile, database
+	Message string
+}
+
+// Error is the message alone.
+func (e *RedisError) Error() string { return e.Message }
+
 // ParseRedis reads a URL such as redis://user:password@127.0.0.1:6379/0; rediss:// is TLS. The port is 6379 and the
 // database 0 if the URL leaves them out. No error quotes the URL, which may hold a password.
 func ParseRedis(s string) (Redis, error) {
@@ -79,40 +91,60 @@ func ParseRedis(s string) (Redis, error) {
 		}
 	}
 	r.Addresses = []string{net.JoinHostPort(u.Hostname(), cmp.Or(u.Port(), "6379"))}
+	if !isAddress(r.Addresses[0]) { // in redis://user:99999 it is a password
+		return Redis{}, errors.New("no host and port after redis://: write redis://127.0.0.1:6379/0")
+	}
 	return r, r.Validate()
 }
 
-// Validate returns what is wrong with r, or nil. It never quotes the password.
+// isAddress reports whether s is host:port.
+func isAddress(s string) bool {
+	host, port, err := net.SplitHostPort(s)
+	n, bad := strconv.ParseUint(port, 10, 16)
+	return err == nil && host != "" && bad == nil && n != 0
+}
+
+// Validate returns what is wrong with r, as a *RedisError, or nil.
 func (r Redis) Validate() error {
-	if len(r.Addresses) == 0 {
-		return errors.New("no address: name at least one, as in 127.0.0.1:6379")
-	}
-	for _, address := range r.Addresses {
-		host, port, err := net.SplitHostPort(address)
-		if n, bad := strconv.ParseUint(port, 10, 16); err != nil || host == "" || bad != nil || n == 0 {
-			return fmt.Errorf("address %.100q is no host:port", address)
-		}
-	}
-	const mostDatabases = 1 << 20
-	switch {
-	case int(r.Mode) >= len(modeWords):
-		return errors.New("unknown mode")
-	case r.Mode == Single && len(r.Addresses) > 1:
-		return fmt.Errorf("%d addresses: mode single has one; say mode: sentinel or cluster", len(r.Addresses))
-	case r.Mode == Sentinel && r.Master == "":
-		return errors.New("mode sentinel needs master, the name that Sentinels know the master by")
-	case r.Mode != Sentinel && r.Master != "":
-		return fmt.Errorf("master is for mode sentinel, and the mode is %s", r.Mode)
-	case r.Database < 0 || r.Database > mostDatabases:
-		return fmt.Errorf("database %d: want 0 to %d", r.Database, mostDatabases)
-	case r.Mode == Cluster && r.Database != 0:
-		return errors.New("a cluster has database 0 only")
-	case r.Username != "" && r.Password == "":
-		return errors.New("username without a password")
-	case r.CAFile != "" && !r.TLS:
-		return errors.New("caFile is for TLS: say tls: true, or rediss://")
+	if key, message := r.fault(); message != "" {
+		return &RedisError{key, message}
 	}
 	return nil
+}
+
+// fault returns what is wrong with r, and with which key.
+func (r Redis) fault() (key, message string) {
+	if len(r.Addresses) == 0 {
+		return "addresses", "no address: name at least one, as in 127.0.0.1:6379"
+	}
+	for _, address := range r.Addresses {
+		switch {
+		case strings.ContainsAny(address, "@/"): // as in a URL, which may hold a password
+			return "addresses", "an address is host:port alone, as in 127.0.0.1:6379: " +
+				"user, password and database have keys of their own"
+		case !isAddress(address):
+			return "addresses", fmt.Sprintf("address %.100q is no host:port", address)
+		}
+	}
+	switch {
+	case int(r.Mode) >= len(modeWords):
+		return "mode", "unknown mode"
+	case r.Mode == Single && len(r.Addresses) > 1:
+		return "addresses", fmt.Sprintf("%d addresses: mode single has one; say mode: sentinel or cluster", len(r.Addresses))
+	case r.Mode == Sentinel && r.Master == "":
+		return "mode", "mode sentinel needs master, the name that Sentinels know the master by"
+	case r.Mode != Sentinel && r.Master != "":
+		return "master", fmt.Sprintf("master is for mode sentinel, and the mode is %s", r.Mode)
+	case r.Database < 0 || r.Database > MaxDatabase:
+		return "database", fmt.Sprintf("database %d: want 0 to %d", r.Database, MaxDatabase)
+	case r.Mode == Cluster && r.Database != 0:
+		return "database", "a cluster has database 0 only"
+	case r.Username != "" && r.Password == "":
+		return "username", "username without a password"
+	case r.CAFile != "" && !r.TLS:
+		return "caFile", "caFile is for TLS: say tls: true, or rediss://"
+	}
+	return "", ""
 }
 
 // String is r without its password.
@@ -123,6 +155,12 @@ func (r Redis) String() string {
 	}
 	return s
 }
+
+// Format prints String() whatever the verb, so that no debugging output shows a password.
+func (r Redis) Format(f fmt.State, _ rune) { _, _ = f.Write([]byte(r.String())) }
+
+// MarshalText is String(), so that encoders don't write passwords either.
+func (r Redis) MarshalText() ([]byte, error) { return []byte(r.String()), nil }
 
 // dialPatience bounds a connection's way up to its first command: TCP, TLS, authentication.
 const dialPatience = time.Second
@@ -144,7 +182,7 @@ func (r Redis) open() (redis.UniversalClient, error) {
 	if r.TLS {
 		options.TLSConfig = &tls.Config{MinVersion: tls.VersionTLS12}
 		if r.CAFile != "" {
-			const most = 1 << 20
+			const most = 16 << 20 // as of other stores
 			data, err := regularfile.Read(r.CAFile, most)
 			if err != nil {
 				return nil, fmt.Errorf("caFile %s: %w", r.CAFile, err)

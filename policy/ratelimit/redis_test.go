@@ -1,6 +1,9 @@
 package ratelimit
 
 import (
+	"encoding/json"
+	"errors"
+	"fmt"
 	"reflect"
 	"strings"
 	"testing"
@@ -25,8 +28,9 @@ func TestParseRedis(t *testing.T) {
 		"":                             "no URL of Redis",
 		"127.0.0.1:6379":               "no URL",
 		"http://secret@r.example":      "no URL of Redis",
-		"redis://":                     "is no host:port",
-		"redis://r.example:0":          "is no host:port",
+		"redis://":                     "no host and port",
+		"redis://r.example:0":          "no host and port",
+		"redis://secret:99999":         "no host and port",
 		"redis://r.example:secret":     "no URL",
 		"redis://r.example/secret":     "no number",
 		"redis://r.example/-1":         "database -1",
@@ -38,6 +42,19 @@ func TestParseRedis(t *testing.T) {
 		if err == nil || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "secret") {
 			t.Errorf("%s: %v, want %s", url, err, want)
 		}
+	}
+}
+
+func TestRedisHidesItsPassword(t *testing.T) {
+	r := Redis{Addresses: []string{"r.example:6379"}, Username: "gw", Password: "secret"}
+	shown := fmt.Sprintf("%v %+v %#v %s %q %d %x %X %v", r, r, r, r, r, r, r, r, &r)
+	data, err := json.Marshal(r)
+	shown += string(data)
+	if err != nil || strings.Contains(shown, "secret") || strings.Contains(strings.ToLower(shown), fmt.Sprintf("%x", "secret")) {
+		t.Errorf("%s, %v", shown, err)
+	}
+	if strings.Count(shown, "Redis at r.example:6379") != 10 {
+		t.Errorf("not every way says where it is: %s", shown)
 	}
 }
 
@@ -53,6 +70,8 @@ func TestValidateRedis(t *testing.T) {
 		{Redis{}, "no address"},
 		{Redis{Addresses: []string{"a"}}, "is no host:port"},
 		{Redis{Addresses: []string{":1"}}, "is no host:port"},
+		{Redis{Addresses: []string{"secret@a:1"}}, "host:port alone"},
+		{Redis{Addresses: []string{"redis://:secret@a:1/0"}}, "host:port alone"},
 		{Redis{Addresses: three}, "mode single has one"},
 		{Redis{Addresses: three, Mode: Sentinel}, "needs master"},
 		{Redis{Addresses: three, Mode: Cluster, Master: "m"}, "master is for mode sentinel"},
@@ -63,8 +82,14 @@ func TestValidateRedis(t *testing.T) {
 		{Redis{Addresses: one, Mode: 7}, "unknown mode"},
 	} {
 		err := tt.r.Validate()
+		if fault := (*RedisError)(nil); err != nil && (!errors.As(err, &fault) || fault.Key == "") {
+			t.Errorf("%v: %v names no key", tt.r, err)
+		}
 		if tt.want == "" && err != nil || tt.want != "" && (err == nil || !strings.Contains(err.Error(), tt.want)) {
 			t.Errorf("%+v: %v, want %q", tt.r, err, tt.want)
+		}
+		if err != nil && strings.Contains(err.Error(), "secret") {
+			t.Errorf("a message shows a password: %v", err)
 		}
 	}
 }

@@ -102,17 +102,6 @@ func (l *loader) store(m *mapping) control.Placed[string] {
 	return control.Placed[string]{Place: t.Place, Value: url.From(filepath.Dir(m.from.path)).String()}
 }
 
-// rateLimit reads `rateLimit:`, none of which is built yet.
-func (l *loader) rateLimit(m *mapping) {
-	s, _ := m.sub("rateLimit")
-	defer s.end()
-	s.word("whenRedisFails", "", "local", "allow", "deny")
-	if e := s.find("whenRedisFails"); e != nil && s.find("redis") == nil {
-		l.errorf(e.Place, "whenRedisFails is for redis, and there is none: remove it; calls are counted in this process")
-	}
-	s.refuse("redis", "is not built yet: remove it, and calls are counted in this process")
-}
-
 // status reads the address under `status`.
 func (l *loader) status(m *mapping) string {
 	s, given := m.sub("status")

@@ -84,6 +84,19 @@ func TestExample(t *testing.T) {
 		LameDuckTimeout: 5 * time.Second,
 		DrainTimeout:    30 * time.Second,
 	}
+	limiting := control.RateLimit{
+		Redis: ratelimit.Redis{
+			Addresses: []string{"10.0.0.1:26379", "sentinel.example:26379", "[::1]:26379"},
+			Mode:      ratelimit.Sentinel,
+			Master:    "limits",
+			Username:  "gateway",
+			Password:  "changeit",
+			TLS:       true,
+			CAFile:    at("redis-ca.pem"),
+			Database:  3,
+		},
+		OnFailure: ratelimit.DenyAll,
+	}
 	want := &config.Config{Startup: startup, Spec: control.Spec{
 		Listeners: []control.Listener{
 			{
@@ -134,10 +147,11 @@ func TestExample(t *testing.T) {
 		Balancers: control.Placed[keystore.Ref]{
 			Value: keystore.Ref{Location: at("stores/lb-truststore.jks"), Type: "JKS", Password: "changeit"},
 		},
-		Routing: decision.Settings{CertificateHeader: "X-WSO2-CLIENT-CERTIFICATE", ForwardCertificate: true},
-		Period:  10 * time.Second,
-		Store:   control.Placed[string]{Value: "sqlite:" + at("sallyport.db")},
-		Tiers:   tiers,
+		Routing:   decision.Settings{CertificateHeader: "X-WSO2-CLIENT-CERTIFICATE", ForwardCertificate: true},
+		Period:    10 * time.Second,
+		Store:     control.Placed[string]{Value: "sqlite:" + at("sallyport.db")},
+		Tiers:     tiers,
+		RateLimit: control.Placed[control.RateLimit]{Value: limiting},
 		KeyManagers: []control.Placed[token.KeyManager]{
 			{Value: token.KeyManager{
 				Name: "resident", Type: "default", Issuer: "https://localhost:9444/oauth2/token",
@@ -227,7 +241,7 @@ func TestExample(t *testing.T) {
 			at("apis/orders.yaml"), at("clients/acme-test.crt"), at("clients/acme.crt"), at("sallyport.yaml"), at("secrets/store.password"),
 		},
 		Globs: []string{at("apis/*.yaml")},
-		Fixed: fixed(startup),
+		Fixed: fixed(startup, limiting),
 	}}
 	if diff := cmp.Diff(want, got, append(equal, cmpopts.IgnoreFields(control.Spec{}, "Warnings"))...); diff != "" {
 		t.Errorf("-want +got:\n%s", diff)
@@ -235,9 +249,10 @@ func TestExample(t *testing.T) {
 }
 
 // fixed is what a Spec has of them.
-func fixed(s config.Startup) map[string]any {
+func fixed(s config.Startup, limiting control.RateLimit) map[string]any {
 	return map[string]any{
-		"status": s.Status, "log": s.Log, "limits": s.Limits, "lameDuckTimeout": s.LameDuckTimeout, "drainTimeout": s.DrainTimeout,
+		"rateLimit": limiting,
+		"status":    s.Status, "log": s.Log, "limits": s.Limits, "lameDuckTimeout": s.LameDuckTimeout, "drainTimeout": s.DrainTimeout,
 	}
 }
 
@@ -321,7 +336,7 @@ func TestDefaults(t *testing.T) {
 		Store:     control.Placed[string]{Value: "sqlite:" + filepath.Join(filepath.Dir(file), "sallyport.db")},
 		Tiers:     tiers,
 		Files:     []string{file},
-		Fixed:     fixed(startup),
+		Fixed:     fixed(startup, control.RateLimit{}),
 		Warnings:  control.Problems{{Message: "there are no APIs: every call is answered 404; add some under apis"}},
 	}}
 	if diff := cmp.Diff(want, got, equal...); diff != "" {

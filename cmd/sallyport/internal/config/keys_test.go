@@ -61,6 +61,15 @@ var changes = map[string]any{
 	"main.tiers.2.unitTime":                                9,
 	"main.tiers.2.timeUnit":                                "day",
 	"main.tiers.1.burst":                                   9,
+	"main.rateLimit.redis.addresses":                       []any{"10.0.0.9:26379"},
+	"main.rateLimit.redis.mode":                            nil, // another has no master, and a cluster no database
+	"main.rateLimit.redis.master":                          "another",
+	"main.rateLimit.redis.username":                        "another",
+	"main.rateLimit.redis.password":                        "another",
+	"main.rateLimit.redis.tls":                             nil, // false is an error beside a caFile
+	"main.rateLimit.redis.caFile":                          "another.pem",
+	"main.rateLimit.redis.database":                        9,
+	"main.rateLimit.whenRedisFails":                        "allow",
 	"main.keyManagers.1.name":                              "another",
 	"main.keyManagers.0.type":                              "custom",
 	"main.keyManagers.0.issuer":                            "another",

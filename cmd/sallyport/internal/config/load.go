@@ -180,6 +180,7 @@ func parse(name, path string, data []byte, o outside) (*Config, error) {
 	c := l.cfg
 	c.Warnings = l.sorted(l.warnings)
 	c.Fixed = c.Startup.byKey()
+	c.Fixed["rateLimit"] = c.RateLimit.Value
 	c.Files = slices.Sorted(maps.Keys(l.files))
 	c.Digest = l.digest()
 	c.sums = map[string][sha256.Size]byte{}

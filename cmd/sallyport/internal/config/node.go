@@ -86,7 +86,7 @@ func (n node) text(what string) text {
 		n.load.errorf(n.Place, "%s is empty: give a value, or remove it", what)
 	case strings.Contains(s, "${"):
 		n.load.errorf(n.Place,
-			"%s can't hold a ${…} reference: these stand for secrets, in password, keyPassword and secrets only", what)
+			"%s can't hold a ${…} reference: these stand for secrets, in password, keyPassword, secrets and redis only", what)
 	case strings.ContainsFunc(s, isControl) || !utf8.ValidString(s):
 		n.load.errorf(n.Place, "%s holds a control character: write it on one line, without escapes", what)
 	case utf8.RuneCountInString(s) > maxText:
@@ -148,9 +148,10 @@ func (n node) mapping(what string) *mapping {
 	return m
 }
 
-// show returns key for messages, or nothing in a map with a password: in {password: a, b}, b is a key.
+// show returns key for messages, or nothing in a map with a secret: in {password: a, b}, b is a key.
 func (m *mapping) show(key string) string {
-	if m.what == "keyStore" || m.what == "trustStore" || m.what == "secrets" {
+	switch m.what {
+	case "keyStore", "trustStore", "secrets", "rateLimit", "redis":
 		return ""
 	}
 	return " " + printable.Quote(key)

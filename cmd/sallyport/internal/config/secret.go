@@ -8,24 +8,34 @@ func (m *mapping) secret(key string) string {
 	if !ok {
 		return ""
 	}
-	s, ok := n.rawText()
-	if !ok {
+	if _, ok := n.rawText(); !ok {
 		m.load.errorf(n.Place, "%s is to be text, not %s: put it in quotes", key, n.kind())
 		return ""
 	}
+	value, _ := n.expand(key, nil)
+	return value
+}
+
+// expand returns a text whose references are replaced by what encode makes of what they stand for; nil leaves it as it
+// is. What is wrong is reported, an empty text as well.
+func (n node) expand(key string, encode func(string) string) (value string, ok bool) {
+	written, _ := n.rawText()
 	value, err := secret.Source{
 		Env: func(name string) (string, bool) {
-			value, set := m.load.outside.lookupEnv(name)
-			m.load.env[name] = value
+			value, set := n.load.outside.lookupEnv(name)
+			n.load.env[name] = value
 			return value, set
 		},
-		File: func(path string) ([]byte, error) { return m.load.read(m.from.resolve(path), maxFile) },
-	}.Expand(s)
+		File:   func(path string) ([]byte, error) { return n.load.read(n.from.resolve(path), maxFile) },
+		Encode: encode,
+	}.Expand(written)
 	switch {
 	case err != nil:
-		m.load.errorf(n.Place, "%s: %v", key, err)
+		n.load.errorf(n.Place, "%s: %v", key, err)
 	case value == "":
-		m.load.errorf(n.Place, "%s is empty: give a value, or remove it", key)
+		n.load.errorf(n.Place, "%s is empty: give a value, or remove it", key)
+	default:
+		return value, true
 	}
-	return value
+	return "", false
 }

@@ -32,8 +32,11 @@ func TestSecretsStayHidden(t *testing.T) {
 			t.Fatal("the canary didn't arrive")
 		}
 	}
+	if c.RateLimit.Value.Redis.Password != canary {
+		t.Fatal("the canary didn't arrive at Redis")
+	}
 	var out bytes.Buffer
-	for _, v := range []any{c, *c, &c.Spec, c.Spec, c.Listeners[0], *c.Listeners[0].TLS, store, &store, backend, c.APIs[1], c.HeaderTrust, c.Balancers} {
+	for _, v := range []any{c, *c, &c.Spec, c.Spec, c.Listeners[0], *c.Listeners[0].TLS, store, &store, backend, c.APIs[1], c.HeaderTrust, c.Balancers, c.RateLimit, c.Fixed} {
 		for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q", "%x", "%X", "%d", "%20s", "%-20q", "%08v"} {
 			fmt.Fprintf(&out, verb, v)
 		}
