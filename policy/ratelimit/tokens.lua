@@ -33,7 +33,6 @@ for i = 1, #ended, 2 do
   if other == node then mine = nil end
 end
 refill(now)
-n = math.min(n, math.max(0, burst - o))
 
 local status = 0
 if mine then
@@ -44,7 +43,7 @@ else -- the lease has ended here: what the node still has of it is void
   if held + give > 0 then status = 1 end
   held = 0
 end
-n = math.max(n - debit, -burst)
+n = math.max(math.min(n, math.max(0, burst - o - held)) - debit, -burst)
 
 -- Less than a microsecond's worth is there already.
 local granted = math.max(0, math.min(need, math.floor(n + rate)))
