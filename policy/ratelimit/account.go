@@ -67,7 +67,7 @@ type meter interface {
 	fit(t Tier, now time.Time)
 	look(now time.Time, patient bool) Verdict // Level and Tier are left out; Allowed reports whether spend may be called
 	spend(now time.Time) Verdict              // of what look has just allowed; reports what is left then
-	whole(now time.Time) bool // nothing spent: forgetting it gives nothing away
+	whole(now time.Time) bool                 // nothing spent: forgetting it gives nothing away
 }
 
 // adopt puts b's tier in force.
@@ -120,4 +120,4 @@ func (c *closed) look(time.Time, bool) Verdict {
 }
 
 func (c *closed) spend(time.Time) Verdict { return Verdict{} }
-func (c *closed) whole(time.Time) bool { return true }
+func (c *closed) whole(time.Time) bool    { return true }

@@ -68,7 +68,6 @@ func TestBurst(t *testing.T) {
 	}
 }
 
-
 // TestRetryAfterIsExact checks that after RetryAfter one call passes, and none before it, however odd the rate.
 func TestRetryAfterIsExact(t *testing.T) {
 	for _, tier := range []Tier{

@@ -37,8 +37,11 @@ const (
 	sharedRounding = 3 * time.Microsecond // Redis's clock has microseconds
 )
 
-func (c *clock) Now() time.Time          { return c.now }
-func (c *clock) advance(d time.Duration) { c.now = c.now.Add(d) }
+func (c *clock) Now() time.Time { return c.now }
+func (c *clock) advance(d time.Duration) {
+	c.now = c.now.Add(d)
+	theMoment.be(c.now)
+}
 
 // noon is on the last but one day of February in a leap year.
 var noon = time.Date(2028, time.February, 28, 12, 0, 0, 0, time.UTC)

@@ -73,7 +73,7 @@ var (
 )
 
 // patient is long enough for a busy machine, where calls are to be counted in Redis and nowhere else.
-const patient = 3 * time.Second
+const patient = time.Minute
 
 var prefixes atomic.Int64
 
@@ -110,6 +110,11 @@ func sharedAt(t *testing.T, r Redis) *Limiter {
 	theMoment.mu.Lock()
 	theMoment.of, theMoment.at = l, noon
 	theMoment.mu.Unlock()
+	t.Cleanup(func() { // before it stops
+		theMoment.mu.Lock()
+		theMoment.of = nil
+		theMoment.mu.Unlock()
+	})
 	return l
 }
 
