@@ -1,12 +1,14 @@
 package main
 
 import (
+	"context"
 	"crypto/x509"
 	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
 	"net/netip"
+	"slices"
 	"strings"
 	"text/tabwriter"
 
@@ -17,8 +19,10 @@ import (
 	"sallyport/gateway"
 	"sallyport/gateway/control"
 	"sallyport/gateway/decision"
+	"sallyport/gateway/observe"
 	"sallyport/internal/printable"
 	"sallyport/policy"
+	"sallyport/policy/ratelimit"
 )
 
 func explainCommand() *cobra.Command {
@@ -81,6 +85,7 @@ is 0 if the call would be let in, and 1 if it would be refused.`,
 			return err
 		}
 		e := g.Explain(cmd.Context(), question)
+		tellLimits(cmd.Context(), &e, a.Spec.RateLimit.Value)
 		if wantJSON {
 			err = printExplanationJSON(cmd.OutOrStdout(), question, e)
 		} else {
@@ -92,6 +97,21 @@ is 0 if the call would be let in, and 1 if it would be refused.`,
 		return err
 	}
 	return cmd
+}
+
+// tellLimits adds where the limit that applies is counted now.
+func tellLimits(ctx context.Context, e *decision.Explanation, of control.RateLimit) {
+	at := slices.IndexFunc(e.Steps, func(s decision.Step) bool { return s.Stage == "limit" })
+	if len(of.Redis.Addresses) == 0 || at < 0 {
+		return
+	}
+	finding := ""
+	if limits, err := ratelimit.New(ratelimit.Options{Redis: of.Redis, OnFailure: of.OnFailure, Timeout: of.Timeout}); err != nil {
+		finding = err.Error()
+	} else {
+		finding = observe.DescribeLimits(limits.Look(ctx))
+	}
+	e.Steps = slices.Insert(e.Steps, at+1, decision.Step{Stage: "limit", Finding: finding})
 }
 
 // ask returns the question for an API's root, received on the named listener or the API's first.

@@ -15,6 +15,7 @@ import (
 	"sallyport/cmd/sallyport/internal/config"
 	"sallyport/gateway/observe"
 	"sallyport/internal/printable"
+	"sallyport/policy/ratelimit"
 )
 
 // nasty is text that others may choose: colours of a terminal (C0 and C1), marks of direction, characters without width,
@@ -61,6 +62,6 @@ func TestNastyTextIsEscaped(t *testing.T) {
 
 	broken := func() map[string]error { return map[string]error{"configuration": errors.New(nasty)} }
 	w := httptest.NewRecorder()
-	observe.StatusHandler(observe.NewMetrics("test"), func() bool { return true }, broken).ServeHTTP(w, httptest.NewRequest("GET", "/readyz", nil))
+	observe.StatusHandler(observe.NewMetrics("test"), func() bool { return true }, broken, ratelimit.NewLocal(nil).State).ServeHTTP(w, httptest.NewRequest("GET", "/readyz", nil))
 	shown(t, "/readyz", w.Body.String())
 }

@@ -81,7 +81,7 @@ func serve(ctx context.Context, cfg *config.Config, stdout, stderr io.Writer, re
 		if err != nil {
 			return errors.Join(fmt.Errorf("status listener: %w", gateway.Advise(err)), loop.Close())
 		}
-		status := observe.StatusHandler(metrics, g.Ready, func() map[string]error { return broken(loop) })
+		status := observe.StatusHandler(metrics, g.Ready, func() map[string]error { return broken(loop) }, loop.Limits)
 		server := &http.Server{Handler: status, ReadHeaderTimeout: 5 * time.Second}
 		outer.Go(func() error {
 			return faults.Do("the status listener", func() error { return serveUntil(after, server, listener) })
@@ -175,6 +175,7 @@ func openLoop(
 		func() []observe.CertificateEnd { return clientEnds(loop.InForce()) },
 		func() []observe.CertificateEnd { return serverEnds(loop.InForce()) },
 		func() []observe.CertificateEnd { return allEnds(loop.InForce()) })
+	metrics.WatchLimits(loop.Limits)
 	metrics.WatchStores(func() map[string]int {
 		counts := map[string]int{}
 		for location, n := range loop.InForce().SkippedEntries() {

@@ -102,6 +102,9 @@ func Open(ctx context.Context, cfg Options) (*Loop, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := l.share(spec); err != nil {
+		return nil, err
+	}
 	b := l.builder(spec)
 	if err = b.build(); err == nil {
 		err = b.open(ctx, nil, l.storeOptions())
@@ -109,6 +112,7 @@ func Open(ctx context.Context, cfg Options) (*Loop, error) {
 	if err != nil {
 		return nil, err
 	}
+	l.connect(ctx, spec)
 	if err := l.put(b.Assembly); err != nil {
 		return nil, errors.Join(err, b.Close())
 	}
@@ -138,6 +142,7 @@ func (l *Loop) State() []State { return l.board.list() }
 func (l *Loop) Run(ctx context.Context) error {
 	l.follow(ctx, &Assembly{Spec: &Spec{}})
 	l.begin(ctx, l.upkeep)
+	l.begin(ctx, l.limits.Run)
 	for ctx.Err() == nil {
 		err := l.contain(func() error { l.carryOn(ctx); return nil })
 		if err == nil {

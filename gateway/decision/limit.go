@@ -1,6 +1,8 @@
 package decision
 
 import (
+	"context"
+
 	"sallyport/policy/ratelimit"
 )
 
@@ -10,11 +12,24 @@ func limit(x *Exchange) error {
 	if x.Client != nil {
 		client = x.Snapshot.Clients.buckets[x.Client]
 	}
-	x.Allowance = ratelimit.TakeAll(x.at(), x.Route.Limit, x.Resource.Limit, client)
-	if x.Allowance.Allowed {
-		return nil
+	if !x.waited {
+		x.Allowance = ratelimit.TakeAll(x.at(), x.Route.Limit, x.Resource.Limit, client)
 	}
-	r := refuse(throttled(x.Allowance.Level), nil)
+	switch {
+	case x.Allowance.Allowed:
+		return nil
+	case x.Allowance.Pending():
+		x.wait = func(ctx context.Context) {
+			x.Allowance = ratelimit.Await(ctx, x.decider.cfg.Now, x.Route.Limit, x.Resource.Limit, client)
+			x.waited = true
+		}
+		return ErrWait
+	}
+	reason := throttled(x.Allowance.Level)
+	if x.Allowance.Uncounted && x.Allowance.Window == 0 {
+		reason = LimitUnavailable
+	}
+	r := refuse(reason, nil)
 	r.RetryAfter = x.Allowance.RetryAfter
 	return r
 }

@@ -33,6 +33,7 @@ const (
 	APIThrottled                       // the API's own limit
 	ResourceThrottled                  // the resource's
 	CertificateThrottled               // the certificate's tier
+	LimitUnavailable                   // Redis, where the limits are counted, doesn't answer, and whenRedisFails is deny
 	BackendUnreachable                 //
 	BackendUnreadable                  // what it answers is no HTTP
 	BackendLate                        // no answer within the API's timeout
@@ -182,6 +183,13 @@ var answers = [reasons]answer{
 		code:        "900804",
 		message:     "Message throttled out",
 		description: "You have exceeded your quota. Try again after the time in Retry-After.",
+	},
+	LimitUnavailable: {
+		name:        "limit_unavailable",
+		status:      503,
+		code:        "503",
+		message:     "Service Unavailable",
+		description: "The limits of the call cannot be checked now. Try again later.",
 	},
 	BackendUnreachable: {
 		name:        "backend_unreachable",

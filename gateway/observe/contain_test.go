@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"sallyport/gateway/observe"
+	"sallyport/policy/ratelimit"
 )
 
 // TestPanicInMetrics: what panics while somebody looks at the metrics, or at another page of the status, is left out or
@@ -19,7 +20,7 @@ func TestPanicInMetrics(t *testing.T) {
 	m.WatchConnections(func() int { panic("in the count") }, func() (int, int) { return 0, 0 })
 	m.WatchExpiry(func() []observe.CertificateEnd { panic("in the list") }, func() []observe.CertificateEnd { return nil },
 		func() []observe.CertificateEnd { return nil })
-	h := observe.StatusHandler(m, func() bool { panic("in ready") }, func() map[string]error { return nil })
+	h := observe.StatusHandler(m, func() bool { panic("in ready") }, func() map[string]error { return nil }, ratelimit.NewLocal(nil).State)
 	get := func(path string) *httptest.ResponseRecorder {
 		w := httptest.NewRecorder()
 		h.ServeHTTP(w, httptest.NewRequest("GET", path, nil))

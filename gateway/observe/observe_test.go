@@ -145,7 +145,7 @@ func TestHostileLabels(t *testing.T) {
 func TestReloads(t *testing.T) {
 	m := observe.NewMetrics("test")
 	ready, broken := true, map[string]error{}
-	h := observe.StatusHandler(m, func() bool { return ready }, func() map[string]error { return broken })
+	h := observe.StatusHandler(m, func() bool { return ready }, func() map[string]error { return broken }, ratelimit.NewLocal(nil).State)
 	told := func(what string, err error) {
 		m.Reloaded(what, err)
 		if broken[what] = err; err == nil {

@@ -329,7 +329,7 @@ func (n *lane) present(ctx context.Context, here bool) (took time.Duration, err 
 	if len(list) != 2 || list[0] != any(echo) {
 		return took, errors.Join(errMixedUp, s.connect())
 	}
-	if count, ok := list[1].(int64); ok && here {
+	if count, ok := list[1].(int64); ok {
 		s.count.Store(max(1, count))
 	}
 	return took, nil

@@ -1,6 +1,7 @@
 package ratelimit
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/hex"
@@ -31,7 +32,8 @@ type Options struct {
 	redisTime func() time.Time // nil: Redis's clock
 }
 
-const defaultTimeout = 25 * time.Millisecond
+// DefaultTimeout is how long a call waits for Redis if Options don't say.
+const DefaultTimeout = 25 * time.Millisecond
 
 // New returns an empty Limiter. With a Redis, Run connects to it; until it has, calls are decided by OnFailure.
 func New(o Options) (*Limiter, error) {
@@ -41,7 +43,7 @@ func New(o Options) (*Limiter, error) {
 	}
 	s := &shared{Options: o, now: l.now, onFailure: o.OnFailure, held: map[*leased]struct{}{}}
 	if s.Timeout == 0 {
-		s.Timeout = defaultTimeout
+		s.Timeout = DefaultTimeout
 	}
 	if s.Told == nil {
 		s.Told = func(error) {}
@@ -168,6 +170,21 @@ func (l *Limiter) Connect(ctx context.Context) error {
 	}
 	all.Wait()
 	return errors.Join(errs...)
+}
+
+// Look finds out how many nodes share, and whether Redis can be used, without being a node: nothing else is done with the
+// Limiter, which has a Redis.
+func (l *Limiter) Look(ctx context.Context) State {
+	var failing error
+	for _, n := range l.shared.lanes {
+		ctx, cancel := context.WithTimeout(ctx, 2*dialPatience)
+		_, err := n.present(ctx, false)
+		cancel()
+		failing = cmp.Or(failing, err)
+	}
+	s := l.State()
+	s.Failing = errors.Join(failing, l.shared.client.Load().Close())
+	return s
 }
 
 // Run keeps in touch with Redis until ctx ends, and then gives back what is left of leases. It is called once, and ctx

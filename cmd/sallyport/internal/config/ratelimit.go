@@ -5,6 +5,7 @@ import (
 	"net/url"
 	"reflect"
 	"strings"
+	"time"
 
 	"sallyport/gateway/control"
 	"sallyport/internal/secret"
@@ -28,8 +29,15 @@ func (l *loader) rateLimit(m *mapping) {
 		}
 	}
 	out.Value.OnFailure, _ = ask(s, "whenRedisFails", ratelimit.ShareLocally, ratelimit.ParseOnFailure)
-	if e := s.find("whenRedisFails"); e != nil && s.find("redis") == nil {
-		l.errorf(e.Place, "whenRedisFails is for redis, and there is none: remove it; calls are counted in this process")
+	out.Value.Timeout = s.duration("redisTimeout", time.Millisecond, ratelimit.DefaultTimeout)
+	const longest = time.Minute
+	if e := s.find("redisTimeout"); e != nil && out.Value.Timeout > longest {
+		l.errorf(e.Place, "redisTimeout: a call waits for %v at most", longest)
+	}
+	for _, key := range []string{"whenRedisFails", "redisTimeout"} {
+		if e := s.find(key); e != nil && s.find("redis") == nil {
+			l.errorf(e.Place, "%s is for redis, and there is none: remove it; calls are counted in this process", key)
+		}
 	}
 }
 
