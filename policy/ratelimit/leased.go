@@ -181,6 +181,7 @@ func (l *leased) estimate(now time.Time) float64 {
 
 // without decides when Redis doesn't.
 func (l *leased) without(now time.Time) Verdict {
+	l.shared.figures.Uncounted.Add(1)
 	switch l.shared.onFailure {
 	case AllowAll:
 		l.from = fromNowhere
@@ -269,7 +270,7 @@ func (l *leased) whole(now time.Time) bool {
 
 // join has a call wait for the next answer of Redis; nil if there is nothing to wait for.
 func (l *leased) join(now time.Time) <-chan struct{} {
-	if !l.look(now, true).pending {
+	if l.holds(now) || !l.up(now) || now.Before(l.notBefore) {
 		return nil
 	}
 	if !l.busy {
