@@ -86,8 +86,12 @@ func DescribeLimits(s ratelimit.State) string {
 	case s.Failing == nil:
 		return fmt.Sprintf("counted in %s, shared by %d gateways", s.Redis, s.Nodes)
 	}
+	share := "each gateway lets its share of a tier pass"
+	if s.Nodes > 1 {
+		share = fmt.Sprintf("each of the %d gateways seen last lets its share of a tier pass", s.Nodes)
+	}
 	does := map[ratelimit.OnFailure]string{
-		ratelimit.ShareLocally: fmt.Sprintf("each of %d gateways lets its share of a tier pass", s.Nodes),
+		ratelimit.ShareLocally: share,
 		ratelimit.AllowAll:     "all calls pass",
 		ratelimit.DenyAll:      "calls under a limit are refused",
 	}[s.OnFailure]

@@ -39,7 +39,7 @@ func TestLimits(t *testing.T) {
 	}{
 		{shared, 0, "counted in Redis at a:1, which no other gateway uses now\n", "sallyport_limits_shared 1"},
 		{several, 0, "counted in Redis at a:1, shared by 3 gateways\n", "sallyport_limits_nodes 3"},
-		{failing, ratelimit.ShareLocally, "Redis at a:1 can't be used: it is; full; whenRedisFails is local: each of 3 gateways lets its share of a tier pass\n", "sallyport_limits_shared 0"},
+		{failing, ratelimit.ShareLocally, "Redis at a:1 can't be used: it is; full; whenRedisFails is local: each of the 3 gateways seen last lets its share of a tier pass\n", "sallyport_limits_shared 0"},
 		{failing, ratelimit.AllowAll, "whenRedisFails is allow: all calls pass\n", "sallyport_limits_uncounted_total 5"},
 		{failing, ratelimit.DenyAll, "whenRedisFails is deny: calls under a limit are refused\n", "sallyport_limits_exchanges_total 7"},
 	} {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"strconv"
 	"strings"
 	"sync"
@@ -164,13 +165,21 @@ func (n *lane) fail(err error) {
 	left := n.queue
 	n.queue = nil
 	n.mu.Unlock()
-	if was == nil || was.Error() != err.Error() {
+	if was == nil || cause(was) != cause(err) {
 		n.shared.Told(err)
 	}
 	now := n.shared.now()
 	for _, l := range left {
 		l.take(&question{}, answer{}, err, now)
 	}
+}
+
+// cause is an error without the connection that had it, which differs each time.
+func cause(err error) string {
+	if op := (*net.OpError)(nil); errors.As(err, &op) {
+		err = op.Err
+	}
+	return err.Error()
 }
 
 // Answers that make a connection useless.
