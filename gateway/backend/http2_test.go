@@ -74,6 +74,16 @@ func (f *frames) answer(status, text string) {
 	f.data(true, text)
 }
 
+// readBody reads frames until a body is over.
+func (f *frames) readBody() {
+	for {
+		read, err := f.ReadFrame()
+		if data, ok := read.(*http2.DataFrame); err != nil || ok && data.StreamEnded() {
+			return
+		}
+	}
+}
+
 func (f *frames) reset() { _ = f.WriteRSTStream(f.stream, http2.ErrCodeInternal) }
 
 // TestHTTP2Answers: what an answer over HTTP/2 is to a Trip, where net/http's client is more lenient than its HTTP/1.1 or
