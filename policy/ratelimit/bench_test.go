@@ -26,6 +26,28 @@ func BenchmarkTake(b *testing.B) {
 	}
 }
 
+// leasedBucket is a shared bucket with a lease that is not spent soon, of a Redis that nobody asks.
+func leasedBucket(t testing.TB, now time.Time, key Key) Bucket {
+	l, err := New(Options{Redis: Redis{Addresses: []string{"127.0.0.1:1"}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := l.Bucket(key, per(MaxCount, Second))
+	b.Take(now)
+	lease := b.share().account.leased[sharedTokens]
+	lease.left, lease.ends, lease.share = 1<<40, now.Add(1000*time.Hour), nil
+	return b
+}
+
+func BenchmarkTakeLeased(b *testing.B) {
+	bucket, now := leasedBucket(b, noon, client("a")), noon
+	b.ReportAllocs()
+	for b.Loop() {
+		now = now.Add(time.Microsecond)
+		bucket.Take(now)
+	}
+}
+
 func BenchmarkTakeAll(b *testing.B) {
 	l := NewLocal(nil)
 	tier := per(MaxCount, Second)
