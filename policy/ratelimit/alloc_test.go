@@ -8,7 +8,7 @@ import (
 )
 
 func TestAllocTake(t *testing.T) {
-	l := NewLocal(nil)
+	l, shared := NewLocal(nil), unasked(t)
 	now := noon
 	for _, tt := range []struct {
 		name string
@@ -19,8 +19,8 @@ func TestAllocTake(t *testing.T) {
 		{"a quota", takeFrom(&now, l.Bucket(client("quota"), per(50, Day)))},
 		{"three limits", takeFrom(&now, l.Bucket(client("a"), perMinute(90)), l.Bucket(client("b"), per(90, Hour)), l.Bucket(client("c"), per(90, Month)))},
 		{"no limit", takeFrom(&now, nil, nil, nil)},
-		{"a lease", takeFrom(&now, leasedBucket(t, now, client("lease")))},
-		{"three leases", takeFrom(&now, leasedBucket(t, now, client("d")), leasedBucket(t, now, client("e")), leasedBucket(t, now, client("f")))},
+		{"a lease", takeFrom(&now, shared.leased(now, client("lease")))},
+		{"three leases", takeFrom(&now, shared.leased(now, client("d")), shared.leased(now, client("e")), shared.leased(now, client("f")))},
 	} {
 		if n := testing.AllocsPerRun(200, tt.take); n != 0 {
 			t.Errorf("%s: %v allocations, want 0", tt.name, n)

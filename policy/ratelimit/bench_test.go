@@ -26,12 +26,17 @@ func BenchmarkTake(b *testing.B) {
 	}
 }
 
-// leasedBucket is a shared bucket with a lease that is not spent soon, of a Redis that nobody asks.
-func leasedBucket(t testing.TB, now time.Time, key Key) Bucket {
+// unasked is a limiter with a Redis that nobody asks.
+func unasked(t testing.TB) *Limiter {
 	l, err := New(Options{Redis: Redis{Addresses: []string{"127.0.0.1:1"}}})
 	if err != nil {
 		t.Fatal(err)
 	}
+	return l
+}
+
+// leased is a shared bucket with a lease that is not spent soon.
+func (l *Limiter) leased(now time.Time, key Key) Bucket {
 	b := l.Bucket(key, per(MaxCount, Second))
 	b.Take(now)
 	lease := b.share().account.leased[sharedTokens]
@@ -40,7 +45,7 @@ func leasedBucket(t testing.TB, now time.Time, key Key) Bucket {
 }
 
 func BenchmarkTakeLeased(b *testing.B) {
-	bucket, now := leasedBucket(b, noon, client("a")), noon
+	bucket, now := unasked(b).leased(noon, client("a")), noon
 	b.ReportAllocs()
 	for b.Loop() {
 		now = now.Add(time.Microsecond)
