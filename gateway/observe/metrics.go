@@ -105,7 +105,7 @@ func (m *Metrics) Observe(x *decision.Exchange, took time.Duration) {
 	}
 	api := apiName(x)
 	m.refusals.WithLabelValues(api, reason(x)).Inc()
-	if v := x.Allowance; !v.Allowed && v.Level != 0 {
+	if v := x.Allowance; !v.Allowed && v.Level != 0 && (v.Window > 0 || !v.Uncounted) {
 		m.throttled.WithLabelValues(api, v.Level.String(), v.Tier).Inc()
 	}
 }

@@ -148,6 +148,7 @@ func (n *lane) recover() {
 	n.mu.Unlock()
 	if was != nil {
 		n.shared.Told(nil)
+		n.shared.settle(n)
 	}
 }
 

@@ -245,7 +245,9 @@ func (l *leased) owe(now time.Time) {
 			l.owed, l.period = 0, start
 		}
 	}
-	l.owed++
+	if l.owed++; l.owed == 1 {
+		l.shared.owes(l, true)
+	}
 }
 
 // askAhead asks for more before a lease is spent. A bucket that is leased one by one is told when its lease is spent: it
@@ -383,8 +385,9 @@ func (l *leased) take(q *question, a answer, err error, now time.Time) {
 	if a.status == 2 {
 		return
 	}
-	if l.owed -= q.debit; l.owed <= 0 || l.kind == sharedTokens {
-		l.owed = 0
+	if l.owed > 0 {
+		l.owed = 0 // what passed since the question is less than a lease
+		l.shared.owes(l, false)
 	}
 	l.share = nil
 	if a.status == 1 {

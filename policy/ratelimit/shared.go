@@ -41,7 +41,7 @@ func New(o Options) (*Limiter, error) {
 	if len(o.Redis.Addresses) == 0 {
 		return l, nil
 	}
-	s := &shared{Options: o, now: l.now, onFailure: o.OnFailure, held: map[*leased]struct{}{}}
+	s := &shared{Options: o, now: l.now, onFailure: o.OnFailure, held: map[*leased]struct{}{}, debtors: map[*leased]struct{}{}}
 	if s.Timeout == 0 {
 		s.Timeout = DefaultTimeout
 	}
@@ -90,8 +90,9 @@ type shared struct {
 	echoes    atomic.Uint64
 	figures   figures
 
-	mu   sync.Mutex
-	held map[*leased]struct{} // those with a lease
+	mu      sync.Mutex
+	held    map[*leased]struct{} // those with a lease
+	debtors map[*leased]struct{} // those that let calls pass that Redis doesn't know of
 }
 
 // A connection is a client with its pools.
@@ -233,6 +234,31 @@ func (s *shared) hold(l *leased) {
 	s.mu.Lock()
 	s.held[l] = struct{}{}
 	s.mu.Unlock()
+}
+
+// owes notes whether there are calls of l that Redis doesn't know of.
+func (s *shared) owes(l *leased, any bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if any {
+		s.debtors[l] = struct{}{}
+	} else {
+		delete(s.debtors, l)
+	}
+}
+
+// settle has Redis told of the calls that passed while a lane was down.
+func (s *shared) settle(n *lane) {
+	s.mu.Lock()
+	all := slices.Collect(maps.Keys(s.debtors))
+	s.mu.Unlock()
+	for _, l := range all {
+		l.account.mu.Lock()
+		if l.lane == n && !l.busy {
+			l.busy = n.enqueue(l)
+		}
+		l.account.mu.Unlock()
+	}
 }
 
 func (s *shared) holders() []*leased {
