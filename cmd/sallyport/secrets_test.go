@@ -117,7 +117,7 @@ func TestSecrets(t *testing.T) {
 		said = append(said, readiness)
 		d.write(broken.file, good)
 		p.signal(syscall.SIGHUP)
-		eventually(t, broken.file+" is good again", func() bool { return p.ready() == "ready\n" })
+		eventually(t, broken.file+" is good again", func() bool { return strings.HasPrefix(p.ready(), "ready\nlimits: ") })
 	}
 	// Another password is told of as one that waits for the next start.
 	d.edit("sallyport.yaml", redis, strings.ReplaceAll(redis, canary, canary+"-2"))

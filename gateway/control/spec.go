@@ -63,7 +63,7 @@ type API struct {
 type RateLimit struct {
 	Redis     ratelimit.Redis     // zero: in this process
 	OnFailure ratelimit.OnFailure // of Redis
-	Timeout   time.Duration       // how long a call waits for Redis
+	Timeout   time.Duration       // how long a call waits for Redis; 0: ratelimit.DefaultTimeout
 }
 
 // listener returns the listener of that name, or nil.

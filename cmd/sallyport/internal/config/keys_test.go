@@ -70,6 +70,7 @@ var changes = map[string]any{
 	"main.rateLimit.redis.caFile":                          "another.pem",
 	"main.rateLimit.redis.database":                        9,
 	"main.rateLimit.whenRedisFails":                        "allow",
+	"main.rateLimit.redisTimeout":                          "90ms",
 	"main.keyManagers.1.name":                              "another",
 	"main.keyManagers.0.type":                              "custom",
 	"main.keyManagers.0.issuer":                            "another",

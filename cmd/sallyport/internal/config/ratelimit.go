@@ -29,7 +29,7 @@ func (l *loader) rateLimit(m *mapping) {
 		}
 	}
 	out.Value.OnFailure, _ = ask(s, "whenRedisFails", ratelimit.ShareLocally, ratelimit.ParseOnFailure)
-	out.Value.Timeout = s.duration("redisTimeout", time.Millisecond, ratelimit.DefaultTimeout)
+	out.Value.Timeout = s.duration("redisTimeout", time.Millisecond, 0)
 	const longest = time.Minute
 	if e := s.find("redisTimeout"); e != nil && out.Value.Timeout > longest {
 		l.errorf(e.Place, "redisTimeout: a call waits for %v at most", longest)
