@@ -57,7 +57,6 @@ func TestQuotaStartsAnewWithTheCalendar(t *testing.T) {
 }
 
 // TestClockPutBack sets the clock back: that lets no additional call pass, and delays none for longer than the jump.
-// TestRedisClockPutBack is the same for Redis's.
 func TestClockPutBack(t *testing.T) {
 	const jump = time.Hour
 	for _, tier := range []Tier{perMinute(4), per(4, Second), per(4, Hour), per(4, Day), per(4, Month)} {

@@ -96,6 +96,7 @@ func TestExample(t *testing.T) {
 			Database:  3,
 		},
 		OnFailure: ratelimit.DenyAll,
+		Timeout:   100 * time.Millisecond,
 	}
 	want := &config.Config{Startup: startup, Spec: control.Spec{
 		Listeners: []control.Listener{
