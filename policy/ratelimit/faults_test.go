@@ -60,7 +60,9 @@ func TestCallsAreDecidedWhileRedisFails(t *testing.T) {
 							}
 							began := time.Now()
 							v := await(bucket)
-							longest.Store(max(longest.Load(), int64(time.Since(began))))
+							took := int64(time.Since(began))
+							for seen := longest.Load(); took > seen && !longest.CompareAndSwap(seen, took); seen = longest.Load() {
+							}
 							switch {
 							case v.Pending():
 								t.Error("a call is pending")
@@ -86,7 +88,7 @@ func TestCallsAreDecidedWhileRedisFails(t *testing.T) {
 					t.Logf("%s after %v", what, time.Since(began))
 				}
 				well := func(l *Limiter) bool { return l.State().Failing == nil }
-				until("well", well)
+				until("well, and both are seen", func(l *Limiter) bool { return well(l) && l.State().Nodes == 2 })
 				mend := fault(server, proxy)
 				until("failing", func(l *Limiter) bool { return !well(l) })
 				passed.Store(0)
@@ -99,13 +101,14 @@ func TestCallsAreDecidedWhileRedisFails(t *testing.T) {
 				stop()
 				switch {
 				case onFailure == AllowAll && (p == 0 || r > 0), onFailure == DenyAll && (p > 0 || r == 0),
-					onFailure == ShareLocally && float64(p) > 2*(20+10*long):
+					onFailure == ShareLocally && float64(p) > 20+10*long+1:
 					t.Errorf("without Redis, %d calls passed and %d did not", p, r)
 				}
 				if told.Load() == 0 {
 					t.Error("nobody was told")
 				}
-				if l := time.Duration(longest.Load()); l > 250*time.Millisecond {
+				// A call waits for 25 ms, and a busy machine may add to it; one that waited for a connection would take a second.
+				if l := time.Duration(longest.Load()); l > 900*time.Millisecond {
 					t.Errorf("a call took %v", l)
 				}
 			})
