@@ -48,10 +48,10 @@ func newLane(s *shared, tag string) *lane {
 
 func (n *lane) up() bool { return !n.down.Load() }
 
-func (n *lane) state() (err error, since time.Time) {
+func (n *lane) state() (since time.Time, err error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	return n.err, n.since
+	return n.since, n.err
 }
 
 // enqueue has l's question sent; false if Redis can't be used.

@@ -137,7 +137,7 @@ func (l *Limiter) State() State {
 		Waits: f.Waits.Load(), Waited: time.Duration(f.Waited.Load()), TimedOut: f.TimedOut.Load(), Uncounted: f.Uncounted.Load(),
 	}
 	for _, n := range s.lanes {
-		err, since := n.state()
+		since, err := n.state()
 		if state.Failing == nil && err != nil {
 			state.Failing, state.Since = err, since
 		} else if state.Failing == nil && since.After(state.Since) {
@@ -166,7 +166,7 @@ func (l *Limiter) Connect(ctx context.Context) error {
 		all.Go(func() {
 			defer l.shared.Faults.Catch("connecting to Redis", nil)
 			n.beat(ctx)
-			errs[i], _ = n.state()
+			_, errs[i] = n.state()
 		})
 	}
 	all.Wait()
