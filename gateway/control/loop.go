@@ -102,11 +102,12 @@ func Open(ctx context.Context, cfg Options) (*Loop, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := l.share(spec); err != nil {
-		return nil, err
-	}
+	unshared := l.share(spec)
 	b := l.builder(spec)
-	if err = b.build(); err == nil {
+	if err = b.build(); err == nil { // else that says what is wrong with Redis, too, and where
+		err = unshared
+	}
+	if err == nil {
 		err = b.open(ctx, nil, l.storeOptions())
 	}
 	if err != nil {
