@@ -38,6 +38,14 @@ func TestEveryRefusal(t *testing.T) {
 				Path: "/*", Security: open, Limit: f.limits.Bucket(ratelimit.Key{API: "narrow:1.0", Level: ratelimit.LevelResource, Name: "/*"}, zero),
 			}}
 		})
+		add("uncounted", func(r *decision.Route) {
+			unreachable, err := ratelimit.New(ratelimit.Options{Redis: ratelimit.Redis{Addresses: []string{nobody}}, OnFailure: ratelimit.DenyAll})
+			if err != nil {
+				t.Fatal(err)
+			}
+			gold, _ := f.tiers.Find("Gold")
+			r.Limit = unreachable.Bucket(ratelimit.Key{API: "uncounted:1.0", Level: ratelimit.LevelAPI}, gold)
+		})
 		add("down", func(r *decision.Route) { r.Upstream = f.upstream(t, "http://"+nobody) })
 		add("stuck", func(r *decision.Route) { // its backend takes connections, and says nothing in their handshakes
 			l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -108,6 +116,7 @@ func TestEveryRefusal(t *testing.T) {
 		{"throttled_api", 429, "900800", nil, "/limited/1.0/x", nil, map[string]string{"Retry-After": "60", "Ratelimit-Policy": `"api";q=0;w=60`, "Ratelimit": `"api";r=0;t=60`}},
 		{"throttled_resource", 429, "900802", nil, "/narrow/1.0/x", nil, map[string]string{"Retry-After": "60", "Ratelimit": ""}},
 		{"throttled_certificate", 429, "900804", f.a2, "/pay/1.0/x", nil, map[string]string{"Retry-After": "60", "Ratelimit": ""}},
+		{"limit_unavailable", 503, "503", nil, "/uncounted/1.0/x", nil, map[string]string{"Retry-After": "1"}},
 		{"backend_unreachable", 502, "101503", nil, "/down/1.0/x", nil, nil},
 		{"backend_unreachable", 502, "101503", nil, "/stuck/1.0/x", nil, nil},
 		{"backend_late", 504, "101504", nil, "/late/1.0/wait", nil, nil},

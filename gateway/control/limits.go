@@ -8,9 +8,12 @@ import (
 
 // share makes the limits those that spec wants shared. They last as long as the loop.
 func (l *Loop) share(spec *Spec) (err error) {
+	if l.cfg.unshared {
+		return nil
+	}
 	of := spec.RateLimit.Value
 	l.limits, err = ratelimit.New(ratelimit.Options{
-		Redis: of.Redis, OnFailure: of.OnFailure, Timeout: of.Timeout, Now: l.cfg.Now, Faults: l.faults,
+		Redis: of.Redis, OnFailure: of.OnFailure, Timeout: of.Timeout, Now: l.cfg.Now, Faults: l.faults, ReadFile: l.cfg.readFile,
 		Told: func(err error) {
 			if err != nil {
 				l.log.Error("limits can't be counted in Redis", "redis", of.Redis.String(), "error", err, "whenRedisFails", of.OnFailure.String())
@@ -27,7 +30,7 @@ func (l *Loop) share(spec *Spec) (err error) {
 
 // connect waits for Redis, since the first calls should be counted there. A gateway starts without it, too.
 func (l *Loop) connect(ctx context.Context, spec *Spec) {
-	if len(spec.RateLimit.Value.Redis.Addresses) > 0 {
+	if len(spec.RateLimit.Value.Redis.Addresses) > 0 && !l.cfg.unshared {
 		_ = l.limits.Connect(ctx) // it was told
 	}
 }

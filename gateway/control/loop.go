@@ -31,6 +31,7 @@ type Options struct {
 	settle   time.Duration                // how long files must have been the same; 0: settlePause
 	readFile func(string) ([]byte, error) // nil: regular files
 	noEvents bool                         // looks at periods, marks and Reload alone
+	unshared bool                         // limits are counted in this process, whatever the Spec says
 }
 
 // A Loop keeps the gateway in step with what it is made from.

@@ -169,7 +169,7 @@ func TestRedisNeedsARestart(t *testing.T) {
 			s.Fixed = map[string]any{"rateLimit": s.RateLimit.Value}
 		}
 		b := startBed(t, func(b *bed, cfg *Options) {
-			cfg.settle = 0
+			cfg.settle, cfg.unshared = 0, true // a real connection is no part of a bubble
 			b.disk.write("redis-ca.pem", certPEM(b.ca))
 			redis(b.spec.Load(), "canary-1")
 		})

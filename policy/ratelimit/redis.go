@@ -166,7 +166,7 @@ func (r Redis) MarshalText() ([]byte, error) { return []byte(r.String()), nil }
 const dialPatience = time.Second
 
 // open returns a client. It connects when it is used.
-func (r Redis) open() (redis.UniversalClient, error) {
+func (r Redis) open(readFile func(string) ([]byte, error)) (redis.UniversalClient, error) {
 	if err := r.Validate(); err != nil {
 		return nil, err
 	}
@@ -182,8 +182,11 @@ func (r Redis) open() (redis.UniversalClient, error) {
 	if r.TLS {
 		options.TLSConfig = &tls.Config{MinVersion: tls.VersionTLS12}
 		if r.CAFile != "" {
-			const most = 16 << 20 // as of other stores
-			data, err := regularfile.Read(r.CAFile, most)
+			if readFile == nil {
+				const most = 16 << 20 // as of other stores
+				readFile = func(path string) ([]byte, error) { return regularfile.Read(path, most) }
+			}
+			data, err := readFile(r.CAFile)
 			if err != nil {
 				return nil, fmt.Errorf("caFile %s: %w", r.CAFile, err)
 			}

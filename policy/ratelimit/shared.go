@@ -28,6 +28,8 @@ type Options struct {
 	Told      func(error)      // called with why Redis can't be used, and with nil when it can again; nil: never
 	Faults    *contain.Faults  // nil: nobody counts panics
 
+	ReadFile func(path string) ([]byte, error) // reads the CAFile; nil: a regular file
+
 	prefix    string           // of keys; "": sallyport
 	redisTime func() time.Time // nil: Redis's clock
 }
@@ -211,7 +213,7 @@ func (l *Limiter) Run(ctx context.Context) error {
 }
 
 func (s *shared) connect() error {
-	client, err := s.Redis.open()
+	client, err := s.Redis.open(s.ReadFile)
 	if err != nil {
 		return err
 	}
