@@ -114,9 +114,13 @@ func (k Key) tag() string {
 	return hex.EncodeToString(sum[:16])
 }
 
-func (l *leased) fit(t Tier, _ time.Time) {
+func (l *leased) fit(t Tier, now time.Time) {
 	if l.tier == t {
 		return
+	}
+	if l.share != nil { // the next share begins with what is left of this one
+		v := l.share.look(now, false)
+		l.known, l.have, l.asOf, l.end, l.window = true, float64(v.Remaining*l.shared.nodes()), now, now.Add(v.Reset), v.Window
 	}
 	l.tier, l.share = t, nil
 	l.next, l.notBefore, l.quiet = time.Time{}, time.Time{}, time.Time{}

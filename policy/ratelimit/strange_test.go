@@ -89,6 +89,22 @@ func TestAnswersOfOthers(t *testing.T) {
 	}
 }
 
+// TestTiersChangeWithoutRedis: changing tiers to and fro while Redis doesn't answer gives nothing.
+func TestTiersChangeWithoutRedis(t *testing.T) {
+	for _, unit := range []Unit{Hour, Day} {
+		l := unasked(t)
+		passed := 0
+		for range 20 {
+			for _, n := range []int{10, 12} {
+				passed += passes(l.Bucket(client("a"), per(n, unit)), noon, 50)
+			}
+		}
+		if passed < 10 || passed > 12 {
+			t.Errorf("%v: %d calls pass, want 10 to 12", unit, passed)
+		}
+	}
+}
+
 // TestKeyOfOthers: a key that holds something else is one bucket's trouble.
 func TestKeyOfOthers(t *testing.T) {
 	server := testredis.Start(t, testredis.Options{})
