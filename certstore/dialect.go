@@ -56,7 +56,7 @@ type connection struct {
 	db *sql.DB
 	// prepare readies a database that is ours or empty for writing; nil: nothing to do.
 	prepare func(context.Context) error
-	// changes returns a number that differs from an earlier one of the same connection if the database has changed
+	// changes returns a number that differs from an earlier one of the same connection if registrations have changed
 	// since. It is not called concurrently.
 	changes func(context.Context) (uint64, error)
 	// replaced reports whether another database has taken this one's place; it is an error if none is there.

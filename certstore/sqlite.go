@@ -39,9 +39,9 @@ func connectSQLiteMemory() (*connection, error) {
 	db.SetMaxOpenConns(1)
 	return &connection{
 		db: db,
-		changes: func(ctx context.Context) (n uint64, err error) {
-			err = db.QueryRowContext(ctx, `SELECT total_changes()`).Scan(&n)
-			return n, err
+		changes: func(ctx context.Context) (uint64, error) {
+			m, _, err := mark(ctx, db)
+			return uint64(m), err
 		},
 		replaced: func() (bool, error) { return false, nil },
 		close:    db.Close,
@@ -184,16 +184,20 @@ func isBusy(err error) bool {
 	return errors.As(err, &e) && e.Code()&0xff == sqlite3.SQLITE_BUSY
 }
 
-// A sqliteWatcher sees changes: PRAGMA data_version differs, on one and the same connection, after a commit by any
-// other connection, of this process or not. Nothing is ever written by its own.
+// A sqliteWatcher sees changes of registrations. PRAGMA data_version differs, on one and the same connection, after a
+// commit by any other connection, of this process or not; then the mark of the registrations is read, which other
+// changes leave alone. Nothing is ever written by its own.
 type sqliteWatcher struct {
 	db    *sql.DB
 	conn  *sql.Conn
-	epoch uint64 // counts connections: numbers of two are not comparable
+	epoch uint32 // counts connections: numbers of two are not comparable
+	seen  uint32 // data_version
+	last  uint64 // what changes returned then
 }
 
 func (w *sqliteWatcher) changes(ctx context.Context) (uint64, error) {
-	if w.conn == nil {
+	fresh := w.conn == nil
+	if fresh {
 		conn, err := w.db.Conn(ctx)
 		if err != nil {
 			return 0, err
@@ -202,10 +206,33 @@ func (w *sqliteWatcher) changes(ctx context.Context) (uint64, error) {
 		w.epoch++
 	}
 	var n uint32
-	if err := w.conn.QueryRowContext(ctx, `PRAGMA data_version`).Scan(&n); err != nil {
+	err := w.conn.QueryRowContext(ctx, `PRAGMA data_version`).Scan(&n)
+	if err == nil && (fresh || n != w.seen) {
+		var m int64
+		var marked bool
+		if m, marked, err = mark(ctx, w.conn); err == nil {
+			if w.seen, w.last = n, uint64(m); !marked {
+				w.last = uint64(w.epoch)<<32 | uint64(n)
+			}
+		}
+	}
+	if err != nil {
 		return 0, errors.Join(err, w.close())
 	}
-	return w.epoch<<32 | uint64(n), nil
+	return w.last, nil
+}
+
+// mark reads the mark of the registrations. A database that only older programs have opened has none.
+func mark(ctx context.Context, q querier) (m int64, marked bool, err error) {
+	tables, err := columns[string](ctx, q, `SELECT name FROM sqlite_master WHERE type = 'table' AND name = 'SALLYPORT_CHANGE'`)
+	if err != nil || len(tables) == 0 {
+		return 0, false, err
+	}
+	marks, err := columns[int64](ctx, q, `SELECT MARK FROM SALLYPORT_CHANGE`)
+	if err != nil || len(marks) != 1 {
+		return 0, false, err
+	}
+	return marks[0], true, nil
 }
 
 func (w *sqliteWatcher) close() error {

@@ -263,8 +263,8 @@ func (s *Store) List(ctx context.Context) ([]Client, []Problem, error) {
 	return clients, problems, nil
 }
 
-// Version returns a number that is another one each time after the database was changed by this process or any other,
-// and may be another one without a change. It means something for this Store only.
+// Version returns a number that is another one each time after registrations were changed by this process or any other,
+// and may be another one without a change. KeepQuotas leaves it alone. It means something for this Store only.
 func (s *Store) Version(ctx context.Context) (uint64, error) {
 	s.look.Lock()
 	defer s.look.Unlock()
@@ -324,8 +324,17 @@ func (s *Store) read(ctx context.Context, f func(querier) error) error {
 	return s.use(ctx, func(c *connection) error { return f(c.db) })
 }
 
-// write calls f in a transaction that no other writer shares, commits, and says so.
+// write changes registrations and says so.
 func (s *Store) write(ctx context.Context, f func(*sql.Tx) error) error {
+	if err := s.commit(ctx, f); err != nil {
+		return err
+	}
+	s.opts.Changed()
+	return nil
+}
+
+// commit calls f in a transaction that no other writer shares.
+func (s *Store) commit(ctx context.Context, f func(*sql.Tx) error) error {
 	if s.opts.ReadOnly {
 		return ErrReadOnly
 	}
@@ -335,11 +344,7 @@ func (s *Store) write(ctx context.Context, f func(*sql.Tx) error) error {
 	case <-ctx.Done():
 		return ctx.Err()
 	}
-	if err := s.use(ctx, func(c *connection) error { return inTransaction(ctx, c.db, f) }); err != nil {
-		return err
-	}
-	s.opts.Changed()
-	return nil
+	return s.use(ctx, func(c *connection) error { return inTransaction(ctx, c.db, f) })
 }
 
 func inTransaction(ctx context.Context, db *sql.DB, f func(*sql.Tx) error) error {

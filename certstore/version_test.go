@@ -37,3 +37,28 @@ func TestVersionSurvives(t *testing.T) {
 		t.Errorf("the version stayed %d, %v", after, err)
 	}
 }
+
+// A database that only an older program has opened has no mark: its version changes with everything that does.
+func TestVersionOfOldTables(t *testing.T) {
+	path := newFile(t)
+	s := open(t, "sqlite:"+path, certstore.Options{})
+	raw := rawSQL(t, path)
+	mustExec(t, raw, `DROP TABLE SALLYPORT_CHANGE`)
+	for _, trigger := range []string{"AM_API", "AM_API_CLIENT_CERTIFICATE"} {
+		for _, event := range []string{"INSERTED", "UPDATED", "DELETED"} {
+			mustExec(t, raw, `DROP TRIGGER `+trigger+`_`+event)
+		}
+	}
+	old := open(t, "sqlite:"+path, certstore.Options{ReadOnly: true})
+	before, err := old.Version(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if again, err := old.Version(t.Context()); err != nil || again != before {
+		t.Errorf("the version went from %d to %d by itself, %v", before, again, err)
+	}
+	add(t, s, newClient(t, "acme"))
+	if after, err := old.Version(t.Context()); err != nil || after == before {
+		t.Errorf("the version stayed %d, %v", after, err)
+	}
+}

@@ -45,6 +45,8 @@ func Run(t *testing.T, db Database) {
 		"closed":                                    testClosed,
 		"version":                                   testVersion,
 		"version of a closed store":                 testVersionClosed,
+		"quotas":                                    testQuotas,
+		"quotas are no registrations":               testQuotasApart,
 	} {
 		t.Run(name, func(t *testing.T) { test(t, Open(t, db.New(t), certstore.Options{})) })
 	}
@@ -61,6 +63,7 @@ func Run(t *testing.T, db Database) {
 		"two stores write":               testTwoStores,
 		"version shows another's writes": testVersionOther,
 		"killed writers":                 testKilledWriters,
+		"two stores keep quotas":         testTwoStoresKeepQuotas,
 	} {
 		t.Run(name, func(t *testing.T) { test(t, db) })
 	}

@@ -7,13 +7,13 @@ import (
 )
 
 // share makes the limits those that spec wants shared. They last as long as the loop.
-func (l *Loop) share(spec *Spec) (err error) {
-	if l.cfg.unshared {
-		return nil
-	}
+func (l *Loop) share(spec *Spec) error {
 	of := spec.RateLimit.Value
-	l.limits, err = ratelimit.New(ratelimit.Options{
-		Redis: of.Redis, OnFailure: of.OnFailure, Timeout: of.Timeout, Now: l.cfg.Now, Faults: l.faults, ReadFile: l.cfg.readFile,
+	if l.cfg.unshared {
+		of.Redis = ratelimit.Redis{}
+	}
+	limits, err := ratelimit.New(ratelimit.Options{
+		Redis: of.Redis, OnFailure: of.OnFailure, Timeout: of.Timeout, Now: l.cfg.Now, Faults: l.faults, Kept: true, ReadFile: l.cfg.readFile,
 		Told: func(err error) {
 			if err != nil {
 				l.log.Error("limits can't be counted in Redis", "redis", of.Redis.String(), "error", err, "whenRedisFails", of.OnFailure.String())
@@ -25,6 +25,7 @@ func (l *Loop) share(spec *Spec) (err error) {
 	if err != nil {
 		return Problems{{Place: spec.RateLimit.Place, Message: "redis: " + err.Error()}}
 	}
+	l.limits = limits
 	return nil
 }
 

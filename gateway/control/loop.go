@@ -60,6 +60,8 @@ type Loop struct {
 	blind   bool // there are no file events, and the log says so
 	unread  bool // the last reading of the store failed
 
+	unkept bool // quotas could not be stored; belongs to the task that does
+
 	tasks   sync.WaitGroup
 	untoken context.CancelFunc // ends the task for the keys in force
 }
@@ -114,6 +116,9 @@ func Open(ctx context.Context, cfg Options) (*Loop, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := l.remember(ctx, b.store); err != nil {
+		return nil, errors.Join(Problems{{Place: spec.Store.Place, Message: err.Error()}}, b.Close())
+	}
 	l.connect(ctx, spec)
 	if err := l.put(b.Assembly); err != nil {
 		return nil, errors.Join(err, b.Close())
@@ -145,6 +150,7 @@ func (l *Loop) Run(ctx context.Context) error {
 	l.follow(ctx, &Assembly{Spec: &Spec{}})
 	l.begin(ctx, l.upkeep)
 	l.begin(ctx, l.limits.Run)
+	l.begin(ctx, l.keepQuotas)
 	for ctx.Err() == nil {
 		err := l.contain(func() error { l.carryOn(ctx); return nil })
 		if err == nil {
@@ -159,6 +165,7 @@ func (l *Loop) Run(ctx context.Context) error {
 	}
 	close(l.ended)
 	l.tasks.Wait()
+	l.keep(context.WithoutCancel(ctx), lastPatience)
 	l.files.close()
 	return l.Close()
 }

@@ -36,7 +36,11 @@ func (b *bucket) look(now time.Time, patient bool) Verdict {
 
 // spend takes the call that look allowed at the same time under the same lock.
 func (b *bucket) spend(now time.Time) Verdict {
-	v := b.account.sign(b.account.meter.spend(now))
+	a := b.account
+	v := a.sign(a.meter.spend(now))
+	if a.calendar {
+		a.note()
+	}
 	v.Allowed, v.RetryAfter = true, 0
 	return v
 }
@@ -46,6 +50,7 @@ type account struct {
 	id     uint64 // for the order of locking; never 0
 	key    Key
 	shared *shared // nil: it is counted in this process
+	ledger *ledger // nil: nothing is kept
 
 	mu     sync.Mutex
 	number uint64 // of the bucket whose tier is in force; 0 until the first call
@@ -55,6 +60,9 @@ type account struct {
 	days   quota
 	months quota
 	leased [len(scripts)]*leased // the same of a shared account, as far as they have been in force
+
+	calendar bool // the meter is a quota
+	unkept   bool // the ledger has a note of it
 
 	// The rest belongs to the Limiter and its lock.
 	newest      *bucket
@@ -73,6 +81,9 @@ type meter interface {
 // adopt puts b's tier in force.
 func (a *account) adopt(b *bucket, now time.Time) {
 	a.meter = a.meterFor(b.tier)
+	if a.calendar = b.tier.TimeUnit.calendar() && b.tier.RequestCount > 0; a.calendar {
+		a.recall(b.tier, now)
+	}
 	a.meter.fit(b.tier, now)
 	a.number, a.tier = b.number, b.tier.Name
 }

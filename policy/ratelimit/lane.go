@@ -279,7 +279,7 @@ func (q *question) read(reply *redis.Cmd) (a answer, err error) {
 		return a, err
 	}
 	tokens := q.of.kind == sharedTokens
-	if len(list) != 5 && tokens || len(list) != 7 && !tokens {
+	if len(list) != 5 && tokens || len(list) != 8 && !tokens {
 		return a, errStrange
 	}
 	if list[0] != any(q.echo) {
@@ -296,7 +296,7 @@ func (q *question) read(reply *redis.Cmd) (a answer, err error) {
 	if tokens {
 		return a, nil
 	}
-	var numbers [3]int64
+	var numbers [4]int64
 	for i := range numbers {
 		text, ok := list[4+i].(string)
 		if numbers[i], err = strconv.ParseInt(text, 10, 64); err != nil || !ok {
@@ -304,7 +304,7 @@ func (q *question) read(reply *redis.Cmd) (a answer, err error) {
 		}
 	}
 	a.until, a.window = time.Duration(numbers[0])*time.Microsecond, time.Duration(numbers[2])*time.Microsecond
-	a.start = time.Unix(numbers[1], 0)
+	a.start, a.spent = time.Unix(numbers[1], 0), int(numbers[3])
 	return a, nil
 }
 

@@ -50,6 +50,8 @@ type leased struct {
 	known     bool      // it has said something
 	have      float64   // in the bucket; of a quota, calls left
 	asOf      time.Time // when it said so
+	counted   int       // of a quota, calls that no node will give back
+	lent      int       // of a quota, in this node's lease, those that it has spent since included
 	start     time.Time // of a quota's period, by Redis's clock
 	end       time.Time // of a quota's period, by this node's clock
 	window    time.Duration
@@ -110,8 +112,37 @@ func (s *shared) newLeased(a *account, kind int) *leased {
 
 // tag names the bucket of a key in Redis. Keys that differ anywhere have different tags, whatever characters they hold.
 func (k Key) tag() string {
+	sum := k.sum()
+	return hex.EncodeToString(sum[:])
+}
+
+func (k Key) sum() [16]byte {
 	sum := sha256.Sum256(fmt.Appendf(nil, "%q %d %q %q", k.API, k.Level, k.KeyType, k.Name))
-	return hex.EncodeToString(sum[:16])
+	return [16]byte(sum[:16])
+}
+
+// recall begins a quota with what was kept, until Redis says more.
+func (l *leased) recall(r Record, t Tier, now time.Time) {
+	if l.known {
+		return
+	}
+	q := quota{begun: true, used: r.Used, start: r.Start, end: r.End}
+	q.fit(t, now) // t's period may be another one
+	l.known, l.have, l.asOf = true, float64(max(0, t.RequestCount-q.used)), now
+	l.counted, l.start, l.end, l.window = q.used, q.start, q.end, q.end.Sub(q.start)
+}
+
+// spentFor is what was certainly spent of a quota, by what this node knows, and in which period.
+func (l *leased) spentFor() (used int, start, end time.Time) {
+	used, start, end = l.counted+l.lent-l.left, l.start, l.start.Add(l.window)
+	switch {
+	case l.owed > 0 && l.period.Equal(start):
+		used += l.owed
+	case l.owed > 0 && l.period.After(start):
+		used = l.owed
+		start, end = period(l.period, l.tier.UnitTime, l.tier.TimeUnit)
+	}
+	return used, start, end
 }
 
 func (l *leased) fit(t Tier, now time.Time) {
@@ -300,6 +331,7 @@ type question struct {
 	need   int
 	want   int
 	debit  int
+	held   int
 	args   []any
 }
 
@@ -313,21 +345,23 @@ func (l *leased) ask(now time.Time, stopping bool) question {
 	l.takePace(now)
 	l.number++
 	q := question{of: l, echo: l.shared.echo(), asked: now, number: l.number, need: l.waiting, debit: l.debit(now)}
-	held, give := l.left, 0
+	held, give, known := l.left, 0, l.counted+l.lent-l.left
 	if stopping || l.waiting == 0 && now.Sub(l.used) >= leaseLength-renewBefore {
 		held, give = 0, l.left // nobody spends it from now on
 		l.left = 0
+		l.lent -= give
 		l.shared.figures.Returned.Add(int64(give))
 	} else {
 		target := min(int(math.Ceil(l.pace*leaseHorizon.Seconds())), l.most())
 		l.low, q.want = target/2, max(0, target-held)
 	}
 	t := l.tier
+	q.held = held
 	q.args = append(q.args, q.echo, l.shared.node, q.number, held, give, q.need, q.want, q.debit)
 	if l.kind == sharedTokens {
 		q.args = append(q.args, leaseInRedis.Microseconds(), t.burst(), float64(t.rate())/1e6)
 	} else {
-		q.args = append(q.args, t.RequestCount, t.UnitTime, t.TimeUnit.String(), 0, l.period.Unix())
+		q.args = append(q.args, t.RequestCount, t.UnitTime, t.TimeUnit.String(), known, l.start.Unix(), l.period.Unix())
 	}
 	return q
 }
@@ -369,6 +403,7 @@ type answer struct {
 	until   time.Duration // a quota's end
 	start   time.Time
 	window  time.Duration
+	spent   int // of a quota, by all nodes, beyond what is out in leases
 }
 
 // take takes the answer to q, or that there is none.
@@ -396,6 +431,7 @@ func (l *leased) take(q *question, a answer, err error, now time.Time) {
 	l.share = nil
 	if a.status == 1 {
 		l.drop()
+		q.held = 0
 	}
 	l.left += a.granted
 	l.shared.figures.Granted.Add(int64(a.granted))
@@ -408,6 +444,8 @@ func (l *leased) take(q *question, a answer, err error, now time.Time) {
 		}
 	} else {
 		l.start, l.end, l.window = a.start, q.asked.Add(a.until), a.window
+		l.counted, l.lent = a.spent, q.held+a.granted
+		l.account.note()
 		if l.end.Before(l.ends) {
 			l.ends = l.end
 		}

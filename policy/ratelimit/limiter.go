@@ -10,6 +10,7 @@ import (
 type Limiter struct {
 	now    func() time.Time
 	shared *shared // nil: all is counted in this process
+	ledger *ledger // nil: what is counted ends with this process
 
 	mu       sync.Mutex
 	accounts map[Key]*account
@@ -46,7 +47,7 @@ func (l *Limiter) Bucket(key Key, tier Tier) Bucket {
 	a := l.accounts[key]
 	if a == nil {
 		l.lastID++
-		a = &account{id: l.lastID, key: key, shared: l.shared}
+		a = &account{id: l.lastID, key: key, shared: l.shared, ledger: l.ledger}
 		l.accounts[key] = a
 	}
 	a.handedOut = true
@@ -62,6 +63,7 @@ func (l *Limiter) Bucket(key Key, tier Tier) Bucket {
 // comes back finds its bucket as it left it. It returns how many it forgot. keep must not call l.
 func (l *Limiter) Sweep(keep func(Key) bool) int {
 	now := l.now()
+	l.ledger.sweep(now)
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	forgotten := 0

@@ -27,6 +27,7 @@ type Options struct {
 	Now       func() time.Time // nil: time.Now
 	Told      func(error)      // called with why Redis can't be used, and with nil when it can again; nil: never
 	Faults    *contain.Faults  // nil: nobody counts panics
+	Kept      bool             // Keep is called now and then
 
 	ReadFile func(path string) ([]byte, error) // reads the CAFile; nil: a regular file
 
@@ -40,6 +41,9 @@ const DefaultTimeout = 25 * time.Millisecond
 // New returns an empty Limiter. With a Redis, Run connects to it; until it has, calls are decided by OnFailure.
 func New(o Options) (*Limiter, error) {
 	l := NewLocal(o.Now)
+	if o.Kept {
+		l.ledger = &ledger{}
+	}
 	if len(o.Redis.Addresses) == 0 {
 		return l, nil
 	}

@@ -1,0 +1,78 @@
+package certstore
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+	"time"
+)
+
+// A Quota is what was counted of one day or month quota in one period.
+type Quota struct {
+	Tag   string    // names the bucket, a hash in hex: at most 32 characters
+	Unit  string    // of the period: day or month, at most 8 characters
+	Start time.Time // of the period, in whole seconds; it ends before End
+	End   time.Time
+	Used  int64 // calls
+}
+
+// KeepQuotas stores quotas, so that they outlive the processes that count. What is stored of a period never becomes
+// less: several processes may keep what each of them knows of the same bucket. It is one transaction, durable when the
+// error is nil; the errors are ErrReadOnly, or come from the database.
+func (s *Store) KeepQuotas(ctx context.Context, quotas []Quota) error {
+	err := s.commit(ctx, func(tx *sql.Tx) error {
+		keep, err := tx.PrepareContext(ctx, `INSERT INTO SALLYPORT_QUOTA AS Q (TAG, UNIT, STARTS, ENDS, USED) VALUES (?, ?, ?, ?, ?)
+			ON CONFLICT (TAG, UNIT) DO UPDATE SET STARTS = excluded.STARTS, ENDS = excluded.ENDS,
+				USED = CASE WHEN Q.ENDS > excluded.STARTS AND Q.USED > excluded.USED THEN Q.USED ELSE excluded.USED END
+			WHERE excluded.ENDS > Q.STARTS`)
+		if err != nil {
+			return err
+		}
+		defer keep.Close()
+		for _, q := range quotas {
+			if _, err := keep.ExecContext(ctx, q.Tag, q.Unit, q.Start.Unix(), q.End.Unix(), q.Used); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("keep quotas in the store: %w", err)
+	}
+	return nil
+}
+
+// ForgetQuotas removes those whose period ended before a moment.
+func (s *Store) ForgetQuotas(ctx context.Context, before time.Time) error {
+	err := s.commit(ctx, func(tx *sql.Tx) error {
+		_, err := tx.ExecContext(ctx, `DELETE FROM SALLYPORT_QUOTA WHERE ENDS < ?`, before.Unix())
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("remove old quotas from the store: %w", err)
+	}
+	return nil
+}
+
+// Quotas returns the quotas whose period ends after a moment.
+func (s *Store) Quotas(ctx context.Context, after time.Time) ([]Quota, error) {
+	type row struct {
+		Quota
+		start, end int64
+	}
+	var rows []row
+	err := s.read(ctx, func(q querier) (err error) {
+		rows, err = collect(ctx, q, func(r *row) []any { return []any{&r.Tag, &r.Unit, &r.start, &r.end, &r.Used} },
+			`SELECT TAG, UNIT, STARTS, ENDS, USED FROM SALLYPORT_QUOTA WHERE ENDS > ?`, after.Unix())
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("read quotas from the store: %w", err)
+	}
+	quotas := make([]Quota, len(rows))
+	for i, r := range rows {
+		quotas[i] = r.Quota
+		quotas[i].Start, quotas[i].End = time.Unix(r.start, 0), time.Unix(r.end, 0)
+	}
+	return quotas, nil
+}

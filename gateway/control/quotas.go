@@ -1,0 +1,86 @@
+package control
+
+import (
+	"context"
+	"time"
+
+	"sallyport/certstore"
+	"sallyport/policy/ratelimit"
+)
+
+const (
+	// keepInterval is how often what was counted of day and month quotas is stored: so much a killed process loses.
+	keepInterval = time.Second
+	// forgetInterval is how often quotas of past periods are removed from the store.
+	forgetInterval = time.Hour
+	// forgetAfter is how long after their end: a clock may be put back, and others may be behind.
+	forgetAfter = 24 * time.Hour
+	// lastPatience is how long a gateway that stops waits for the store to take the quotas.
+	lastPatience = 5 * time.Second
+)
+
+// remember has quotas go on from what the store knows of their present periods.
+func (l *Loop) remember(ctx context.Context, s *certstore.Store) error {
+	if s == nil {
+		return nil
+	}
+	quotas, err := s.Quotas(ctx, l.cfg.Now())
+	if err != nil {
+		return err
+	}
+	records := make([]ratelimit.Record, 0, len(quotas))
+	for _, q := range quotas {
+		unit, err := ratelimit.ParseUnit(q.Unit)
+		if err != nil {
+			continue // nobody counts by it
+		}
+		records = append(records, ratelimit.Record{Tag: q.Tag, Unit: unit, Start: q.Start, End: q.End, Used: int(q.Used)})
+	}
+	l.limits.Remember(records)
+	return nil
+}
+
+// keepQuotas stores what is counted of quotas until ctx ends.
+func (l *Loop) keepQuotas(ctx context.Context) error {
+	tick := time.NewTicker(keepInterval)
+	defer tick.Stop()
+	var forgotten time.Time
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+		l.keep(ctx, storePatience)
+		if s := l.inForce.Load().store; s != nil && time.Since(forgotten) >= forgetInterval {
+			forgotten = time.Now()
+			if err := s.ForgetQuotas(ctx, l.cfg.Now().Add(-forgetAfter)); err != nil && ctx.Err() == nil {
+				l.log.Warn("quotas of past periods stay in the store", "error", err)
+			}
+		}
+	}
+}
+
+// keep stores what was counted of quotas and has not been stored. A failure is logged once, and its end.
+func (l *Loop) keep(ctx context.Context, patience time.Duration) {
+	s := l.inForce.Load().store
+	if s == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	err := l.limits.Keep(func(records []ratelimit.Record) error {
+		quotas := make([]certstore.Quota, len(records))
+		for i, r := range records {
+			quotas[i] = certstore.Quota{Tag: r.Tag, Unit: r.Unit.String(), Start: r.Start, End: r.End, Used: int64(r.Used)}
+		}
+		return s.KeepQuotas(ctx, quotas)
+	})
+	switch failed := err != nil; {
+	case failed && !l.unkept:
+		l.log.Error("day and month quotas can't be stored: a restart would forget what is counted from now on", "error", err)
+	case !failed && l.unkept:
+		l.log.Info("day and month quotas are stored again")
+	}
+	l.unkept = err != nil
+}

@@ -1,0 +1,183 @@
+package ratelimit
+
+import (
+	"encoding/hex"
+	"sync"
+	"time"
+)
+
+// A Record is what was counted of one day or month quota in one period, for whoever keeps it longer than a process
+// lives.
+type Record struct {
+	Tag        string // names the bucket: 32 hexadecimal digits, from which nothing about its Key can be read
+	Unit       Unit   // Day or Month
+	Start, End time.Time
+	Used       int // calls that are certainly spent
+}
+
+// recordsAtOnce bounds how many accounts are read for one call of what Keep is given.
+const recordsAtOnce = 500
+
+// A ledger knows which accounts have changed since they were kept last, and what was kept before this process began.
+// A nil ledger knows nothing.
+type ledger struct {
+	mu      sync.Mutex
+	changed []*account
+
+	memory sync.Mutex
+	kept   map[entry]Record // that no account has asked for yet
+	over   time.Time        // when the first of them is
+}
+
+type entry struct {
+	tag  [16]byte
+	unit Unit
+}
+
+// Keep calls store with what was counted of day and month quotas since it was stored last, some hundred at a time. The
+// first error ends it; what was not stored then is left for the next call. Without Options.Kept there is nothing.
+func (l *Limiter) Keep(store func([]Record) error) error {
+	if l.ledger == nil {
+		return nil
+	}
+	l.ledger.mu.Lock()
+	changed := l.ledger.changed
+	l.ledger.changed = nil
+	l.ledger.mu.Unlock()
+	for len(changed) > 0 {
+		some := changed[:min(recordsAtOnce, len(changed))]
+		var records []Record
+		for _, a := range some {
+			records = append(records, a.records()...)
+		}
+		if len(records) > 0 {
+			if err := store(records); err != nil {
+				l.ledger.again(some, changed[len(some):])
+				return err
+			}
+		}
+		changed = changed[len(some):]
+	}
+	return nil
+}
+
+// again notes the accounts that were not stored: some were read for it, others were not.
+func (g *ledger) again(read, unread []*account) {
+	for _, a := range read {
+		a.mu.Lock()
+		a.note()
+		a.mu.Unlock()
+	}
+	g.mu.Lock()
+	g.changed = append(g.changed, unread...)
+	g.mu.Unlock()
+}
+
+// Remember has quotas begin with what was kept of their present period, as soon as their bucket is used. It is for the
+// time before the first call, and takes Options.Kept. Records that name no bucket are left out.
+func (l *Limiter) Remember(records []Record) {
+	g := l.ledger
+	if g == nil {
+		return
+	}
+	g.memory.Lock()
+	defer g.memory.Unlock()
+	if g.kept == nil {
+		g.kept = make(map[entry]Record, len(records))
+	}
+	for _, r := range records {
+		e := entry{unit: r.Unit}
+		if n, err := hex.Decode(e.tag[:], []byte(r.Tag)[:min(len(r.Tag), 2*len(e.tag))]); err != nil || n < len(e.tag) || r.Used <= 0 {
+			continue
+		}
+		r.Tag = "" // it is in the key
+		g.kept[e] = r
+		if g.over.IsZero() || r.End.Before(g.over) {
+			g.over = r.End
+		}
+	}
+}
+
+// sweep drops records of periods that are over.
+func (g *ledger) sweep(now time.Time) {
+	if g == nil {
+		return
+	}
+	g.memory.Lock()
+	defer g.memory.Unlock()
+	if len(g.kept) == 0 || now.Before(g.over) {
+		return
+	}
+	g.over = time.Time{}
+	for e, r := range g.kept {
+		switch {
+		case !now.Before(r.End):
+			delete(g.kept, e)
+		case g.over.IsZero() || r.End.Before(g.over):
+			g.over = r.End
+		}
+	}
+}
+
+// take returns what was kept of a key's quota, once.
+func (g *ledger) take(k Key, unit Unit) (r Record, ok bool) {
+	if g == nil {
+		return r, false
+	}
+	g.memory.Lock()
+	defer g.memory.Unlock()
+	if len(g.kept) == 0 {
+		return r, false
+	}
+	e := entry{k.sum(), unit}
+	r, ok = g.kept[e]
+	delete(g.kept, e)
+	return r, ok
+}
+
+// note has the account kept with the next call of Keep. The account is locked.
+func (a *account) note() {
+	if a.unkept || a.ledger == nil {
+		return
+	}
+	a.unkept = true
+	a.ledger.mu.Lock()
+	a.ledger.changed = append(a.ledger.changed, a)
+	a.ledger.mu.Unlock()
+}
+
+// recall has the quota that t is about to count by begin with what was kept.
+func (a *account) recall(t Tier, now time.Time) {
+	r, ok := a.ledger.take(a.key, t.TimeUnit)
+	if !ok || !now.Before(r.End) {
+		return
+	}
+	switch q := a.meter.(type) {
+	case *quota:
+		q.recall(r)
+	case *leased:
+		q.recall(r, t, now)
+	}
+}
+
+// records returns what there is to keep.
+func (a *account) records() (list []Record) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.unkept = false
+	tag := a.key.tag()
+	for _, q := range []struct {
+		unit  Unit
+		local *quota
+		kind  int
+	}{{Day, &a.days, sharedDays}, {Month, &a.months, sharedMonths}} {
+		used, start, end := q.local.used, q.local.start, q.local.end
+		if shared := a.leased[q.kind]; shared != nil {
+			used, start, end = shared.spentFor()
+		}
+		if used > 0 {
+			list = append(list, Record{tag, q.unit, start, end, used})
+		}
+	}
+	return list
+}
