@@ -144,8 +144,13 @@ func TestStrangeRecords(t *testing.T) {
 	tag := client("a").tag()
 	start, end := period(noon, 1, Day)
 	l.Remember([]Record{
-		{tag, Day, start, end, -5}, {tag, Month, start, end, 0}, {tag[1:], Day, start, end, 9}, {"", Day, start, end, 9},
-		{tag[:31] + "x", Day, start, end, 9}, {tag + tag, Month, start.AddDate(0, -1, 0), start, 9}, {tag, 0, start, end, 9},
+		{tag, Day, start, end, -5},
+		{tag, Month, start, end, 0},
+		{tag[1:], Day, start, end, 9},
+		{"", Day, start, end, 9},
+		{tag[:31] + "x", Day, start, end, 9},
+		{tag + tag, Month, start.AddDate(0, -1, 0), start, 9},
+		{tag, 0, start, end, 9},
 	})
 	for _, unit := range []Unit{Day, Month} {
 		wantPasses(t, l.Bucket(client("a"), per(10, unit)), noon, 10)
