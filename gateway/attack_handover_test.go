@@ -177,8 +177,10 @@ func handoverFixture(t *testing.T, carrier string) (*fixture, *strictBackend) {
 // TestStrictAfterHandover: whatever a connection has carried, plain or over TLS, the next call on it is read as the first
 // one is on a new connection. Held: security L 156.
 func TestStrictAfterHandover(t *testing.T) {
+	t.Parallel()
 	for _, carrier := range []string{"loops", "goroutines"} {
 		t.Run(carrier, func(t *testing.T) {
+			t.Parallel()
 			f, strict := handoverFixture(t, carrier)
 			answer := func(s script) { strict.handle("/before", s) }
 			other := f.client(t, nil, via{})

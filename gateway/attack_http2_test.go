@@ -401,6 +401,7 @@ func headerField(pair []string) hpack.HeaderField {
 // net/http may then still be reading the fields of one while the next is made, which the race detector sees, and which in
 // earnest ends the process.
 func TestInterimAnswersToCutStreams(t *testing.T) {
+	t.Parallel()
 	f := newFixture(t)
 	f.backend.handle("/hints", func(w http.ResponseWriter, _ *http.Request) {
 		for i := range 10 {

@@ -248,6 +248,7 @@ func TestMaxBodySize(t *testing.T) {
 // TestBodyRate: a request body that stalls is 408, and an answer that the client does not read is broken off. A request
 // body that is slow because the backend does not read passes. Held: security H 105 for bodies.
 func TestBodyRate(t *testing.T) {
+	t.Parallel()
 	const grace = time.Second
 	f := newFixture(t, func(_ *fixture, s *setup) {
 		s.config.Limits.BodyRate = 1 << 20

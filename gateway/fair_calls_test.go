@@ -235,6 +235,7 @@ const upgradeLines = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket
 // TestIdleStreams: a stream in which nothing passes for streamIdleTimeout ends on both sides; one in which something
 // does goes on.
 func TestIdleStreams(t *testing.T) {
+	t.Parallel()
 	const lull, ticks = 5 * time.Second, 14 // in seven seconds
 	ended := make(chan struct{}, 10)
 	silent := func(w http.ResponseWriter, r *http.Request) {

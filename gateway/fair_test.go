@@ -304,9 +304,10 @@ func TestUnprovenBalancers(t *testing.T) {
 // TestSilentHandshakes: sources that hold all handshakes without a word, or with a byte now and then, and renew them, keep
 // nobody else out, on any listener. Held: security L 153.
 func TestSilentHandshakes(t *testing.T) {
+	t.Parallel()
 	hello := "\x16\x03\x01\x3f\xff\x01\x00\x3f\xfb" // begins one of 16 KB
 	for name, says := range map[string]string{"silent": "", "trickling": hello + strings.Repeat("\x03", 16000)} {
-		t.Run(name, func(t *testing.T) { holdHandshakes(t, says) })
+		t.Run(name, func(t *testing.T) { t.Parallel(); holdHandshakes(t, says) })
 	}
 }
 
@@ -460,6 +461,7 @@ func TestExemptSources(t *testing.T) {
 
 // TestFirstCallTimeout: a connection that never had an admitted call is closed before one that had.
 func TestFirstCallTimeout(t *testing.T) {
+	t.Parallel()
 	f := newFixture(t, func(_ *fixture, s *setup) {
 		s.config.Limits = gateway.Limits{FirstCallTimeout: 5 * time.Second, IdleTimeout: patience}
 	})

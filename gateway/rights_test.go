@@ -243,12 +243,13 @@ func rightsFixture(t *testing.T, h2c bool) (*fixture, *endpoints) {
 // TestStreamsEndWithTheirRight: a stream of any kind ends at both sides when what let it in ends, whatever that was, and
 // each new call that the same lets in is refused. One beside it that keeps its right goes on. Held: security L 157.
 func TestStreamsEndWithTheirRight(t *testing.T) {
+	t.Parallel()
 	for _, l := range losses() {
 		for loser := range 2 {
-			t.Run(fmt.Sprint(l.name, " of ", loser), func(t *testing.T) { holdLoss(t, l, loser, false) })
+			t.Run(fmt.Sprint(l.name, " of ", loser), func(t *testing.T) { t.Parallel(); holdLoss(t, l, loser, false) })
 		}
 		if strings.HasSuffix(l.name, "expiry") || strings.HasSuffix(l.name, "API") {
-			t.Run(l.name+", HTTP/2 to the backend", func(t *testing.T) { holdLoss(t, l, 0, true) })
+			t.Run(l.name+", HTTP/2 to the backend", func(t *testing.T) { t.Parallel(); holdLoss(t, l, 0, true) })
 		}
 	}
 }

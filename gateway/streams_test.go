@@ -89,6 +89,7 @@ func TestRequestIsStreamed(t *testing.T) {
 
 // TestPausingStream: bodyRate does not end a stream while the backend has nothing to send.
 func TestPausingStream(t *testing.T) {
+	t.Parallel()
 	const grace = time.Second
 	f := newFixture(t, func(_ *fixture, s *setup) {
 		s.config.Limits.BodyRate = 1 << 20
