@@ -142,3 +142,13 @@ func TestLoadTellsFailures(t *testing.T) {
 		t.Errorf("--status: code %d\n%s", code, stderr)
 	}
 }
+
+func TestOvershootNeedsRedis(t *testing.T) {
+	t.Setenv("PATH", t.TempDir())
+	var out, errs bytes.Buffer
+	code := run([]string{"overshoot"}, &out, &errs)
+	if code != exitUsage || !strings.Contains(errs.String(), "redis-server") ||
+		!strings.Contains(errs.String(), "apt-get install redis-server") {
+		t.Errorf("code %d\n%s", code, errs.String())
+	}
+}
