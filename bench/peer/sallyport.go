@@ -96,7 +96,7 @@ tiers:
 	return map[string]string{"sallyport.yaml": b.String()}
 }
 
-// config returns the section rateLimit; empty for limits that are counted in the process, which older builds do not know.
+// config returns the section rateLimit, which older builds do not know; it is empty without a Redis.
 func (r Redis) config() string {
 	if r.Address == "" {
 		return ""

@@ -1,5 +1,5 @@
-// Package trial measures a gateway under operation: idle connections, reloads, revocations, limits that gateways share, and
-// long use.
+// Package trial measures a gateway under operation: idle connections, reloads, revocations, long use, and limits that
+// several share.
 package trial
 
 import (
@@ -88,9 +88,9 @@ func (s Setup) open(ctx context.Context, p peer.Program, profiles bool) (*bed, e
 
 func (b *bed) close() error { return errors.Join(b.gateway.Stop(), b.backend.Stop()) }
 
-// calls returns a load of 1 KiB answers over mTLS, with the clients' certificates in turn.
 func (b *bed) calls() load.Config { return calls(b.pki, b.gateway) }
 
+// calls returns a load of 1 KiB answers over mTLS, with the clients' certificates in turn.
 func calls(set *pki.Set, g *peer.Gateway) load.Config {
 	_, port, _ := net.SplitHostPort(g.HTTPS) // our own addresses always have a port
 	return load.Config{

@@ -22,11 +22,11 @@ type Window struct {
 func (w Window) Over() float64 { return float64(w.Passed) - w.Allowed }
 
 // worstWindow returns the window that is most over what a bucket of burst calls allows, refilled with rate calls a
-// second; the zero Window if nothing passed. It takes n·log n steps for n passes.
+// second; the zero Window if nothing passed. It takes n log n steps.
 //
 // Windows that matter begin when a pass was sent and end when one was answered. Going through the ends in order, each
-// pass counts in all windows that begin no later than it was sent, and the best of these is the best that ends here: any
-// that begins later does without this pass, so it is no worse if it ends earlier.
+// pass counts in all windows that begin no later than it was sent. The worst of these is the worst that ends here: one
+// that begins later does without this pass, and is worse if it ends before it.
 func worstWindow(passes []pass, burst, rate float64) Window {
 	starts := make([]time.Duration, len(passes))
 	for i, p := range passes {

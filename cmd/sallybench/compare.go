@@ -70,7 +70,7 @@ Scenarios:
 		"only these `PEERS`, or none (default: all of nginx, haproxy, caddy that are installed)")
 	flags.StringVar(&f.baseline, "baseline", "", "also compare with `PROGRAM`, another build of sallyport")
 	flags.BoolVar(&f.allowBusy, "allow-busy", false, "exit with 0 even if the machine was busy")
-	flags.BoolVar(&f.install, "install", false, "install Debian's packages of missing peers, and of Redis, with apt-get, as root;\n"+
+	flags.BoolVar(&f.install, "install", false, "install Debian's packages of missing peers and Redis with apt-get, as root;\n"+
 		"where systemd runs, Debian also starts them as services")
 	flags.BoolVar(&f.quick, "quick", false, "3 rounds of one second: a first look, no proof")
 	flags.StringVar(&f.accessLog, "access-log", "off", "`on` or off, for all")
@@ -158,8 +158,8 @@ func (f *compareFlags) findBaseline() ([]peer.Program, error) {
 	return []peer.Program{p}, nil
 }
 
-// installMissing installs missing peers, and what scenarios need, if the user asked for it. Otherwise they are left out,
-// and are an error if the user named them.
+// installMissing installs missing peers, and what scenarios need, if the user asked for it. Otherwise both are left out;
+// those that the user named are an error.
 func (f *compareFlags) installMissing(chosen []compare.Scenario, kinds []peer.Kind, say io.Writer) error {
 	var packages []string
 	for _, s := range chosen {
