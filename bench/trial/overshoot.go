@@ -163,13 +163,16 @@ func (f *fleet) open(ctx context.Context, p peer.Program) (err error) {
 	return f.meet(ctx)
 }
 
+// meeting is how long gateways may take to know of each other.
+const meeting = 2 * time.Minute
+
 // meet waits until all gateways know of each other.
 func (f *fleet) meet(ctx context.Context) error {
 	if f.Unshared {
 		return nil
 	}
 	for _, g := range f.gateways {
-		if err := await(ctx, "the gateways share their limits", longest, func() (bool, error) {
+		if err := await(ctx, "the gateways share their limits", meeting, func() (bool, error) {
 			v, err := g.Metrics(ctx, "sallyport_limits_shared", "sallyport_limits_nodes")
 			return err == nil && v[0] == 1 && v[1] == float64(f.Nodes), err
 		}); err != nil {

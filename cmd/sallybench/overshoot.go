@@ -130,9 +130,9 @@ func printOvershoot(out io.Writer, r trial.OvershootResult) error {
 	if r.Fault == trial.Stop {
 		shared += ", which stops for the middle third"
 	}
-	margin := fmt.Sprintf("%.1f under", -r.Worst.Over())
+	margin := fmt.Sprintf("%.2f under", -r.Worst.Over())
 	if r.Worst.Over() > 0 {
-		margin = fmt.Sprintf("%.1f over", r.Worst.Over())
+		margin = fmt.Sprintf("%.2f over", r.Worst.Over())
 	}
 	seconds := r.Took.Seconds()
 	fmt.Fprintf(out, "gateways      %d, which %s\n", r.Nodes, shared)
