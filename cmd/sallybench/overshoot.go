@@ -32,11 +32,13 @@ stretch of t seconds more than burst + 100·t/60 may pass. The figures:
   worst window  of all stretches of time, the one with the most calls over what it allows, or
                 the fewest under. A call is in it if it was sent after the begin and answered
                 before the end, so it was decided within for certain
+  without Redis decisions of gateways by themselves, after a call had waited --redis-timeout in
+                vain; they may let one burst pass that was spent already
 
 The exit code is 1 if a window is over, if less than 95% of what is allowed passed, if the
 backend counted other calls than passed, or if a call failed. With --redis-fault stop, Redis is
-stopped (SIGSTOP) for the middle third of the time, and whenRedisFails is local: then the 95%
-don't count, and a window may be over by one burst. --unshared leaves Redis out, so that each
+stopped (SIGSTOP) for the middle third of the time, and gateways decide by themselves: then the
+95% don't count, and a window may be over by one burst. --unshared leaves Redis out, so that each
 gateway lets the whole tier pass, and shows that this is found out.`,
 		Args: noArgs,
 	}
