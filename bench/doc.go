@@ -5,7 +5,8 @@
 //	histogram   holds times                           pki         makes certificates and tokens
 //	process     pins processes and counts their CPU   sandbox     a network for the measurement alone
 //	peer        the gateways, each at its best        compare     scenarios, rounds, ratios
-//	report      table, JSON, HTML and SVG             trial       soak, idle, reload, revoke
+//	report      table, JSON, HTML and SVG             trial       soak, idle, reload, revoke, overshoot
+//	redis       a server that limits are counted in
 //
 // None of them imports the gateway: they use its program and its files, as a user does.
 package bench

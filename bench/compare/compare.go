@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"path/filepath"
 	"slices"
 	"time"
 
@@ -131,63 +130,21 @@ func (r *run) run(ctx context.Context) (err error) {
 	return nil
 }
 
-// A contestant is one row of a scenario.
-type contestant struct {
-	program int  // index into Options.Programs
-	own     bool // does what only Sallyport is asked to do
-	title   string
-	name    string
-}
-
-// contestants returns one row for each program and, where the scenario asks more of Sallyport than of its peers, one
-// for Sallyport doing the peers' work. Sallyport and its baseline come first.
-func contestants(s Scenario, programs []peer.Program) []contestant {
-	var list []contestant
-	builds := 0 // of Sallyport
-	for i, p := range programs {
-		list = append(list, contestant{program: i, own: p.Sallyport(), title: p.Title, name: p.Name})
-		if p.Sallyport() {
-			builds++
-		}
-	}
-	if s.own != nil {
-		first := list[0]
-		first.own, first.title, first.name = false, first.title+", by certificate", first.name+"-certificate"
-		list = slices.Insert(list, builds, first)
-	}
-	return list
-}
-
 // scenario starts all gateways afresh, so that no scenario inherits state from the one before, and measures them in
 // turn.
 func (r *run) scenario(ctx context.Context, s Scenario) (err error) {
-	gateways := make([]*peer.Gateway, len(r.Programs))
-	defer func() {
-		for _, g := range gateways {
-			if g != nil {
-				err = errors.Join(err, g.Stop())
-			}
-		}
-	}()
-	for i, p := range r.Programs {
-		if gateways[i], err = r.start(ctx, p, s.Name); err != nil {
-			return err
-		}
-	}
-
-	readings := make([]float64, len(gateways))
-	for i, g := range gateways {
-		if readings[i], err = readingCost(ctx, g); err != nil {
-			return err
-		}
-	}
-
 	list := contestants(s, r.Programs)
+	gateways, stop, err := r.open(ctx, s, list)
+	defer func() { err = errors.Join(err, stop()) }()
+	if err != nil {
+		return err
+	}
+
 	result := ScenarioResult{Name: s.Name, Title: s.Title, Detail: s.Detail}
 	configs := make([]load.Config, len(list))
 	latencies := make([]*histogram.Histogram, len(list))
 	for i, c := range list {
-		if configs[i], err = s.load(gateways[c.program].Site, c.own); err != nil {
+		if configs[i], err = s.load(gateways[c.instance].Site, c.own); err != nil {
 			return err
 		}
 		configs[i].Warmup, configs[i].Duration = r.warmup(), r.Duration
@@ -209,9 +166,8 @@ func (r *run) scenario(ctx context.Context, s Scenario) (err error) {
 			m := measurement{
 				run:     r,
 				label:   label,
-				gateway: gateways[list[i].program],
+				started: gateways[list[i].instance],
 				load:    configs[i],
-				reading: readings[list[i].program],
 				all:     latencies[i],
 			}
 			if c.Rounds[round], err = m.measure(ctx); err != nil {
@@ -223,6 +179,9 @@ func (r *run) scenario(ctx context.Context, s Scenario) (err error) {
 			r.left--
 		}
 	}
+	if err := r.counted(ctx, s, gateways); err != nil {
+		return err
+	}
 	for i := range result.Contestants {
 		result.Contestants[i].Curve = curve(latencies[i])
 	}
@@ -230,27 +189,6 @@ func (r *run) scenario(ctx context.Context, s Scenario) (err error) {
 	r.result.Scenarios = append(r.result.Scenarios, result)
 	r.Progress.Say("%s", summary(result))
 	return nil
-}
-
-func (r *run) start(ctx context.Context, p peer.Program, scenario string) (*peer.Gateway, error) {
-	addresses, err := peer.Addresses(3)
-	if err != nil {
-		return nil, err
-	}
-	site := peer.Site{
-		Folder:    filepath.Join(r.Folder, scenario, p.Name),
-		PKI:       r.pki,
-		Backend:   r.backend,
-		HTTPS:     addresses[0],
-		HTTP:      addresses[1],
-		Status:    addresses[2],
-		Workers:   r.Workers,
-		AccessLog: r.AccessLog,
-	}
-	if err := p.Configure(site); err != nil {
-		return nil, err
-	}
-	return p.Start(ctx, site, r.GatewayCores)
 }
 
 // check makes one call, so that a misconfigured gateway fails with its answer in the error.
@@ -291,7 +229,7 @@ func curve(h *histogram.Histogram) []Point {
 
 // summary describes a scenario in one line.
 func summary(s ScenarioResult) string {
-	line := fmt.Sprintf("%-10s", s.Name)
+	line := fmt.Sprintf("%-11s", s.Name)
 	for _, c := range s.Contestants {
 		line += fmt.Sprintf("  %s %.1f µs", c.Title, c.CPU.Median)
 	}

@@ -82,28 +82,37 @@ func TestContestants(t *testing.T) {
 	sallyport, nginx := peer.Kinds[0], peer.Kinds[1]
 	with := []peer.Program{{Kind: sallyport}, {Kind: peer.Baseline}, {Kind: nginx}}
 	without := []peer.Program{{Kind: sallyport}, {Kind: nginx}}
-	plain, tokens := Scenario{}, Scenario{own: func(*calls) {}}
+	plain, tokens, shared := Scenario{}, Scenario{own: func(*calls) {}}, Scenario{Redis: true}
 	for _, tt := range []struct {
 		Scenario
 		programs []peer.Program
 		want     []contestant
 	}{
-		{plain, without, []contestant{{0, true, "Sallyport", "sallyport"}, {1, false, "NGINX", "nginx"}}},
+		{plain, without, []contestant{
+			{instance{0, false}, true, "Sallyport", "sallyport"},
+			{instance{1, false}, false, "NGINX", "nginx"},
+		}},
 		{plain, with, []contestant{
-			{0, true, "Sallyport", "sallyport"},
-			{1, true, "Baseline", "baseline"},
-			{2, false, "NGINX", "nginx"},
+			{instance{0, false}, true, "Sallyport", "sallyport"},
+			{instance{1, false}, true, "Baseline", "baseline"},
+			{instance{2, false}, false, "NGINX", "nginx"},
 		}},
 		{tokens, without, []contestant{
-			{0, true, "Sallyport", "sallyport"},
-			{0, false, "Sallyport, by certificate", "sallyport-certificate"},
-			{1, false, "NGINX", "nginx"},
+			{instance{0, false}, true, "Sallyport", "sallyport"},
+			{instance{0, false}, false, "Sallyport, by certificate", "sallyport-certificate"},
+			{instance{1, false}, false, "NGINX", "nginx"},
 		}},
 		{tokens, with, []contestant{
-			{0, true, "Sallyport", "sallyport"},
-			{1, true, "Baseline", "baseline"},
-			{0, false, "Sallyport, by certificate", "sallyport-certificate"},
-			{2, false, "NGINX", "nginx"},
+			{instance{0, false}, true, "Sallyport", "sallyport"},
+			{instance{1, false}, true, "Baseline", "baseline"},
+			{instance{0, false}, false, "Sallyport, by certificate", "sallyport-certificate"},
+			{instance{2, false}, false, "NGINX", "nginx"},
+		}},
+		{shared, with, []contestant{
+			{instance{0, true}, true, "Sallyport", "sallyport"},
+			{instance{1, true}, true, "Baseline", "baseline"},
+			{instance{0, false}, false, "Sallyport, local limits", "sallyport-local"},
+			{instance{2, false}, false, "NGINX", "nginx"},
 		}},
 	} {
 		if got := contestants(tt.Scenario, tt.programs); !slices.Equal(got, tt.want) {

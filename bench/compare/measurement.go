@@ -7,7 +7,6 @@ import (
 
 	"sallyport/bench/histogram"
 	"sallyport/bench/load"
-	"sallyport/bench/peer"
 	"sallyport/bench/process"
 )
 
@@ -17,10 +16,9 @@ const tallyReadings = 5
 // A measurement is one gateway under load in one round.
 type measurement struct {
 	*run
+	started // the gateway
 	label   string
-	gateway *peer.Gateway
 	load    load.Config
-	reading float64              // objects that the gateway allocates when its metrics are read
 	all     *histogram.Histogram // takes the latencies
 }
 
@@ -33,7 +31,7 @@ func (m *measurement) measure(ctx context.Context) (Round, error) {
 	note := func(err error) { problems = append(problems, err) }
 	cpu := func(to *time.Duration) {
 		var err error
-		*to, err = m.gateway.CPU()
+		*to, err = m.Gateway.CPU()
 		note(err)
 	}
 	// Reading the metrics costs the gateway CPU, so it happens outside the measured time: in the warm-up and after the
@@ -45,7 +43,7 @@ func (m *measurement) measure(ctx context.Context) (Round, error) {
 		go func() { // Ended waits for it
 			var err error
 			sleep(ctx, c.Warmup/2)
-			tallyBefore, err = takeTally(ctx, m.gateway, tallyReadings, c.Warmup/4)
+			tallyBefore, err = takeTally(ctx, m.Gateway, tallyReadings, c.Warmup/4)
 			tallied <- err
 		}()
 	}
@@ -62,10 +60,10 @@ func (m *measurement) measure(ctx context.Context) (Round, error) {
 		var err error
 		coresAfter, err = m.meter.Read()
 		note(err)
-		memory, err = m.gateway.Memory()
+		memory, err = m.Gateway.Memory()
 		note(err)
 		note(<-tallied)
-		tallyAfter, err = takeTally(ctx, m.gateway, tallyReadings, time.Second)
+		tallyAfter, err = takeTally(ctx, m.Gateway, tallyReadings, time.Second)
 		note(err)
 	}
 	c.Progress = func(p load.Progress) {

@@ -25,6 +25,9 @@ type Scenario struct {
 	calls func(*calls)
 	// own adds what only Sallyport is asked to do. Its peers, and Sallyport in a second row, are measured without it.
 	own func(*calls)
+	// Redis says that Sallyport counts its limits in Redis. Its peers, and Sallyport in a second row, count in their
+	// process.
+	Redis bool
 }
 
 // calls describes the calls of one scenario to one gateway.
@@ -50,6 +53,14 @@ var Scenarios = []Scenario{
 		Title:  "64 connections, 5,000 calls/s",
 		Detail: "kept mTLS connections, 1 KiB answers, constant rate, latency from the intended start",
 		calls:  func(c *calls) { c.Connections, c.Rate = 64, 5000 },
+	},
+	{
+		Name:  "redis-limit",
+		Title: "limits in Redis",
+		Detail: "64 kept mTLS connections, 1 KiB answers, as fast as they come; " +
+			"the limit of each certificate is counted in Redis, by the others in their process",
+		calls: func(c *calls) { c.Connections = 64 },
+		Redis: true,
 	},
 	{
 		Name:   "many",

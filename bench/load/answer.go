@@ -30,7 +30,7 @@ func (a *answer) take(p []byte) {
 // verdict returns why the complete answer is a failure, or nil.
 func (a *answer) verdict() error {
 	switch w := a.want; {
-	case w == nil:
+	case w == nil, w.Also != 0 && a.status == w.Also:
 		return nil
 	case w.Status == 0 && (a.status < 200 || a.status > 299), w.Status != 0 && a.status != w.Status:
 		return failed(fmt.Sprintf("status %d", a.status), nil)

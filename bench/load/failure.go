@@ -75,6 +75,21 @@ func (e Errors) Total() (n uint64) {
 	return n
 }
 
+// And returns the failures of both.
+func (e Errors) And(other Errors) Errors {
+	all := Errors{}
+	for kind, f := range e {
+		all[kind] = f
+	}
+	for kind, f := range other {
+		if first, ok := all[kind]; ok {
+			f.Count, f.Example = f.Count+first.Count, first.Example
+		}
+		all[kind] = f
+	}
+	return all
+}
+
 // String lists the kinds, most frequent first.
 func (e Errors) String() string {
 	kinds := slices.SortedFunc(maps.Keys(e), func(a, b string) int {

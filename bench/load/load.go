@@ -36,6 +36,14 @@ type Header struct{ Name, Value string }
 type Want struct {
 	Status int    // 0: 200 to 299
 	Body   []byte // nil: any
+	Also   int    // another status that is as good, with any body; 0: none
+}
+
+// A Call is one that was answered as wanted.
+type Call struct {
+	Status int
+	Sent   time.Time // before it was sent; paced calls: when it was due
+	Got    time.Time // after its answer arrived
 }
 
 // A Config describes a load. URL and Duration are required.
@@ -60,6 +68,7 @@ type Config struct {
 	Warming  func()         // called when the connections are open and the warm-up begins
 	Began    func()         // called when the counted time begins
 	Ended    func()         // called when it ends
+	Answered func(Call)     // called concurrently, for each call that was answered as wanted, warm-up included
 }
 
 // A Progress is the state of a Run. PerSec covers the time since the previous Progress.

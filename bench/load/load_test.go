@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -198,6 +199,50 @@ func raw(s string) http.HandlerFunc {
 		}
 		io.WriteString(c, s)
 		c.Close()
+	}
+}
+
+// The other status that is wanted may have any body, and each call is told with its status and times.
+func TestAnotherStatusIsAsGood(t *testing.T) {
+	var n, good, other atomic.Int64
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if n.Add(1)%2 == 0 {
+			http.Error(w, "too many", http.StatusTooManyRequests)
+			return
+		}
+		io.WriteString(w, "hello")
+	}))
+	defer s.Close()
+	began := time.Now()
+	c := Config{
+		URL: s.URL, Duration: 20 * time.Millisecond, Connections: 2,
+		Want: Want{Status: 200, Body: []byte("hello"), Also: 429},
+		Answered: func(c Call) {
+			if c.Sent.Before(began) || c.Got.Before(c.Sent) || c.Got.After(time.Now()) {
+				t.Errorf("%+v, in a run that began at %v", c, began)
+			}
+			map[int]*atomic.Int64{200: &good, 429: &other}[c.Status].Add(1)
+		},
+	}
+	r := runUntil(t, c, func(*Result) bool { return good.Load() > 0 && other.Load() > 0 })
+	if len(r.Errors) > 0 || good.Load() == 0 || good.Load()+other.Load() != n.Load() {
+		t.Errorf("%d answered 200 and %d 429 of %d, %v", good.Load(), other.Load(), n.Load(), r.Errors)
+	}
+	c.Want.Also, c.Answered = 503, nil
+	if r := runUntil(t, c, func(r *Result) bool { return r.Errors.Total() > 0 }); r.Errors["status 429"].Count == 0 {
+		t.Errorf("%v", r.Errors)
+	}
+}
+
+func TestErrorsAnd(t *testing.T) {
+	a := Errors{"timeout": {2, "first"}, "connect": {1, "refused"}}
+	b := Errors{"timeout": {3, "second"}, "wrong body": {1, "other"}}
+	want := Errors{"timeout": {5, "first"}, "connect": {1, "refused"}, "wrong body": {1, "other"}}
+	if got := a.And(b); !maps.Equal(got, want) || a["timeout"].Count != 2 {
+		t.Errorf("%v, want %v", got, want)
+	}
+	if got := Errors(nil).And(nil); len(got) != 0 {
+		t.Errorf("%v", got)
 	}
 }
 

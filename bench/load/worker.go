@@ -42,6 +42,9 @@ func (w *worker) call(start time.Duration) bool {
 		return false
 	}
 	took := w.now() - start
+	if w.Answered != nil {
+		w.Answered(Call{Status: a.status, Sent: w.started.Add(start), Got: w.started.Add(start + took)})
+	}
 	w.shard.calls.Add(1)
 	w.shard.bytes.Add(uint64(a.size))
 	if int64(start) >= w.begin.Load() && int64(start) < w.end.Load() {

@@ -59,6 +59,32 @@ type Site struct {
 	Workers   int
 	AccessLog bool   // to access.log in the folder
 	Profiles  string // path of Sallyport's listenerprofiles.xml; empty: none
+	Limit     Limit  // of each certificate on Sallyport; zero: one that is never reached
+	Redis     Redis  // where Sallyport counts limits; zero: in its process
+}
+
+// A Limit is what a tier says: a bucket of Burst calls, refilled with Count calls a Unit.
+type Limit struct {
+	Count int
+	Unit  string // sec, min or hour
+	Burst int
+}
+
+// units are the lengths of a Limit's Unit.
+var units = map[string]time.Duration{"sec": time.Second, "min": time.Minute, "hour": time.Hour}
+
+// Rate returns the calls that are refilled in a second; 0 if the Unit is unknown.
+func (l Limit) Rate() float64 {
+	if units[l.Unit] == 0 {
+		return 0
+	}
+	return float64(l.Count) / units[l.Unit].Seconds()
+}
+
+// A Redis is the server that gateways count limits in.
+type Redis struct {
+	Address string        // host:port
+	Wait    time.Duration // of a call, at most; 0: Sallyport's default
 }
 
 // A Program is a kind with the path of its executable.

@@ -10,8 +10,11 @@ import (
 // Names in Sallyport's configuration, for its commands.
 const (
 	API  = "bench:1.0.0" // at /bench, with certificates
-	Tier = "Bench"       // a limit that is never reached
+	Tier = "Bench"       // the Site's Limit
 )
+
+// unreached is the limit of a Site that names none.
+var unreached = Limit{Count: 1_000_000_000, Unit: "sec", Burst: 1_000_000_000}
 
 // Baseline is another build of Sallyport, with the same configuration. It is not in Kinds: its path must be given.
 var Baseline = another(sallyport, "baseline", "Baseline")
@@ -35,6 +38,10 @@ func sallyportFiles(s Site) map[string]string {
 	if s.Profiles != "" {
 		profiles = fmt.Sprintf("\n    dynamicSSLProfiles: {filePath: %q, fileReadInterval: 10m}", s.Profiles)
 	}
+	limit := s.Limit
+	if limit == (Limit{}) {
+		limit = unreached
+	}
 	access := "off"
 	if s.AccessLog {
 		access = "access.log"
@@ -56,9 +63,11 @@ limits: {connections: 60000, connectionsPerSource: 60000, handshakes: 10000}
 status: {address: %[6]q}
 log: {level: warn, access: %[7]s}
 tiers:
-  - {name: %[8]s, requestCount: 1000000000, timeUnit: sec}
-keyManagers:
-`, s.HTTPS, s.within(pki.Server), s.within(pki.CA), profiles, s.HTTP, s.Status, access, Tier)
+  - {name: %[8]s, requestCount: %[9]d, timeUnit: %[10]s, burst: %[11]d}
+`, s.HTTPS, s.within(pki.Server), s.within(pki.CA), profiles, s.HTTP, s.Status, access,
+		Tier, limit.Count, limit.Unit, limit.Burst)
+	b.WriteString(s.Redis.config())
+	b.WriteString("keyManagers:\n")
 	for _, i := range s.PKI.Issuers {
 		fmt.Fprintf(&b, "  - {name: %s, issuer: %q, certificate: %q}\n", i.Name, i.URL, s.within(i.File))
 	}
@@ -85,4 +94,16 @@ keyManagers:
 		fmt.Fprintf(&b, "      - {alias: %s, certificate: %q, tier: %s}\n", name, file, Tier)
 	}
 	return map[string]string{"sallyport.yaml": b.String()}
+}
+
+// config returns the section rateLimit, which older builds do not know; it is empty without a Redis.
+func (r Redis) config() string {
+	if r.Address == "" {
+		return ""
+	}
+	wait := ""
+	if r.Wait > 0 {
+		wait = fmt.Sprintf("  redisTimeout: %v\n", r.Wait)
+	}
+	return fmt.Sprintf("rateLimit:\n  redis: {addresses: [%q]}\n%s", r.Address, wait)
 }

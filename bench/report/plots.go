@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"strings"
 
 	"sallyport/bench/compare"
 )
@@ -136,7 +137,7 @@ func ratios(c *compare.Comparison) *drawing {
 			name := s.Contestants[i+1].Name
 			label := r.To
 			if color(name) == "variant" {
-				label = "by certificate"
+				_, label, _ = strings.Cut(r.To, ", ")
 			}
 			d.text("label small", "end", left-12, center+4, label)
 			if r.CPU.Median > 0 {

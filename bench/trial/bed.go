@@ -1,4 +1,5 @@
-// Package trial measures a gateway under operation: idle connections, reloads, revocations, and long use.
+// Package trial measures a gateway under operation: idle connections, reloads, revocations, long use, and limits that
+// several share.
 package trial
 
 import (
@@ -87,12 +88,14 @@ func (s Setup) open(ctx context.Context, p peer.Program, profiles bool) (*bed, e
 
 func (b *bed) close() error { return errors.Join(b.gateway.Stop(), b.backend.Stop()) }
 
+func (b *bed) calls() load.Config { return calls(b.pki, b.gateway) }
+
 // calls returns a load of 1 KiB answers over mTLS, with the clients' certificates in turn.
-func (b *bed) calls() load.Config {
-	_, port, _ := net.SplitHostPort(b.gateway.HTTPS) // our own addresses always have a port
+func calls(set *pki.Set, g *peer.Gateway) load.Config {
+	_, port, _ := net.SplitHostPort(g.HTTPS) // our own addresses always have a port
 	return load.Config{
-		URL: "https://localhost:" + port + "/bench/1k", Address: b.gateway.HTTPS, Identities: b.pki.Identities,
-		TLS:  &tls.Config{RootCAs: b.pki.Roots, CurvePreferences: []tls.CurveID{tls.X25519}},
+		URL: "https://localhost:" + port + "/bench/1k", Address: g.HTTPS, Identities: set.Identities,
+		TLS:  &tls.Config{RootCAs: set.Roots, CurvePreferences: []tls.CurveID{tls.X25519}},
 		Want: load.Want{Status: http.StatusOK, Body: backend.Body(backend.Sizes["1k"])},
 	}
 }

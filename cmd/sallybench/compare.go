@@ -15,6 +15,7 @@ import (
 
 	"sallyport/bench/compare"
 	"sallyport/bench/peer"
+	"sallyport/bench/redis"
 	"sallyport/bench/report"
 )
 
@@ -69,7 +70,7 @@ Scenarios:
 		"only these `PEERS`, or none (default: all of nginx, haproxy, caddy that are installed)")
 	flags.StringVar(&f.baseline, "baseline", "", "also compare with `PROGRAM`, another build of sallyport")
 	flags.BoolVar(&f.allowBusy, "allow-busy", false, "exit with 0 even if the machine was busy")
-	flags.BoolVar(&f.install, "install", false, "install Debian's packages of missing peers with apt-get, as root;\n"+
+	flags.BoolVar(&f.install, "install", false, "install Debian's packages of missing peers and Redis with apt-get, as root;\n"+
 		"where systemd runs, Debian also starts them as services")
 	flags.BoolVar(&f.quick, "quick", false, "3 rounds of one second: a first look, no proof")
 	flags.StringVar(&f.accessLog, "access-log", "off", "`on` or off, for all")
@@ -84,7 +85,7 @@ Scenarios:
 		if _, err := f.findBaseline(); err != nil {
 			return err
 		}
-		before := func() error { return f.installMissing(kinds, cmd.ErrOrStderr()) }
+		before := func() error { return f.installMissing(chosen, kinds, cmd.ErrOrStderr()) }
 		return f.inside(cmd, before, func(b bench) error { return f.run(cmd, b, chosen, kinds) })
 	}
 	return cmd
@@ -93,7 +94,7 @@ Scenarios:
 func scenarioList() string {
 	var b strings.Builder
 	for _, s := range compare.Scenarios {
-		fmt.Fprintf(&b, "  %-10s %s\n", s.Name, s.Title)
+		fmt.Fprintf(&b, "  %-11s %s\n", s.Name, s.Title)
 	}
 	return strings.TrimRight(b.String(), "\n")
 }
@@ -157,10 +158,25 @@ func (f *compareFlags) findBaseline() ([]peer.Program, error) {
 	return []peer.Program{p}, nil
 }
 
-// installMissing installs missing peers if the user asked for it. Otherwise they are left out, and are an error if the
-// user named them.
-func (f *compareFlags) installMissing(kinds []peer.Kind, say io.Writer) error {
+// installMissing installs missing peers, and what scenarios need, if the user asked for it. Otherwise both are left out;
+// those that the user named are an error.
+func (f *compareFlags) installMissing(chosen []compare.Scenario, kinds []peer.Kind, say io.Writer) error {
 	var packages []string
+	for _, s := range chosen {
+		if !s.Redis {
+			continue
+		}
+		if _, err := redis.Locate(); err == nil {
+			continue
+		} else if !f.install {
+			if len(f.scenarios) > 0 {
+				return usage(fmt.Errorf("--scenario %s: %w, or let --install get it", s.Name, err))
+			}
+			fmt.Fprintf(say, "redis-server is not installed, and the scenario %s left out (--install gets it)\n", s.Name)
+			continue
+		}
+		packages = append(packages, redis.Debian)
+	}
 	for _, k := range kinds {
 		if _, err := k.Locate(""); err == nil {
 			continue
@@ -202,6 +218,9 @@ func (f *compareFlags) run(cmd *cobra.Command, b bench, chosen []compare.Scenari
 		if p, err := k.Locate(""); err == nil {
 			programs = append(programs, p)
 		}
+	}
+	if _, err := redis.Locate(); err != nil {
+		chosen = slices.DeleteFunc(slices.Clone(chosen), func(s compare.Scenario) bool { return s.Redis })
 	}
 	c, err := compare.Run(cmd.Context(), compare.Options{
 		Programs:  programs,

@@ -89,6 +89,7 @@ Begin with:  sallybench compare --quick`,
 		idleCommand(),
 		reloadCommand(),
 		revokeCommand(),
+		overshootCommand(),
 		backendCommand(),
 	)
 	return root

@@ -142,3 +142,28 @@ func TestLoadTellsFailures(t *testing.T) {
 		t.Errorf("--status: code %d\n%s", code, stderr)
 	}
 }
+
+func TestOvershootNeedsRedis(t *testing.T) {
+	t.Setenv("PATH", t.TempDir())
+	var out, errs bytes.Buffer
+	code := run([]string{"overshoot"}, &out, &errs)
+	if code != exitUsage || !strings.Contains(errs.String(), "redis-server") ||
+		!strings.Contains(errs.String(), "apt-get install redis-server") {
+		t.Errorf("code %d\n%s", code, errs.String())
+	}
+}
+
+func TestAScenarioThatNeedsRedisIsLeftOutUnlessItIsNamed(t *testing.T) {
+	t.Setenv("PATH", t.TempDir())
+	var out, errs bytes.Buffer
+	code := run([]string{"compare", "--peer", "none", "--scenario", "redis-limit"}, &out, &errs)
+	if code != exitUsage || !strings.Contains(errs.String(), "apt-get install redis-server, or let --install get it") {
+		t.Errorf("named: code %d\n%s", code, errs.String())
+	}
+	errs.Reset()
+	run([]string{"compare", "--peer", "none", "--sallyport", "/no/such/program"}, &out, &errs)
+	if !strings.Contains(errs.String(), "redis-server is not installed, and the scenario redis-limit left out") ||
+		!strings.Contains(errs.String(), "/no/such/program") {
+		t.Errorf("not named: %s", errs.String())
+	}
+}
