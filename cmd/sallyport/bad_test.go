@@ -24,6 +24,7 @@ import (
 //
 // The modes of files and the lowest ports count, also for root. -update writes what is printed.
 func TestBadInputs(t *testing.T) {
+	t.Parallel()
 	for _, name := range []string{"openssl", "sqlite3"} {
 		tool(t, name)
 	}

@@ -243,6 +243,7 @@ func (d *demoFolder) writeTrustStore(entries []*x509.Certificate) {
 // HAProxy. The decision is the same, and the backend's count of calls agrees. What terminates TLS may refuse a bad
 // certificate earlier; nothing admits one. Held: security C 28–31, 33–42, D 59.
 func TestBothDoorsDecideAlike(t *testing.T) {
+	t.Parallel()
 	d := newDemo(t)
 	list, entries := groupC(d)
 	d.writeTrustStore(entries)

@@ -119,6 +119,7 @@ func (d *demoFolder) certificateOf(name string) []byte {
 // TestTruthTableBehindBalancers checks the truth table with the certificates in a header, in each format, from a load
 // balancer that is known by its certificate or by its address. The outcomes are those of the handshake.
 func TestTruthTableBehindBalancers(t *testing.T) {
+	t.Parallel()
 	for _, format := range []string{"auto", "rfc9440", "xfcc", "alb"} {
 		t.Run(format, func(t *testing.T) {
 			d, plain := newDoorDemo(t, format)
@@ -327,6 +328,7 @@ func (d *demoFolder) pair(name string) *tls.Certificate {
 // them, whatever headers a client sends. Only they tell the backend where a call comes from. A certificate has one rate
 // limit, whichever way it comes in. Held: security D 57, I 117.
 func TestBehindRealBalancers(t *testing.T) {
+	t.Parallel()
 	for name, start := range map[string]func(*demoFolder) balancer{"NGINX": (*demoFolder).nginx, "HAProxy": (*demoFolder).haproxy} {
 		t.Run(name, func(t *testing.T) {
 			d := newDemo(t, threeADay...)

@@ -22,6 +22,7 @@ var admitsNobody = regexp.MustCompile(`(?m)^note: it admits nobody as things are
 // TestCertAddNamesTheCause: what can never be good is registered by force alone. The cause that cert add gives is the
 // one that explain and validate find.
 func TestCertAddNamesTheCause(t *testing.T) {
+	t.Parallel()
 	d := newDemo(t)
 	now := time.Now()
 	root := testpki.NewCA(t, "Root")

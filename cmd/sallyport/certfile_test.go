@@ -20,6 +20,7 @@ var advised = regexp.MustCompile(`: ((?:openssl|keytool|iconv) [^;\n]*)`)
 // TestAdviceWorks gives cert add what is no certificate alone, runs the command that it advises, and has what comes of it
 // registered: the client's certificate, and no other.
 func TestAdviceWorks(t *testing.T) {
+	t.Parallel()
 	for _, program := range []string{"openssl", "keytool", "iconv", "bash"} {
 		tool(t, program)
 	}

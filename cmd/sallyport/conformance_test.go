@@ -23,6 +23,7 @@ import (
 // TestHTTP2Conformance runs h2spec against a quickstart and against net/http alone: the gateway fails nothing that
 // net/http doesn't fail. What both fail is logged. Held: security F 97.
 func TestHTTP2Conformance(t *testing.T) {
+	t.Parallel()
 	spec := filepath.Join(t.TempDir(), "h2spec")
 	build := exec.CommandContext(t.Context(), "go", "build", "-modfile=tools.mod", "-o", spec, "github.com/summerwind/h2spec/cmd/h2spec")
 	build.Dir = "../.."

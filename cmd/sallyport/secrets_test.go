@@ -15,6 +15,7 @@ const canary = "CANARY-7f3d9a"
 // TestSecrets provokes every kind of output: refusals, logs, reloads that fail because of a secret, metrics, readiness,
 // explanations, validation. None contains a password, private key or token.
 func TestSecrets(t *testing.T) {
+	t.Parallel()
 	d := newDemo(t, slow...)
 	d.edit("sallyport.yaml", "level: info", "level: debug")
 	// Nobody answers there, so that whatever is said of a Redis is said.
