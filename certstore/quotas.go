@@ -54,25 +54,27 @@ func (s *Store) ForgetQuotas(ctx context.Context, before time.Time) error {
 	return nil
 }
 
-// Quotas returns the quotas whose period ends after a moment.
-func (s *Store) Quotas(ctx context.Context, after time.Time) ([]Quota, error) {
-	type row struct {
-		Quota
-		start, end int64
-	}
-	var rows []row
-	err := s.read(ctx, func(q querier) (err error) {
-		rows, err = collect(ctx, q, func(r *row) []any { return []any{&r.Tag, &r.Unit, &r.start, &r.end, &r.Used} },
-			`SELECT TAG, UNIT, STARTS, ENDS, USED FROM SALLYPORT_QUOTA WHERE ENDS > ?`, after.Unix())
-		return err
+// Quotas calls each with every quota whose period ends after a moment.
+func (s *Store) Quotas(ctx context.Context, after time.Time, each func(Quota)) error {
+	err := s.read(ctx, func(db querier) error {
+		rows, err := db.QueryContext(ctx, `SELECT TAG, UNIT, STARTS, ENDS, USED FROM SALLYPORT_QUOTA WHERE ENDS > ?`, after.Unix())
+		if err != nil {
+			return err
+		}
+		defer rows.Close()
+		for rows.Next() {
+			var q Quota
+			var start, end int64
+			if err := rows.Scan(&q.Tag, &q.Unit, &start, &end, &q.Used); err != nil {
+				return err
+			}
+			q.Start, q.End = time.Unix(start, 0), time.Unix(end, 0)
+			each(q)
+		}
+		return rows.Err()
 	})
 	if err != nil {
-		return nil, fmt.Errorf("read quotas from the store: %w", err)
+		return fmt.Errorf("read quotas from the store: %w", err)
 	}
-	quotas := make([]Quota, len(rows))
-	for i, r := range rows {
-		quotas[i] = r.Quota
-		quotas[i].Start, quotas[i].End = time.Unix(r.start, 0), time.Unix(r.end, 0)
-	}
-	return quotas, nil
+	return nil
 }

@@ -11,6 +11,8 @@ import (
 const (
 	// keepInterval is how often what was counted of day and month quotas is stored: so much a killed process loses.
 	keepInterval = time.Second
+	// keepPause is how much longer than the storing the pause is: it takes a twentieth of a processor at most.
+	keepPause = 20
 	// forgetInterval is how often quotas of past periods are removed from the store.
 	forgetInterval = time.Hour
 	// forgetAfter is how long after their end: a clock may be put back, and others may be behind.
@@ -24,34 +26,28 @@ func (l *Loop) remember(ctx context.Context, s *certstore.Store) error {
 	if s == nil {
 		return nil
 	}
-	quotas, err := s.Quotas(ctx, l.cfg.Now())
-	if err != nil {
-		return err
-	}
-	records := make([]ratelimit.Record, 0, len(quotas))
-	for _, q := range quotas {
+	return s.Quotas(ctx, l.cfg.Now(), func(q certstore.Quota) {
 		unit, err := ratelimit.ParseUnit(q.Unit)
 		if err != nil {
-			continue // nobody counts by it
+			return // nobody counts by it
 		}
-		records = append(records, ratelimit.Record{Tag: q.Tag, Unit: unit, Start: q.Start, End: q.End, Used: int(q.Used)})
-	}
-	l.limits.Remember(records)
-	return nil
+		l.limits.Remember(ratelimit.Record{Tag: q.Tag, Unit: unit, Start: q.Start, End: q.End, Used: int(q.Used)})
+	})
 }
 
 // keepQuotas stores what is counted of quotas until ctx ends.
 func (l *Loop) keepQuotas(ctx context.Context) error {
-	tick := time.NewTicker(keepInterval)
-	defer tick.Stop()
+	wait := keepInterval
 	var forgotten time.Time
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-tick.C:
+		case <-time.After(wait):
 		}
+		began := time.Now()
 		l.keep(ctx, storePatience)
+		wait = max(keepInterval, keepPause*time.Since(began))
 		if s := l.inForce.Load().store; s != nil && time.Since(forgotten) >= forgetInterval {
 			forgotten = time.Now()
 			if err := s.ForgetQuotas(ctx, l.cfg.Now().Add(-forgetAfter)); err != nil && ctx.Err() == nil {

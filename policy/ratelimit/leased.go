@@ -121,15 +121,13 @@ func (k Key) sum() [16]byte {
 	return [16]byte(sum[:16])
 }
 
-// recall begins a quota with what was kept, until Redis says more.
-func (l *leased) recall(r Record, t Tier, now time.Time) {
+// recall begins with a quota that was kept, until Redis says more.
+func (l *leased) recall(kept *quota, now time.Time) {
 	if l.known {
 		return
 	}
-	q := quota{begun: true, used: r.Used, start: r.Start, end: r.End}
-	q.fit(t, now) // t's period may be another one
-	l.known, l.have, l.asOf = true, float64(max(0, t.RequestCount-q.used)), now
-	l.counted, l.start, l.end, l.window = q.used, q.start, q.end, q.end.Sub(q.start)
+	l.known, l.have, l.asOf = true, float64(max(0, kept.count-kept.used)), now
+	l.counted, l.start, l.end, l.window = kept.used, kept.start, kept.end, kept.end.Sub(kept.start)
 }
 
 // spentFor is what was certainly spent of a quota, by what this node knows, and in which period.

@@ -2,6 +2,7 @@ package ratelimit
 
 import (
 	"encoding/hex"
+	"math"
 	"sync"
 	"time"
 )
@@ -25,13 +26,19 @@ type ledger struct {
 	changed []*account
 
 	memory sync.Mutex
-	kept   map[entry]Record // that no account has asked for yet
-	over   time.Time        // when the first of them is
+	kept   map[entry]count // that no account has asked for yet
+	over   int64           // when the first of them is
 }
 
+// An entry and its count are a Record in little space: there may be millions. Times are in seconds since 1970.
 type entry struct {
 	tag  [16]byte
 	unit Unit
+}
+
+type count struct {
+	start, end int64
+	used       int
 }
 
 // Keep calls store with what was counted of day and month quotas since it was stored last, some hundred at a time. The
@@ -73,66 +80,60 @@ func (g *ledger) again(read, unread []*account) {
 	g.mu.Unlock()
 }
 
-// Remember has quotas begin with what was kept of their present period, as soon as their bucket is used. It is for the
-// time before the first call, and takes Options.Kept. Records that name no bucket are left out.
-func (l *Limiter) Remember(records []Record) {
+// Remember has a quota begin with what was kept of its present period, as soon as its bucket is used. It is for the time
+// before the first call, and takes Options.Kept. A Record that names no bucket is left out.
+func (l *Limiter) Remember(r Record) {
 	g := l.ledger
-	if g == nil {
+	e := entry{unit: r.Unit}
+	if g == nil || len(r.Tag) != 2*len(e.tag) || r.Used <= 0 {
+		return
+	}
+	if _, err := hex.Decode(e.tag[:], []byte(r.Tag)); err != nil {
 		return
 	}
 	g.memory.Lock()
 	defer g.memory.Unlock()
-	if g.kept == nil {
-		g.kept = make(map[entry]Record, len(records))
+	if len(g.kept) == 0 {
+		g.kept, g.over = map[entry]count{}, r.End.Unix()
 	}
-	for _, r := range records {
-		e := entry{unit: r.Unit}
-		if n, err := hex.Decode(e.tag[:], []byte(r.Tag)[:min(len(r.Tag), 2*len(e.tag))]); err != nil || n < len(e.tag) || r.Used <= 0 {
-			continue
-		}
-		r.Tag = "" // it is in the key
-		g.kept[e] = r
-		if g.over.IsZero() || r.End.Before(g.over) {
-			g.over = r.End
-		}
-	}
+	g.kept[e] = count{r.Start.Unix(), r.End.Unix(), r.Used}
+	g.over = min(g.over, r.End.Unix())
 }
 
-// sweep drops records of periods that are over.
+// sweep drops what was kept of periods that are over.
 func (g *ledger) sweep(now time.Time) {
 	if g == nil {
 		return
 	}
 	g.memory.Lock()
 	defer g.memory.Unlock()
-	if len(g.kept) == 0 || now.Before(g.over) {
+	if len(g.kept) == 0 || now.Unix() < g.over {
 		return
 	}
-	g.over = time.Time{}
-	for e, r := range g.kept {
-		switch {
-		case !now.Before(r.End):
+	g.over = math.MaxInt64
+	for e, c := range g.kept {
+		if now.Unix() >= c.end {
 			delete(g.kept, e)
-		case g.over.IsZero() || r.End.Before(g.over):
-			g.over = r.End
+			continue
 		}
+		g.over = min(g.over, c.end)
 	}
 }
 
-// take returns what was kept of a key's quota, once.
-func (g *ledger) take(k Key, unit Unit) (r Record, ok bool) {
+// take returns what was kept of a key's quota, once; false if nothing was.
+func (g *ledger) take(k Key, unit Unit) (c count, ok bool) {
 	if g == nil {
-		return r, false
+		return c, false
 	}
 	g.memory.Lock()
 	defer g.memory.Unlock()
 	if len(g.kept) == 0 {
-		return r, false
+		return c, false
 	}
 	e := entry{k.sum(), unit}
-	r, ok = g.kept[e]
+	c, ok = g.kept[e]
 	delete(g.kept, e)
-	return r, ok
+	return c, ok
 }
 
 // note has the account kept with the next call of Keep. The account is locked.
@@ -148,15 +149,19 @@ func (a *account) note() {
 
 // recall has the quota that t is about to count by begin with what was kept.
 func (a *account) recall(t Tier, now time.Time) {
-	r, ok := a.ledger.take(a.key, t.TimeUnit)
-	if !ok || !now.Before(r.End) {
+	c, ok := a.ledger.take(a.key, t.TimeUnit)
+	if !ok || now.Unix() >= c.end {
 		return
 	}
-	switch q := a.meter.(type) {
+	kept := quota{begun: true, used: c.used, start: time.Unix(c.start, 0).UTC(), end: time.Unix(c.end, 0).UTC()}
+	kept.fit(t, now) // its period may have been another one
+	switch m := a.meter.(type) {
 	case *quota:
-		q.recall(r)
+		if !m.begun {
+			*m = kept
+		}
 	case *leased:
-		q.recall(r, t, now)
+		m.recall(&kept, now)
 	}
 }
 

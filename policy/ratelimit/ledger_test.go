@@ -32,6 +32,12 @@ func kept(t *testing.T, l *Limiter) (all []Record) {
 	return all
 }
 
+func remember(l *Limiter, records ...Record) {
+	for _, r := range records {
+		l.Remember(r)
+	}
+}
+
 func TestQuotasOutliveTheProcess(t *testing.T) {
 	for name, begin := range keepers {
 		for unit, next := range map[Unit]time.Time{
@@ -54,7 +60,7 @@ func TestQuotasOutliveTheProcess(t *testing.T) {
 				}
 
 				second := begin(t)
-				second.Remember(records)
+				remember(second, records...)
 				wantPasses(t, second.Bucket(client("b"), per(5, unit)), noon, 5)
 				bucket := second.Bucket(client("a"), per(100, unit))
 				if v := take(noon, bucket); !v.Allowed || v.Remaining != 29 {
@@ -63,7 +69,7 @@ func TestQuotasOutliveTheProcess(t *testing.T) {
 				wantPasses(t, second.Bucket(client("a"), per(80, unit)), noon, 9)
 				wantPasses(t, bucket, next, 80)
 				third := begin(t)
-				third.Remember(records)
+				remember(third, records...)
 				wantPasses(t, third.Bucket(client("a"), per(100, unit)), next, 100) // they are of the period before
 			})
 		}
@@ -143,7 +149,7 @@ func TestStrangeRecords(t *testing.T) {
 	theMoment.be(noon)
 	tag := client("a").tag()
 	start, end := period(noon, 1, Day)
-	l.Remember([]Record{
+	remember(l, []Record{
 		{tag, Day, start, end, -5},
 		{tag, Month, start, end, 0},
 		{tag[1:], Day, start, end, 9},
@@ -151,7 +157,7 @@ func TestStrangeRecords(t *testing.T) {
 		{tag[:31] + "x", Day, start, end, 9},
 		{tag + tag, Month, start.AddDate(0, -1, 0), start, 9},
 		{tag, 0, start, end, 9},
-	})
+	}...)
 	for _, unit := range []Unit{Day, Month} {
 		wantPasses(t, l.Bucket(client("a"), per(10, unit)), noon, 10)
 	}

@@ -26,13 +26,6 @@ func (q *quota) fit(t Tier, now time.Time) {
 	q.start, q.end = period(now, q.units, q.unit)
 }
 
-// recall begins with what was kept, unless something is counted already.
-func (q *quota) recall(r Record) {
-	if !q.begun {
-		q.begun, q.used, q.start, q.end = true, r.Used, r.Start, r.End
-	}
-}
-
 // within reports whether now is in the period that was last counted in. A clock that was put back stays in it, so that
 // the same period isn't given twice.
 func (q *quota) within(now time.Time) bool { return q.begun && now.Before(q.end) }
