@@ -6,6 +6,7 @@ import (
 )
 
 func TestProxy(t *testing.T) {
+	t.Parallel()
 	server := Start(t, Options{})
 	proxy := Proxy(t, server.Address)
 	o := options(proxy.Address)

@@ -29,6 +29,7 @@ const take = `redis.call('HINCRBY', KEYS[1], 'spent', ARGV[1]); redis.call('PEXP
 return {redis.call('HGET', KEYS[1], 'spent'), redis.call('TIME')[1]}`
 
 func TestServer(t *testing.T) {
+	t.Parallel()
 	first, second := Start(t, Options{}), Start(t, Options{AppendOnly: true})
 	client := connect(t, options(second.Address))
 	if err := client.Set(t.Context(), "sallyport:x", "kept", 0).Err(); err != nil {
@@ -66,6 +67,7 @@ func TestServer(t *testing.T) {
 }
 
 func TestServerWithTLSAndUser(t *testing.T) {
+	t.Parallel()
 	server := Start(t, Options{TLS: true, User: "limiter", Password: "secret"})
 	o := options(server.Address)
 	o.TLSConfig = &tls.Config{RootCAs: server.Roots}
@@ -97,6 +99,7 @@ func TestServerWithTLSAndUser(t *testing.T) {
 }
 
 func TestServerWithPassword(t *testing.T) {
+	t.Parallel()
 	server := Start(t, Options{Password: "secret", Args: []string{"--maxmemory", "64mb"}})
 	o := options(server.Address)
 	if err := connect(t, o).Ping(t.Context()).Err(); err == nil || !strings.HasPrefix(err.Error(), "NOAUTH") {
