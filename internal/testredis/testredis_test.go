@@ -111,3 +111,31 @@ func TestServerWithPassword(t *testing.T) {
 		t.Errorf("maxmemory: %v, %v", got, err)
 	}
 }
+
+func TestServerThatLoads(t *testing.T) {
+	t.Parallel()
+	server := Start(t, Options{AppendOnly: true})
+	server.Do("SET", "sallyport:x", "kept")
+	server.RestartLoading()
+	if reply, err := server.do("GET", "sallyport:x"); err == nil || !strings.HasPrefix(err.Error(), "LOADING") {
+		t.Errorf("a server that loads answers %q, %v", reply, err)
+	}
+	server.FinishLoading()
+	if got := server.Do("GET", "sallyport:x"); got != "kept" {
+		t.Errorf("after loading: %q", got)
+	}
+}
+
+func TestNothingThatWasWrittenIsLost(t *testing.T) {
+	t.Parallel()
+	server := Start(t, Options{AppendOnly: true, Args: []string{"--appendfsync", "everysec"}})
+	if got := server.Do("CONFIG", "GET", "appendfsync"); got != "appendfsync\neverysec" {
+		t.Fatal(got)
+	}
+	server.Do("SET", "sallyport:x", "kept")
+	server.WaitWritten()
+	server.Restart()
+	if got := server.Do("GET", "sallyport:x"); got != "kept" {
+		t.Errorf("after Restart: %q", got)
+	}
+}
