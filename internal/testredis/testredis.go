@@ -236,8 +236,8 @@ func (s *Server) persists(zero ...string) error {
 	return nil
 }
 
-// WaitReplicated waits until the server's replicas, one at least, have all that it has written by now.
-func (s *Server) WaitReplicated() {
+// waitReplicated waits until the server's replicas, one at least, have all that it has written by now.
+func (s *Server) waitReplicated() {
 	s.t.Helper()
 	written := -1
 	eventually(s.t, "all is replicated", func() error {

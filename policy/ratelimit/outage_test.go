@@ -100,3 +100,39 @@ func (o *outage) run(r Redis, b blow) {
 		t.Errorf("%d calls passed from a full bucket, want %d at least", more, least)
 	}
 }
+
+// TestFailover holds docs/security.md, I 121 and R 7: the master dies under load, and again when all is spent. Until
+// another one is elected, calls are decided by the nodes; then they are shared again, and what was replicated is not
+// given twice.
+func TestFailover(t *testing.T) {
+	slot := slot(client("orders").tag())
+	for name, start := range map[string]func(*testing.T) (r Redis, kill func() *testredis.Server, replicated, whole func()){
+		"Sentinel": func(t *testing.T) (Redis, func() *testredis.Server, func(), func()) {
+			s := testredis.StartSentinel(t)
+			return Redis{Addresses: s.Addresses, Mode: Sentinel, Master: s.Master}, s.KillMaster, s.WaitReplicated, s.WaitWhole
+		},
+		"Cluster": func(t *testing.T) (Redis, func() *testredis.Server, func(), func()) {
+			c := testredis.StartCluster(t)
+			return Redis{Addresses: c.Addresses, Mode: Cluster},
+				func() *testredis.Server { return c.KillMaster(slot) }, func() { c.WaitReplicated(slot) }, c.WaitWhole
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r, kill, replicated, whole := start(t)
+			o := &outage{t: t}
+			o.run(r, blow{lost: [2]int{1, 0}, strike: func(o *outage) {
+				replicated()
+				before := map[*busyNode]int64{}
+				for _, n := range o.nodes {
+					before[n] = n.local()
+				}
+				killed := kill() // for a second, the others wait whether it comes back
+				until(t, "decided without Redis", o.nodes, func(n *busyNode) bool { return n.local() > before[n]+callersEach })
+				until(t, "well with the new master", o.nodes, (*busyNode).well)
+				killed.Restart()
+				whole()
+			}})
+		})
+	}
+}
