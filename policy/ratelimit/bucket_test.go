@@ -71,7 +71,7 @@ func TestBurst(t *testing.T) {
 // TestRetryAfterIsExact checks that after RetryAfter one call passes, and none before it, however odd the rate.
 func TestRetryAfterIsExact(t *testing.T) {
 	for _, tier := range []Tier{
-		perMinute(1), perMinute(7), perMinute(5000), per(3, Second), per(1_000_003, Second), per(11, Hour), per(7, Day), per(2, Month),
+		perMinute(1), perMinute(7), perMinute(5000), per(3, Second), per(11, Hour), per(7, Day), per(2, Month),
 		{Name: "T", RequestCount: 5000, UnitTime: 1, TimeUnit: Minute, Burst: 50},
 		{Name: "T", RequestCount: 1_000_003, UnitTime: 1, TimeUnit: Second, Burst: 50},
 		{Name: "T", RequestCount: 13, UnitTime: 17, TimeUnit: Second, Burst: 2},

@@ -10,6 +10,7 @@ import (
 // TestCallsAreDecidedWhileRedisFails holds docs/security.md, R 7: while Redis fails in whichever way, each call is
 // decided by OnFailure, and none waits for Redis.
 func TestCallsAreDecidedWhileRedisFails(t *testing.T) {
+	t.Parallel()
 	type server = *testredis.Server
 	type proxy = *testredis.Toxiproxy
 	divert := func(kind testredis.Kind) func(*testing.T, server, proxy) func() {

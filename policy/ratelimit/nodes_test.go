@@ -166,6 +166,7 @@ func TestNodeThatGoes(t *testing.T) {
 
 // TestQuotaOfNodes: two nodes together let exactly a quota pass, and no lease outlives its period.
 func TestQuotaOfNodes(t *testing.T) {
+	t.Parallel()
 	for _, unit := range []Unit{Day, Month} {
 		t.Run(unit.String(), func(t *testing.T) {
 			t.Parallel()
@@ -192,6 +193,7 @@ func TestQuotaOfNodes(t *testing.T) {
 
 // TestAllOrNoneOverNodes: of calls that need two limits, on two nodes at once, none takes from one of them alone.
 func TestAllOrNoneOverNodes(t *testing.T) {
+	t.Parallel()
 	for name, small := range map[string]Tier{
 		"tokens": {Name: "T", RequestCount: 1, UnitTime: 24, TimeUnit: Hour, Burst: 50},
 		"quota":  per(50, Month),

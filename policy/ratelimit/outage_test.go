@@ -32,6 +32,7 @@ type blow struct {
 // TestNoFreeBurst holds docs/security.md, I 121: whatever befalls Redis, each call that passed is counted afterwards, and
 // nobody gets a fresh burst, but for one if Redis lost its data.
 func TestNoFreeBurst(t *testing.T) {
+	t.Parallel()
 	for name, b := range map[string]blow{
 		"emptied":                {strike: func(o *outage) { o.server.Do("FLUSHALL") }, lost: [2]int{1, 1}},
 		"restarted without data": {strike: func(o *outage) { o.server.Kill(); o.without(); o.server.Restart() }, lost: [2]int{1, 1}},
@@ -51,7 +52,7 @@ func TestNoFreeBurst(t *testing.T) {
 		"paused": {strike: func(o *outage) { o.server.Pause(); o.without(); o.server.Resume() }},
 		"closed": {strike: func(o *outage) { o.proxy.Cut(); o.without(); o.proxy.Mend() }},
 		"replies cut off now and then": {strike: func(o *outage) {
-			o.proxy.LimitData(300) // the beginning of a connection, and a reply or two
+			o.proxy.LimitData(200) // the beginning of a connection, and a reply at most
 			untilMore(o.t, "failed", o.nodes, 1, func(n *busyNode) int64 { return n.told.Load() })
 			o.proxy.Clear()
 		}},
@@ -105,6 +106,7 @@ func (o *outage) run(r Redis, b blow) {
 // another one is elected, calls are decided by the nodes; then they are shared again, and what was replicated is not
 // given twice.
 func TestFailover(t *testing.T) {
+	t.Parallel()
 	slot := slot(client("orders").tag())
 	for name, start := range map[string]func(*testing.T) (r Redis, kill func() *testredis.Server, replicated, whole func()){
 		"Sentinel": func(t *testing.T) (Redis, func() *testredis.Server, func(), func()) {

@@ -54,6 +54,7 @@ func drive(buckets []Bucket, now func(int) time.Time, long time.Duration) []pass
 }
 
 func TestNodesTogetherPassNoMoreThanTheTier(t *testing.T) {
+	t.Parallel()
 	for name, c := range map[string]struct {
 		nodes int
 		skew  time.Duration

@@ -2,6 +2,7 @@ package ratelimit
 
 import (
 	"context"
+	"flag"
 	"fmt"
 	"os"
 	"slices"
@@ -14,6 +15,13 @@ import (
 )
 
 func TestMain(m *testing.M) {
+	flag.Parse()
+	const parallel = "test.parallel"
+	if f := flag.Lookup(parallel); f.Value.String() == f.DefValue { // these tests wait more than they compute
+		if err := flag.Set(parallel, "6"); err != nil {
+			panic(err)
+		}
+	}
 	code := m.Run()
 	for _, end := range slices.Backward(forAll.ends) {
 		end()

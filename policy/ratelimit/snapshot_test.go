@@ -198,7 +198,7 @@ func TestLimitHoldsWhileSnapshotsChange(t *testing.T) {
 		var passed atomic.Int64
 		now := c.now
 		atOnce(8, func(i int) {
-			for n := range 500 {
+			for n := range c.rounds(500, 150) {
 				switch {
 				case i == 0:
 					l.Sweep(func(Key) bool { return n%2 == 0 })
