@@ -7,8 +7,8 @@ import (
 	"sallyport/internal/testredis"
 )
 
-// TestCallsAreDecidedWhileRedisFails holds docs/security.md, R 7: while Redis fails in whichever way, each call is
-// decided by OnFailure, and none waits for Redis.
+// TestCallsAreDecidedWhileRedisFails holds docs/security.md, I 120 and R 7: while Redis fails in whichever way, each
+// call is decided by OnFailure, and none waits for Redis.
 func TestCallsAreDecidedWhileRedisFails(t *testing.T) {
 	t.Parallel()
 	type server = *testredis.Server

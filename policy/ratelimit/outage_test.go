@@ -102,39 +102,67 @@ func (o *outage) run(r Redis, b blow) {
 	}
 }
 
-// TestFailover holds docs/security.md, I 121 and R 7: the master dies under load, and again when all is spent. Until
-// another one is elected, calls are decided by the nodes; then they are shared again, and what was replicated is not
-// given twice.
+// A set is masters and replicas.
+type set interface {
+	WaitWhole()
+	replicate()
+	kill() *testredis.Server
+	failOver()
+}
+
+type sentinelSet struct{ *testredis.Sentinel }
+
+func (s sentinelSet) replicate()              { s.WaitReplicated() }
+func (s sentinelSet) kill() *testredis.Server { return s.KillMaster() }
+func (s sentinelSet) failOver()               { s.Failover() }
+
+type clusterSet struct {
+	*testredis.Cluster
+	slot int // of the bucket
+}
+
+func (s clusterSet) replicate()              { s.WaitReplicated(s.slot) }
+func (s clusterSet) kill() *testredis.Server { return s.KillMaster(s.slot) }
+func (s clusterSet) failOver()               { s.Failover(s.slot) }
+
+// TestFailover holds docs/security.md, I 121 and R 7: another master is elected under load, and again when all is spent,
+// since the first has died or because an operator wants so. Calls are decided all the time; then they are shared again,
+// and what was replicated is not given twice.
 func TestFailover(t *testing.T) {
 	t.Parallel()
-	slot := slot(client("orders").tag())
-	for name, start := range map[string]func(*testing.T) (r Redis, kill func() *testredis.Server, replicated, whole func()){
-		"Sentinel": func(t *testing.T) (Redis, func() *testredis.Server, func(), func()) {
+	for mode, start := range map[string]func(*testing.T) (set, Redis){
+		"Sentinel": func(t *testing.T) (set, Redis) {
 			s := testredis.StartSentinel(t)
-			return Redis{Addresses: s.Addresses, Mode: Sentinel, Master: s.Master}, s.KillMaster, s.WaitReplicated, s.WaitWhole
+			return sentinelSet{s}, Redis{Addresses: s.Addresses, Mode: Sentinel, Master: s.Master}
 		},
-		"Cluster": func(t *testing.T) (Redis, func() *testredis.Server, func(), func()) {
+		"Cluster": func(t *testing.T) (set, Redis) {
 			c := testredis.StartCluster(t)
-			return Redis{Addresses: c.Addresses, Mode: Cluster},
-				func() *testredis.Server { return c.KillMaster(slot) }, func() { c.WaitReplicated(slot) }, c.WaitWhole
+			return clusterSet{c, slot(client("orders").tag())}, Redis{Addresses: c.Addresses, Mode: Cluster}
 		},
 	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			r, kill, replicated, whole := start(t)
-			o := &outage{t: t}
-			o.run(r, blow{lost: [2]int{1, 0}, strike: func(o *outage) {
-				replicated()
+		for name, elect := range map[string]func(*outage, set){
+			"the master dies": func(o *outage, s set) {
 				before := map[*busyNode]int64{}
 				for _, n := range o.nodes {
 					before[n] = n.local()
 				}
-				killed := kill() // for a second, the others wait whether it comes back
-				until(t, "decided without Redis", o.nodes, func(n *busyNode) bool { return n.local() > before[n]+callersEach })
-				until(t, "well with the new master", o.nodes, (*busyNode).well)
+				killed := s.kill() // for a second, the others wait whether it comes back
+				until(o.t, "decided without Redis", o.nodes, func(n *busyNode) bool { return n.local() > before[n]+callersEach })
+				until(o.t, "well with the new master", o.nodes, (*busyNode).well)
 				killed.Restart()
-				whole()
-			}})
-		})
+			},
+			"as planned": func(o *outage, s set) { s.failOver() },
+		} {
+			t.Run(mode+", "+name, func(t *testing.T) {
+				t.Parallel()
+				s, r := start(t)
+				o := &outage{t: t}
+				o.run(r, blow{lost: [2]int{1, 0}, strike: func(o *outage) {
+					s.replicate()
+					elect(o, s)
+					s.WaitWhole()
+				}})
+			})
+		}
 	}
 }
