@@ -164,6 +164,33 @@ func TestNodeThatGoes(t *testing.T) {
 	}
 }
 
+// TestLeaseOfALostBucket: a lease from a bucket that Redis has lost ends when its node hears of it, so that exactly a
+// burst passes from the new one.
+func TestLeaseOfALostBucket(t *testing.T) {
+	c := &clock{now: noon}
+	server := testredis.Start(t, testredis.Options{})
+	r := Redis{Addresses: []string{server.Address}}
+	nodes, _ := nodesAt(t, c, Options{}, r, r)
+	tier := Tier{Name: "T", RequestCount: 1, UnitTime: 24, TimeUnit: Hour, Burst: 160}
+	a, b := nodes[0].Bucket(client("a"), tier), nodes[1].Bucket(client("a"), tier)
+	leaseTen(t, c, nodes[0], a)
+	c.advance(leaseHorizon)
+	if n := passes(a, c.now, 1); n != 1 {
+		t.Fatal("nothing passes by a lease")
+	}
+
+	server.Do("FLUSHALL")
+	before := nodes[0].State().Exchanges
+	c.advance(leaseLength - leaseHorizon - renewBefore/2) // it is renewed
+	for nodes[0].State().Exchanges == before {
+		time.Sleep(time.Millisecond)
+	}
+	nodes[0].settle()
+	if n := passes(a, c.now, 200) + passes(b, c.now, 200); n != 160 {
+		t.Errorf("%d calls pass, want 160", n)
+	}
+}
+
 // TestQuotaOfNodes: two nodes together let exactly a quota pass, and no lease outlives its period.
 func TestQuotaOfNodes(t *testing.T) {
 	t.Parallel()

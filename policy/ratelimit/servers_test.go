@@ -40,6 +40,9 @@ type lasting struct{ testing.TB }
 
 func (l lasting) Cleanup(end func()) { forAll.ends = append(forAll.ends, end) }
 
+// Logf writes what the last test can't any more.
+func (l lasting) Logf(format string, args ...any) { fmt.Fprintf(os.Stderr, format+"\n", args...) }
+
 func (l lasting) TempDir() string {
 	dir, err := os.MkdirTemp("", "ratelimit")
 	if err != nil {
