@@ -218,6 +218,53 @@ func TestQuotaOfNodes(t *testing.T) {
 	}
 }
 
+// TestQuotaOutage: while Redis is away, two nodes let the rest of a quota pass, each its half, and the next period's, too.
+// Redis is told, of the period that it is in then.
+func TestQuotaOutage(t *testing.T) {
+	for name, backAt := range map[string]time.Duration{"the same day": 0, "the next day": 12 * time.Hour} {
+		t.Run(name, func(t *testing.T) {
+			c := &clock{now: noon}
+			server := testredis.Start(t, testredis.Options{})
+			wayA, a := wayTo(t, server)
+			wayB, b := wayTo(t, server)
+			nodes, _ := nodesAt(t, c, Options{}, a, b)
+			buckets := []Bucket{nodes[0].Bucket(client("a"), per(160, Day)), nodes[1].Bucket(client("a"), per(160, Day))}
+			want := func(each int) {
+				t.Helper()
+				for _, bucket := range buckets {
+					wantPasses(t, bucket, c.now, each)
+				}
+			}
+			for range 30 { // by turns, so that each knows of the other's
+				if n := passes(buckets[0], c.now, 1) + passes(buckets[1], c.now, 1); n != 2 {
+					t.Fatalf("%d of 2 calls pass", n)
+				}
+			}
+			passes(buckets[0], c.now, 2)
+			wayA.Cut()
+			wayB.Cut()
+			for _, l := range nodes {
+				wantAway(t, l)
+			}
+			wantPasses(t, buckets[0], c.now, 49) // half of the 98 that are left
+			wantPasses(t, buckets[1], c.now, 50) // it does not know of the last two
+			if c.advance(backAt); backAt > 0 {
+				want(80)
+			}
+			wayA.Mend()
+			wayB.Mend()
+			for _, l := range nodes {
+				wantBack(t, l)
+			}
+			want(0)
+			c.advance(24 * time.Hour)
+			if n := passes(buckets[0], c.now, 80) + passes(buckets[1], c.now, 100); n != 160 {
+				t.Errorf("%d calls pass on another day, want 160", n)
+			}
+		})
+	}
+}
+
 // TestAllOrNoneOverNodes: of calls that need two limits, on two nodes at once, none takes from one of them alone.
 func TestAllOrNoneOverNodes(t *testing.T) {
 	t.Parallel()
