@@ -196,7 +196,7 @@ func (s *Server) RestartLoading() {
 	s.t.Helper()
 	s.Do("DEBUG", "POPULATE", "10000", "testredis", "1024")
 	s.Do("BGREWRITEAOF")
-	eventually(s.t, "the data is written", func() error { return s.persists("aof_rewrite_in_progress", "aof_rewrite_scheduled") })
+	eventually(s.t, "the data is written", func() error { return s.persists("aof_rewrite_in_progress:0", "aof_rewrite_scheduled:0") })
 	s.process.kill()
 	args := s.process.args
 	s.process.args = append(slices.Clone(args), "--key-load-delay", "3000") // microseconds
@@ -216,21 +216,38 @@ func (s *Server) FinishLoading() {
 	eventually(s.t, "all is loaded", s.ping)
 }
 
+// DenySaving has the server, which has no data on disk, try to save in vain: from then on it refuses to write.
+func (s *Server) DenySaving() {
+	s.t.Helper()
+	if err := os.Mkdir(filepath.Join(s.process.dir, "dump.rdb"), 0o700); err != nil { // no file can take its place
+		s.t.Fatal(err)
+	}
+	s.Do("CONFIG", "SET", "save", "3600 1")
+	s.Do("BGSAVE")
+	eventually(s.t, "saving fails", func() error { return s.persists("rdb_last_bgsave_status:err") })
+}
+
+// AllowSaving takes DenySaving back.
+func (s *Server) AllowSaving() {
+	s.t.Helper()
+	s.Do("CONFIG", "SET", "save", "")
+}
+
 // WaitWritten waits until the operating system has all of the append-only file, so that Kill loses nothing.
 func (s *Server) WaitWritten() {
 	s.t.Helper()
-	eventually(s.t, "the append-only file is written", func() error { return s.persists("aof_buffer_length") })
+	eventually(s.t, "the append-only file is written", func() error { return s.persists("aof_buffer_length:0") })
 }
 
-// persists returns an error unless figures of persistence are zero.
-func (s *Server) persists(zero ...string) error {
+// persists returns an error unless what the server says of its persistence has these lines.
+func (s *Server) persists(lines ...string) error {
 	info, err := s.do("INFO", "persistence")
 	if err != nil {
 		return err
 	}
-	for _, name := range zero {
-		if value := fields(info, ":")[name]; value != "0" {
-			return fmt.Errorf("%s:%s", name, value)
+	for _, line := range lines {
+		if name, want, _ := strings.Cut(line, ":"); fields(info, ":")[name] != want {
+			return fmt.Errorf("%s is %s, not %s", name, fields(info, ":")[name], want)
 		}
 	}
 	return nil

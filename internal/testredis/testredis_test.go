@@ -139,3 +139,14 @@ func TestNothingThatWasWrittenIsLost(t *testing.T) {
 		t.Errorf("after Restart: %q", got)
 	}
 }
+
+func TestServerThatCannotSave(t *testing.T) {
+	t.Parallel()
+	server := Start(t, Options{})
+	server.DenySaving()
+	if _, err := server.do("SET", "sallyport:x", "x"); err == nil || !strings.HasPrefix(err.Error(), "MISCONF") {
+		t.Errorf("a server that can't save: %v", err)
+	}
+	server.AllowSaving()
+	server.Do("SET", "sallyport:x", "x")
+}

@@ -34,6 +34,10 @@ func TestCallsAreDecidedWhileRedisFails(t *testing.T) {
 			s.Do("REPLICAOF", "127.0.0.1", "1")
 			return func() { s.Do("REPLICAOF", "NO", "ONE") }
 		},
+		"unable to save": func(t *testing.T, s server, _ proxy) func() {
+			s.DenySaving()
+			return s.AllowSaving
+		},
 		"silent":            divert(testredis.Silent),
 		"talking garbage":   divert(testredis.Garbage),
 		"gone in mid-reply": divert(testredis.ResetMidReply),
