@@ -114,6 +114,12 @@ func (c *Cluster) WaitWhole() {
 	})
 }
 
+// WaitReplicated waits until the replica of a slot's master has all that the master has written by now.
+func (c *Cluster) WaitReplicated(slot int) {
+	c.t.Helper()
+	c.master(slot).waitReplicated()
+}
+
 // waitForSuccessor waits until every server that runs has another master for a slot.
 func (c *Cluster) waitForSuccessor(slot int, old *Server) {
 	c.t.Helper()

@@ -46,6 +46,7 @@ func TestFake(t *testing.T) {
 }
 
 func TestShifter(t *testing.T) {
+	t.Parallel()
 	server := Start(t, Options{})
 	shifter := NewShifter(t, server.Address)
 	o := options(shifter.Address)

@@ -62,6 +62,13 @@ func (p *Toxiproxy) Clear() {
 	p.proxy.Toxics.ResetToxics(context.Background())
 }
 
+// Divert closes all connections and leads new ones to another address.
+func (p *Toxiproxy) Divert(address string) {
+	p.Cut()
+	p.proxy.Upstream = address
+	p.Mend()
+}
+
 // Cut closes all connections and refuses new ones.
 func (p *Toxiproxy) Cut() {
 	p.proxy.Stop()

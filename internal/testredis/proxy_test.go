@@ -6,6 +6,7 @@ import (
 )
 
 func TestProxy(t *testing.T) {
+	t.Parallel()
 	server := Start(t, Options{})
 	proxy := Proxy(t, server.Address)
 	o := options(proxy.Address)
@@ -51,5 +52,12 @@ func TestProxy(t *testing.T) {
 		}
 	}
 	proxy.Mend()
+
 	works("after Cut")
+	proxy.Divert(Fake(t, Loading))
+	if err := ping(); err == nil {
+		t.Error("another server answers as the first")
+	}
+	proxy.Divert(server.Address)
+	works("after Divert")
 }

@@ -96,6 +96,12 @@ func (s *Sentinel) WaitWhole() {
 	eventually(s.t, "the set of sentinels is whole again", s.whole)
 }
 
+// WaitReplicated waits until the replica has all that the master has written by now.
+func (s *Sentinel) WaitReplicated() {
+	s.t.Helper()
+	s.master().waitReplicated()
+}
+
 func (s *Sentinel) waitForSuccessor(old *Server) {
 	s.t.Helper()
 	eventually(s.t, "another master", func() error {

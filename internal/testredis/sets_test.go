@@ -9,6 +9,7 @@ import (
 )
 
 func TestSentinel(t *testing.T) {
+	t.Parallel()
 	set, other := StartSentinel(t), StartSentinel(t)
 	o := options("")
 	o.Addrs, o.MasterName = set.Addresses, set.Master
@@ -36,6 +37,7 @@ func TestSentinel(t *testing.T) {
 }
 
 func TestCluster(t *testing.T) {
+	t.Parallel()
 	cluster, other := StartCluster(t), StartCluster(t)
 	o := options("")
 	o.Addrs = cluster.Addresses

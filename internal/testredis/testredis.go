@@ -17,6 +17,8 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -51,7 +53,7 @@ type Options struct {
 	User, Password string
 	Rules          string // ACL rules; empty: LimiterRules
 
-	AppendOnly bool     // keep the data over Restart, every write at once
+	AppendOnly bool     // keep the data over Restart, every write at once if Args don't say otherwise
 	Args       []string // more arguments of redis-server, such as "--maxmemory", "1mb"
 }
 
@@ -104,7 +106,8 @@ func (o Options) config(dir, port string) string {
 	line("dir %q", dir)
 	line(`save ""`)
 	line("enable-debug-command local")
-	line("repl-diskless-sync-delay 0") // by default a replica waits 5 s for others
+	line("repl-diskless-sync-delay 0")                 // by default a replica waits 5 s for others
+	line("loading-process-events-interval-bytes 1024") // by default a server that loads answers every 2 MB
 	if o.TLS {
 		line("port 0\ntls-port %s\ntls-auth-clients no", port)
 		line("tls-cert-file server.pem\ntls-key-file server.pem\ntls-ca-cert-file ca.pem")
@@ -185,6 +188,101 @@ func (s *Server) Restart() {
 	s.t.Helper()
 	s.process.kill()
 	s.process.start(nil, s.ping)
+}
+
+// RestartLoading restarts the server, which has AppendOnly, with so much data that it loads it until FinishLoading, for
+// half a minute at most, and refuses everything meanwhile. It waits until it does.
+func (s *Server) RestartLoading() {
+	s.t.Helper()
+	s.Do("DEBUG", "POPULATE", "10000", "testredis", "1024")
+	s.Do("BGREWRITEAOF")
+	eventually(s.t, "the data is written", func() error { return s.persists("aof_rewrite_in_progress:0", "aof_rewrite_scheduled:0") })
+	s.process.kill()
+	args := s.process.args
+	s.process.args = append(slices.Clone(args), "--key-load-delay", "3000") // microseconds
+	s.process.start(nil, func() error {
+		if err := s.ping(); err == nil || !strings.Contains(err.Error(), "LOADING") {
+			return fmt.Errorf("it does not load: %w", err)
+		}
+		return nil
+	})
+	s.process.args = args
+}
+
+// FinishLoading lets the server load the rest at once, and waits until it answers.
+func (s *Server) FinishLoading() {
+	s.t.Helper()
+	s.Do("CONFIG", "SET", "key-load-delay", "0")
+	eventually(s.t, "all is loaded", s.ping)
+}
+
+// DenySaving has the server, which has no data on disk, try to save in vain: from then on it refuses to write.
+func (s *Server) DenySaving() {
+	s.t.Helper()
+	if err := os.Mkdir(filepath.Join(s.process.dir, "dump.rdb"), 0o700); err != nil { // no file can take its place
+		s.t.Fatal(err)
+	}
+	s.Do("CONFIG", "SET", "save", "3600 1")
+	s.Do("BGSAVE")
+	eventually(s.t, "saving fails", func() error { return s.persists("rdb_last_bgsave_status:err") })
+}
+
+// AllowSaving takes DenySaving back.
+func (s *Server) AllowSaving() {
+	s.t.Helper()
+	s.Do("CONFIG", "SET", "save", "")
+}
+
+// WaitWritten waits until the operating system has all of the append-only file, so that Kill loses nothing.
+func (s *Server) WaitWritten() {
+	s.t.Helper()
+	eventually(s.t, "the append-only file is written", func() error { return s.persists("aof_buffer_length:0") })
+}
+
+// persists returns an error unless what the server says of its persistence has these lines.
+func (s *Server) persists(lines ...string) error {
+	info, err := s.do("INFO", "persistence")
+	if err != nil {
+		return err
+	}
+	for _, line := range lines {
+		if name, want, _ := strings.Cut(line, ":"); fields(info, ":")[name] != want {
+			return fmt.Errorf("%s is %s, not %s", name, fields(info, ":")[name], want)
+		}
+	}
+	return nil
+}
+
+// waitReplicated waits until the server's replicas, one at least, have all that it has written by now.
+func (s *Server) waitReplicated() {
+	s.t.Helper()
+	written := -1
+	eventually(s.t, "all is replicated", func() error {
+		info, err := s.do("INFO", "replication")
+		if err != nil {
+			return err
+		}
+		f := fields(info, ":")
+		if written < 0 {
+			if written, err = strconv.Atoi(f["master_repl_offset"]); err != nil {
+				return err
+			}
+		}
+		if f["connected_slaves"] == "0" {
+			return fmt.Errorf("%s has no replica", s.Address)
+		}
+		for name, replica := range f {
+			if !strings.HasPrefix(name, "slave") { // slave0:ip=…,port=…,state=online,offset=…,lag=…
+				continue
+			}
+			_, offset, _ := strings.Cut(replica, "offset=")
+			offset, _, _ = strings.Cut(offset, ",")
+			if has, err := strconv.Atoi(offset); err == nil && has < written {
+				return fmt.Errorf("%s is behind %d", replica, written)
+			}
+		}
+		return nil
+	})
 }
 
 func write(t testing.TB, file, content string) {

@@ -29,6 +29,7 @@ const take = `redis.call('HINCRBY', KEYS[1], 'spent', ARGV[1]); redis.call('PEXP
 return {redis.call('HGET', KEYS[1], 'spent'), redis.call('TIME')[1]}`
 
 func TestServer(t *testing.T) {
+	t.Parallel()
 	first, second := Start(t, Options{}), Start(t, Options{AppendOnly: true})
 	client := connect(t, options(second.Address))
 	if err := client.Set(t.Context(), "sallyport:x", "kept", 0).Err(); err != nil {
@@ -66,6 +67,7 @@ func TestServer(t *testing.T) {
 }
 
 func TestServerWithTLSAndUser(t *testing.T) {
+	t.Parallel()
 	server := Start(t, Options{TLS: true, User: "limiter", Password: "secret"})
 	o := options(server.Address)
 	o.TLSConfig = &tls.Config{RootCAs: server.Roots}
@@ -97,6 +99,7 @@ func TestServerWithTLSAndUser(t *testing.T) {
 }
 
 func TestServerWithPassword(t *testing.T) {
+	t.Parallel()
 	server := Start(t, Options{Password: "secret", Args: []string{"--maxmemory", "64mb"}})
 	o := options(server.Address)
 	if err := connect(t, o).Ping(t.Context()).Err(); err == nil || !strings.HasPrefix(err.Error(), "NOAUTH") {
@@ -107,4 +110,43 @@ func TestServerWithPassword(t *testing.T) {
 	if err != nil || got["maxmemory"] != "67108864" {
 		t.Errorf("maxmemory: %v, %v", got, err)
 	}
+}
+
+func TestServerThatLoads(t *testing.T) {
+	t.Parallel()
+	server := Start(t, Options{AppendOnly: true})
+	server.Do("SET", "sallyport:x", "kept")
+	server.RestartLoading()
+	if reply, err := server.do("GET", "sallyport:x"); err == nil || !strings.HasPrefix(err.Error(), "LOADING") {
+		t.Errorf("a server that loads answers %q, %v", reply, err)
+	}
+	server.FinishLoading()
+	if got := server.Do("GET", "sallyport:x"); got != "kept" {
+		t.Errorf("after loading: %q", got)
+	}
+}
+
+func TestNothingThatWasWrittenIsLost(t *testing.T) {
+	t.Parallel()
+	server := Start(t, Options{AppendOnly: true, Args: []string{"--appendfsync", "everysec"}})
+	if got := server.Do("CONFIG", "GET", "appendfsync"); got != "appendfsync\neverysec" {
+		t.Fatal(got)
+	}
+	server.Do("SET", "sallyport:x", "kept")
+	server.WaitWritten()
+	server.Restart()
+	if got := server.Do("GET", "sallyport:x"); got != "kept" {
+		t.Errorf("after Restart: %q", got)
+	}
+}
+
+func TestServerThatCannotSave(t *testing.T) {
+	t.Parallel()
+	server := Start(t, Options{})
+	server.DenySaving()
+	if _, err := server.do("SET", "sallyport:x", "x"); err == nil || !strings.HasPrefix(err.Error(), "MISCONF") {
+		t.Errorf("a server that can't save: %v", err)
+	}
+	server.AllowSaving()
+	server.Do("SET", "sallyport:x", "x")
 }

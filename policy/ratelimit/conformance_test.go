@@ -16,13 +16,13 @@ type limiter interface {
 
 var limiters = []struct {
 	name string
-	make func(t *testing.T, now func() time.Time) limiter
+	make func(t *testing.T, c *clock) limiter
 }{
-	{"local", func(_ *testing.T, now func() time.Time) limiter { return NewLocal(now) }},
-	{"shared", func(t *testing.T, _ func() time.Time) limiter { return sharedAt(t, single(t)) }},
-	{"shared by TLS and ACL", func(t *testing.T, _ func() time.Time) limiter { return sharedAt(t, secured(t)) }},
-	{"shared by Sentinel", func(t *testing.T, _ func() time.Time) limiter { return sharedAt(t, sentinel(t)) }},
-	{"shared by a cluster", func(t *testing.T, _ func() time.Time) limiter { return sharedAt(t, cluster(t)) }},
+	{"local", func(_ *testing.T, c *clock) limiter { return NewLocal(c.Now) }},
+	{"shared", func(t *testing.T, c *clock) limiter { return sharedAt(t, c, single(t)) }},
+	{"shared by TLS and ACL", func(t *testing.T, c *clock) limiter { return sharedAt(t, c, secured(t)) }},
+	{"shared by Sentinel", func(t *testing.T, c *clock) limiter { return sharedAt(t, c, sentinel(t)) }},
+	{"shared by a cluster", func(t *testing.T, c *clock) limiter { return sharedAt(t, c, cluster(t)) }},
 }
 
 // A clock stands still until it is moved.
@@ -30,6 +30,7 @@ type clock struct {
 	now        time.Time
 	roundedOff time.Duration // bounds the error of a duration that the limiter computes
 	early      time.Duration // so long before a call can pass, it surely can't, and asking delays nothing
+	shared     *moment       // of a shared limiter, and of its Redis; nil: there is none
 }
 
 const (
@@ -40,7 +41,17 @@ const (
 func (c *clock) Now() time.Time { return c.now }
 func (c *clock) advance(d time.Duration) {
 	c.now = c.now.Add(d)
-	theMoment.be(c.now)
+	if c.shared != nil {
+		c.shared.be(c.now)
+	}
+}
+
+// rounds is how often a test does something that is as good as done a few times with a Redis, which takes longer.
+func (c *clock) rounds(local, shared int) int {
+	if c.shared != nil {
+		return shared
+	}
+	return local
 }
 
 // noon is on the last but one day of February in a leap year.
@@ -50,18 +61,22 @@ func forEachLimiter(t *testing.T, test func(t *testing.T, c *clock, l limiter)) 
 	t.Helper()
 	for _, row := range limiters {
 		t.Run(row.name, func(t *testing.T) {
-			c := &clock{now: noon, roundedOff: sharedRounding, early: pollPause}
-			if row.name == "local" {
-				c.roundedOff, c.early = localRounding, localRounding
+			t.Parallel()
+			c := &clock{now: noon, roundedOff: localRounding, early: localRounding}
+			l := row.make(t, c)
+			if c.shared != nil {
+				c.roundedOff, c.early = sharedRounding, pollPause
 			}
-			test(t, c, row.make(t, c.Now))
+			test(t, c, l)
 		})
 	}
 }
 
 // take takes at a time, which is then the time of shared limiters and of their Redis, too.
 func take(now time.Time, buckets ...Bucket) Verdict {
-	theMoment.be(now)
+	if m, ok := moments.Load(sharedOf(buckets)); ok {
+		m.(*moment).be(now)
+	}
 	return Await(context.Background(), func() time.Time { return now }, buckets...)
 }
 

@@ -21,8 +21,10 @@ type lane struct {
 	tag    string        // of the key that says which nodes are there
 	wake   chan struct{} // holds a token while something is queued
 	down   atomic.Bool   // Redis can't be used; changes under mu
+	nodes  atomic.Int64  // that are there, by the last two signs of life; changes under mu
 
 	mu    sync.Mutex
+	seen  int64 // nodes, by the last one
 	queue []*leased
 	err   error     // why it is down
 	since time.Time // when down changed last
@@ -340,7 +342,21 @@ func (n *lane) present(ctx context.Context, here bool) (took time.Duration, err 
 		return took, errors.Join(errMixedUp, s.connect())
 	}
 	if count, ok := list[1].(int64); ok {
-		s.count.Store(max(1, count))
+		n.saw(count)
 	}
 	return took, nil
+}
+
+// saw notes how many nodes are there. Fewer than before are believed when they are seen twice: to the first that comes
+// back to a Redis that lost its data, or that was away, the others are not there yet.
+func (n *lane) saw(count int64) {
+	n.mu.Lock()
+	n.nodes.Store(max(count, n.seen))
+	n.seen = count
+	n.mu.Unlock()
+	all := int64(1)
+	for _, lane := range n.shared.lanes {
+		all = max(all, lane.nodes.Load())
+	}
+	n.shared.count.Store(all)
 }

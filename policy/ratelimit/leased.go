@@ -330,6 +330,8 @@ type question struct {
 	want   int
 	debit  int
 	held   int
+	owed   int       // calls that debit is for
+	period time.Time // of a quota's owed
 	args   []any
 }
 
@@ -342,7 +344,10 @@ func (l *leased) ask(now time.Time, stopping bool) question {
 	}
 	l.takePace(now)
 	l.number++
-	q := question{of: l, echo: l.shared.echo(), asked: now, number: l.number, need: l.waiting, debit: l.debit(now)}
+	q := question{
+		of: l, echo: l.shared.echo(), asked: now, number: l.number, need: l.waiting,
+		debit: l.debit(now), owed: l.owed, period: l.period,
+	}
 	held, give, known := l.left, 0, l.counted+l.lent-l.left
 	if stopping || l.waiting == 0 && now.Sub(l.used) >= leaseLength-renewBefore {
 		held, give = 0, l.left // nobody spends it from now on
@@ -393,6 +398,19 @@ func (l *leased) drop() {
 	l.left = 0
 }
 
+// told notes that Redis has counted what q told it of. Calls that waited in vain since then are told with the next
+// question.
+func (l *leased) told(q *question) {
+	if q.owed > 0 && q.period.Equal(l.period) {
+		if l.owed -= q.owed; l.owed == 0 {
+			l.shared.owes(l, false)
+		}
+	}
+	if l.owed > 0 {
+		l.busy = l.lane.enqueue(l)
+	}
+}
+
 // answer is what a script says.
 type answer struct {
 	status  int // 0: done; 1: and what was left of the lease is void; 2: overtaken, nothing was done
@@ -422,10 +440,7 @@ func (l *leased) take(q *question, a answer, err error, now time.Time) {
 	if a.status == 2 {
 		return
 	}
-	if l.owed > 0 {
-		l.owed = 0 // what passed since the question is less than a lease
-		l.shared.owes(l, false)
-	}
+	l.told(q)
 	l.share = nil
 	if a.status == 1 {
 		l.drop()

@@ -9,16 +9,14 @@ import (
 )
 
 // keepers are limiters whose quotas are kept, each new one with an empty Redis.
-var keepers = map[string]func(t *testing.T) *Limiter{
-	"local": func(*testing.T) *Limiter {
-		l, _ := New(Options{Now: theMoment.now, Kept: true})
+var keepers = map[string]func(*testing.T, *clock) *Limiter{
+	"local": func(_ *testing.T, c *clock) *Limiter {
+		l, _ := New(Options{Now: c.Now, Kept: true})
 		return l
 	},
-	"shared": func(t *testing.T) *Limiter {
-		l, _ := run(t, Options{
-			Redis: single(t), Timeout: patient, Now: theMoment.now, prefix: prefix(), redisTime: theMoment.now, Kept: true,
-		})
-		return l
+	"shared": func(t *testing.T, c *clock) *Limiter {
+		nodes, _ := nodesAt(t, c, Options{Kept: true}, single(t))
+		return nodes[0]
 	},
 }
 
@@ -45,8 +43,8 @@ func TestQuotasOutliveTheProcess(t *testing.T) {
 			Month: time.Date(2028, time.March, 1, 0, 0, 0, 0, time.UTC),
 		} {
 			t.Run(name+"/"+unit.String(), func(t *testing.T) {
-				theMoment.be(noon)
-				first := begin(t)
+				c := &clock{now: noon}
+				first := begin(t, c)
 				if n := passes(first.Bucket(client("a"), per(100, unit)), noon, 70); n != 70 {
 					t.Fatalf("%d calls pass, want 70", n)
 				}
@@ -59,7 +57,7 @@ func TestQuotasOutliveTheProcess(t *testing.T) {
 					t.Errorf("%+v is kept again", again)
 				}
 
-				second := begin(t)
+				second := begin(t, c)
 				remember(second, records...)
 				wantPasses(t, second.Bucket(client("b"), per(5, unit)), noon, 5)
 				bucket := second.Bucket(client("a"), per(100, unit))
@@ -67,8 +65,9 @@ func TestQuotasOutliveTheProcess(t *testing.T) {
 					t.Errorf("got %+v, want 29 remaining", v)
 				}
 				wantPasses(t, second.Bucket(client("a"), per(80, unit)), noon, 9)
+				c.now = next
 				wantPasses(t, bucket, next, 80)
-				third := begin(t)
+				third := begin(t, c)
 				remember(third, records...)
 				wantPasses(t, third.Bucket(client("a"), per(100, unit)), next, 100) // they are of the period before
 			})
@@ -102,8 +101,7 @@ func TestQuotasSurviveRedis(t *testing.T) {
 }
 
 func TestWhatIsNotKeptIsKeptLater(t *testing.T) {
-	l, _ := New(Options{Now: theMoment.now, Kept: true})
-	theMoment.be(noon)
+	l, _ := New(Options{Now: (&clock{now: noon}).Now, Kept: true})
 	const clients = 2*recordsAtOnce + 1
 	all := map[string]int{}
 	spend := func() {
@@ -145,8 +143,7 @@ func TestWhatIsNotKeptIsKeptLater(t *testing.T) {
 }
 
 func TestStrangeRecords(t *testing.T) {
-	l, _ := New(Options{Now: theMoment.now, Kept: true})
-	theMoment.be(noon)
+	l, _ := New(Options{Now: (&clock{now: noon}).Now, Kept: true})
 	tag := client("a").tag()
 	start, end := period(noon, 1, Day)
 	remember(l, []Record{

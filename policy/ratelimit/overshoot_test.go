@@ -54,6 +54,7 @@ func drive(buckets []Bucket, now func(int) time.Time, long time.Duration) []pass
 }
 
 func TestNodesTogetherPassNoMoreThanTheTier(t *testing.T) {
+	t.Parallel()
 	for name, c := range map[string]struct {
 		nodes int
 		skew  time.Duration
@@ -62,7 +63,8 @@ func TestNodesTogetherPassNoMoreThanTheTier(t *testing.T) {
 		"fifty nodes with skewed clocks": {50, 5 * time.Minute},
 	} {
 		t.Run(name, func(t *testing.T) {
-			const burst, rate, long = 100, 50, 6 * time.Second
+			t.Parallel()
+			const burst, rate, long = 100, 50, 4 * time.Second
 			tier, keys := Tier{Name: "T", RequestCount: rate * 60, UnitTime: 1, TimeUnit: Minute, Burst: burst}, prefix()
 			now := func(i int) time.Time {
 				switch i % 4 {

@@ -2,6 +2,7 @@ package ratelimit
 
 import (
 	"context"
+	"flag"
 	"fmt"
 	"os"
 	"slices"
@@ -14,6 +15,13 @@ import (
 )
 
 func TestMain(m *testing.M) {
+	flag.Parse()
+	const parallel = "test.parallel"
+	if f := flag.Lookup(parallel); f.Value.String() == f.DefValue { // these tests wait more than they compute
+		if err := flag.Set(parallel, "6"); err != nil {
+			panic(err)
+		}
+	}
 	code := m.Run()
 	for _, end := range slices.Backward(forAll.ends) {
 		end()
@@ -31,6 +39,9 @@ var forAll struct {
 type lasting struct{ testing.TB }
 
 func (l lasting) Cleanup(end func()) { forAll.ends = append(forAll.ends, end) }
+
+// Logf writes what the last test can't any more.
+func (l lasting) Logf(format string, args ...any) { fmt.Fprintf(os.Stderr, format+"\n", args...) }
 
 func (l lasting) TempDir() string {
 	dir, err := os.MkdirTemp("", "ratelimit")
@@ -103,29 +114,43 @@ func run(t *testing.T, o Options) (l *Limiter, stop func()) {
 	return l, stop
 }
 
-// sharedAt returns a limiter whose clock and whose Redis's clock is theMoment.
-func sharedAt(t *testing.T, r Redis) *Limiter {
+// sharedAt returns a limiter whose time and whose Redis's time is that of c.shared.
+func sharedAt(t *testing.T, c *clock, r Redis) *Limiter {
 	t.Helper()
-	l, _ := run(t, Options{Redis: r, Timeout: patient, Now: theMoment.now, prefix: prefix(), redisTime: theMoment.now})
-	theMoment.mu.Lock()
-	theMoment.of, theMoment.at = l, noon
-	theMoment.mu.Unlock()
-	t.Cleanup(func() { // before it stops
-		theMoment.mu.Lock()
-		theMoment.of = nil
-		theMoment.mu.Unlock()
-	})
-	return l
+	nodes, _ := nodesAt(t, c, Options{}, r)
+	return nodes[0]
 }
 
-// theMoment is a clock that stands still until a call comes at another time. Then it waits until what is under way has
-// been done at the old time.
-var theMoment = &moment{at: noon}
+// nodesAt returns limiters that share and know of each other, one for each way to Redis, and what stops them. Their time
+// and Redis's is that of c.shared.
+func nodesAt(t *testing.T, c *clock, o Options, ways ...Redis) (nodes []*Limiter, stops []func()) {
+	t.Helper()
+	m := &moment{at: c.now}
+	o.Timeout, o.Now, o.prefix, o.redisTime = patient, m.now, prefix(), m.now
+	for _, r := range ways {
+		o.Redis = r
+		l, stop := run(t, o)
+		nodes, stops = append(nodes, l), append(stops, stop)
+		moments.Store(l.shared, m)
+	}
+	for _, l := range nodes[:len(nodes)-1] {
+		if err := l.Connect(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	m.of, c.shared = nodes, m
+	return nodes, stops
+}
 
+// moments are the times of limiters that have one of their own, by their *shared.
+var moments sync.Map
+
+// A moment is a clock that stands still until a call comes at another time. Then it waits until what is under way has
+// been done at the old time.
 type moment struct {
 	mu sync.Mutex
 	at time.Time
-	of *Limiter
+	of []*Limiter
 }
 
 func (m *moment) now() time.Time {
@@ -135,13 +160,10 @@ func (m *moment) now() time.Time {
 }
 
 func (m *moment) be(now time.Time) {
-	m.mu.Lock()
-	l, same := m.of, m.at.Equal(now)
-	m.mu.Unlock()
-	if same {
+	if m.now().Equal(now) {
 		return
 	}
-	if l != nil {
+	for _, l := range m.of {
 		l.settle()
 	}
 	m.mu.Lock()

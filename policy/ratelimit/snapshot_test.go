@@ -126,7 +126,7 @@ func TestChangedTierGivesNothingAway(t *testing.T) {
 					left = min(left, tt.to.RequestCount)
 				}
 				b := l.Bucket(client("a"), tt.from)
-				if c.early == pollPause { // a shared bucket learns of a tier with a call that takes, but gives no more either
+				if c.shared != nil { // a shared bucket learns of a tier with a call that takes, but gives no more either
 					if n := passes(b, c.now, 200); n < left || n > max(left, tt.from.RequestCount-tt.taken) {
 						t.Errorf("%d calls pass, want %d to %d", n, left, tt.from.RequestCount-tt.taken)
 					}
@@ -198,7 +198,7 @@ func TestLimitHoldsWhileSnapshotsChange(t *testing.T) {
 		var passed atomic.Int64
 		now := c.now
 		atOnce(8, func(i int) {
-			for n := range 500 {
+			for n := range c.rounds(500, 150) {
 				switch {
 				case i == 0:
 					l.Sweep(func(Key) bool { return n%2 == 0 })
@@ -217,7 +217,7 @@ func TestLimitHoldsWhileSnapshotsChange(t *testing.T) {
 func TestSweepBoundsMemory(t *testing.T) {
 	forEachLimiter(t, func(t *testing.T, c *clock, l limiter) {
 		stays := client("stays")
-		for day := range 20 {
+		for day := range c.rounds(20, 5) {
 			l.Bucket(stays, perMinute(10))
 			for i := range 1000 {
 				l.Bucket(client(fmt.Sprint(day, i)), perMinute(10)).Take(c.now)

@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -148,5 +149,50 @@ func TestKeysInRedis(t *testing.T) {
 		if life, err := strconv.Atoi(strings.TrimSpace(server.Do("PTTL", key))); err != nil || life <= 0 {
 			t.Errorf("%s lasts for %d ms, %v", key, life, err)
 		}
+	}
+}
+
+// TestCallThatWaitedInVainIsCounted: Redis answers in time for one call, and too late for another one that came just after
+// the question, and needs one of its own. OnFailure lets that pass, and Redis hears of it.
+func TestCallThatWaitedInVainIsCounted(t *testing.T) {
+	t.Parallel()
+	const latency, timeout, burst = 400 * time.Millisecond, 600 * time.Millisecond, 7 // leased one by one
+	proxy := testredis.Proxy(t, testredis.Start(t, testredis.Options{}).Address)
+	l, _ := run(t, Options{Redis: Redis{Addresses: []string{proxy.Address}}, Timeout: timeout, prefix: prefix()})
+	b := l.Bucket(client("a"), Tier{Name: "T", RequestCount: 1, UnitTime: 24, TimeUnit: Hour, Burst: burst})
+	questions := func() uint64 {
+		a := b.share().account
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		return a.leased[sharedTokens].number
+	}
+	var passed, inVain atomic.Int64
+	call := func() {
+		v := await(b)
+		if v.Allowed {
+			passed.Add(1)
+		}
+		if v.Uncounted {
+			inVain.Add(1)
+		}
+	}
+	call() // Redis has the script now
+	l.settle()
+	proxy.Slow(latency)
+	var both sync.WaitGroup
+	asked := questions()
+	both.Go(call)
+	for questions() == asked {
+		time.Sleep(time.Millisecond)
+	}
+	both.Go(call)
+	both.Wait()
+	t.Logf("%d calls waited in vain", inVain.Load()) // none on a machine that is so busy that the second one came late
+	proxy.Clear()
+	for end := time.Now().Add(2 * leaseInRedis); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
+		call()
+	}
+	if n := passed.Load(); n > burst {
+		t.Errorf("%d calls pass, want %d", n, burst)
 	}
 }
