@@ -237,7 +237,8 @@ func (t *terminal) start(dir string, env []string) (slave *os.File, err error) {
 	}
 	defer read.Close()
 	t.commands = write
-	t.shell = exec.Command("bash", "--norc", "--noprofile", "-c", shell)
+	// A test that a script runs in the background has Ctrl-C ignored, and so would all that the shell starts.
+	t.shell = exec.Command("env", "--default-signal=INT", "bash", "--norc", "--noprofile", "-c", shell)
 	t.shell.Dir, t.shell.Env = dir, env
 	t.shell.Stdin, t.shell.Stdout, t.shell.Stderr = slave, slave, slave
 	t.shell.ExtraFiles = []*os.File{read}
