@@ -61,7 +61,8 @@ var rooms = map[string][]string{
 	"bench":                     nil,
 
 	"internal/testpki":        nil,
-	"internal/testredis":      {"internal/testpki"},
+	"internal/testserver":     nil,
+	"internal/testredis":      {"internal/testpki", "internal/testserver"},
 	"internal/typed":          nil,
 	"certstore/certstoretest": {"certstore", "internal/testpki"},
 
@@ -76,7 +77,7 @@ var rooms = map[string][]string{
 const leaves = "internal/"
 
 // testRooms may be imported only by tests and by each other, so that they are in no program.
-var testRooms = []string{"internal/testpki", "internal/testredis", "internal/typed", "certstore/certstoretest"}
+var testRooms = []string{"internal/testpki", "internal/testserver", "internal/testredis", "internal/typed", "certstore/certstoretest"}
 
 // Two rules for packages of others.
 const (

@@ -8,6 +8,8 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+
+	"sallyport/internal/testserver"
 )
 
 // A Cluster is three masters with a replica each, which take a second of silence for a death.
@@ -21,7 +23,7 @@ type Cluster struct {
 // StartCluster starts them, and waits until all know that the cluster is well.
 func StartCluster(t testing.TB) *Cluster {
 	t.Helper()
-	program := tool(t, "redis-cli")
+	program := testserver.Tool(t, "redis-cli", "redis-tools")
 	c := &Cluster{t: t}
 	args := []string{"--cluster", "create"}
 	for range 6 {
@@ -34,7 +36,7 @@ cluster-replica-validity-factor 0
 		c.Addresses = append(c.Addresses, server.Address)
 		args = append(args, server.Address+"@"+server.Do("CONFIG", "GET", "cluster-port")[len("cluster-port\n"):])
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	ctx, cancel := context.WithTimeout(t.Context(), testserver.Patience)
 	defer cancel()
 	args = append(args, "--cluster-replicas", "1", "--cluster-yes")
 	output, err := exec.CommandContext(ctx, program, args...).CombinedOutput()
@@ -59,7 +61,7 @@ func (c *Cluster) KillMaster(slot int) *Server {
 func (c *Cluster) Failover(slot int) {
 	c.t.Helper()
 	old := c.master(slot)
-	eventually(c.t, "a failover begins", func() error {
+	testserver.Eventually(c.t, "a failover begins", func() error {
 		nodes, err := c.nodes(old)
 		if err != nil {
 			return err
@@ -81,7 +83,7 @@ func (c *Cluster) Failover(slot int) {
 // WaitWhole waits until every server knows all the others, each master has its replica, and all are well.
 func (c *Cluster) WaitWhole() {
 	c.t.Helper()
-	eventually(c.t, "the cluster is whole", func() error {
+	testserver.Eventually(c.t, "the cluster is whole", func() error {
 		for _, s := range c.Servers {
 			nodes, err := c.nodes(s)
 			if err != nil {
@@ -123,10 +125,10 @@ func (c *Cluster) WaitReplicated(slot int) {
 // waitForSuccessor waits until every server that runs has another master for a slot.
 func (c *Cluster) waitForSuccessor(slot int, old *Server) {
 	c.t.Helper()
-	eventually(c.t, fmt.Sprintf("another master of slot %d", slot), func() error {
+	testserver.Eventually(c.t, fmt.Sprintf("another master of slot %d", slot), func() error {
 		running := 0
 		for _, s := range c.Servers {
-			if !s.process.runs() {
+			if !s.process.Runs() {
 				continue
 			}
 			running++
@@ -162,10 +164,10 @@ func well(s *Server) error {
 // master returns the master of a slot, when the servers that run agree on it.
 func (c *Cluster) master(slot int) (m *Server) {
 	c.t.Helper()
-	eventually(c.t, fmt.Sprintf("the master of slot %d", slot), func() error {
+	testserver.Eventually(c.t, fmt.Sprintf("the master of slot %d", slot), func() error {
 		m = nil
 		for _, s := range c.Servers {
-			if !s.process.runs() {
+			if !s.process.Runs() {
 				continue
 			}
 			nodes, err := c.nodes(s)

@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/redis/go-redis/v9"
+
+	"sallyport/internal/testserver"
 )
 
 func TestFake(t *testing.T) {
@@ -25,7 +27,7 @@ func TestFake(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			o := options(Fake(t, tt.kind))
-			o.MaxRetries, o.ReadTimeout = -1, patience
+			o.MaxRetries, o.ReadTimeout = -1, testserver.Patience
 			if tt.kind == Silent {
 				o.ReadTimeout = 50 * time.Millisecond
 			}

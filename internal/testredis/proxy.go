@@ -10,6 +10,8 @@ import (
 
 	toxiproxy "github.com/Shopify/toxiproxy/v2"
 	"github.com/rs/zerolog"
+
+	"sallyport/internal/testserver"
 )
 
 // A Toxiproxy stands between clients and a server, and does to their connections, those that are open, too, what a bad
@@ -28,7 +30,7 @@ func Proxy(t testing.TB, address string) *Toxiproxy {
 	p := &Toxiproxy{t: t}
 	var err error
 	for range 5 { // another program may take a port between its choice and its use
-		p.Address = net.JoinHostPort("127.0.0.1", freePort(t))
+		p.Address = net.JoinHostPort("127.0.0.1", testserver.FreePort(t))
 		p.proxy = toxiproxy.NewProxy(server, "redis", p.Address, address)
 		if err = p.proxy.Start(); err == nil {
 			t.Cleanup(p.proxy.Stop)

@@ -3,6 +3,8 @@ package testredis
 import (
 	"testing"
 	"time"
+
+	"sallyport/internal/testserver"
 )
 
 func TestProxy(t *testing.T) {
@@ -15,7 +17,7 @@ func TestProxy(t *testing.T) {
 	ping := func() error { return client.Ping(t.Context()).Err() }
 	works := func(when string) {
 		t.Helper()
-		eventually(t, when, ping) // connections of the bad time may still be in the pool
+		testserver.Eventually(t, when, ping) // connections of the bad time may still be in the pool
 	}
 	works("at first")
 

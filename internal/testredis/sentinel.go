@@ -7,6 +7,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"sallyport/internal/testserver"
 )
 
 // master is the name under which sentinels watch a master.
@@ -25,7 +27,7 @@ type Sentinel struct {
 // StartSentinel starts them, and waits until all know each other.
 func StartSentinel(t testing.TB) *Sentinel {
 	t.Helper()
-	program := tool(t, "redis-sentinel")
+	program := testserver.Tool(t, "redis-sentinel", "redis-sentinel")
 	s := &Sentinel{Master: master, Servers: []*Server{Start(t, Options{}), Start(t, Options{})}, t: t}
 	host, port, _ := net.SplitHostPort(s.Servers[0].Address)
 	s.Servers[1].Do("REPLICAOF", host, port)
@@ -34,20 +36,20 @@ func StartSentinel(t testing.TB) *Sentinel {
 		s.sentinels = append(s.sentinels, sentinel)
 		s.Addresses = append(s.Addresses, sentinel.Address)
 	}
-	eventually(t, "a set of sentinels comes up", func() error { return s.whole() })
+	testserver.Eventually(t, "a set of sentinels comes up", func() error { return s.whole() })
 	return s
 }
 
 func startSentinel(t testing.TB, program, host, port string) *Server {
 	t.Helper()
-	s := &Server{t: t, process: process{t: t, program: program, dir: t.TempDir()}}
-	s.process.start(func() []string {
-		own := freePort(t)
+	s := &Server{t: t, process: testserver.Process{T: t, Program: program, Dir: t.TempDir()}}
+	s.process.Start(func() []string {
+		own := testserver.FreePort(t)
 		s.Address = net.JoinHostPort("127.0.0.1", own)
-		write(t, filepath.Join(s.process.dir, "sentinel.conf"), strings.Join([]string{
+		testserver.Write(t, filepath.Join(s.process.Dir, "sentinel.conf"), strings.Join([]string{
 			"bind 127.0.0.1",
 			"port " + own,
-			fmt.Sprintf("dir %q", s.process.dir),
+			fmt.Sprintf("dir %q", s.process.Dir),
 			fmt.Sprintf("user %s on >%s ~* &* +@all", admin, adminPassword),
 			fmt.Sprintf("sentinel monitor %s %s %s 2", master, host, port),
 			"sentinel down-after-milliseconds " + master + " 1000",
@@ -77,7 +79,7 @@ func (s *Sentinel) KillMaster() *Server {
 func (s *Sentinel) Failover() {
 	s.t.Helper()
 	old := s.master()
-	eventually(s.t, "a failover", func() error {
+	testserver.Eventually(s.t, "a failover", func() error {
 		m, err := masterSeenBy(s.sentinels[0])
 		if err != nil || m["ip"]+":"+m["port"] != old.Address {
 			return err
@@ -93,7 +95,7 @@ func (s *Sentinel) Failover() {
 // WaitWhole waits until every sentinel knows the master, its replica and the other sentinels, and all are well.
 func (s *Sentinel) WaitWhole() {
 	s.t.Helper()
-	eventually(s.t, "the set of sentinels is whole again", s.whole)
+	testserver.Eventually(s.t, "the set of sentinels is whole again", s.whole)
 }
 
 // WaitReplicated waits until the replica has all that the master has written by now.
@@ -104,7 +106,7 @@ func (s *Sentinel) WaitReplicated() {
 
 func (s *Sentinel) waitForSuccessor(old *Server) {
 	s.t.Helper()
-	eventually(s.t, "another master", func() error {
+	testserver.Eventually(s.t, "another master", func() error {
 		for _, sentinel := range s.sentinels {
 			now, err := s.masterOf(sentinel)
 			if err != nil {
@@ -127,7 +129,7 @@ func (s *Sentinel) waitForSuccessor(old *Server) {
 
 func (s *Sentinel) master() (m *Server) {
 	s.t.Helper()
-	eventually(s.t, "the master's address", func() (err error) {
+	testserver.Eventually(s.t, "the master's address", func() (err error) {
 		m, err = s.masterOf(s.sentinels[0])
 		return err
 	})

@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"github.com/redis/go-redis/v9"
+
+	"sallyport/internal/testserver"
 )
 
 func TestSentinel(t *testing.T) {
@@ -73,7 +75,7 @@ func counter(t *testing.T, client redis.UniversalClient) func(when string) {
 	return func(when string) {
 		t.Helper()
 		began := time.Now()
-		eventually(t, when, func() error {
+		testserver.Eventually(t, when, func() error {
 			return redis.NewScript(take).Run(t.Context(), client, []string{key}, 1).Err()
 		})
 		t.Logf("%s works after %v", when, time.Since(began))

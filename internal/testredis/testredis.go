@@ -25,6 +25,7 @@ import (
 	"time"
 
 	"sallyport/internal/testpki"
+	"sallyport/internal/testserver"
 )
 
 // LimiterRules are the ACL rules of a user who may do just what a limiter does.
@@ -64,7 +65,7 @@ type Server struct {
 	Roots   *x509.CertPool // with TLS: the CA
 
 	t       testing.TB
-	process process
+	process testserver.Process
 }
 
 // Start starts a server and waits until it answers.
@@ -76,7 +77,7 @@ func Start(t testing.TB, o Options) *Server {
 // start adds lines to the server's configuration. {port} in them is a free port of its own.
 func start(t testing.TB, o Options, lines string) *Server {
 	t.Helper()
-	program := tool(t, "redis-server")
+	program := testserver.Tool(t, "redis-server", "redis-server")
 	dir := t.TempDir()
 	s := &Server{t: t}
 	if o.TLS {
@@ -85,15 +86,15 @@ func start(t testing.TB, o Options, lines string) *Server {
 		s.Roots = x509.NewCertPool()
 		s.Roots.AddCert(ca.Cert)
 		identity := ca.IssueServer("127.0.0.1", "localhost")
-		write(t, s.CAFile, string(testpki.PEM(ca.Cert)))
-		write(t, filepath.Join(dir, "server.pem"), string(identity.PEM()))
+		testserver.Write(t, s.CAFile, string(testpki.PEM(ca.Cert)))
+		testserver.Write(t, filepath.Join(dir, "server.pem"), string(identity.PEM()))
 	}
-	s.process = process{t: t, program: program, dir: dir}
-	s.process.start(func() []string {
-		port := freePort(t)
+	s.process = testserver.Process{T: t, Program: program, Dir: dir}
+	s.process.Start(func() []string {
+		port := testserver.FreePort(t)
 		s.Address = net.JoinHostPort("127.0.0.1", port)
-		config := o.config(dir, port) + strings.ReplaceAll(lines, "{port}", freePort(t))
-		write(t, filepath.Join(dir, "redis.conf"), config)
+		config := o.config(dir, port) + strings.ReplaceAll(lines, "{port}", testserver.FreePort(t))
+		testserver.Write(t, filepath.Join(dir, "redis.conf"), config)
 		return append([]string{"redis.conf"}, o.Args...)
 	}, s.ping)
 	return s
@@ -145,12 +146,12 @@ func (s *Server) Do(args ...string) string {
 }
 
 func (s *Server) do(args ...string) (string, error) {
-	conn, err := net.DialTimeout("tcp", s.Address, patience)
+	conn, err := net.DialTimeout("tcp", s.Address, testserver.Patience)
 	if err != nil {
 		return "", err
 	}
 	defer conn.Close()
-	if err := conn.SetDeadline(time.Now().Add(patience)); err != nil {
+	if err := conn.SetDeadline(time.Now().Add(testserver.Patience)); err != nil {
 		return "", err
 	}
 	if s.Roots != nil {
@@ -167,27 +168,27 @@ func (s *Server) ping() error {
 // Kill ends the server by SIGKILL, and waits for its end.
 func (s *Server) Kill() {
 	s.t.Helper()
-	s.process.kill()
+	s.process.Kill()
 }
 
 // Pause stops the server by SIGSTOP: connections are still made, and nothing is answered.
 func (s *Server) Pause() {
 	s.t.Helper()
-	s.process.signal(syscall.SIGSTOP)
+	s.process.Signal(syscall.SIGSTOP)
 }
 
 // Resume lets the server go on after Pause.
 func (s *Server) Resume() {
 	s.t.Helper()
-	s.process.signal(syscall.SIGCONT)
+	s.process.Signal(syscall.SIGCONT)
 }
 
 // Restart starts the server once more, on the same port and with the same data, and waits until it answers. One that
 // runs is killed before.
 func (s *Server) Restart() {
 	s.t.Helper()
-	s.process.kill()
-	s.process.start(nil, s.ping)
+	s.process.Kill()
+	s.process.Start(nil, s.ping)
 }
 
 // RestartLoading restarts the server, which has AppendOnly, with so much data that it loads it until FinishLoading, for
@@ -196,35 +197,35 @@ func (s *Server) RestartLoading() {
 	s.t.Helper()
 	s.Do("DEBUG", "POPULATE", "10000", "testredis", "1024")
 	s.Do("BGREWRITEAOF")
-	eventually(s.t, "the data is written", func() error { return s.persists("aof_rewrite_in_progress:0", "aof_rewrite_scheduled:0") })
-	s.process.kill()
-	args := s.process.args
-	s.process.args = append(slices.Clone(args), "--key-load-delay", "3000") // microseconds
-	s.process.start(nil, func() error {
+	testserver.Eventually(s.t, "the data is written", func() error { return s.persists("aof_rewrite_in_progress:0", "aof_rewrite_scheduled:0") })
+	s.process.Kill()
+	args := s.process.Args
+	s.process.Args = append(slices.Clone(args), "--key-load-delay", "3000") // microseconds
+	s.process.Start(nil, func() error {
 		if err := s.ping(); err == nil || !strings.Contains(err.Error(), "LOADING") {
 			return fmt.Errorf("it does not load: %w", err)
 		}
 		return nil
 	})
-	s.process.args = args
+	s.process.Args = args
 }
 
 // FinishLoading lets the server load the rest at once, and waits until it answers.
 func (s *Server) FinishLoading() {
 	s.t.Helper()
 	s.Do("CONFIG", "SET", "key-load-delay", "0")
-	eventually(s.t, "all is loaded", s.ping)
+	testserver.Eventually(s.t, "all is loaded", s.ping)
 }
 
 // DenySaving has the server, which has no data on disk, try to save in vain: from then on it refuses to write.
 func (s *Server) DenySaving() {
 	s.t.Helper()
-	if err := os.Mkdir(filepath.Join(s.process.dir, "dump.rdb"), 0o700); err != nil { // no file can take its place
+	if err := os.Mkdir(filepath.Join(s.process.Dir, "dump.rdb"), 0o700); err != nil { // no file can take its place
 		s.t.Fatal(err)
 	}
 	s.Do("CONFIG", "SET", "save", "3600 1")
 	s.Do("BGSAVE")
-	eventually(s.t, "saving fails", func() error { return s.persists("rdb_last_bgsave_status:err") })
+	testserver.Eventually(s.t, "saving fails", func() error { return s.persists("rdb_last_bgsave_status:err") })
 }
 
 // AllowSaving takes DenySaving back.
@@ -236,7 +237,7 @@ func (s *Server) AllowSaving() {
 // WaitWritten waits until the operating system has all of the append-only file, so that Kill loses nothing.
 func (s *Server) WaitWritten() {
 	s.t.Helper()
-	eventually(s.t, "the append-only file is written", func() error { return s.persists("aof_buffer_length:0") })
+	testserver.Eventually(s.t, "the append-only file is written", func() error { return s.persists("aof_buffer_length:0") })
 }
 
 // persists returns an error unless what the server says of its persistence has these lines.
@@ -257,7 +258,7 @@ func (s *Server) persists(lines ...string) error {
 func (s *Server) waitReplicated() {
 	s.t.Helper()
 	written := -1
-	eventually(s.t, "all is replicated", func() error {
+	testserver.Eventually(s.t, "all is replicated", func() error {
 		info, err := s.do("INFO", "replication")
 		if err != nil {
 			return err
@@ -285,9 +286,13 @@ func (s *Server) waitReplicated() {
 	})
 }
 
-func write(t testing.TB, file, content string) {
-	t.Helper()
-	if err := os.WriteFile(file, []byte(content), 0o600); err != nil {
-		t.Fatal(err)
+// fields reads lines of names and values, such as "cluster_state:ok".
+func fields(text, separator string) map[string]string {
+	m := map[string]string{}
+	for line := range strings.Lines(text) {
+		if name, value, ok := strings.Cut(strings.TrimSpace(line), separator); ok {
+			m[name] = value
+		}
 	}
+	return m
 }

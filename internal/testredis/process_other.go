@@ -1,7 +1,0 @@
-//go:build !linux
-
-package testredis
-
-import "syscall"
-
-func endWithTests() *syscall.SysProcAttr { return nil }

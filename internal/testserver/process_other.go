@@ -1,0 +1,7 @@
+//go:build !linux
+
+package testserver
+
+import "syscall"
+
+func endWithTests() *syscall.SysProcAttr { return &syscall.SysProcAttr{} }
