@@ -63,6 +63,7 @@ var rooms = map[string][]string{
 	"internal/testpki":        nil,
 	"internal/testserver":     nil,
 	"internal/testredis":      {"internal/testpki", "internal/testserver"},
+	"internal/testdb":         {"internal/testpki", "internal/testserver"},
 	"internal/typed":          nil,
 	"certstore/certstoretest": {"certstore", "internal/testpki"},
 
@@ -77,7 +78,7 @@ var rooms = map[string][]string{
 const leaves = "internal/"
 
 // testRooms may be imported only by tests and by each other, so that they are in no program.
-var testRooms = []string{"internal/testpki", "internal/testserver", "internal/testredis", "internal/typed", "certstore/certstoretest"}
+var testRooms = []string{"internal/testpki", "internal/testserver", "internal/testredis", "internal/testdb", "internal/typed", "certstore/certstoretest"}
 
 // Two rules for packages of others.
 const (
