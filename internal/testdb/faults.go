@@ -74,11 +74,11 @@ func (s *Server) LimitConnections(t testing.TB, d Database, n int) {
 	}
 }
 
-// TakeConnections makes connections until the server has none left, and keeps them until giveBack is called or the test
-// ends. What others give up meanwhile is free again; the administrator always gets one.
-func (s *Server) TakeConnections(t testing.TB) (giveBack func()) {
+// TakeConnections makes connections to a database as its user until the server has none left, and keeps them until
+// giveBack is called or the test ends. What others give up meanwhile is free again; the administrator always gets one.
+func (s *Server) TakeConnections(t testing.TB, d Database) (giveBack func()) {
 	t.Helper()
-	pool := s.Open(t, s.New(t))
+	pool := s.Open(t, d)
 	var taken []*sql.Conn
 	giveBack = sync.OnceFunc(func() {
 		for _, c := range taken {

@@ -26,7 +26,7 @@ func MariaDB(t testing.TB, o Options) *Server {
 	install := testserver.Tool(t, "mariadb-install-db", "mariadb-server")
 	create := func(s *Server) {
 		s.run(install, "--no-defaults", "--datadir="+s.path("data"), "--auth-root-authentication-method=normal",
-			"--skip-test-db", "--skip-name-resolve", "--debug-no-sync", "--innodb-flush-method=nosync", logSize)
+			"--skip-test-db", "--skip-name-resolve", "--debug-no-sync", "--innodb-flush-method=nosync", logSize, "--tmpdir="+s.process.Dir)
 	}
 	return start(t, mariadb{}, o, program, "mysql", create, func(s *Server, port string) []string {
 		args := []string{
@@ -34,6 +34,7 @@ func MariaDB(t testing.TB, o Options) *Server {
 			"--skip-name-resolve", "--character-set-server=utf8mb4", "--max-connections=" + strconv.Itoa(o.connections()),
 			"--max-user-connections=100000", // with any such limit, the server counts the connections of each user
 			logSize, "--innodb-buffer-pool-size=64M",
+			"--tmpdir=" + s.process.Dir, // a server that starts removes the temporary tables of others from a common folder
 		}
 		if !o.Durable {
 			args = append(args, "--debug-no-sync", "--innodb-flush-method=nosync", "--innodb-flush-log-at-trx-commit=2")
@@ -47,7 +48,7 @@ func MariaDB(t testing.TB, o Options) *Server {
 }
 
 // logSize is that of a file which is written whole when a data folder is made: less than the 96 MB by default.
-const logSize = "--innodb-log-file-size=32M"
+const logSize = "--innodb-log-file-size=16M"
 
 // The numbers of errors.
 const (
