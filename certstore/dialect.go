@@ -7,38 +7,49 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"path/filepath"
 	"slices"
 	"strings"
 
 	"sallyport/internal/printable"
 )
 
-// A dialect is one kind of database. All share the statements; each has its own way to connect and, in a folder of its
-// own, its migrations.
+// A dialect is one kind of database. All share the statements, which are written as SQLite takes them; each has its own
+// way to connect and, in a folder of its own, its migrations.
 type dialect struct {
 	prefixes []string // of the URLs
 	form     string   // of the URLs, for messages
 	folder   string   // of the migrations
 	tables   string   // a query for the names of the existing tables
-	// connect opens the database at what follows the prefix of the URL; nil: not built yet.
-	connect func(ctx context.Context, rest string, how how) (*connection, error)
+	port     string   // of the server, unless the URL says another; "": a database of this process
+	tls      tlsWords
+	socket   string // the URL's parameter that names a socket
+
+	connect func(at URL, how how) (*connection, error)
+	// statement is a shared statement as this database takes it; nil: as it is written.
+	statement func(string) string
+	// begin, if not "", is the first statement of each transaction.
+	begin string
+	// change, if not "", is the first statement of a transaction that changes registrations, with a number at random. It
+	// keeps others from changing any until the transaction ends; "": triggers set the mark, and begin locks.
+	change    string
+	keepQuota string // stores one quota
+	// stepwise says that the definition of tables can't be rolled back: an interrupted migration begins anew.
+	stepwise bool
+	// exclude calls f with a connection on which no other process migrates meanwhile; nil: a transaction is enough.
+	exclude func(ctx context.Context, d *dialect, db *sql.DB, f func(querier) error) error
+	advise  func(error) error // adds to an error what may be done about it, and makes it unavailable
+	// collided reports whether a transaction was undone for another's sake, so that it may be done again at once; nil: none
+	// ever is.
+	collided func(error) bool
 }
 
-var dialects = []*dialect{
-	{
-		prefixes: []string{"sqlite:"},
-		form:     "sqlite:PATH or sqlite::memory:",
-		folder:   "sqlite",
-		tables:   `SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite\_%' ESCAPE '\'`,
-		connect:  connectSQLite,
-	},
-	{prefixes: []string{"postgres://", "postgresql://"}, form: "postgres://…"},
-	{prefixes: []string{"mysql://"}, form: "mysql://…"},
-}
+var dialects = []*dialect{sqliteDialect, postgresDialect, mysqlDialect}
 
-//go:embed sqlite/*.sql
+//go:embed sqlite/*.sql postgres/*.sql mysql/*.sql
 var migrationFiles embed.FS
+
+// server reports whether the database is in another process.
+func (d *dialect) server() bool { return d.port != "" }
 
 // how limits what may be done to a database.
 type how int
@@ -64,87 +75,6 @@ type connection struct {
 	close    func() error
 }
 
-// memory is what follows "sqlite:" for a database in memory.
-const memory = ":memory:"
-
-// A URL locates a Store's database, in one of the forms that Open takes. The zero URL locates none.
-type URL struct {
-	dialect *dialect // one of dialects
-	rest    string
-}
-
-// ParseURL reads a URL. Its errors don't quote it: it may hold a password.
-func ParseURL(url string) (URL, error) {
-	var forms []string
-	for _, d := range dialects {
-		for _, prefix := range d.prefixes {
-			if rest, ok := strings.CutPrefix(url, prefix); ok {
-				if d.connect == nil {
-					return URL{}, fmt.Errorf("a store at %s… is not built yet", prefix)
-				}
-				switch {
-				case rest == memory:
-				case rest == "", strings.HasPrefix(rest, ":"), strings.HasPrefix(rest, "//"), strings.ContainsRune(rest, 0):
-					return URL{}, invalid("expected %s", d.form)
-				}
-				return URL{d, rest}, nil
-			}
-		}
-		if d.connect != nil {
-			forms = append(forms, d.form)
-		}
-	}
-	return URL{}, invalid("expected %s", strings.Join(forms, " or "))
-}
-
-// String is the URL as ParseURL reads it. The only dialect that is built has no passwords in its URLs.
-func (u URL) String() string {
-	if u.dialect == nil {
-		return ""
-	}
-	return u.dialect.prefixes[0] + u.rest
-}
-
-// InMemory reports whether the database ends with its Store.
-func (u URL) InMemory() bool { return u.rest == memory }
-
-// File returns the path of the database's file, "" if it has none. A change of the database changes this file or one
-// whose name has "-wal" added.
-func (u URL) File() string {
-	if u.InMemory() {
-		return ""
-	}
-	return u.rest
-}
-
-// From returns the URL with its file's path counted from folder, unless it is absolute.
-func (u URL) From(folder string) URL {
-	switch path := u.File(); {
-	case path == "":
-		return u
-	case filepath.IsAbs(path):
-		u.rest = filepath.Clean(path)
-	default:
-		u.rest = filepath.Join(folder, path)
-	}
-	return u
-}
-
-// connect opens the database, to write as how says unless readOnly is set. One in memory is always created.
-func (u URL) connect(ctx context.Context, readOnly bool, how how) (*connection, error) {
-	if readOnly && !u.InMemory() {
-		how = justRead
-	}
-	conn, err := u.dialect.connect(ctx, u.rest, how)
-	if err != nil {
-		return nil, err
-	}
-	if err := u.dialect.migrate(ctx, conn, how); err != nil {
-		return nil, errors.Join(err, conn.close())
-	}
-	return conn, nil
-}
-
 // migrate brings the tables to this program's version. Older and newer programs may use the same database;
 // see the migrations.
 func (d *dialect) migrate(ctx context.Context, conn *connection, how how) error {
@@ -156,6 +86,8 @@ func (d *dialect) migrate(ctx context.Context, conn *connection, how how) error 
 	switch {
 	case err != nil:
 		return err
+	case version == 0 && how != create && d.server():
+		return errNoTables
 	case version == 0 && how != create:
 		return errors.New("it has no tables: put a copy of the database back, or remove it, and a new one is made")
 	}
@@ -167,19 +99,38 @@ func (d *dialect) migrate(ctx context.Context, conn *connection, how how) error 
 	if version >= len(migrations) || how == justRead {
 		return nil
 	}
-	return inTransaction(ctx, conn.db, func(tx *sql.Tx) error {
+	upgrade := func(q querier) error {
 		// Another process may have migrated in the meantime.
-		version, err := d.version(ctx, tx, len(migrations))
+		version, err := d.version(ctx, q, len(migrations))
 		if err != nil {
 			return err
 		}
 		for i := version; i < len(migrations); i++ {
-			if _, err := tx.ExecContext(ctx, migrations[i]); err != nil {
+			if err := d.run(ctx, q, migrations[i]); err != nil {
 				return fmt.Errorf("migrate the tables to version %d: %w", i+1, err)
 			}
 		}
 		return nil
-	})
+	}
+	if d.exclude != nil {
+		return d.exclude(ctx, d, conn.db, upgrade)
+	}
+	return inTransaction(ctx, conn.db, upgrade)
+}
+
+// run executes one migration, statement for statement where that is how the database takes them.
+func (d *dialect) run(ctx context.Context, q querier, migration string) error {
+	statements := []string{migration}
+	if d.stepwise {
+		statements = strings.Split(strings.TrimSuffix(migration, ";\n"), ";\n")
+	}
+	for _, statement := range statements {
+		if _, err := q.ExecContext(ctx, statement); err != nil {
+			return err
+		}
+		heard(ctx)
+	}
+	return nil
 }
 
 // migrations returns the SQL that leads from version 0 to 1, from 1 to 2, and so on.
@@ -212,15 +163,18 @@ func (d *dialect) version(ctx context.Context, q querier, known int) (int, error
 		return 0, err
 	case len(tables) == 0:
 		return 0, nil
-	case !slices.Contains(tables, "SALLYPORT_SCHEMA"):
+	case !slices.ContainsFunc(tables, func(s string) bool { return strings.EqualFold(s, "SALLYPORT_SCHEMA") }):
 		return 0, fmt.Errorf("it is another program's database: it has a table %s and none named SALLYPORT_SCHEMA: "+
-			"name another file", printable.Quote(tables[0]))
+			"name another %s", printable.Quote(tables[0]), d.place())
 	}
 	type row struct{ version, needs int }
 	rows, err := collect(ctx, q, func(r *row) []any { return []any{&r.version, &r.needs} },
 		`SELECT VERSION, NEEDS FROM SALLYPORT_SCHEMA`)
 	if err != nil {
 		return 0, err
+	}
+	if len(rows) == 0 && d.stepwise {
+		return 0, nil // the program that made it was interrupted
 	}
 	if len(rows) == 0 {
 		return 0, errors.New("its table SALLYPORT_SCHEMA is empty: put a copy of the database back")
@@ -231,9 +185,17 @@ func (d *dialect) version(ctx context.Context, q querier, known int) (int, error
 	}
 	if newest.needs > known {
 		return 0, fmt.Errorf("its tables are those of a newer program, version %d, and this one knows up to %d: "+
-			"upgrade it, or name another file", newest.needs, known)
+			"upgrade it, or name another %s", newest.needs, known, d.place())
 	}
 	return newest.version, nil
+}
+
+// place is what a URL names, for messages.
+func (d *dialect) place() string {
+	if d.server() {
+		return "database"
+	}
+	return "file"
 }
 
 // columns reads all rows of a query for one column.
@@ -250,6 +212,7 @@ func collect[T any](ctx context.Context, q querier, places func(*T) []any, query
 	defer rows.Close()
 	var values []T
 	for rows.Next() {
+		heard(ctx)
 		var v T
 		if err := rows.Scan(places(&v)...); err != nil {
 			return nil, err

@@ -1,9 +1,10 @@
 package certstore
 
 import (
+	"cmp"
 	"context"
-	"database/sql"
 	"fmt"
+	"slices"
 	"time"
 )
 
@@ -16,15 +17,23 @@ type Quota struct {
 	Used  int64 // calls
 }
 
+// keepQuota stores one quota, as SQLite and PostgreSQL take it.
+const keepQuota = `INSERT INTO SALLYPORT_QUOTA AS Q (TAG, UNIT, STARTS, ENDS, USED) VALUES (?, ?, ?, ?, ?)
+	ON CONFLICT (TAG, UNIT) DO UPDATE SET STARTS = excluded.STARTS, ENDS = excluded.ENDS,
+		USED = CASE WHEN Q.ENDS > excluded.STARTS AND Q.USED > excluded.USED THEN Q.USED ELSE excluded.USED END
+	WHERE excluded.ENDS > Q.STARTS`
+
 // KeepQuotas stores quotas, so that they outlive the processes that count. What is stored of a period never becomes
 // less: several processes may keep what each of them knows of the same bucket. It is one transaction, durable when the
 // error is nil; the errors are ErrReadOnly, or come from the database.
 func (s *Store) KeepQuotas(ctx context.Context, quotas []Quota) error {
-	err := s.commit(ctx, func(tx *sql.Tx) error {
-		keep, err := tx.PrepareContext(ctx, `INSERT INTO SALLYPORT_QUOTA AS Q (TAG, UNIT, STARTS, ENDS, USED) VALUES (?, ?, ?, ?, ?)
-			ON CONFLICT (TAG, UNIT) DO UPDATE SET STARTS = excluded.STARTS, ENDS = excluded.ENDS,
-				USED = CASE WHEN Q.ENDS > excluded.STARTS AND Q.USED > excluded.USED THEN Q.USED ELSE excluded.USED END
-			WHERE excluded.ENDS > Q.STARTS`)
+	if s.url.dialect.server() { // its writers lock rows, and wait for each other in a ring unless all keep to one order
+		quotas = slices.SortedFunc(slices.Values(quotas), func(a, b Quota) int {
+			return cmp.Or(cmp.Compare(a.Tag, b.Tag), cmp.Compare(a.Unit, b.Unit))
+		})
+	}
+	err := s.commit(ctx, func(ctx context.Context, tx querier) error {
+		keep, err := tx.PrepareContext(ctx, s.url.dialect.keepQuota)
 		if err != nil {
 			return err
 		}
@@ -33,6 +42,7 @@ func (s *Store) KeepQuotas(ctx context.Context, quotas []Quota) error {
 			if _, err := keep.ExecContext(ctx, q.Tag, q.Unit, q.Start.Unix(), q.End.Unix(), q.Used); err != nil {
 				return err
 			}
+			heard(ctx)
 		}
 		return nil
 	})
@@ -44,7 +54,7 @@ func (s *Store) KeepQuotas(ctx context.Context, quotas []Quota) error {
 
 // ForgetQuotas removes those whose period ended before a moment.
 func (s *Store) ForgetQuotas(ctx context.Context, before time.Time) error {
-	err := s.commit(ctx, func(tx *sql.Tx) error {
+	err := s.commit(ctx, func(ctx context.Context, tx querier) error {
 		_, err := tx.ExecContext(ctx, `DELETE FROM SALLYPORT_QUOTA WHERE ENDS < ?`, before.Unix())
 		return err
 	})
@@ -56,13 +66,14 @@ func (s *Store) ForgetQuotas(ctx context.Context, before time.Time) error {
 
 // Quotas calls each with every quota whose period ends after a moment.
 func (s *Store) Quotas(ctx context.Context, after time.Time, each func(Quota)) error {
-	err := s.read(ctx, func(db querier) error {
+	err := s.read(ctx, func(ctx context.Context, db querier) error {
 		rows, err := db.QueryContext(ctx, `SELECT TAG, UNIT, STARTS, ENDS, USED FROM SALLYPORT_QUOTA WHERE ENDS > ?`, after.Unix())
 		if err != nil {
 			return err
 		}
 		defer rows.Close()
 		for rows.Next() {
+			heard(ctx)
 			var q Quota
 			var start, end int64
 			if err := rows.Scan(&q.Tag, &q.Unit, &start, &end, &q.Used); err != nil {

@@ -83,7 +83,7 @@ func (s *Store) apiRow(ctx context.Context, q querier, api API) (int64, error) {
 
 var errSeveralAPIs = invalid("several APIs have that name and version")
 
-func (s *Store) addAPI(ctx context.Context, tx *sql.Tx, api API) (int64, error) {
+func (s *Store) addAPI(ctx context.Context, tx querier, api API) (int64, error) {
 	_, err := tx.ExecContext(ctx, `INSERT INTO AM_API (API_UUID, API_PROVIDER, API_NAME, API_VERSION) VALUES (?, ?, ?, ?)`,
 		newUUID(), provider, api.Name, api.Version)
 	if err != nil {
@@ -101,7 +101,7 @@ func newUUID() string {
 	return fmt.Sprintf("%x-%x-%x-%x-%x", b[:4], b[4:6], b[6:8], b[8:10], b[10:])
 }
 
-func (s *Store) insert(ctx context.Context, tx *sql.Tx, apiID int64, c Client) error {
+func (s *Store) insert(ctx context.Context, tx querier, apiID int64, c Client) error {
 	scopes := sql.NullString{String: strings.Join(c.Scopes, " "), Valid: len(c.Scopes) > 0}
 	_, err := tx.ExecContext(ctx, `INSERT INTO AM_API_CLIENT_CERTIFICATE
 		(TENANT_ID, ALIAS, API_ID, CERTIFICATE, REMOVED, TIER_NAME, KEY_TYPE, REVISION_UUID, SCOPES, FINGERPRINT)
@@ -112,7 +112,7 @@ func (s *Store) insert(ctx context.Context, tx *sql.Tx, apiID int64, c Client) e
 }
 
 // identify writes the fingerprint of a live row. A row that cannot be read has none.
-func (s *Store) identify(ctx context.Context, tx *sql.Tx, r row) error {
+func (s *Store) identify(ctx context.Context, tx querier, r row) error {
 	fingerprint, err := r.fingerprint()
 	if err != nil {
 		return nil
@@ -131,7 +131,7 @@ func (s *Store) key(r row, removed bool) []any {
 
 // bury turns a live row into the tombstone of its alias. The primary key has room for one only, so an
 // earlier tombstone is deleted.
-func (s *Store) bury(ctx context.Context, tx *sql.Tx, r row) error {
+func (s *Store) bury(ctx context.Context, tx querier, r row) error {
 	if _, err := tx.ExecContext(ctx, `DELETE FROM AM_API_CLIENT_CERTIFICATE`+whichRow, s.key(r, true)...); err != nil {
 		return err
 	}

@@ -23,11 +23,21 @@ const sqliteConnections = 4
 // sqliteBusy is how long a statement waits for another process to release the database.
 const sqliteBusy = 5 * time.Second
 
-func connectSQLite(ctx context.Context, path string, how how) (*connection, error) {
-	if path == memory {
+var sqliteDialect = &dialect{
+	prefixes:  []string{"sqlite:"},
+	form:      "sqlite:PATH or sqlite::memory:",
+	folder:    "sqlite",
+	tables:    `SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite\_%' ESCAPE '\'`,
+	connect:   connectSQLite,
+	keepQuota: keepQuota,
+	advise:    adviseSQLite,
+}
+
+func connectSQLite(at URL, how how) (*connection, error) {
+	if at.InMemory() {
 		return connectSQLiteMemory()
 	}
-	return connectSQLiteFile(ctx, path, how)
+	return connectSQLiteFile(at.rest, how)
 }
 
 // connectSQLiteMemory uses a single connection, because the connection is the database.
@@ -48,7 +58,7 @@ func connectSQLiteMemory() (*connection, error) {
 	}, nil
 }
 
-func connectSQLiteFile(ctx context.Context, path string, how how) (*connection, error) {
+func connectSQLiteFile(path string, how how) (*connection, error) {
 	path, err := filepath.Abs(path)
 	if err != nil {
 		return nil, err

@@ -63,9 +63,6 @@ func TestOpenRefuses(t *testing.T) {
 		want      string
 		is        error
 	}{
-		{"postgres", "postgres://user:secret@host/db", false, "not built yet", nil},
-		{"postgresql", "postgresql://user:secret@host/db", false, "not built yet", nil},
-		{"mysql", "mysql://user:secret@host/db", false, "not built yet", nil},
 		{"another scheme", "oracle://user:secret@host/db", false, "sqlite:PATH", certstore.ErrInvalid},
 		{"nothing", "", false, "sqlite:PATH", certstore.ErrInvalid},
 		{"a path without scheme", text, false, "sqlite:PATH", certstore.ErrInvalid},

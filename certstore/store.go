@@ -8,6 +8,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"slices"
 	"sync"
 	"time"
@@ -35,8 +36,9 @@ const superTenant = -1234
 // A Store holds registered client certificates in a database, which other processes may change at the same time.
 // Its methods may be called by many goroutines; they wait for the database and are never called for a request.
 // Changes are durable when a method returns nil: neither a killed process nor a power cut takes them back.
-// A change waits up to 5 seconds for another process that is changing the database, whatever its context says; then
-// it is an error. Reading does not wait for writers.
+// A change waits up to 5 seconds for another process that is changing the database, in SQLite whatever its context says;
+// then it is an error. Reading does not wait for writers. A server that says nothing for 5 seconds is an error as well:
+// whether a change whose end it did not tell was made is unknown then.
 type Store struct {
 	opts    Options
 	url     URL
@@ -55,11 +57,20 @@ type Store struct {
 //
 // The forms are "sqlite:PATH", whose file is made with mode 0600 in a folder that must exist, and "sqlite::memory:",
 // which lives as long as the Store. PATH is taken as it stands: nothing in it is decoded, and it has no parameters.
-// "postgres://…" and "mysql://…" are not built yet. A missing file or folder matches fs.ErrNotExist.
+// A missing file or folder matches fs.ErrNotExist.
+//
+// "postgres://USER[:PASSWORD]@HOST[:PORT]/DATABASE" and "mysql://…", also for MariaDB, are databases on servers, which
+// must exist; tables that are missing match fs.ErrNotExist. The connection is by TLS, and the server's certificate has to
+// be valid for HOST, unless HOST is this machine. The parameters are, in a URL of PostgreSQL, sslmode=verify-full or
+// disable, and host for the folder of a socket; in one of MySQL tls=true or false, and socket.
 //
 // A SQLite database consists of PATH, PATH-wal and PATH-shm. To put a copy in its place, rename the copy over PATH
 // after removing the other two.
 func Open(ctx context.Context, url string, opts Options) (*Store, error) {
+	return open(ctx, Source{URL: url}, opts)
+}
+
+func open(ctx context.Context, source Source, opts Options) (*Store, error) {
 	if opts.Now == nil {
 		opts.Now = time.Now
 	}
@@ -69,16 +80,19 @@ func Open(ctx context.Context, url string, opts Options) (*Store, error) {
 	if opts.Changed == nil {
 		opts.Changed = func() {}
 	}
-	at, err := ParseURL(url)
+	at, err := source.parse()
 	if err != nil {
 		return nil, fmt.Errorf("open store: %w", err)
 	}
 	conn, err := at.connect(ctx, opts.ReadOnly, create)
 	if err != nil {
-		return nil, fmt.Errorf("open store %q: %w", at, adviseSQLite(err))
+		return nil, fmt.Errorf("open store %q: %w", at, at.dialect.advise(err))
 	}
 	return &Store{opts: opts, url: at, conn: conn, writing: make(chan struct{}, 1)}, nil
 }
+
+// OnServer reports whether the database is on a server: only Version tells of changes by others then.
+func (s *Store) OnServer() bool { return s.url.OnServer() }
 
 // Close closes the database once the calls under way have ended. Every later call is an error.
 func (s *Store) Close() error {
@@ -114,7 +128,7 @@ func (s *Store) add(ctx context.Context, client Client) error {
 	if err := s.checkExpiry(client.Certificate); err != nil {
 		return err
 	}
-	return s.write(ctx, func(tx *sql.Tx) error {
+	return s.write(ctx, func(ctx context.Context, tx querier) error {
 		apiID, err := s.apiRow(ctx, tx, client.API)
 		if errors.Is(err, ErrNotFound) {
 			apiID, err = s.addAPI(ctx, tx, client.API)
@@ -159,7 +173,7 @@ func (s *Store) update(ctx context.Context, api API, keyType KeyType, alias stri
 			return err
 		}
 	}
-	return s.write(ctx, func(tx *sql.Tx) error {
+	return s.write(ctx, func(ctx context.Context, tx querier) error {
 		old, err := s.find(ctx, tx, api, keyType, alias)
 		if err != nil {
 			return err
@@ -198,7 +212,7 @@ func (s *Store) update(ctx context.Context, api API, keyType KeyType, alias stri
 // alias. An empty keyType means the only one that the alias has for that API, and is an error matching ErrInvalid if it
 // has both. The errors match ErrNotFound, ErrInvalid or ErrReadOnly, or come from the database.
 func (s *Store) Remove(ctx context.Context, api API, keyType KeyType, alias string) error {
-	err := s.write(ctx, func(tx *sql.Tx) error {
+	err := s.write(ctx, func(ctx context.Context, tx querier) error {
 		r, err := s.find(ctx, tx, api, keyType, alias)
 		if err != nil {
 			return err
@@ -215,7 +229,7 @@ func (s *Store) Remove(ctx context.Context, api API, keyType KeyType, alias stri
 // Problem of its own is an error.
 func (s *Store) Get(ctx context.Context, api API, keyType KeyType, alias string) (Client, error) {
 	var client Client
-	err := s.read(ctx, func(q querier) error {
+	err := s.read(ctx, func(ctx context.Context, q querier) error {
 		r, err := s.find(ctx, q, api, keyType, alias)
 		if err != nil {
 			return err
@@ -248,7 +262,7 @@ func (p Problem) String() string {
 // admitted are in the second value and not in the first; the error is for a database that cannot be read at all.
 func (s *Store) List(ctx context.Context) ([]Client, []Problem, error) {
 	var rows []row
-	err := s.read(ctx, func(q querier) (err error) {
+	err := s.read(ctx, func(ctx context.Context, q querier) (err error) {
 		rows, err = s.rows(ctx, q, "")
 		return err
 	})
@@ -268,7 +282,7 @@ func (s *Store) List(ctx context.Context) ([]Client, []Problem, error) {
 func (s *Store) Version(ctx context.Context) (uint64, error) {
 	s.look.Lock()
 	defer s.look.Unlock()
-	err := s.use(ctx, func(conn *connection) error {
+	err := s.use(ctx, func(ctx context.Context, conn *connection) error {
 		n, err := conn.changes(ctx)
 		if err == nil && (conn != s.seen || n != s.count) {
 			s.seen, s.count = conn, n
@@ -291,7 +305,7 @@ func (s *Store) checkExpiry(cert *x509.Certificate) error {
 
 // checkUnregistered compares with the live rows of an API. Those that programs of version 1 wrote have no fingerprint:
 // they are read, and given theirs.
-func (s *Store) checkUnregistered(ctx context.Context, tx *sql.Tx, apiID int64, fingerprint [32]byte) error {
+func (s *Store) checkUnregistered(ctx context.Context, tx querier, apiID int64, fingerprint [32]byte) error {
 	known, err := s.rows(ctx, tx, " AND C.API_ID = ? AND C.FINGERPRINT = ?", apiID, hex.EncodeToString(fingerprint[:]))
 	if err != nil {
 		return err
@@ -314,27 +328,44 @@ func (s *Store) checkUnregistered(ctx context.Context, tx *sql.Tx, apiID int64, 
 	return nil
 }
 
-// A querier is a database or a transaction in it.
+// A querier is a database, a connection to it, or a transaction in it.
 type querier interface {
 	QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error)
+	ExecContext(ctx context.Context, query string, args ...any) (sql.Result, error)
+	PrepareContext(ctx context.Context, query string) (*sql.Stmt, error)
 }
 
 // read calls f with the database.
-func (s *Store) read(ctx context.Context, f func(querier) error) error {
-	return s.use(ctx, func(c *connection) error { return f(c.db) })
+func (s *Store) read(ctx context.Context, f func(context.Context, querier) error) error {
+	return s.use(ctx, func(ctx context.Context, c *connection) error { return f(ctx, session{s.url.dialect, c.db}) })
 }
 
-// write changes registrations and says so.
-func (s *Store) write(ctx context.Context, f func(*sql.Tx) error) error {
-	if err := s.commit(ctx, f); err != nil {
+// changeMark is the first statement of a transaction that changes registrations, where no trigger marks the change.
+const changeMark = `UPDATE SALLYPORT_CHANGE SET MARK = ?`
+
+// write changes registrations and says so. No other writer changes any meanwhile.
+func (s *Store) write(ctx context.Context, f func(context.Context, querier) error) error {
+	err := s.commit(ctx, func(ctx context.Context, tx querier) error {
+		if change := s.url.dialect.change; change != "" {
+			result, err := tx.ExecContext(ctx, change, rand.Int64())
+			if err != nil {
+				return err
+			}
+			if n, err := result.RowsAffected(); err != nil || n != 1 {
+				return errors.Join(errNoMark, err)
+			}
+		}
+		return f(ctx, tx)
+	})
+	if err != nil {
 		return err
 	}
 	s.opts.Changed()
 	return nil
 }
 
-// commit calls f in a transaction that no other writer shares.
-func (s *Store) commit(ctx context.Context, f func(*sql.Tx) error) error {
+// commit calls f in a transaction, and again if that was undone for another's sake.
+func (s *Store) commit(ctx context.Context, f func(context.Context, querier) error) error {
 	if s.opts.ReadOnly {
 		return ErrReadOnly
 	}
@@ -344,10 +375,21 @@ func (s *Store) commit(ctx context.Context, f func(*sql.Tx) error) error {
 	case <-ctx.Done():
 		return ctx.Err()
 	}
-	return s.use(ctx, func(c *connection) error { return inTransaction(ctx, c.db, f) })
+	d := s.url.dialect
+	for try := 1; ; try++ {
+		err := s.use(ctx, func(ctx context.Context, c *connection) error {
+			if d.server() {
+				return d.transact(ctx, c.db, f)
+			}
+			return inTransaction(ctx, c.db, func(tx querier) error { return f(ctx, tx) })
+		})
+		if err == nil || d.collided == nil || !d.collided(err) || try == tries {
+			return err
+		}
+	}
 }
 
-func inTransaction(ctx context.Context, db *sql.DB, f func(*sql.Tx) error) error {
+func inTransaction(ctx context.Context, db *sql.DB, f func(querier) error) error {
 	tx, err := db.BeginTx(ctx, nil)
 	if err != nil {
 		return err
@@ -368,7 +410,14 @@ func notDone(err error) error {
 
 // use calls f with the database that is at the Store's place now: one that has been replaced, as after a restored
 // backup, is opened again. A change that went to the file which is no longer there would be lost.
-func (s *Store) use(ctx context.Context, f func(*connection) error) error {
+func (s *Store) use(ctx context.Context, f func(context.Context, *connection) error) error {
+	if s.url.dialect.server() {
+		return s.url.dialect.advise(patiently(ctx, func(ctx context.Context) error { return s.useNow(ctx, f) }))
+	}
+	return s.url.dialect.advise(s.useNow(ctx, f))
+}
+
+func (s *Store) useNow(ctx context.Context, f func(context.Context, *connection) error) error {
 	for {
 		s.mu.RLock()
 		conn := s.conn
@@ -378,14 +427,14 @@ func (s *Store) use(ctx context.Context, f func(*connection) error) error {
 		}
 		replaced, err := conn.replaced()
 		if err == nil && !replaced {
-			err = f(conn)
+			err = f(ctx, conn)
 		}
 		s.mu.RUnlock()
 		if err != nil || !replaced {
-			return adviseSQLite(err)
+			return err
 		}
 		if err := s.reopen(ctx, conn); err != nil {
-			return fmt.Errorf("open the database again: %w", adviseSQLite(err))
+			return fmt.Errorf("open the database again: %w", err)
 		}
 	}
 }

@@ -20,6 +20,9 @@ type Database struct {
 	// that takes two Stores at one database, or one after the other.
 	Private bool
 
+	// CrashRounds is how many writers are killed; 0 means 15.
+	CrashRounds int
+
 	// Check looks for damage in a database whose writer was killed, after it was opened again; nil: there is nothing to
 	// look at.
 	Check func(t testing.TB, url string)

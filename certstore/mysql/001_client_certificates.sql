@@ -1,0 +1,55 @@
+-- The tables of WSO2 API Manager that a gateway needs for its clients' certificates, as in SQLite's migrations, which
+-- also say what the columns mean. Texts are compared as they are written, case and accents included.
+--
+-- MySQL commits each definition of a table by itself: a migration may have been interrupted anywhere and is done again
+-- from its beginning, so each of its statements leaves alone what is there already. A statement ends with its line.
+--
+-- FINGERPRINT belongs to version 2: no database of this kind is older.
+
+CREATE TABLE IF NOT EXISTS SALLYPORT_SCHEMA (
+    VERSION INTEGER NOT NULL,
+    NEEDS   INTEGER NOT NULL,
+    PRIMARY KEY (VERSION)
+) ENGINE = InnoDB ROW_FORMAT = DYNAMIC DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin;
+
+CREATE TABLE IF NOT EXISTS AM_API (
+    API_ID             INTEGER NOT NULL AUTO_INCREMENT,
+    API_UUID           VARCHAR(255),
+    API_PROVIDER       VARCHAR(200),
+    API_NAME           VARCHAR(200),
+    API_VERSION        VARCHAR(30),
+    CONTEXT            VARCHAR(256),
+    CONTEXT_TEMPLATE   VARCHAR(256),
+    API_TIER           VARCHAR(256),
+    API_TYPE           VARCHAR(10),
+    ORGANIZATION       VARCHAR(100),
+    CREATED_BY         VARCHAR(100),
+    CREATED_TIME       TIMESTAMP NULL,
+    UPDATED_BY         VARCHAR(100),
+    UPDATED_TIME       TIMESTAMP NULL,
+    STATUS             VARCHAR(30),
+    LOG_LEVEL          VARCHAR(255) DEFAULT 'OFF',
+    REVISIONS_CREATED  INTEGER DEFAULT 0,
+    VERSION_COMPARABLE VARCHAR(15),
+    PRIMARY KEY (API_ID),
+    UNIQUE (API_PROVIDER, API_NAME, API_VERSION),
+    UNIQUE (API_UUID)
+) ENGINE = InnoDB ROW_FORMAT = DYNAMIC DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin;
+
+CREATE TABLE IF NOT EXISTS AM_API_CLIENT_CERTIFICATE (
+    TENANT_ID     INTEGER NOT NULL,
+    ALIAS         VARCHAR(45) NOT NULL,
+    API_ID        INTEGER NOT NULL,
+    CERTIFICATE   MEDIUMBLOB NOT NULL,
+    REMOVED       BOOLEAN NOT NULL DEFAULT 0,
+    TIER_NAME     VARCHAR(512),
+    KEY_TYPE      VARCHAR(20) NOT NULL DEFAULT 'PRODUCTION',
+    REVISION_UUID VARCHAR(255) NOT NULL DEFAULT 'Current API',
+    SCOPES        VARCHAR(4096),
+    FINGERPRINT   VARCHAR(64),
+    PRIMARY KEY (API_ID, ALIAS, TENANT_ID, KEY_TYPE, REMOVED, REVISION_UUID),
+    KEY AM_API_CLIENT_CERTIFICATE_FINGERPRINT (API_ID, FINGERPRINT, TENANT_ID, REMOVED, REVISION_UUID),
+    FOREIGN KEY (API_ID) REFERENCES AM_API (API_ID) ON DELETE CASCADE ON UPDATE CASCADE
+) ENGINE = InnoDB ROW_FORMAT = DYNAMIC DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin;
+
+INSERT IGNORE INTO SALLYPORT_SCHEMA (VERSION, NEEDS) VALUES (1, 1);
