@@ -76,10 +76,10 @@ func (f *certFlags) read() (*config.Config, certstore.API, certstore.KeyType, er
 
 // changeStore opens the configuration's store for a change that lasts, makes it, and closes the store.
 func changeStore(ctx context.Context, cfg *config.Config, options certstore.Options, change func(*certstore.Store) error) error {
-	if url, err := certstore.ParseURL(cfg.Store.Value); err == nil && url.InMemory() {
+	if url, err := certstore.ParseURL(cfg.Store.Value.URL); err == nil && url.InMemory() {
 		return badStore(cfg, errors.New("it is in memory and would forget the change: name a file, as in sqlite:sallyport.db, or register the certificate in an API file"))
 	}
-	store, err := certstore.Open(ctx, cfg.Store.Value, options)
+	store, err := cfg.Store.Value.Open(ctx, options)
 	if err != nil {
 		return badStore(cfg, err)
 	}
@@ -108,7 +108,7 @@ func (f *certFlags) change(
 
 // storeFile is the store's file, "" if it has none.
 func storeFile(cfg *config.Config) string {
-	url, err := certstore.ParseURL(cfg.Store.Value)
+	url, err := certstore.ParseURL(cfg.Store.Value.URL)
 	if err != nil {
 		return ""
 	}

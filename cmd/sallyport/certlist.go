@@ -83,7 +83,7 @@ func registered(ctx context.Context, cfg *config.Config) (all registrations, err
 	if all.clients, err = cfg.FileClients(); err != nil {
 		return all, usage(err)
 	}
-	store, err := certstore.Open(ctx, cfg.Store.Value, certstore.Options{ReadOnly: true})
+	store, err := cfg.Store.Value.Open(ctx, certstore.Options{ReadOnly: true})
 	if errors.Is(err, fs.ErrNotExist) {
 		all.noStore = true
 		return all, nil
@@ -111,6 +111,10 @@ const problemAdvice = "let sallyport cert remove end it, or sallyport cert updat
 
 // noStore says that the store is not there.
 func noStore(cfg *config.Config) string {
+	if storeFile(cfg) == "" {
+		return fmt.Sprintf("%s names the store %s, and it has no tables yet: sallyport cert add makes them",
+			cfg.Store.Place, cfg.Store.Value.URL)
+	}
 	return fmt.Sprintf("%s names the store %s, and it isn't there: sallyport cert add makes it",
 		cfg.Store.Place, storeFile(cfg))
 }

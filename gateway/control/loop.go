@@ -151,6 +151,7 @@ func (l *Loop) Run(ctx context.Context) error {
 	l.begin(ctx, l.upkeep)
 	l.begin(ctx, l.limits.Run)
 	l.begin(ctx, l.keepQuotas)
+	l.begin(ctx, l.askStore)
 	for ctx.Err() == nil {
 		err := l.contain(func() error { l.carryOn(ctx); return nil })
 		if err == nil {

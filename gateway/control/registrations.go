@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"time"
 
 	"sallyport/certstore"
 	"sallyport/gateway/decision"
@@ -47,17 +48,16 @@ func (a *Assembly) open(ctx context.Context, last *Assembly, options certstore.O
 
 // openStore opens the store and reads it. The caller closes it, after an error too.
 func (a *Assembly) openStore(ctx context.Context, options certstore.Options) (err error) {
-	url := a.Spec.Store.Value
-	if url == "" {
+	if a.Spec.Store.Value.URL == "" {
 		return nil
 	}
-	a.store, err = certstore.Open(ctx, url, options)
+	a.store, err = a.Spec.Store.Value.Open(ctx, options)
 	if err == nil {
 		a.registered, err = readRegistrations(ctx, a.store)
 		return err
 	}
 	if options.ReadOnly && errors.Is(err, fs.ErrNotExist) {
-		if creatable(url) {
+		if creatable(a.Spec.Store.Value.URL) {
 			return nil
 		}
 		err = fmt.Errorf("its folder must exist: %w", err)
@@ -65,11 +65,15 @@ func (a *Assembly) openStore(ctx context.Context, options certstore.Options) (er
 	return fmt.Errorf("store: %w", err)
 }
 
-// creatable reports whether a store that does not exist yet could be made: its folder has to be there.
+// creatable reports whether a store that does not exist yet could be made: its folder has to be there. On a server its
+// tables are made.
 func creatable(store string) bool {
 	url, err := certstore.ParseURL(store)
 	if err != nil {
 		return false
+	}
+	if url.OnServer() {
+		return true
 	}
 	info, err := os.Stat(filepath.Dir(url.File()))
 	return err == nil && info.IsDir()
@@ -82,6 +86,36 @@ func storeFiles(store string) []string {
 		return nil
 	}
 	return []string{url.File(), url.File() + "-wal"}
+}
+
+// storeInterval is how often a database on a server is asked for changes: nothing else tells of them.
+const storeInterval = 500 * time.Millisecond
+
+// askStore has the loop look at a database on a server once it has changed, can't be read any more, or can be again. It
+// is a task of its own, so that a server that doesn't answer holds up nothing else.
+func (l *Loop) askStore(ctx context.Context) error {
+	var of *certstore.Store
+	var seen uint64
+	var away bool
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(storeInterval):
+		}
+		s := l.inForce.Load().store
+		if s == nil || !s.OnServer() {
+			continue
+		}
+		version, err := s.Version(ctx)
+		if s != of || (err != nil) != away || err == nil && version != seen {
+			l.mark(store)
+		}
+		of, away = s, err != nil
+		if err == nil {
+			seen = version
+		}
+	}
 }
 
 // admit makes Clients of the registrations in the store and in files. Those of the two that contradict each other are

@@ -186,7 +186,7 @@ func (l *Loop) lookAtStore(ctx context.Context, asked bool) {
 func (l *Loop) attend() {
 	spec := l.inForce.Load().Spec
 	names := []string{configuration}
-	if spec.Store.Value != "" {
+	if spec.Store.Value.URL != "" {
 		names = append(names, store)
 	}
 	for _, listener := range spec.Listeners {

@@ -32,9 +32,9 @@ type Spec struct {
 	RateLimit   Placed[RateLimit] // takes effect with the next start only
 	KeyManagers []Placed[token.KeyManager]
 	APIs        []API
-	Clients     []certstore.Client // that API files register
-	Store       Placed[string]     // a URL for certstore.Open, not for logs since it may hold a password; "" for none
-	Fixed       map[string]any     // settings by key that take effect with the next start only
+	Clients     []certstore.Client       // that API files register
+	Store       Placed[certstore.Source] // not for logs, since it may hold a password; without a URL: none
+	Fixed       map[string]any           // settings by key that take effect with the next start only
 }
 
 // A Listener is a decision.Listener and what its profiles are made from.

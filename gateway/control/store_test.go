@@ -26,7 +26,7 @@ func storeBed(t *testing.T) (b *bed, other *certstore.Store, aliases func() stri
 	t.Cleanup(func() { other.Close() })
 	b = startBed(t, func(b *bed, _ *Options) {
 		s := b.spec.Load()
-		s.Store.Value, s.Period = url, 50*time.Millisecond
+		s.Store.Value.URL, s.Period = url, 50*time.Millisecond
 		s.Clients = []certstore.Client{client("file", b.client)}
 	})
 	return b, other, func() string {
@@ -146,7 +146,7 @@ func TestStoreThatCannotBeRead(t *testing.T) {
 		t.Fatal(err)
 	}
 	eventually(t, "a registration is in force", func() bool { return aliases() == "file acme" })
-	path := strings.TrimPrefix(b.spec.Load().Store.Value, "sqlite:")
+	path := strings.TrimPrefix(b.spec.Load().Store.Value.URL, "sqlite:")
 	copied := filepath.Join(t.TempDir(), "copy.db")
 	fresh, err := certstore.Open(t.Context(), "sqlite:"+copied, certstore.Options{})
 	if err != nil {

@@ -121,7 +121,7 @@ func (l *Loop) watch() {
 		return
 	}
 	spec := l.inForce.Load().Spec
-	files := map[string][]string{store: storeFiles(spec.Store.Value)}
+	files := map[string][]string{store: storeFiles(spec.Store.Value.URL)}
 	for name, s := range l.sources {
 		files[name] = append(files[name], s.files...)
 	}

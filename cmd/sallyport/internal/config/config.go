@@ -2,6 +2,7 @@
 package config
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"path/filepath"
 	"time"
@@ -88,18 +89,50 @@ func (l *loader) config(m *mapping) {
 	l.checkPlaces()
 }
 
-// store returns the store's URL with an absolute path, and its place, of which line and column are 0 if the file leaves
-// it out. The value may hold a password, so that no message quotes it.
-func (l *loader) store(m *mapping) control.Placed[string] {
-	t := m.text("store")
+// store reads `store:`, a URL or a map of it and what stands beside it. Line and column of its place are 0 if the file
+// leaves it out. The path of a file is made absolute. The value may hold a password, so that no message quotes it.
+func (l *loader) store(m *mapping) (out control.Placed[certstore.Source]) {
+	n, given := m.take("store")
+	out.Place = control.Place{File: m.from.name}
+	t := text{out.Place, "sqlite:sallyport.db", true}
+	switch {
+	case given && n.kind() == "a map":
+		out.Place = n.Place
+		t = l.storeMap(m, &out)
+	case given:
+		t = n.text("store")
+		out.Place = t.Place
+	}
 	if !t.OK {
-		t = text{control.Place{File: m.from.name}, "sqlite:sallyport.db", true}
+		return out
 	}
 	url, err := certstore.ParseURL(t.Value)
 	if err != nil {
 		l.errorf(t.Place, "store: %v", err)
+		return out
 	}
-	return control.Placed[string]{Place: t.Place, Value: url.From(filepath.Dir(m.from.path)).String()}
+	out.Value.URL = t.Value
+	if err := out.Value.Check(); err != nil {
+		l.errorf(out.Place, "store: %v", err)
+	}
+	out.Value.URL = url.From(filepath.Dir(m.from.path)).String()
+	out.Value.Password = cmp.Or(out.Value.Password, url.Password())
+	return out
+}
+
+// storeMap reads what stands beside the URL, which it returns.
+func (l *loader) storeMap(m *mapping, out *control.Placed[certstore.Source]) text {
+	s, _ := m.sub("store")
+	defer s.end()
+	s.need("url", "where the database is, as in postgres://USER@HOST/DATABASE")
+	t := s.text("url")
+	out.Value.Password = s.secret("password")
+	out.Value.CAFile = s.path("caFile")
+	for _, key := range []string{"maxAge", "snapshot"} {
+		s.refuse(key, "is not built yet: remove it")
+	}
+	out.Keys = s.keys()
+	return t
 }
 
 // status reads the address under `status`.

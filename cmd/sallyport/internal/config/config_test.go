@@ -148,9 +148,11 @@ func TestExample(t *testing.T) {
 		Balancers: control.Placed[keystore.Ref]{
 			Value: keystore.Ref{Location: at("stores/lb-truststore.jks"), Type: "JKS", Password: "changeit"},
 		},
-		Routing:   decision.Settings{CertificateHeader: "X-WSO2-CLIENT-CERTIFICATE", ForwardCertificate: true},
-		Period:    10 * time.Second,
-		Store:     control.Placed[string]{Value: "sqlite:" + at("sallyport.db")},
+		Routing: decision.Settings{CertificateHeader: "X-WSO2-CLIENT-CERTIFICATE", ForwardCertificate: true},
+		Period:  10 * time.Second,
+		Store: control.Placed[certstore.Source]{Value: certstore.Source{
+			URL: "postgres://gateway@db.example.com:5432/sallyport", Password: "from-a-file", CAFile: at("stores/db-ca.pem"),
+		}},
 		Tiers:     tiers,
 		RateLimit: control.Placed[control.RateLimit]{Value: limiting},
 		KeyManagers: []control.Placed[token.KeyManager]{
@@ -334,7 +336,7 @@ func TestDefaults(t *testing.T) {
 		Header:    clientcert.DoorConfig{Header: "X-WSO2-CLIENT-CERTIFICATE"},
 		Routing:   decision.Settings{CertificateHeader: "X-WSO2-CLIENT-CERTIFICATE"},
 		Period:    10 * time.Second,
-		Store:     control.Placed[string]{Value: "sqlite:" + filepath.Join(filepath.Dir(file), "sallyport.db")},
+		Store:     control.Placed[certstore.Source]{Value: certstore.Source{URL: "sqlite:" + filepath.Join(filepath.Dir(file), "sallyport.db")}},
 		Tiers:     tiers,
 		Files:     []string{file},
 		Fixed:     fixed(startup, control.RateLimit{}),

@@ -151,7 +151,7 @@ func (n node) mapping(what string) *mapping {
 // show returns key for messages, or nothing in a map with a secret: in {password: a, b}, b is a key.
 func (m *mapping) show(key string) string {
 	switch m.what {
-	case "keyStore", "trustStore", "secrets", "rateLimit", "redis":
+	case "keyStore", "trustStore", "secrets", "rateLimit", "redis", "store":
 		return ""
 	}
 	return " " + printable.Quote(key)
