@@ -58,10 +58,13 @@ func connectPostgres(at URL, _ how) (*connection, error) {
 	// Statements are not kept at the server, so that a pool before it may hand out connections for a transaction each.
 	cfg.DefaultQueryExecMode = pgx.QueryExecModeExec
 	cfg.StatementCacheCapacity, cfg.DescriptionCacheCapacity = 0, 0
-	return onServer(stdlib.GetConnector(*cfg, stdlib.OptionBeforeConnect(func(_ context.Context, cfg *pgx.ConnConfig) (err error) {
+	secure := stdlib.OptionBeforeConnect(func(_ context.Context, cfg *pgx.ConnConfig) (err error) {
 		cfg.TLSConfig, err = at.roots()
 		return err
-	}))), nil
+	})
+	// A connection that the server has ended meanwhile is replaced before it is used, as MySQL's driver does by itself.
+	ask := stdlib.OptionShouldPing(func(context.Context, stdlib.ShouldPingParams) bool { return true })
+	return onServer(stdlib.GetConnector(*cfg, secure, ask)), nil
 }
 
 // numbered makes the placeholders of a statement $1, $2 and so on. No shared statement has a question mark elsewhere.

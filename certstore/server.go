@@ -11,6 +11,7 @@ import (
 	"io"
 	"io/fs"
 	"net"
+	"os"
 	"time"
 
 	"sallyport/internal/regularfile"
@@ -74,8 +75,8 @@ func (u URL) roots() (*tls.Config, error) {
 		return cfg, nil
 	}
 	data, err := regularfile.Read(u.server.caFile, maxCAFile)
-	if err != nil {
-		return nil, fmt.Errorf("caFile %s: %w", u.server.caFile, err)
+	if err != nil { // not wrapped: it is none of the network's, and does not say that the store isn't there
+		return nil, fmt.Errorf("caFile %s: %v", u.server.caFile, err)
 	}
 	cfg.RootCAs = x509.NewCertPool()
 	if !cfg.RootCAs.AppendCertsFromPEM(data) {
@@ -175,17 +176,17 @@ func (d *dialect) translate(query string) string {
 
 // adviseServer adds to an error that no server has answered with what may be done about it.
 func adviseServer(err error) error {
-	var network net.Error
+	var network *net.OpError
 	switch {
-	case errors.As(err, &network), errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, driver.ErrBadConn):
+	case errors.Is(err, errNoTables):
+		return err
+	case errors.As(err, &network), errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, driver.ErrBadConn):
 		return unavailable{fmt.Errorf("%w: is the server up, and does the URL name it?", away{err})}
-	case errors.Is(err, fs.ErrNotExist):
-		return away{err}
 	}
 	return err
 }
 
-// away hides that a socket or a file isn't there: to others that would mean that the store is to be made.
+// away hides that a socket isn't there: to others that would mean that the store is to be made.
 type away struct{ error }
 
 func (a away) Unwrap() error {
