@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"sallyport/certstore"
+	"sallyport/internal/testdb"
 )
 
 // storeBed is a bed with a store that others change, and its clients by alias.
@@ -197,5 +198,68 @@ func TestStrangeRegistrations(t *testing.T) {
 	const want = "[certificates are registered for orders:1.0.0 (apis.yaml:3:5, store), which is no API here: they admit nobody (3)]"
 	if got != want {
 		t.Errorf("%s, want %s", got, want)
+	}
+}
+
+// TestStoreOnAServer changes registrations in a database on a server, which no file event tells of, and takes the server
+// away. The periods are too long to help.
+func TestStoreOnAServer(t *testing.T) {
+	for name, start := range map[string]func(testing.TB, testdb.Options) *testdb.Server{
+		"PostgreSQL": testdb.Postgres, "MariaDB": testdb.MariaDB,
+	} {
+		t.Run(name, func(t *testing.T) {
+			server := start(t, testdb.Options{})
+			d := server.New(t)
+			source := certstore.Source{URL: d.URL, Password: d.Password}
+			other, err := source.Open(t.Context(), certstore.Options{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer other.Close()
+			b := startBed(t, func(b *bed, _ *Options) {
+				s := b.spec.Load()
+				s.Store.Value, s.Period = source, time.Hour
+			})
+			inForce := func(want int) func() bool {
+				return func() bool { return len(b.InForce().Clients.All()) == want }
+			}
+			if err := other.Add(t.Context(), client("acme", b.client)); err != nil {
+				t.Fatal(err)
+			}
+			eventually(t, "a registration is in force", inForce(1))
+			if err := other.Remove(t.Context(), orders, "", "acme"); err != nil {
+				t.Fatal(err)
+			}
+			eventually(t, "a removal is in force", inForce(0))
+			if err := other.Add(t.Context(), client("acme", b.client)); err != nil {
+				t.Fatal(err)
+			}
+			eventually(t, "another registration is in force", inForce(1))
+
+			server.Kill()
+			eventually(t, "the store is called broken", func() bool { return b.state(store).Broken != nil })
+			if !errors.Is(b.state(store).Broken, certstore.ErrUnavailable) || !inForce(1)() {
+				t.Errorf("%v; %d serve", b.state(store).Broken, len(b.InForce().Clients.All()))
+			}
+			spec := Spec{Store: Placed[certstore.Source]{Place{File: "sallyport.yaml", Line: 7, Column: 8}, source, nil}}
+			for what, open := range map[string]func() error{
+				"validate": func() error { _, err := Build(t.Context(), &spec); return err },
+				"a start": func() error {
+					_, err := Open(t.Context(), Options{Load: func() (*Spec, error) { return &spec, nil }})
+					return err
+				},
+			} {
+				var problems Problems
+				if err := open(); !errors.As(err, &problems) || !problems.Passing() || !strings.HasPrefix(err.Error(), "sallyport.yaml:7:8: store: ") {
+					t.Errorf("%s without the server: %v", what, err)
+				}
+			}
+			server.Restart()
+			eventually(t, "the store is called good", func() bool { return b.state(store).Broken == nil })
+			if err := other.Remove(t.Context(), orders, "", "acme"); err != nil {
+				t.Fatal(err)
+			}
+			eventually(t, "changes are followed again", inForce(0))
+		})
 	}
 }
