@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -17,8 +18,11 @@ type Quota struct {
 	Used  int64 // calls
 }
 
+// quotaPlaces are the placeholders of one quota.
+const quotaPlaces = `(?, ?, ?, ?, ?)`
+
 // keepQuota stores one quota, as SQLite and PostgreSQL take it.
-const keepQuota = `INSERT INTO SALLYPORT_QUOTA AS Q (TAG, UNIT, STARTS, ENDS, USED) VALUES (?, ?, ?, ?, ?)
+const keepQuota = `INSERT INTO SALLYPORT_QUOTA AS Q (TAG, UNIT, STARTS, ENDS, USED) VALUES ` + quotaPlaces + `
 	ON CONFLICT (TAG, UNIT) DO UPDATE SET STARTS = excluded.STARTS, ENDS = excluded.ENDS,
 		USED = CASE WHEN Q.ENDS > excluded.STARTS AND Q.USED > excluded.USED THEN Q.USED ELSE excluded.USED END
 	WHERE excluded.ENDS > Q.STARTS`
@@ -27,27 +31,58 @@ const keepQuota = `INSERT INTO SALLYPORT_QUOTA AS Q (TAG, UNIT, STARTS, ENDS, US
 // less: several processes may keep what each of them knows of the same bucket. It is one transaction, durable when the
 // error is nil; the errors are ErrReadOnly, or come from the database.
 func (s *Store) KeepQuotas(ctx context.Context, quotas []Quota) error {
-	if s.url.dialect.server() { // its writers lock rows, and wait for each other in a ring unless all keep to one order
-		quotas = slices.SortedFunc(slices.Values(quotas), func(a, b Quota) int {
-			return cmp.Or(cmp.Compare(a.Tag, b.Tag), cmp.Compare(a.Unit, b.Unit))
-		})
+	keep := keepOneByOne
+	if s.url.dialect.server() {
+		keep = keepTogether
+		// Its writers lock rows, and would wait for each other in a ring unless all keep to one order.
+		quotas = slices.SortedStableFunc(slices.Values(quotas), compareBuckets)
 	}
 	err := s.commit(ctx, func(ctx context.Context, tx querier) error {
-		keep, err := tx.PrepareContext(ctx, s.url.dialect.keepQuota)
-		if err != nil {
-			return err
-		}
-		defer keep.Close()
-		for _, q := range quotas {
-			if _, err := keep.ExecContext(ctx, q.Tag, q.Unit, q.Start.Unix(), q.End.Unix(), q.Used); err != nil {
-				return err
-			}
-			heard(ctx)
-		}
-		return nil
+		return keep(ctx, tx, s.url.dialect.keepQuota, quotas)
 	})
 	if err != nil {
 		return fmt.Errorf("keep quotas in the store: %w", err)
+	}
+	return nil
+}
+
+func compareBuckets(a, b Quota) int {
+	return cmp.Or(cmp.Compare(a.Tag, b.Tag), cmp.Compare(a.Unit, b.Unit))
+}
+
+func (q Quota) columns() []any { return []any{q.Tag, q.Unit, q.Start.Unix(), q.End.Unix(), q.Used} }
+
+func keepOneByOne(ctx context.Context, tx querier, statement string, quotas []Quota) error {
+	keep, err := tx.PrepareContext(ctx, statement)
+	if err != nil {
+		return err
+	}
+	defer keep.Close()
+	for _, q := range quotas {
+		if _, err := keep.ExecContext(ctx, q.columns()...); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// quotasAtOnce is how many quotas one statement keeps. Each statement is a round trip to the server.
+const quotasAtOnce = 500
+
+// keepTogether keeps many sorted quotas with each statement, and each bucket at most once.
+func keepTogether(ctx context.Context, tx querier, statement string, quotas []Quota) error {
+	for len(quotas) > 0 {
+		args := quotas[0].columns()
+		n := 1
+		for n < min(len(quotas), quotasAtOnce) && compareBuckets(quotas[n-1], quotas[n]) != 0 {
+			args = append(args, quotas[n].columns()...)
+			n++
+		}
+		many := strings.Replace(statement, quotaPlaces, quotaPlaces+strings.Repeat(", "+quotaPlaces, n-1), 1)
+		if _, err := tx.ExecContext(ctx, many, args...); err != nil {
+			return err
+		}
+		quotas = quotas[n:]
 	}
 	return nil
 }

@@ -95,10 +95,13 @@ func patiently(ctx context.Context, f func(context.Context) error) error {
 	timer := time.AfterFunc(serverPatience, cancel)
 	defer timer.Stop()
 	err := f(context.WithValue(watched, watchKey{}, timer))
-	if ctx.Err() == nil && (errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded)) {
-		return unavailable{fmt.Errorf("the database has not answered for %v", serverPatience)}
+	switch {
+	case !errors.Is(err, context.Canceled) && !errors.Is(err, context.DeadlineExceeded):
+		return err
+	case ctx.Err() != nil:
+		return ctx.Err()
 	}
-	return err
+	return unavailable{fmt.Errorf("the database has not answered for %v", serverPatience)}
 }
 
 // heard says that the server has answered.
@@ -120,7 +123,9 @@ func (d *dialect) transact(ctx context.Context, db *sql.DB, f func(context.Conte
 	defer cancel()
 	bound := time.AfterFunc(serverPatience, cancel)
 	defer bound.Stop()
+	begun := context.AfterFunc(ctx, cancel)
 	tx, err := conn.BeginTx(detached, &sql.TxOptions{Isolation: sql.LevelReadCommitted})
+	begun()
 	if err != nil {
 		return err
 	}

@@ -49,6 +49,7 @@ func Run(t *testing.T, db Database) {
 		"version":                                   testVersion,
 		"version of a closed store":                 testVersionClosed,
 		"quotas":                                    testQuotas,
+		"many quotas":                               testManyQuotas,
 		"quotas are no registrations":               testQuotasApart,
 	} {
 		t.Run(name, func(t *testing.T) { test(t, Open(t, db.New(t), certstore.Options{})) })

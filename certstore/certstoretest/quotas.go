@@ -3,6 +3,7 @@ package certstoretest
 import (
 	"cmp"
 	"errors"
+	"fmt"
 	"slices"
 	"testing"
 	"time"
@@ -72,6 +73,23 @@ func testQuotas(t *testing.T, s *certstore.Store) {
 		t.Fatal(err)
 	}
 	expectQuotas(t, s, time.Unix(0, 0), days("a", 0, 7, 9))
+}
+
+// testManyQuotas keeps more than one statement takes, some of them twice, in no order.
+func testManyQuotas(t *testing.T, s *certstore.Store) {
+	const many = 1203
+	var quotas, want []certstore.Quota
+	for i := range many {
+		q := days(fmt.Sprintf("%04d", i), 0, 1, int64(i))
+		want = append(want, q)
+		quotas = append(quotas, days(fmt.Sprintf("%04d", i*7%many), 0, 1, int64(i*7%many)))
+		if i%100 == 0 {
+			q.Used /= 2
+			quotas = append(quotas, q)
+		}
+	}
+	keepQuotas(t, s, quotas...)
+	expectQuotas(t, s, day0, want...)
 }
 
 // testQuotasApart keeps quotas, which nobody is told of who follows registrations.
