@@ -72,10 +72,11 @@ func connectMySQL(at URL, _ how) (*connection, error) {
 		"innodb_lock_wait_timeout": wait,
 		"lock_wait_timeout":        wait,
 	}
-	err := cfg.Apply(mysql.Charset("utf8mb4", "utf8mb4_bin"), mysql.BeforeConnect(func(_ context.Context, cfg *mysql.Config) (err error) {
+	secure := mysql.BeforeConnect(func(_ context.Context, cfg *mysql.Config) (err error) {
 		cfg.TLS, err = at.roots()
 		return err
-	}))
+	})
+	err := cfg.Apply(mysql.Charset("utf8mb4", "utf8mb4_bin"), secure)
 	if err != nil {
 		return nil, err
 	}

@@ -116,6 +116,10 @@ const (
 	noColumn             = "42703"
 )
 
+// troubled are the classes of errors that come of the server's state and not of what it was asked for: connection,
+// resources, an operator's intervention, its system.
+var troubled = []string{"08", "53", "57", "58"}
+
 // advisePostgres adds to an error of PostgreSQL what may be done about it.
 func advisePostgres(err error) error {
 	var e *pgconn.PgError
@@ -133,7 +137,7 @@ func advisePostgres(err error) error {
 		advice, again = "make room on its server's disk", true
 	case e.Code == readOnlyTransaction:
 		advice, again = "the server only reads: it is a replica, or was set so", true
-	case strings.HasPrefix(e.Code, "08"), strings.HasPrefix(e.Code, "53"), strings.HasPrefix(e.Code, "57"), strings.HasPrefix(e.Code, "58"):
+	case slices.Contains(troubled, e.Code[:min(2, len(e.Code))]):
 		advice, again = later, true
 	case strings.HasPrefix(e.Code, "28"):
 		advice = "check the user and the password, and pg_hba.conf of the server"

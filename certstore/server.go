@@ -185,7 +185,8 @@ func adviseServer(err error) error {
 	switch {
 	case errors.Is(err, errNoTables):
 		return err
-	case errors.As(err, &network), errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, driver.ErrBadConn):
+	case errors.As(err, &network), errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, driver.ErrBadConn),
+		errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
 		return unavailable{fmt.Errorf("%w: is the server up, and does the URL name it?", away{err})}
 	}
 	return err
