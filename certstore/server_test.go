@@ -46,14 +46,23 @@ func withPassword(d testdb.Database) string {
 	return strings.Replace(d.URL, "@", ":"+strings.ReplaceAll(url.QueryEscape(d.Password), "+", "%20")+"@", 1)
 }
 
-// servers runs a test with a PostgreSQL and a MariaDB of its own, which demand TLS.
-func servers(t *testing.T, test func(*testing.T, *testdb.Server)) {
+// TestServers runs what is not true of every store, with a PostgreSQL and a MariaDB that demand TLS.
+func TestServers(t *testing.T) {
 	for name, start := range map[string]func(testing.TB, testdb.Options) *testdb.Server{
 		"PostgreSQL": testdb.Postgres, "MariaDB": testdb.MariaDB,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			test(t, start(t, testdb.Options{TLS: true}))
+			server := start(t, testdb.Options{TLS: true})
+			for name, test := range map[string]func(*testing.T, *testdb.Server){
+				"what Open refuses": testOpen, "rights": testRights, "foreign rows": testForeignRows,
+			} {
+				t.Run(name, func(t *testing.T) { test(t, server) })
+			}
+			if name == "MariaDB" {
+				t.Run("a migration goes on", func(t *testing.T) { testMigrationGoesOn(t, server) })
+			}
+			t.Run("away", func(t *testing.T) { testAway(t, server) })
 		})
 	}
 }
@@ -96,129 +105,125 @@ func refused(t *testing.T, source certstore.Source, readOnly bool, is error, wor
 	}
 }
 
-func TestServerOpen(t *testing.T) {
-	servers(t, func(t *testing.T, server *testdb.Server) {
-		d := server.New(t)
-		good := at(server, d)
-		with := func(change func(*certstore.Source)) certstore.Source {
-			s := good
-			change(&s)
-			return s
-		}
-		refused(t, good, true, fs.ErrNotExist, "no tables")
-		refused(t, with(func(s *certstore.Source) { s.CAFile = "" }), false, nil) // plain, and the server wants TLS
-		verify := "?sslmode=verify-full"
-		if strings.HasPrefix(d.URL, "mysql") {
-			verify = "?tls=true"
-		}
-		refused(t, with(func(s *certstore.Source) { s.URL, s.CAFile = s.URL+verify, "" }), false, nil, "certificate")
-		other := testpki.NewCA(t, "another CA")
-		wrong := filepath.Join(t.TempDir(), "ca.pem")
-		if err := os.WriteFile(wrong, testpki.PEM(other.Cert), 0o600); err != nil {
-			t.Fatal(err)
-		}
-		refused(t, with(func(s *certstore.Source) { s.CAFile = wrong }), false, nil, "certificate")
-		refused(t, with(func(s *certstore.Source) { s.CAFile += ".none" }), false, nil, "caFile", "no such file")
-		refused(t, with(func(s *certstore.Source) { s.Password = "not that" }), false, nil, "check the user and the password")
-		refused(t, with(func(s *certstore.Source) { s.URL += "x" }), false, nil)
-		if t.Failed() {
-			return
-		}
+func testOpen(t *testing.T, server *testdb.Server) {
+	d := server.New(t)
+	good := at(server, d)
+	with := func(change func(*certstore.Source)) certstore.Source {
+		s := good
+		change(&s)
+		return s
+	}
+	refused(t, good, true, fs.ErrNotExist, "no tables")
+	refused(t, with(func(s *certstore.Source) { s.CAFile = "" }), false, nil) // plain, and the server wants TLS
+	verify := "?sslmode=verify-full"
+	if strings.HasPrefix(d.URL, "mysql") {
+		verify = "?tls=true"
+	}
+	refused(t, with(func(s *certstore.Source) { s.URL, s.CAFile = s.URL+verify, "" }), false, nil, "certificate")
+	other := testpki.NewCA(t, "another CA")
+	wrong := filepath.Join(t.TempDir(), "ca.pem")
+	if err := os.WriteFile(wrong, testpki.PEM(other.Cert), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	refused(t, with(func(s *certstore.Source) { s.CAFile = wrong }), false, nil, "certificate")
+	refused(t, with(func(s *certstore.Source) { s.CAFile += ".none" }), false, nil, "caFile", "no such file")
+	refused(t, with(func(s *certstore.Source) { s.Password = "not that" }), false, nil, "check the user and the password")
+	refused(t, with(func(s *certstore.Source) { s.URL += "x" }), false, nil)
+	if t.Failed() {
+		return
+	}
 
-		foreign := server.New(t)
-		raw := server.Open(t, foreign)
-		mustExec(t, raw, `CREATE TABLE COOKIES (NAME INTEGER)`)
-		refused(t, at(server, foreign), false, nil, "another program's database", "name another database")
+	foreign := server.New(t)
+	raw := server.Open(t, foreign)
+	mustExec(t, raw, `CREATE TABLE COOKIES (NAME INTEGER)`)
+	refused(t, at(server, foreign), false, nil, "another program's database", "name another database")
 
-		s := openAt(t, good, certstore.Options{})
-		client := newClient(t, "acme")
-		add(t, s, client)
-		expectList(t, openAt(t, good, certstore.Options{ReadOnly: true}), client)
-		server.Exec(t, d.Name, `INSERT INTO SALLYPORT_SCHEMA (VERSION, NEEDS) VALUES (9, 9)`)
-		refused(t, good, true, nil, "newer program")
-	})
+	s := openAt(t, good, certstore.Options{})
+	client := newClient(t, "acme")
+	add(t, s, client)
+	expectList(t, openAt(t, good, certstore.Options{ReadOnly: true}), client)
+	server.Exec(t, d.Name, `INSERT INTO SALLYPORT_SCHEMA (VERSION, NEEDS) VALUES (9, 9)`)
+	refused(t, good, true, nil, "newer program")
 }
 
-// TestServerIsAway pauses, ends and restarts the server under an open Store.
-func TestServerIsAway(t *testing.T) {
-	servers(t, func(t *testing.T, server *testdb.Server) {
-		source := at(server, server.New(t))
-		s := openAt(t, source, certstore.Options{})
-		client := newClient(t, "acme")
-		add(t, s, client)
-		before := certstoretest.Version(t, s)
+// testAway pauses, ends and restarts the server under an open Store.
+func testAway(t *testing.T, server *testdb.Server) {
+	source := at(server, server.New(t))
+	s := openAt(t, source, certstore.Options{})
+	client := newClient(t, "acme")
+	add(t, s, client)
+	before := certstoretest.Version(t, s)
 
-		server.Pause()
-		var waiting sync.WaitGroup
-		asks := map[string]func(context.Context) error{
-			"version": func(ctx context.Context) error { _, err := s.Version(ctx); return err },
-			"list":    func(ctx context.Context) error { _, _, err := s.List(ctx); return err },
-			"add":     func(ctx context.Context) error { return s.Add(ctx, newClient(t, "late")) },
-			"open": func(ctx context.Context) error {
-				s, err := source.Open(ctx, certstore.Options{})
-				if err == nil {
-					s.Close()
-				}
-				return err
-			},
-		}
-		for name, ask := range asks {
-			ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
-			if err := ask(ctx); !errors.Is(err, context.DeadlineExceeded) {
-				t.Errorf("%s of a server that has stopped, in no time: %v", name, err)
+	server.Pause()
+	var waiting sync.WaitGroup
+	asks := map[string]func(context.Context) error{
+		"version": func(ctx context.Context) error { _, err := s.Version(ctx); return err },
+		"list":    func(ctx context.Context) error { _, _, err := s.List(ctx); return err },
+		"add":     func(ctx context.Context) error { return s.Add(ctx, newClient(t, "late")) },
+		"open": func(ctx context.Context) error {
+			s, err := source.Open(ctx, certstore.Options{})
+			if err == nil {
+				s.Close()
 			}
-			cancel()
+			return err
+		},
+	}
+	for name, ask := range asks {
+		ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+		if err := ask(ctx); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("%s of a server that has stopped, in no time: %v", name, err)
 		}
-		for name, ask := range asks {
-			waiting.Go(func() {
-				began := time.Now()
-				if err := ask(t.Context()); !errors.Is(err, certstore.ErrUnavailable) {
-					t.Errorf("%s of a server that has stopped: %v", name, err)
-				}
-				if took := time.Since(began); took > 50*time.Second {
-					t.Errorf("%s took %v", name, took)
-				}
-			})
-		}
-		waiting.Wait()
-		server.Resume()
-		certstoretest.List(t, s)
+		cancel()
+	}
+	for name, ask := range asks {
+		waiting.Go(func() {
+			began := time.Now()
+			if err := ask(t.Context()); !errors.Is(err, certstore.ErrUnavailable) {
+				t.Errorf("%s of a server that has stopped: %v", name, err)
+			}
+			if took := time.Since(began); took > 50*time.Second {
+				t.Errorf("%s took %v", name, took)
+			}
+		})
+	}
+	waiting.Wait()
+	server.Resume()
+	certstoretest.List(t, s)
 
-		server.Kill()
-		if _, err := s.Version(t.Context()); !errors.Is(err, certstore.ErrUnavailable) {
-			t.Errorf("version of a server that has ended: %v", err)
-		}
-		if err := s.Add(t.Context(), newClient(t, "lost")); !errors.Is(err, certstore.ErrUnavailable) {
-			t.Errorf("add to a server that has ended: %v", err)
-		}
-		refused(t, source, false, certstore.ErrUnavailable, "connection refused")
-		server.Restart()
-		if clients := certstoretest.List(t, s); len(clients) == 0 || clients[0].Alias != "acme" {
-			t.Errorf("after a restart there are %v", clients)
-		}
-		next := newClient(t, "next")
-		add(t, s, next)
-		if certstoretest.Version(t, s) == before {
-			t.Error("the version is what it was")
-		}
+	server.Kill()
+	if _, err := s.Version(t.Context()); !errors.Is(err, certstore.ErrUnavailable) {
+		t.Errorf("version of a server that has ended: %v", err)
+	}
+	if err := s.Add(t.Context(), newClient(t, "lost")); !errors.Is(err, certstore.ErrUnavailable) {
+		t.Errorf("add to a server that has ended: %v", err)
+	}
+	refused(t, source, false, certstore.ErrUnavailable, "connection refused")
+	server.Restart()
+	if clients := certstoretest.List(t, s); len(clients) == 0 || clients[0].Alias != "acme" {
+		t.Errorf("after a restart there are %v", clients)
+	}
+	next := newClient(t, "next")
+	add(t, s, next)
+	if certstoretest.Version(t, s) == before {
+		t.Error("the version is what it was")
+	}
 
-		server.DropConnections(t)
-		certstoretest.List(t, s) // over new connections
-		server.DropConnections(t)
-		add(t, s, newClient(t, "again"))
+	server.DropConnections(t)
+	certstoretest.List(t, s) // over new connections
+	server.DropConnections(t)
+	add(t, s, newClient(t, "again"))
 
-		server.SetReadOnly(t, true)
-		err := s.Add(t.Context(), newClient(t, "refused"))
-		if !errors.Is(err, certstore.ErrUnavailable) || !strings.Contains(err.Error(), "only reads") {
-			t.Errorf("add to a server that only reads: %v", err)
-		}
-		certstoretest.List(t, s)
-		server.SetReadOnly(t, false)
-	})
+	server.SetReadOnly(t, true)
+	err := s.Add(t.Context(), newClient(t, "refused"))
+	if !errors.Is(err, certstore.ErrUnavailable) || !strings.Contains(err.Error(), "only reads") {
+		t.Errorf("add to a server that only reads: %v", err)
+	}
+	certstoretest.List(t, s)
+	server.SetReadOnly(t, false)
 }
 
-// TestServerRights gives users the rights that docs/stores.md names.
-func TestServerRights(t *testing.T) {
+// testRights gives users the rights that docs/stores.md names.
+func testRights(t *testing.T, server *testdb.Server) {
 	page, err := os.ReadFile("../docs/stores.md")
 	if err != nil {
 		t.Fatal(err)
@@ -231,96 +236,90 @@ func TestServerRights(t *testing.T) {
 	if len(blocks) != 2 {
 		t.Fatalf("%d blocks of SQL, want one of PostgreSQL and one of MySQL", len(blocks))
 	}
-	servers(t, func(t *testing.T, server *testdb.Server) {
-		d := server.New(t)
-		owner := openAt(t, at(server, d), certstore.Options{})
-		grants := blocks[0]
-		if strings.HasPrefix(d.URL, "mysql") {
-			grants = blocks[1]
+	d := server.New(t)
+	owner := openAt(t, at(server, d), certstore.Options{})
+	grants := blocks[0]
+	if strings.HasPrefix(d.URL, "mysql") {
+		grants = blocks[1]
+	}
+	grants = strings.NewReplacer("DATABASE sallyport ", "DATABASE "+d.Name+" ", "ON sallyport.", "ON "+d.Name+".").Replace(grants)
+	for statement := range strings.SplitSeq(grants, ";\n") {
+		if strings.TrimSpace(statement) != "" {
+			server.Exec(t, d.Name, statement)
 		}
-		grants = strings.NewReplacer("DATABASE sallyport ", "DATABASE "+d.Name+" ", "ON sallyport.", "ON "+d.Name+".").Replace(grants)
-		for statement := range strings.SplitSeq(grants, ";\n") {
-			if strings.TrimSpace(statement) != "" {
-				server.Exec(t, d.Name, statement)
-			}
-		}
-		as := func(user string) *certstore.Store {
-			source := at(server, d)
-			source.URL, source.Password = strings.Replace(source.URL, d.User+"@", user+"@", 1), "change-me"
-			return openAt(t, source, certstore.Options{})
-		}
-		gateway, admin := as("sallyport_gateway"), as("sallyport_admin")
+	}
+	as := func(user string) *certstore.Store {
+		source := at(server, d)
+		source.URL, source.Password = strings.Replace(source.URL, d.User+"@", user+"@", 1), "change-me"
+		return openAt(t, source, certstore.Options{})
+	}
+	gateway, admin := as("sallyport_gateway"), as("sallyport_admin")
 
-		acme, other := newClient(t, "acme"), newClient(t, "other")
-		before := certstoretest.Version(t, gateway)
-		add(t, admin, acme, other)
-		if err := admin.Update(t.Context(), orders, "", "acme", nil, "Silver", nil); err != nil {
-			t.Error(err)
+	acme, other := newClient(t, "acme"), newClient(t, "other")
+	before := certstoretest.Version(t, gateway)
+	add(t, admin, acme, other)
+	if err := admin.Update(t.Context(), orders, "", "acme", nil, "Silver", nil); err != nil {
+		t.Error(err)
+	}
+	if err := admin.Remove(t.Context(), orders, "", "other"); err != nil {
+		t.Error(err)
+	}
+	acme.Tier = "Silver"
+	expectList(t, gateway, acme)
+	if certstoretest.Version(t, gateway) == before {
+		t.Error("the gateway sees no change")
+	}
+	now := time.Unix(1_700_000_000, 0)
+	quota := certstore.Quota{Tag: "t", Unit: "day", Start: now, End: now.Add(24 * time.Hour), Used: 7}
+	if err := errors.Join(gateway.KeepQuotas(t.Context(), []certstore.Quota{quota}), gateway.ForgetQuotas(t.Context(), now)); err != nil {
+		t.Error(err)
+	}
+	kept := 0
+	if err := gateway.Quotas(t.Context(), now, func(certstore.Quota) { kept++ }); err != nil || kept != 1 {
+		t.Errorf("%d quotas, %v", kept, err)
+	}
+	for name, err := range map[string]error{
+		"the gateway's user registers":  gateway.Add(t.Context(), other),
+		"the admin's user keeps quotas": admin.KeepQuotas(t.Context(), []certstore.Quota{quota}),
+		"the gateway's user removes":    gateway.Remove(t.Context(), orders, "", "acme"),
+	} {
+		if err == nil || !strings.Contains(err.Error(), "lacks a right") {
+			t.Errorf("%s: %v", name, err)
 		}
-		if err := admin.Remove(t.Context(), orders, "", "other"); err != nil {
-			t.Error(err)
-		}
-		acme.Tier = "Silver"
-		expectList(t, gateway, acme)
-		if certstoretest.Version(t, gateway) == before {
-			t.Error("the gateway sees no change")
-		}
-		now := time.Unix(1_700_000_000, 0)
-		quota := certstore.Quota{Tag: "t", Unit: "day", Start: now, End: now.Add(24 * time.Hour), Used: 7}
-		if err := errors.Join(gateway.KeepQuotas(t.Context(), []certstore.Quota{quota}), gateway.ForgetQuotas(t.Context(), now)); err != nil {
-			t.Error(err)
-		}
-		kept := 0
-		if err := gateway.Quotas(t.Context(), now, func(certstore.Quota) { kept++ }); err != nil || kept != 1 {
-			t.Errorf("%d quotas, %v", kept, err)
-		}
-		for name, err := range map[string]error{
-			"the gateway's user registers":  gateway.Add(t.Context(), other),
-			"the admin's user keeps quotas": admin.KeepQuotas(t.Context(), []certstore.Quota{quota}),
-			"the gateway's user removes":    gateway.Remove(t.Context(), orders, "", "acme"),
-		} {
-			if err == nil || !strings.Contains(err.Error(), "lacks a right") {
-				t.Errorf("%s: %v", name, err)
-			}
-		}
-		expectList(t, owner, acme)
-	})
+	}
+	expectList(t, owner, acme)
 }
 
-// TestServerForeignRows has other programs write.
-func TestServerForeignRows(t *testing.T) {
-	servers(t, func(t *testing.T, server *testdb.Server) {
-		d := server.New(t)
-		s := openAt(t, at(server, d), certstore.Options{})
-		acme := newClient(t, "acme")
-		add(t, s, acme)
-		raw := server.Open(t, d)
-		seen := certstoretest.Version(t, s)
-		was := acme.Certificate
-		acme.Certificate = newCertificate(t)
-		replaced, text := `UPDATE AM_API_CLIENT_CERTIFICATE SET CERTIFICATE = $1`, toPEM(acme.Certificate)
-		if strings.HasPrefix(d.URL, "mysql") { // which has no triggers here: docs/stores.md says what to do
-			replaced = `UPDATE AM_API_CLIENT_CERTIFICATE SET CERTIFICATE = ?, FINGERPRINT = NULL`
-			mustExec(t, raw, `UPDATE SALLYPORT_CHANGE SET MARK = MARK + 1`)
-		}
-		mustExec(t, raw, replaced, text)
-		if certstoretest.Version(t, s) == seen {
-			t.Error("the version is what it was")
-		}
-		expectRegistered(t, s, acme)
-		next := newClient(t, "next")
-		next.Certificate = was
-		add(t, s, next)
-		expectList(t, s, acme, next)
-		mustExec(t, raw, `DELETE FROM AM_API`) // takes the certificates along
-		expectList(t, s)
-	})
+// testForeignRows has other programs write.
+func testForeignRows(t *testing.T, server *testdb.Server) {
+	d := server.New(t)
+	s := openAt(t, at(server, d), certstore.Options{})
+	acme := newClient(t, "acme")
+	add(t, s, acme)
+	raw := server.Open(t, d)
+	seen := certstoretest.Version(t, s)
+	was := acme.Certificate
+	acme.Certificate = newCertificate(t)
+	replaced, text := `UPDATE AM_API_CLIENT_CERTIFICATE SET CERTIFICATE = $1`, toPEM(acme.Certificate)
+	if strings.HasPrefix(d.URL, "mysql") { // which has no triggers here: docs/stores.md says what to do
+		replaced = `UPDATE AM_API_CLIENT_CERTIFICATE SET CERTIFICATE = ?, FINGERPRINT = NULL`
+		mustExec(t, raw, `UPDATE SALLYPORT_CHANGE SET MARK = MARK + 1`)
+	}
+	mustExec(t, raw, replaced, text)
+	if certstoretest.Version(t, s) == seen {
+		t.Error("the version is what it was")
+	}
+	expectRegistered(t, s, acme)
+	next := newClient(t, "next")
+	next.Certificate = was
+	add(t, s, next)
+	expectList(t, s, acme, next)
+	mustExec(t, raw, `DELETE FROM AM_API`) // takes the certificates along
+	expectList(t, s)
 }
 
-// TestMigrationGoesOn interrupts the making of the tables of MySQL, which can't be undone, after each statement.
-func TestMigrationGoesOn(t *testing.T) {
-	t.Parallel()
-	server := testdb.MariaDB(t, testdb.Options{})
+// testMigrationGoesOn interrupts the making of the tables of MySQL, which can't be undone, after each statement.
+func testMigrationGoesOn(t *testing.T, server *testdb.Server) {
 	var statements []string
 	files, err := filepath.Glob("mysql/*.sql")
 	if err != nil || len(files) == 0 {
@@ -339,7 +338,7 @@ func TestMigrationGoesOn(t *testing.T) {
 		for _, statement := range statements[:n] {
 			mustExec(t, raw, statement)
 		}
-		s := openAt(t, certstore.Source{URL: d.URL, Password: d.Password}, certstore.Options{})
+		s := openAt(t, at(server, d), certstore.Options{})
 		client := newClient(t, "acme")
 		add(t, s, client)
 		expectList(t, s, client)
