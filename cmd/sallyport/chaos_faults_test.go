@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -202,9 +203,8 @@ func TestChaosDescriptors(t *testing.T) {
 		c.Close()
 	}
 	eventually(t, "new connections are welcome again", func() bool { return d.answers(http.StatusOK, "gold", d.Ports.HTTPS, "/orders/1") })
-	held.http.CloseIdleConnections()
 	server.CloseClientConnections()
-	p.settlesTo(before, 10)
+	p.settlesTo(before, 10, held)
 	p.stopClean()
 }
 
@@ -314,7 +314,7 @@ func TestChaosMemory(t *testing.T) {
 	}
 	eventually(t, "calls are welcome again", func() bool { return d.answers(http.StatusOK, "gold", d.Ports.HTTPS, "/orders/1") })
 	server.CloseClientConnections()
-	p.settlesTo(before, 15)
+	p.settlesTo(before, 15, clients...)
 	p.stopClean()
 }
 
@@ -539,17 +539,12 @@ func TestChaosAborts(t *testing.T) {
 	}
 	wg.Wait()
 	eventually(t, "no call is left at the backend", func() bool { return begun.Load() == ended.Load() })
-	for _, list := range clients {
-		for _, c := range list {
-			c.http.CloseIdleConnections()
-		}
-	}
 	t.Logf("%d calls answered, %d left, %d backends told", good.Load(), left.Load(), told.Load())
 	if left.Load() == 0 || told.Load() == 0 || good.Load() == 0 {
 		t.Error("too little has happened")
 	}
 	server.CloseClientConnections() // or the gateway keeps its idle connections for a minute
-	p.settlesTo(before, 10)
+	p.settlesTo(before, 10, slices.Concat(clients["gold"], clients["bronze"])...)
 	p.stopClean()
 	if t.Failed() {
 		for line := range strings.Lines(p.stdout.String()) {

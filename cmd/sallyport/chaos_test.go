@@ -115,12 +115,16 @@ func (p *process) holdings() holdings {
 	return holdings{p.number("go_goroutines"), p.number("process_open_fds"), p.number("sallyport_connections")}
 }
 
-// settlesTo waits until the process holds no more than before, plus slack for idle backend connections and watches.
-func (p *process) settlesTo(before holdings, slack float64) {
+// settlesTo waits until the process holds no more than before, plus slack for idle backend connections and watches. The
+// clients make no calls any more; a connection may be busy for a moment after the last of its calls has been broken off.
+func (p *process) settlesTo(before holdings, slack float64, clients ...*client) {
 	p.t.Helper()
 	var now holdings
 	defer func() { p.t.Logf("held before: %+v, after: %+v", before, now) }()
 	eventually(p.t, "goroutines, descriptors and connections are what they were", func() bool {
+		for _, c := range clients {
+			c.http.CloseIdleConnections()
+		}
 		now = p.holdings()
 		return now.goroutines > 0 && now.goroutines <= before.goroutines+slack && now.descriptors <= before.descriptors+slack && now.connections <= before.connections+3 // a client may keep a connection that it has just used
 	})
