@@ -3,6 +3,7 @@ package certstore_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"net/url"
 	"os"
@@ -55,7 +56,7 @@ func TestServers(t *testing.T) {
 			t.Parallel()
 			server := start(t, testdb.Options{TLS: true})
 			for name, test := range map[string]func(*testing.T, *testdb.Server){
-				"what Open refuses": testOpen, "rights": testRights, "foreign rows": testForeignRows,
+				"what Open refuses": testOpen, "rights": testRights, "foreign rows": testForeignRows, "locked": testLocked,
 			} {
 				t.Run(name, func(t *testing.T) { test(t, server) })
 			}
@@ -148,7 +149,8 @@ func testOpen(t *testing.T, server *testdb.Server) {
 
 // testAway pauses, ends and restarts the server under an open Store.
 func testAway(t *testing.T, server *testdb.Server) {
-	source := at(server, server.New(t))
+	d := server.New(t)
+	source := at(server, d)
 	s := openAt(t, source, certstore.Options{})
 	client := newClient(t, "acme")
 	add(t, s, client)
@@ -213,13 +215,49 @@ func testAway(t *testing.T, server *testdb.Server) {
 	server.DropConnections(t)
 	add(t, s, newClient(t, "again"))
 
+	giveBack := server.TakeConnections(t, d)
+	refused(t, source, false, certstore.ErrUnavailable, "no connection left")
+	giveBack()
+
 	server.SetReadOnly(t, true)
-	err := s.Add(t.Context(), newClient(t, "refused"))
+	var err error
+	for i, until := 0, time.Now().Add(time.Minute); err == nil && time.Now().Before(until); i++ { // its sessions learn of it
+		err = s.Add(t.Context(), newClient(t, fmt.Sprint("refused", i)))
+	}
 	if !errors.Is(err, certstore.ErrUnavailable) || !strings.Contains(err.Error(), "only reads") {
 		t.Errorf("add to a server that only reads: %v", err)
 	}
 	certstoretest.List(t, s)
 	server.SetReadOnly(t, false)
+}
+
+// testLocked has another program change registrations and not come to an end. Who reads doesn't wait for it.
+func testLocked(t *testing.T, server *testdb.Server) {
+	d := server.New(t)
+	s := openAt(t, at(server, d), certstore.Options{})
+	client := newClient(t, "acme")
+	add(t, s, client)
+	tx, err := server.Open(t, d).BeginTx(t.Context(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, statement := range []string{`UPDATE SALLYPORT_CHANGE SET MARK = MARK + 1`, `DELETE FROM AM_API_CLIENT_CERTIFICATE`} {
+		if _, err := tx.ExecContext(t.Context(), statement); err != nil {
+			t.Fatal(err)
+		}
+	}
+	err = s.Add(t.Context(), newClient(t, "other"))
+	if !errors.Is(err, certstore.ErrUnavailable) || !strings.Contains(err.Error(), "another program is changing it") {
+		t.Errorf("add beside another change: %v", err)
+	}
+	expectList(t, s, client)
+	expectList(t, openAt(t, at(server, d), certstore.Options{}), client)
+	if err := tx.Rollback(); err != nil {
+		t.Error(err)
+	}
+	next := newClient(t, "next")
+	add(t, s, next)
+	expectList(t, s, client, next)
 }
 
 // testRights gives users the rights that docs/stores.md names.
