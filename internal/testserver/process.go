@@ -16,8 +16,9 @@ import (
 	"time"
 )
 
-// Patience bounds each wait for a state, which takes a fraction of a second on an idle machine.
-const Patience = time.Minute
+// Patience bounds each wait for a state, which takes a fraction of a second on an idle machine. On a busy one sentinels
+// may believe that the clock was changed, and do nothing for half a minute each time ("TILT").
+const Patience = 5 * time.Minute
 
 // A Process is a program that ends with the test. What it says goes to the file output in its folder.
 type Process struct {
