@@ -14,6 +14,7 @@ import (
 	"os"
 	"time"
 
+	"sallyport/internal/contain"
 	"sallyport/internal/regularfile"
 )
 
@@ -85,6 +86,14 @@ func (u URL) roots() (*tls.Config, error) {
 	return cfg, nil
 }
 
+// An ending ends a context, on a goroutine of its own.
+type ending struct{ cancel context.CancelFunc }
+
+func (e ending) now() {
+	defer contain.Catch("the end of a wait for a database", nil)
+	e.cancel()
+}
+
 // watchKey is the context's key of the timer that patiently sets.
 type watchKey struct{}
 
@@ -92,7 +101,8 @@ type watchKey struct{}
 func patiently(ctx context.Context, f func(context.Context) error) error {
 	watched, cancel := context.WithCancel(ctx)
 	defer cancel()
-	timer := time.AfterFunc(serverPatience, cancel)
+	end := ending{cancel}
+	timer := time.AfterFunc(serverPatience, end.now)
 	defer timer.Stop()
 	err := f(context.WithValue(watched, watchKey{}, timer))
 	switch {
@@ -121,9 +131,10 @@ func (d *dialect) transact(ctx context.Context, db *sql.DB, f func(context.Conte
 	defer conn.Close()
 	detached, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()
-	bound := time.AfterFunc(serverPatience, cancel)
+	end := ending{cancel}
+	bound := time.AfterFunc(serverPatience, end.now)
 	defer bound.Stop()
-	begun := context.AfterFunc(ctx, cancel)
+	begun := context.AfterFunc(ctx, end.now)
 	tx, err := conn.BeginTx(detached, &sql.TxOptions{Isolation: sql.LevelReadCommitted})
 	begun()
 	if err != nil {
@@ -182,10 +193,11 @@ func (d *dialect) translate(query string) string {
 // adviseServer adds to an error that no server has answered with what may be done about it.
 func adviseServer(err error) error {
 	var network *net.OpError
+	var name *net.DNSError
 	switch {
 	case errors.Is(err, errNoTables):
 		return err
-	case errors.As(err, &network), errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, driver.ErrBadConn),
+	case errors.As(err, &network), errors.As(err, &name), errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, driver.ErrBadConn),
 		errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
 		return unavailable{fmt.Errorf("%w: is the server up, and does the URL name it?", away{err})}
 	}
