@@ -64,6 +64,8 @@ type account struct {
 	calendar bool // the meter is a quota
 	unkept   bool // the ledger has a note of it
 
+	changedBefore *account // the next in the ledger's list; the ledger's while unkept
+
 	// The rest belongs to the Limiter and its lock.
 	newest      *bucket
 	bucketCount uint64

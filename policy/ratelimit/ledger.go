@@ -4,6 +4,7 @@ import (
 	"encoding/hex"
 	"math"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -22,8 +23,7 @@ const recordsAtOnce = 500
 // A ledger knows which accounts have changed since they were kept last, and what was kept before this process began.
 // A nil ledger knows nothing.
 type ledger struct {
-	mu      sync.Mutex
-	changed []*account
+	changed atomic.Pointer[account] // the first of a list by account.changedBefore
 
 	memory sync.Mutex
 	kept   map[entry]count // that no account has asked for yet
@@ -47,10 +47,11 @@ func (l *Limiter) Keep(store func([]Record) error) error {
 	if l.ledger == nil {
 		return nil
 	}
-	l.ledger.mu.Lock()
-	changed := l.ledger.changed
-	l.ledger.changed = nil
-	l.ledger.mu.Unlock()
+	var changed []*account
+	for a := l.ledger.changed.Swap(nil); a != nil; {
+		changed = append(changed, a)
+		a, a.changedBefore = a.changedBefore, nil
+	}
 	for len(changed) > 0 {
 		some := changed[:min(recordsAtOnce, len(changed))]
 		var records []Record
@@ -75,9 +76,19 @@ func (g *ledger) again(read, unread []*account) {
 		a.note()
 		a.mu.Unlock()
 	}
-	g.mu.Lock()
-	g.changed = append(g.changed, unread...)
-	g.mu.Unlock()
+	for _, a := range unread {
+		g.push(a)
+	}
+}
+
+// push notes an account that is in no list. Calls do it, and don't wait for each other.
+func (g *ledger) push(a *account) {
+	for {
+		a.changedBefore = g.changed.Load()
+		if g.changed.CompareAndSwap(a.changedBefore, a) {
+			return
+		}
+	}
 }
 
 // Remember has a quota begin with what was kept of its present period, as soon as its bucket is used. It is for the time
@@ -142,9 +153,7 @@ func (a *account) note() {
 		return
 	}
 	a.unkept = true
-	a.ledger.mu.Lock()
-	a.ledger.changed = append(a.ledger.changed, a)
-	a.ledger.mu.Unlock()
+	a.ledger.push(a)
 }
 
 // recall has the quota that t is about to count by begin with what was kept.

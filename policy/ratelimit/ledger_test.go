@@ -2,6 +2,7 @@ package ratelimit
 
 import (
 	"errors"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -161,5 +162,40 @@ func TestStrangeRecords(t *testing.T) {
 	l.ledger.sweep(end)
 	if n := len(l.ledger.kept); n > 0 {
 		t.Errorf("%d records are remembered after their end", n)
+	}
+}
+
+// TestKeptWhileCalled keeps quotas while they are used: in the end each count is kept whole.
+func TestKeptWhileCalled(t *testing.T) {
+	l, _ := New(Options{Now: func() time.Time { return noon }, Kept: true})
+	const clients, callers, calls = 20, 4, 50
+	got := map[string]int{}
+	keep := func() {
+		if err := l.Keep(func(records []Record) error {
+			for _, r := range records {
+				got[r.Tag] = max(got[r.Tag], r.Used)
+			}
+			return nil
+		}); err != nil {
+			t.Error(err)
+		}
+	}
+	var done atomic.Int64
+	go atOnce(callers, func(int) {
+		for range calls {
+			for i := range clients {
+				passes(l.Bucket(client(string(rune('a'+i))), per(1000, Day)), noon, 1)
+			}
+		}
+		done.Add(1)
+	})
+	for done.Load() < callers {
+		keep()
+	}
+	keep()
+	for i := range clients {
+		if n := got[client(string(rune('a'+i))).tag()]; n != callers*calls {
+			t.Errorf("%d calls of client %d are kept, want %d", n, i, callers*calls)
+		}
 	}
 }
