@@ -138,7 +138,7 @@ func printOvershoot(out io.Writer, r trial.OvershootResult) error {
 	}
 	seconds := r.Took.Seconds()
 	fmt.Fprintf(out, "gateways      %d, which %s\n", r.Nodes, shared)
-	fmt.Fprintf(out, "tier          %d a %s, burst %d, one certificate\n", r.Limit.Count, r.Limit.Unit, r.Limit.Burst)
+	fmt.Fprintf(out, "tier          %d per %s, burst %d, one certificate\n", r.Limit.Count, r.Limit.Unit, r.Limit.Burst)
 	fmt.Fprintf(out, "calls         %d in %.1f s, %.0f a second\n", r.Calls, seconds, float64(r.Calls)/seconds)
 	fmt.Fprintf(out, "passed        %d; the backend answered %d\n", r.Passed, r.Answered)
 	fmt.Fprintf(out, "allowed       %.1f, of which %.1f%% passed\n", r.Allowed(), 100*r.Share())
