@@ -134,7 +134,7 @@ Begin with:  sallyport quickstart`,
 		}
 		return usage(fmt.Errorf("%w: %s --help lists the flags", err, cmd.CommandPath()))
 	})
-	root.AddCommand(quickstartCommand(), serveCommand(), validateCommand(), certCommand(), explainCommand(), versionCommand())
+	root.AddCommand(quickstartCommand(), serveCommand(), validateCommand(), certCommand(), explainCommand(), healthCommand(), versionCommand())
 	return root
 }
 
@@ -147,18 +147,27 @@ var flagValues = map[string]string{
 
 // configFlag adds -c to a command and returns how to load what it names.
 func configFlag(cmd *cobra.Command) func() (*config.Config, error) {
-	file := cmd.Flags().StringP("config", "c", "",
-		"configuration `FILE` (default sallyport.yaml, then /etc/sallyport/sallyport.yaml)")
+	find := configFileFlag(cmd)
 	return func() (*config.Config, error) {
-		found, err := config.Find(*file)
+		file, err := find()
 		if err != nil {
-			return nil, usage(err)
+			return nil, err
 		}
-		cfg, err := config.Load(found)
+		cfg, err := config.Load(file)
 		if err != nil {
 			return nil, usage(err)
 		}
 		return cfg, nil
+	}
+}
+
+// configFileFlag adds -c to a command and returns how to find the file.
+func configFileFlag(cmd *cobra.Command) func() (string, error) {
+	file := cmd.Flags().StringP("config", "c", "",
+		"configuration `FILE` (default sallyport.yaml, then /etc/sallyport/sallyport.yaml)")
+	return func() (string, error) {
+		found, err := config.Find(*file)
+		return found, usage(err)
 	}
 }
 

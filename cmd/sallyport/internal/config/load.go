@@ -9,6 +9,7 @@ import (
 	"io"
 	"io/fs"
 	"maps"
+	"net"
 	"os"
 	"path/filepath"
 	"slices"
@@ -22,16 +23,12 @@ import (
 // Load reads file and the API files, certificates and secrets that it names. The error is control.Problems,
 // with everything that is wrong, or why file can't be read.
 func Load(file string) (*Config, error) {
-	abs, err := filepath.Abs(file)
+	from, data, err := open(file)
 	if err != nil {
-		return nil, fmt.Errorf("configuration %s: %w", file, err)
-	}
-	data, err := regularfile.Read(abs, maxFile)
-	if err != nil {
-		return nil, fmt.Errorf("configuration %s: %w", file, err)
+		return nil, err
 	}
 	var matched []string
-	cfg, err := parse(file, abs, data, outside{regularfile.Read, func(pattern string) ([]string, error) {
+	cfg, err := parse(file, from.path, data, outside{regularfile.Read, func(pattern string) ([]string, error) {
 		found, err := glob(pattern)
 		matched = append(matched, found...)
 		return found, err
@@ -41,6 +38,41 @@ func Load(file string) (*Config, error) {
 	}
 	cfg.matched = matched
 	return cfg, nil
+}
+
+// open reads the configuration file itself.
+func open(file string) (*source, []byte, error) {
+	abs, err := filepath.Abs(file)
+	if err != nil {
+		return nil, nil, fmt.Errorf("configuration %s: %w", file, err)
+	}
+	data, err := regularfile.Read(abs, maxFile)
+	if err != nil {
+		return nil, nil, fmt.Errorf("configuration %s: %w", file, err)
+	}
+	return &source{file, abs}, data, nil
+}
+
+// StatusAddress returns host:port at which this machine reaches the status listener that file names, 127.0.0.1 for one on
+// every address, or "" if it names none. It looks at nothing else that is wrong in file, and opens nothing that file
+// names: a gateway that refuses a change serves on, and can be asked. The error is as Load's.
+func StatusAddress(file string) (string, error) {
+	from, data, err := open(file)
+	if err != nil {
+		return "", err
+	}
+	l := &loader{cfg: &Config{}, yaml: []string{file}}
+	address := ""
+	if root, ok := l.document(from, data); ok {
+		address = l.status(root.mapping("the configuration"))
+	}
+	if len(l.errs) > 0 {
+		return "", l.sorted(l.errs)
+	}
+	if host, port, err := net.SplitHostPort(address); err == nil && isEverywhere(host) {
+		address = net.JoinHostPort("127.0.0.1", port)
+	}
+	return address, nil
 }
 
 // Reload loads c's file anew. It returns c itself, which costs less, while nothing that c was read from has changed.

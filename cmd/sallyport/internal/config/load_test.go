@@ -134,3 +134,42 @@ func TestFolderWithPattern(t *testing.T) {
 		t.Errorf("APIs %+v", c.APIs)
 	}
 }
+
+// TestStatusAddress: it is found in a file that has other mistakes, names what isn't there, and is itself checked.
+func TestStatusAddress(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "sallyport.yaml")
+	for text, want := range map[string]string{
+		"status: {address: 127.0.0.1:9091}\nnonsense: true":                        "127.0.0.1:9091",
+		"store: {url: nowhere}\nstatus: {address: \"0.0.0.0:9091\"}":               "127.0.0.1:9091",
+		"status: {address: \"[::]:9091\"}\napis: [nothing/*.yaml]":                 "127.0.0.1:9091",
+		"status: {address: \":9091\"}\nlisteners: []":                              "127.0.0.1:9091",
+		"status: {address: \"[::1]:9091\"}":                                        "[::1]:9091",
+		"status: {address: \"localhost:9091\"}\nlisteners: [{address: \":9091\"}]": "localhost:9091",
+		"listeners: []": "",
+	} {
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := config.StatusAddress(file); got != want || err != nil {
+			t.Errorf("%s: %q, %v; want %q", text, got, err, want)
+		}
+	}
+	for text, where := range map[string]string{
+		"status: {address: 9091}":                 ":1:19: ",
+		"status: {}":                              ":1:9: ",
+		"status:":                                 ":1:",
+		"status: {address: \":9091\", port: 1}":   ":1:28: ",
+		"status: {address: \":9091\"}\nstatus: 1": ":2:1: ",
+		"status: {address: \":9091\"":             ":1:",
+	} {
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := config.StatusAddress(file); got != "" || err == nil || !strings.HasPrefix(err.Error(), file+where) {
+			t.Errorf("%s: %q, %v; want an error at %s", text, got, err, where)
+		}
+	}
+	if _, err := config.StatusAddress("testdata/nowhere.yaml"); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("%v is not fs.ErrNotExist", err)
+	}
+}
