@@ -123,12 +123,13 @@ func typist(t *testing.T, guide string) func(pattern string, oldnew ...string) s
 	}
 }
 
-// limitHolds: trial's limit is one for both gateways. While Redis is slow, each gateway has a share of one call.
+// limitHolds: trial's limit is one for both gateways. Each by itself would let all five calls pass. Where Redis is late, on
+// a busy machine, a gateway decides by its share of one call: that may be on top of the limit, or be all that it lets pass.
 func limitHolds(t *testing.T, run func(string, ...string) string) {
 	t.Helper()
 	began := time.Now()
 	out := run(`trial\.pem`)
-	passed, most := strings.Count(out, "200\n"), 3+int(time.Since(began).Seconds()/20)
+	passed, most := strings.Count(out, "200\n"), 4+int(time.Since(began).Seconds()/20)
 	refused := strings.Count(out, "429\n")
 	if !strings.HasPrefix(out, "200\n200\n") || passed > most || passed+refused != 5 {
 		t.Errorf("trial's calls: %d pass, %d are refused, want 2 to %d of 5 to pass:\n%s", passed, refused, most, out)
