@@ -33,6 +33,9 @@ type dialect struct {
 	// keeps others from changing any until the transaction ends; "": triggers set the mark, and begin locks.
 	change    string
 	keepQuota string // stores one quota
+	// digest is an expression that is another one for a row whose certificate is another one: the column, where a trigger
+	// empties it.
+	digest string
 	// stepwise says that the definition of tables can't be rolled back: an interrupted migration begins anew.
 	stepwise bool
 	// exclude calls f with a connection on which no other process migrates meanwhile; nil: a transaction is enough.
@@ -73,6 +76,8 @@ type connection struct {
 	// replaced reports whether another database has taken this one's place; it is an error if none is there.
 	replaced func() (bool, error)
 	close    func() error
+
+	listed listed
 }
 
 // migrate brings the tables to this program's version. Older and newer programs may use the same database;
@@ -90,6 +95,10 @@ func (d *dialect) migrate(ctx context.Context, conn *connection, how how) error 
 		return errNoTables
 	case version == 0 && how != create:
 		return errors.New("it has no tables: put a copy of the database back, or remove it, and a new one is made")
+	}
+	conn.listed.digest = d.digest
+	if version < 2 && how == justRead {
+		conn.listed.digest = "NULL" // the column isn't there
 	}
 	if conn.prepare != nil && how != justRead {
 		if err := conn.prepare(ctx); err != nil {

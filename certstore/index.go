@@ -3,6 +3,7 @@ package certstore
 import (
 	"errors"
 	"fmt"
+	"slices"
 
 	"sallyport/internal/printable"
 )
@@ -12,6 +13,7 @@ import (
 type Index struct {
 	clients []*Client
 	byProof map[proof]*Client
+	byName  map[name]*Client
 }
 
 // proof is what a caller presents: a certificate, for an API.
@@ -23,39 +25,63 @@ type proof struct {
 // NewIndex builds an Index of clients, which it copies and whose fingerprints it computes. It is an error, naming both
 // Sources, if for one API an alias of one key type or one certificate appears twice, and an error matching ErrInvalid
 // if a client is not complete.
-func NewIndex(clients []Client) (*Index, error) {
-	x := &Index{
+func NewIndex(clients []Client) (*Index, error) { return (*Index)(nil).Next(clients) }
+
+// Next builds an Index as NewIndex does, in a fraction of the time if x has most of the clients: a Client that is the
+// same, with the same parsed certificate and its fingerprint, is taken over from x.
+func (x *Index) Next(clients []Client) (*Index, error) {
+	next := &Index{
 		clients: make([]*Client, 0, len(clients)),
 		byProof: make(map[proof]*Client, len(clients)),
+		byName:  make(map[name]*Client, len(clients)),
 	}
-	byName := make(map[name]*Client, len(clients))
 	var errs []error
-	for _, c := range clients {
-		whole, err := c.complete()
+	for i := range clients {
+		client, err := x.takeOver(&clients[i])
+		if err == nil {
+			err = next.add(client)
+		}
 		if err != nil {
-			errs = append(errs, fmt.Errorf("client %s of API %s (%s): %w", printable.Quote(c.Alias), printable.Quote(c.API.String()), c.Source, err))
-			continue
+			errs = append(errs, err)
 		}
-		client := &whole
-		if other := byName[client.name()]; other != nil {
-			errs = append(errs, fmt.Errorf("alias %s (%s) of API %s is in %s and in %s",
-				printable.Quote(c.Alias), c.KeyType, printable.Quote(c.API.String()), other.Source, c.Source))
-			continue
-		}
-		if other := x.byProof[client.proof()]; other != nil {
-			errs = append(errs, fmt.Errorf("one certificate is registered twice for API %s: as %s (%s) in %s and as "+
-				"%s (%s) in %s",
-				printable.Quote(c.API.String()), printable.Quote(other.Alias), other.KeyType, other.Source, printable.Quote(c.Alias), c.KeyType, c.Source))
-			continue
-		}
-		byName[client.name()] = client
-		x.byProof[client.proof()] = client
-		x.clients = append(x.clients, client)
 	}
 	if err := errors.Join(errs...); err != nil {
 		return nil, err
 	}
-	return x, nil
+	return next, nil
+}
+
+// takeOver returns x's Client that is equal to c, or a complete copy of c.
+func (x *Index) takeOver(c *Client) (*Client, error) {
+	if known := x.Find(c.API, c.Fingerprint); known != nil && known.same(c) {
+		return known, nil
+	}
+	client, err := c.complete()
+	if err != nil {
+		return nil, fmt.Errorf("client %s of API %s (%s): %w", printable.Quote(c.Alias), printable.Quote(c.API.String()), c.Source, err)
+	}
+	return &client, nil
+}
+
+// same reports whether two Clients with one API and fingerprint are equal.
+func (c *Client) same(other *Client) bool {
+	return c.Certificate == other.Certificate && c.Alias == other.Alias && c.KeyType == other.KeyType &&
+		c.Tier == other.Tier && c.Source == other.Source && slices.Equal(c.Scopes, other.Scopes)
+}
+
+func (x *Index) add(c *Client) error {
+	if other := x.byName[c.name()]; other != nil {
+		return fmt.Errorf("alias %s (%s) of API %s is in %s and in %s",
+			printable.Quote(c.Alias), c.KeyType, printable.Quote(c.API.String()), other.Source, c.Source)
+	}
+	if other := x.byProof[c.proof()]; other != nil {
+		return fmt.Errorf("one certificate is registered twice for API %s: as %s (%s) in %s and as %s (%s) in %s",
+			printable.Quote(c.API.String()), printable.Quote(other.Alias), other.KeyType, other.Source, printable.Quote(c.Alias), c.KeyType, c.Source)
+	}
+	x.byName[c.name()] = c
+	x.byProof[c.proof()] = c
+	x.clients = append(x.clients, c)
+	return nil
 }
 
 // Find returns the registration of a certificate, given by the SHA-256 of its DER, for api, or nil. It does not
@@ -65,6 +91,14 @@ func (x *Index) Find(api API, fingerprint [32]byte) *Client {
 		return nil
 	}
 	return x.byProof[proof{api, fingerprint}]
+}
+
+// Named returns the registration of an alias, or nil. The Client must not be changed.
+func (x *Index) Named(api API, keyType KeyType, alias string) *Client {
+	if x == nil {
+		return nil
+	}
+	return x.byName[name{api, keyType, alias}]
 }
 
 // Clients returns all registrations in the order in which NewIndex received them. Neither they nor the slice may be

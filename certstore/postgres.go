@@ -27,6 +27,7 @@ var postgresDialect = &dialect{
 	statement: numbered,
 	begin:     fmt.Sprintf(`SET LOCAL lock_timeout = %d`, lockPatience.Milliseconds()),
 	change:    changeMark,
+	digest:    "C.FINGERPRINT",
 	keepQuota: keepQuota,
 	exclude:   excludePostgres,
 	advise:    advisePostgres,

@@ -1,6 +1,7 @@
 package certstore
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"crypto/sha256"
@@ -29,15 +30,22 @@ type row struct {
 	keyType      string
 	tier, scopes sql.NullString
 	certificate  []byte
+	digest       sql.NullString // of the certificate, as the database has it
+	known        *Client        // what the row is, once that is known
 }
 
 // rows reads the tenant's live rows that match the condition, which is SQL with a placeholder for each of args.
 func (s *Store) rows(ctx context.Context, q querier, condition string, args ...any) ([]row, error) {
-	const query = `SELECT C.API_ID, A.API_NAME, A.API_VERSION, C.ALIAS, C.KEY_TYPE, C.TIER_NAME, C.SCOPES, C.CERTIFICATE
+	return s.rowsWith(ctx, q, "NULL", "C.CERTIFICATE", condition, args...)
+}
+
+// rowsWith is rows with these expressions for the digest and the certificate.
+func (s *Store) rowsWith(ctx context.Context, q querier, digest, certificate, condition string, args ...any) ([]row, error) {
+	query := `SELECT C.API_ID, A.API_NAME, A.API_VERSION, C.ALIAS, C.KEY_TYPE, C.TIER_NAME, C.SCOPES, ` + digest + `, ` + certificate + `
 		FROM AM_API_CLIENT_CERTIFICATE C LEFT JOIN AM_API A ON A.API_ID = C.API_ID
 		WHERE C.TENANT_ID = ? AND C.REMOVED = ? AND C.REVISION_UUID = ?`
 	return collect(ctx, q, func(r *row) []any {
-		return []any{&r.apiID, &r.name, &r.version, &r.alias, &r.keyType, &r.tier, &r.scopes, &r.certificate}
+		return []any{&r.apiID, &r.name, &r.version, &r.alias, &r.keyType, &r.tier, &r.scopes, &r.digest, &r.certificate}
 	}, query+condition, append([]any{s.opts.TenantID, false, currentAPI}, args...)...)
 }
 
@@ -149,10 +157,10 @@ func (s *Store) bury(ctx context.Context, tx querier, r row) error {
 	return nil
 }
 
-func (r row) api() API { return API{r.name.String, r.version.String} }
+func (r *row) api() API { return API{r.name.String, r.version.String} }
 
 // client returns the row as a Client, or why it is not valid.
-func (r row) client() (Client, error) {
+func (r *row) client() (Client, error) {
 	cert, err := parseStored(r.certificate)
 	if err != nil {
 		return Client{}, err
@@ -160,7 +168,7 @@ func (r row) client() (Client, error) {
 	return r.with(cert)
 }
 
-func (r row) with(cert *x509.Certificate) (Client, error) {
+func (r *row) with(cert *x509.Certificate) (Client, error) {
 	if !r.name.Valid || !r.version.Valid {
 		return Client{}, errors.New("its API is unknown")
 	}
@@ -184,7 +192,7 @@ func splitScopes(s string) []string {
 }
 
 // fingerprint returns that of the row's certificate, in whatever form it is stored. The certificate is not parsed.
-func (r row) fingerprint() ([32]byte, error) {
+func (r *row) fingerprint() ([32]byte, error) {
 	der, err := storedDER(r.certificate)
 	if err != nil {
 		return [32]byte{}, err
@@ -192,47 +200,68 @@ func (r row) fingerprint() ([32]byte, error) {
 	return sha256.Sum256(der), nil
 }
 
-// admit separates valid rows from invalid ones. Of rows that contradict each other none is admitted: whichever was
+func sortRows(rows []row) {
+	slices.SortFunc(rows, func(a, b row) int {
+		return cmp.Or(cmp.Compare(a.name.String, b.name.String), cmp.Compare(a.version.String, b.version.String),
+			cmp.Compare(a.alias, b.alias), cmp.Compare(a.keyType, b.keyType))
+	})
+}
+
+// admit separates valid rows from invalid ones, and completes known. Of rows that contradict each other none is admitted: whichever was
 // chosen could be the wrong one.
 func admit(rows []row) (clients []Client, problems []Problem) {
 	ids := make(map[API]int64)
 	several := make(map[API]bool)
-	for _, r := range rows {
+	for i := range rows {
+		r := &rows[i]
 		if id, ok := ids[r.api()]; ok && id != r.apiID {
 			several[r.api()] = true
 		}
 		ids[r.api()] = r.apiID
 	}
 
-	read := make([]Client, len(rows))
 	errs := make([]error, len(rows))
 	shared := make(map[[32]byte]*x509.Certificate) // one certificate is often registered for many APIs
-	holders := make(map[proof]int)
-	for i, r := range rows {
-		cert, err := parseShared(shared, r.certificate)
-		if err == nil {
-			read[i], err = r.with(cert)
+	holders := make(map[proof]int, len(rows))
+	for i := range rows {
+		r := &rows[i]
+		if r.known == nil {
+			r.known, errs[i] = r.read(shared)
 		}
 		switch {
-		case err != nil:
-			errs[i] = err
+		case errs[i] != nil:
 		case several[r.api()]:
 			errs[i] = errSeveralAPIs
 		default:
-			holders[read[i].proof()]++
+			holders[r.known.proof()]++
 		}
 	}
-	for i, r := range rows {
-		if errs[i] == nil && holders[read[i].proof()] > 1 {
+	clients = make([]Client, 0, len(rows))
+	for i := range rows {
+		r := &rows[i]
+		if errs[i] == nil && holders[r.known.proof()] > 1 {
 			errs[i] = errors.New("its certificate is registered for that API more than once")
 		}
 		if errs[i] != nil {
 			problems = append(problems, Problem{r.api(), r.alias, KeyType(r.keyType), errs[i]})
 			continue
 		}
-		clients = append(clients, read[i])
+		clients = append(clients, *r.known)
 	}
 	return clients, problems
+}
+
+// read is client with certificates that were parsed before.
+func (r *row) read(shared map[[32]byte]*x509.Certificate) (*Client, error) {
+	cert, err := parseShared(shared, r.certificate)
+	if err != nil {
+		return nil, err
+	}
+	client, err := r.with(cert)
+	if err != nil {
+		return nil, err
+	}
+	return &client, nil
 }
 
 func parseShared(shared map[[32]byte]*x509.Certificate, data []byte) (*x509.Certificate, error) {

@@ -29,6 +29,7 @@ var sqliteDialect = &dialect{
 	folder:    "sqlite",
 	tables:    `SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite\_%' ESCAPE '\'`,
 	connect:   connectSQLite,
+	digest:    "C.FINGERPRINT",
 	keepQuota: keepQuota,
 	advise:    adviseSQLite,
 }

@@ -1,7 +1,6 @@
 package certstore
 
 import (
-	"cmp"
 	"context"
 	"crypto/x509"
 	"database/sql"
@@ -261,19 +260,24 @@ func (p Problem) String() string {
 // List returns all live registrations, by API, alias and key type, as they were at one moment. Rows that cannot be
 // admitted are in the second value and not in the first; the error is for a database that cannot be read at all.
 func (s *Store) List(ctx context.Context) ([]Client, []Problem, error) {
-	var rows []row
-	err := s.read(ctx, func(ctx context.Context, q querier) (err error) {
-		rows, err = s.rows(ctx, q, "")
-		return err
+	var clients []Client
+	var problems []Problem
+	err := s.use(ctx, func(ctx context.Context, c *connection) error {
+		c.listed.mu.Lock()
+		defer c.listed.mu.Unlock()
+		return readAtOnce(ctx, c.db, func(tx querier) error {
+			rows, err := s.liveRows(ctx, session{s.url.dialect, tx}, &c.listed)
+			if err == nil {
+				sortRows(rows)
+				clients, problems = admit(rows)
+				c.listed.keep(rows)
+			}
+			return err
+		})
 	})
 	if err != nil {
 		return nil, nil, fmt.Errorf("list registered certificates: %w", err)
 	}
-	slices.SortFunc(rows, func(a, b row) int {
-		return cmp.Or(cmp.Compare(a.name.String, b.name.String), cmp.Compare(a.version.String, b.version.String),
-			cmp.Compare(a.alias, b.alias), cmp.Compare(a.keyType, b.keyType))
-	})
-	clients, problems := admit(rows)
 	return clients, problems, nil
 }
 

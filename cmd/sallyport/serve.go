@@ -172,6 +172,7 @@ func openLoop(
 		return nil, usage(err)
 	}
 	metrics.WatchExpiry(
+		func() int { return len(loop.InForce().Clients.All()) },
 		func() []observe.CertificateEnd { return clientEnds(loop.InForce()) },
 		func() []observe.CertificateEnd { return serverEnds(loop.InForce()) },
 		func() []observe.CertificateEnd { return allEnds(loop.InForce()) })
@@ -239,9 +240,10 @@ func broken(loop *control.Loop) map[string]error {
 	return list
 }
 
-// clientEnds tells when each registered certificate ends.
+// clientEnds tells when registered certificates end.
 func clientEnds(a *control.Assembly) (ends []observe.CertificateEnd) {
-	for _, r := range a.Clients.All() {
+	clients := a.Clients.ByEnd()
+	for _, r := range clients[:min(len(clients), observe.MaxEnds)] {
 		labels := []string{r.API.String(), printable.Text(r.Alias), string(r.KeyType)}
 		ends = append(ends, observe.CertificateEnd{Labels: labels, NotAfter: r.Certificate.NotAfter})
 	}
@@ -264,9 +266,9 @@ func serverEnds(a *control.Assembly) (ends []observe.CertificateEnd) {
 	return ends
 }
 
-// allEnds tells when every certificate ends, of whatever kind.
+// allEnds tells when certificates end, of whatever kind.
 func allEnds(a *control.Assembly) (ends []observe.CertificateEnd) {
-	for _, c := range a.Certificates() {
+	for _, c := range a.Certificates(observe.MaxEnds) {
 		ends = append(ends, observe.CertificateEnd{Labels: []string{c.Kind, c.Name}, NotAfter: c.NotAfter})
 	}
 	return ends

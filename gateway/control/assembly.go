@@ -38,6 +38,7 @@ type Assembly struct {
 	tokens     *token.Verifier                  // nil: no key manager is configured
 	store      *certstore.Store                 // nil: there is none
 	registered registrations                    // in the store
+	index      *certstore.Index                 // of Clients
 	limits     *ratelimit.Limiter               // outlives Assemblies
 	keys       map[ratelimit.Key]bool           // of the APIs' and resources' limits
 	opened     []Certificate                    // of stores that Spec names itself

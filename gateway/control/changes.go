@@ -22,17 +22,32 @@ func nameOf(c *certstore.Client) registrationName {
 
 // registrations are all that the store and the API files have, whether they are admitted or not.
 func (a *Assembly) registrations() []certstore.Client {
-	list := slices.Concat(a.Spec.Clients, a.registered.clients)
-	for i := range list {
-		list[i].Fingerprint = certstore.Fingerprint(list[i].Certificate)
+	return slices.Concat(a.Spec.Clients, a.registered.clients)
+}
+
+// different returns was and is without what both begin and end with.
+func different(was, is []certstore.Client) (x, y []certstore.Client) {
+	same := func(x, y *certstore.Client) bool {
+		return x.Certificate == y.Certificate && nameOf(x) == nameOf(y) && x.Tier == y.Tier && slices.Equal(x.Scopes, y.Scopes)
 	}
-	return list
+	for len(was) > 0 && len(is) > 0 && same(&was[0], &is[0]) {
+		was, is = was[1:], is[1:]
+	}
+	for len(was) > 0 && len(is) > 0 && same(&was[len(was)-1], &is[len(is)-1]) {
+		was, is = was[:len(was)-1], is[:len(is)-1]
+	}
+	return was, is
 }
 
 // tellChanges logs once each registration that next has and last has not, or has otherwise, and the reverse. It reports
 // whether there are any.
 func (l *Loop) tellChanges(last, next *Assembly) (changed bool) {
-	was, is := last.registrations(), next.registrations()
+	was, is := different(last.registrations(), next.registrations())
+	for _, list := range [][]certstore.Client{was, is} {
+		for i := range list {
+			list[i].Fingerprint = certstore.Fingerprint(list[i].Certificate)
+		}
+	}
 	before := make(map[registrationName]*certstore.Client, len(was))
 	for i := range was {
 		before[nameOf(&was[i])] = &was[i]

@@ -31,9 +31,15 @@ type Certificate struct {
 	NotAfter time.Time
 }
 
-// Certificates are all that the Assembly works with, the first to end first. Nothing is read for it.
-func (a *Assembly) Certificates() (list []Certificate) {
-	for _, c := range a.Clients.All() {
+// Certificates are those that the Assembly works with, the first to end first. Of clients it has at most those that end
+// first. Nothing is read for it.
+func (a *Assembly) Certificates(most int) []Certificate {
+	clients := a.Clients.ByEnd()
+	return a.certificates(clients[:min(len(clients), most)])
+}
+
+func (a *Assembly) certificates(clients []*certstore.Client) (list []Certificate) {
+	for _, c := range clients {
 		name := fmt.Sprintf("%s %s (%s)", c.API, printable.Text(c.Alias), c.KeyType)
 		list = append(list, Certificate{KindClient, name, c.Certificate.NotAfter})
 	}
@@ -143,7 +149,13 @@ func endings(list []Certificate, now time.Time) (soon []Ending) {
 }
 
 // Endings tells which of the Assembly's certificates end soon.
-func (a *Assembly) Endings(now time.Time) []Ending { return endings(a.Certificates(), now) }
+func (a *Assembly) Endings(now time.Time) []Ending {
+	clients, horizon := a.Clients.ByEnd(), now.Add(time.Duration(warnDays[len(warnDays)-1])*day)
+	soon, _ := slices.BinarySearchFunc(clients, horizon, func(c *certstore.Client, horizon time.Time) int {
+		return cmp.Or(c.Certificate.NotAfter.Compare(horizon), -1) // behind those that end with it
+	})
+	return endings(a.certificates(clients[:soon]), now)
+}
 
 // maxEndings is how many certificates are told of at once.
 const maxEndings = 100

@@ -121,7 +121,7 @@ func TestCertificates(t *testing.T) {
 		}
 		b := endingBed(t, &now, ends)
 		var got []string
-		for _, c := range b.InForce().Certificates() {
+		for _, c := range b.InForce().Certificates(10) {
 			name := strings.Replace(c.Name, filepath.Dir(b.spec.Load().KeyManagers[0].Value.CertificateFile)+"/", "", 1)
 			got = append(got, fmt.Sprintf("%s %s %d", c.Kind, name, int(c.NotAfter.Sub(at).Round(time.Hour).Hours())))
 		}

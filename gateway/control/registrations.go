@@ -34,6 +34,9 @@ func readRegistrations(ctx context.Context, store *certstore.Store) (r registrat
 // open opens the store, or takes it over from last, and joins its registrations with those of the API files.
 func (a *Assembly) open(ctx context.Context, last *Assembly, options certstore.Options) error {
 	var problems Problems
+	if last != nil {
+		a.index = last.index
+	}
 	if last != nil && last.store != nil && last.Spec.Store.Value == a.Spec.Store.Value {
 		a.store, a.registered = last.store, last.registered
 	} else if problems.Add(a.Spec.Store.Place, a.openStore(ctx, options)); len(problems) > 0 {
@@ -119,15 +122,15 @@ func (l *Loop) askStore(ctx context.Context) error {
 }
 
 // admit makes Clients of the registrations in the store and in files. Those of the two that contradict each other are
-// conflicts and are not admitted, neither of them: so that what was removed elsewhere is gone all the same.
+// conflicts and are not admitted, neither of them: so that what was removed elsewhere is gone all the same. What
+// a.index has already is not checked again.
 func (a *Assembly) admit() (conflicts []error, err error) {
 	stored, files, conflicts := withoutConflicts(a.registered.clients, a.Spec.Clients)
-	index, err := certstore.NewIndex(append(files, stored...))
-	if err != nil {
+	if a.index, err = a.index.Next(slices.Concat(files, stored)); err != nil {
 		return conflicts, err
 	}
 	var unknown []error
-	a.Clients, unknown = decision.NewClients(index, a.Spec.Tiers, a.limits)
+	a.Clients, unknown = decision.NewClients(a.index, a.Spec.Tiers, a.limits)
 	a.Warnings = nil
 	for _, p := range a.registered.problems {
 		a.Warnings = append(a.Warnings, fmt.Errorf("store: %s", p))
@@ -141,6 +144,9 @@ func (a *Assembly) admit() (conflicts []error, err error) {
 func withoutConflicts(stored, files []certstore.Client) (s, f []certstore.Client, conflicts []error) {
 	conflict := func(x, y certstore.Client) bool {
 		return x.Alias == y.Alias && x.KeyType == y.KeyType || x.Certificate.Equal(y.Certificate)
+	}
+	if len(files) == 0 {
+		return stored, nil, nil
 	}
 	byAPI := map[certstore.API][]int{} // in files
 	for i, c := range files {

@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"fmt"
 	"slices"
+	"sync"
 
 	"sallyport/certstore"
 	"sallyport/listenerprofiles"
@@ -14,12 +15,15 @@ import (
 // Clients is the registered certificates with their allowances. It never changes. The zero Clients has none.
 type Clients struct {
 	index   *certstore.Index
-	buckets map[*certstore.Client]ratelimit.Bucket // an entry for each client whose tier is known; nil: unlimited
-	keys    map[ratelimit.Key]struct{}
-	prints  map[[sha256.Size]byte][]*certstore.Client // of all registered certificates, whatever the API
-	uses    map[*certstore.Client]*uses               // since it is in force
+	buckets map[*certstore.Client]ratelimit.Bucket    // an entry for each client whose tier is known; nil: unlimited
+	prints  map[[sha256.Size]byte]*certstore.Client   // of all registered certificates, one of each
+	more    map[[sha256.Size]byte][]*certstore.Client // the others of those that are registered for several APIs
+	uses    map[*certstore.Client]*uses               // of those that are counted each for itself
+	rest    *uses                                     // of all others
 
 	selfIssued []*certstore.Client // issuer and subject have one name; perhaps self-signed
+
+	byEnd func() []*certstore.Client
 }
 
 // NewClients joins the registered certificates with the buckets of their tiers, which live on in limits from one
@@ -29,11 +33,16 @@ func NewClients(index *certstore.Index, tiers *ratelimit.Tiers, limits *ratelimi
 	c = &Clients{
 		index:   index,
 		buckets: make(map[*certstore.Client]ratelimit.Bucket, index.Len()),
-		keys:    make(map[ratelimit.Key]struct{}, index.Len()),
-		prints:  make(map[[sha256.Size]byte][]*certstore.Client, index.Len()),
+		prints:  make(map[[sha256.Size]byte]*certstore.Client, index.Len()),
+		more:    make(map[[sha256.Size]byte][]*certstore.Client),
 	}
+	c.byEnd = sync.OnceValue(c.sortByEnd)
 	for _, client := range index.Clients() {
-		c.prints[client.Fingerprint] = append(c.prints[client.Fingerprint], client)
+		if c.prints[client.Fingerprint] == nil {
+			c.prints[client.Fingerprint] = client
+		} else {
+			c.more[client.Fingerprint] = append(c.more[client.Fingerprint], client)
+		}
 		if bytes.Equal(client.Certificate.RawIssuer, client.Certificate.RawSubject) {
 			c.selfIssued = append(c.selfIssued, client)
 		}
@@ -43,9 +52,7 @@ func NewClients(index *certstore.Index, tiers *ratelimit.Tiers, limits *ratelimi
 				client.Alias, client.API, client.Source, client.Tier))
 			continue
 		}
-		key := clientKey(client)
-		c.buckets[client] = limits.Bucket(key, tier)
-		c.keys[key] = struct{}{}
+		c.buckets[client] = limits.Bucket(clientKey(client), tier)
 	}
 	return c, unknown
 }
@@ -69,7 +76,9 @@ func (c *Clients) Registered(fingerprint [sha256.Size]byte) bool {
 
 // RegisteredAt reports whether that certificate is registered for an API of routes that the listener serves.
 func (c *Clients) RegisteredAt(routes *Table, l *Listener, fingerprint [sha256.Size]byte) bool {
-	return slices.ContainsFunc(c.prints[fingerprint], func(client *certstore.Client) bool { return routes.Serves(client.API, l) })
+	served := func(client *certstore.Client) bool { return routes.Serves(client.API, l) }
+	one := c.prints[fingerprint]
+	return one != nil && (served(one) || slices.ContainsFunc(c.more[fingerprint], served))
 }
 
 // find is Find for a registration that may admit: one whose tier is known. The error says why there is none.
@@ -101,8 +110,26 @@ func (c *Clients) unnamed(routes *Table, l *Listener, p *listenerprofiles.Profil
 // All returns every registration. The caller does not change it.
 func (c *Clients) All() []*certstore.Client { return c.index.Clients() }
 
+// ByEnd returns every registration, those first whose certificate ends first. The caller does not change it.
+func (c *Clients) ByEnd() []*certstore.Client {
+	if c.byEnd == nil {
+		return nil
+	}
+	return c.byEnd()
+}
+
+func (c *Clients) sortByEnd() []*certstore.Client {
+	return slices.SortedStableFunc(slices.Values(c.All()), func(x, y *certstore.Client) int {
+		return x.Certificate.NotAfter.Compare(y.Certificate.NotAfter)
+	})
+}
+
 // Holds reports whether that limit of a certificate is in use.
 func (c *Clients) Holds(key ratelimit.Key) bool {
-	_, ok := c.keys[key]
-	return ok
+	api, err := certstore.ParseAPI(key.API)
+	if err != nil || key.Level != ratelimit.LevelClient {
+		return false
+	}
+	_, known := c.buckets[c.index.Named(api, certstore.KeyType(key.KeyType), key.Name)]
+	return known
 }

@@ -64,39 +64,35 @@ type usage struct {
 func (u *usage) adopt(c *Clients) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	last := u.kept
-	u.kept = make(map[registrationKey]*uses, min(c.index.Len(), MaxUses))
-	c.uses = make(map[*certstore.Client]*uses, c.index.Len())
-	var fresh []*certstore.Client
-	for _, r := range c.All() {
-		key := registrationKey{r.API, r.KeyType, r.Alias}
-		if known := last[key]; known != nil {
-			u.kept[key], c.uses[r] = known, known
-		} else {
-			fresh = append(fresh, r)
+	c.uses, c.rest = make(map[*certstore.Client]*uses, min(c.index.Len(), MaxUses)), &u.rest
+	kept := make(map[registrationKey]*uses, min(c.index.Len(), MaxUses))
+	for key, known := range u.kept {
+		if r := c.index.Named(key.api, key.keyType, key.alias); r != nil {
+			kept[key], c.uses[r] = known, known
 		}
 	}
-	for _, r := range fresh {
-		if c.uses[r] = &u.rest; len(u.kept) < MaxUses {
+	u.kept = kept
+	for _, r := range c.All() {
+		if len(kept) == MaxUses || len(c.uses) == c.index.Len() {
+			break
+		}
+		if c.uses[r] == nil {
 			c.uses[r] = new(uses)
-			u.kept[registrationKey{r.API, r.KeyType, r.Alias}] = c.uses[r]
+			kept[registrationKey{r.API, r.KeyType, r.Alias}] = c.uses[r]
 		}
 	}
 }
 
 // Uses tells how each registration in force is used, and at last, without a Client, how all that are beyond MaxUses are.
 func (d *Decider) Uses() (list []Use) {
-	c, together := d.Snapshot().Clients, false
+	c := d.Snapshot().Clients
 	for _, r := range c.All() {
-		switch u := c.uses[r]; u {
-		case &d.usage.rest:
-			together = true
-		default:
+		if u := c.uses[r]; u != nil {
 			list = append(list, u.read(r))
 		}
 	}
-	if together {
-		list = append(list, d.usage.rest.read(nil))
+	if len(list) < c.index.Len() {
+		list = append(list, c.rest.read(nil))
 	}
 	return list
 }
@@ -107,9 +103,14 @@ func (x *Exchange) countUse(now time.Time) {
 	if r == nil && x.Certificate != nil && x.Route != nil {
 		r = clients.Find(x.Route.API, x.Certificate.Fingerprint)
 	}
-	if u := clients.uses[r]; u != nil {
-		u.count(x.refused(), now)
+	if r == nil {
+		return
 	}
+	u := clients.uses[r]
+	if u == nil {
+		u = clients.rest
+	}
+	u.count(x.refused(), now)
 }
 
 // refused reports whether the gateway has answered the call itself. One that was broken off, or whose client has gone, was

@@ -18,7 +18,7 @@ import (
 func TestPanicInMetrics(t *testing.T) {
 	m := observe.NewMetrics("test")
 	m.WatchConnections(func() int { panic("in the count") }, func() (int, int) { return 0, 0 })
-	m.WatchExpiry(func() []observe.CertificateEnd { panic("in the list") }, func() []observe.CertificateEnd { return nil },
+	m.WatchExpiry(func() int { return 0 }, func() []observe.CertificateEnd { panic("in the list") }, func() []observe.CertificateEnd { return nil },
 		func() []observe.CertificateEnd { return nil })
 	h := observe.StatusHandler(m, func() bool { panic("in ready") }, func() map[string]error { return nil }, ratelimit.NewLocal(nil).State)
 	get := func(path string) *httptest.ResponseRecorder {

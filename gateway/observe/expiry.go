@@ -24,13 +24,14 @@ type expiry struct {
 	ends   func() []CertificateEnd
 }
 
-// maxEnds is how many certificates each metric tells of: those that end first.
-const maxEnds = 1000
+// MaxEnds is how many certificates each metric tells of: those that end first.
+const MaxEnds = 1000
 
-// WatchExpiry has the metrics tell when each registered client certificate, each server certificate, and every
-// certificate of any kind ends. The functions are called at each look. It may be called once.
-func (m *Metrics) WatchExpiry(clients, servers, all func() []CertificateEnd) {
-	m.gauge("client_certificates", "Client certificates registered, one for each API.", func() int { return len(clients()) })
+// WatchExpiry has the metrics tell how many client certificates are registered, and when each of them, each server
+// certificate, and every certificate of any kind ends. The functions are called at each look; they may leave out all but
+// the MaxEnds that end first. It may be called once.
+func (m *Metrics) WatchExpiry(registered func() int, clients, servers, all func() []CertificateEnd) {
+	m.gauge("client_certificates", "Client certificates registered, one for each API.", registered)
 	m.registry.MustRegister(
 		expiry{&m.faults, prometheus.NewDesc("sallyport_client_certificate_expiry_timestamp_seconds",
 			"When a registered client certificate ends, in Unix time.", []string{"api", "alias", "key_type"}, nil), clients},
@@ -59,7 +60,7 @@ func (e expiry) Collect(out chan<- prometheus.Metric) {
 	ends := slices.SortedFunc(maps.Values(first), func(x, y CertificateEnd) int {
 		return cmp.Or(x.NotAfter.Compare(y.NotAfter), slices.Compare(x.Labels, y.Labels))
 	})
-	for _, end := range ends[:min(len(ends), maxEnds)] {
+	for _, end := range ends[:min(len(ends), MaxEnds)] {
 		metric, err := prometheus.NewConstMetric(e.desc, prometheus.GaugeValue, float64(end.NotAfter.Unix()), end.Labels...)
 		if err != nil {
 			metric = prometheus.NewInvalidMetric(e.desc, err)

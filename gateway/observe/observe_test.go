@@ -448,6 +448,7 @@ func TestExpiry(t *testing.T) {
 	m := observe.NewMetrics("test")
 	at := time.Unix(2_000_000_000, 0)
 	m.WatchExpiry(
+		func() int { return 1 },
 		func() []observe.CertificateEnd {
 			return []observe.CertificateEnd{{Labels: []string{"orders:1.0.0", "acme", "PRODUCTION"}, NotAfter: at}}
 		},
