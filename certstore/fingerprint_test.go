@@ -169,3 +169,55 @@ func TestCertificateReplacedInPlace(t *testing.T) {
 	add(t, s, third)
 	expectList(t, s, acme, next, third)
 }
+
+// TestListAgain: List reads certificates once, and yet returns what the database holds, whoever has changed it in
+// whatever way.
+func TestListAgain(t *testing.T) {
+	path := newFile(t)
+	s, raw := open(t, "sqlite:"+path, certstore.Options{}), rawSQL(t, path)
+	a, b := newClient(t, "a"), newClient(t, "b")
+	add(t, s, a, b)
+	expectList(t, s, a, b)
+	list := func() []certstore.Client {
+		t.Helper()
+		clients, _, err := s.List(t.Context())
+		if err != nil || len(clients) != 2 {
+			t.Fatal(clients, err)
+		}
+		return clients
+	}
+	before := list()
+	if after := list(); after[0].Certificate != before[0].Certificate || after[1].Certificate != before[1].Certificate {
+		t.Error("a certificate was parsed again")
+	}
+	const one = `UPDATE AM_API_CLIENT_CERTIFICATE SET `
+	change := func(set string, args ...any) {
+		t.Helper()
+		mustExec(t, raw, one+set+` WHERE ALIAS = 'a' AND REMOVED = 0`, args...)
+	}
+	a.Certificate = newClient(t, "a").Certificate
+	change(`CERTIFICATE = ?`, toPEM(a.Certificate))
+	expectList(t, s, a, b)
+	if after := list(); after[1].Certificate != before[1].Certificate {
+		t.Error("the other certificate was parsed again")
+	}
+	a.Tier = "Bronze"
+	change(`TIER_NAME = 'Bronze'`)
+	expectList(t, s, a, b)
+	a.Scopes = []string{"x", "y"}
+	change(`SCOPES = 'x y'`)
+	expectList(t, s, a, b)
+	change(`CERTIFICATE = 'none'`)
+	if _, problems, err := s.List(t.Context()); err != nil || len(problems) != 1 || problems[0].Alias != "a" {
+		t.Errorf("a certificate that can't be read: %v, %v", problems, err)
+	}
+	change(`CERTIFICATE = ?`, toPEM(a.Certificate))
+	expectList(t, s, a, b)
+	mustExec(t, raw, `UPDATE AM_API SET API_NAME = 'renamed'`)
+	a.API.Name, b.API.Name = "renamed", "renamed"
+	expectList(t, s, a, b)
+	mustExec(t, raw, `DELETE FROM AM_API_CLIENT_CERTIFICATE WHERE ALIAS = 'a'`)
+	expectList(t, s, b)
+	add(t, s, a)
+	expectList(t, s, a, b)
+}

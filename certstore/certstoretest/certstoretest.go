@@ -67,6 +67,7 @@ func Run(t *testing.T, db Database) {
 		"two stores write":               testTwoStores,
 		"version shows another's writes": testVersionOther,
 		"killed writers":                 testKilledWriters,
+		"list again":                     testListAgain,
 		"two stores keep quotas":         testTwoStoresKeepQuotas,
 	} {
 		t.Run(name, func(t *testing.T) { test(t, db) })

@@ -185,3 +185,34 @@ func again(do func() error) error {
 		}
 	}
 }
+
+// testListAgain: List reads each certificate once, and returns all the same what another Store has made of it since.
+func testListAgain(t *testing.T, db Database) {
+	url := db.New(t)
+	writer, reader := Open(t, url, certstore.Options{}), Open(t, url, certstore.Options{})
+	a, b := NewClient(t, "a"), NewClient(t, "b")
+	Add(t, writer, a, b)
+	ExpectList(t, reader, a, b)
+	first := List(t, reader)
+	if again := List(t, reader); again[0].Certificate != first[0].Certificate || again[1].Certificate != first[1].Certificate {
+		t.Error("certificates that have not changed were read again")
+	}
+	for _, change := range []func(){
+		func() { a.Certificate = NewClient(t, "a").Certificate },
+		func() { a.Tier = "Bronze" },
+		func() { a.Scopes = []string{"x", "y"} },
+	} {
+		change()
+		scopes := a.Scopes
+		if err := writer.Update(t.Context(), a.API, a.KeyType, a.Alias, a.Certificate, a.Tier, &scopes); err != nil {
+			t.Fatal(err)
+		}
+		ExpectList(t, reader, a, b)
+	}
+	if err := writer.Remove(t.Context(), a.API, a.KeyType, a.Alias); err != nil {
+		t.Fatal(err)
+	}
+	ExpectList(t, reader, b)
+	Add(t, writer, a)
+	ExpectList(t, reader, a, b)
+}
