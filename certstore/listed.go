@@ -44,9 +44,11 @@ func (s *Store) liveRows(ctx context.Context, q querier, l *listed) ([]row, erro
 	}
 	var news []int
 	for i := range rows {
-		if rows[i].known = l.find(&rows[i]); rows[i].known == nil {
+		r := &rows[i]
+		if r.known = l.find(r); r.known == nil {
 			news = append(news, i)
 		}
+		r.listed = r.known != nil
 	}
 	if len(news) > mostSingly {
 		return all()
@@ -88,24 +90,24 @@ func (r *row) sameWords(c *Client) bool {
 		r.tier.String == c.Tier && slices.Equal(splitScopes(r.scopes.String), c.Scopes)
 }
 
-// keep remembers rows and forgets all others.
-func (l *listed) keep(rows []row) {
-	if len(l.rows) > len(rows) {
-		l.rows = nil
-	}
-	if l.rows == nil {
-		l.rows = make(map[rowKey]listedRow, len(rows))
-	}
+// keep remembers rows, and forgets all others.
+func (l *listed) keep(rows []*row) {
 	kept := 0
-	for i := range rows {
-		if r := &rows[i]; r.digest.Valid && r.known != nil {
+	for _, r := range rows {
+		if r.digest.Valid && r.known != nil {
 			kept++
-			if before := l.rows[r.key()]; before.client != r.known {
-				l.rows[r.key()] = listedRow{r.digest.String, r.known}
-			}
 		}
 	}
-	if kept < len(l.rows) {
+	all := l.rows == nil
+	if all {
+		l.rows = make(map[rowKey]listedRow, kept)
+	}
+	for _, r := range rows {
+		if r.digest.Valid && r.known != nil && (all || !r.listed) {
+			l.rows[r.key()] = listedRow{r.digest.String, r.known}
+		}
+	}
+	if kept < len(l.rows) { // some are gone
 		l.rows = nil
 		l.keep(rows)
 	}

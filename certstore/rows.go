@@ -32,6 +32,7 @@ type row struct {
 	certificate  []byte
 	digest       sql.NullString // of the certificate, as the database has it
 	known        *Client        // what the row is, once that is known
+	listed       bool           // known since another List
 }
 
 // rows reads the tenant's live rows that match the condition, which is SQL with a placeholder for each of args.
@@ -200,20 +201,25 @@ func (r *row) fingerprint() ([32]byte, error) {
 	return sha256.Sum256(der), nil
 }
 
-func sortRows(rows []row) {
-	slices.SortFunc(rows, func(a, b row) int {
-		return cmp.Or(cmp.Compare(a.name.String, b.name.String), cmp.Compare(a.version.String, b.version.String),
-			cmp.Compare(a.alias, b.alias), cmp.Compare(a.keyType, b.keyType))
+// sorted returns rows by API, alias and key type.
+func sorted(rows []row) []*row {
+	list := make([]*row, len(rows))
+	for i := range rows {
+		list[i] = &rows[i]
+	}
+	slices.SortFunc(list, func(a, b *row) int {
+		return cmp.Or(strings.Compare(a.name.String, b.name.String), strings.Compare(a.version.String, b.version.String),
+			strings.Compare(a.alias, b.alias), strings.Compare(a.keyType, b.keyType))
 	})
+	return list
 }
 
 // admit separates valid rows from invalid ones, and completes known. Of rows that contradict each other none is admitted: whichever was
 // chosen could be the wrong one.
-func admit(rows []row) (clients []Client, problems []Problem) {
+func admit(rows []*row) (clients []Client, problems []Problem) {
 	ids := make(map[API]int64)
 	several := make(map[API]bool)
-	for i := range rows {
-		r := &rows[i]
+	for _, r := range rows {
 		if id, ok := ids[r.api()]; ok && id != r.apiID {
 			several[r.api()] = true
 		}
@@ -222,26 +228,25 @@ func admit(rows []row) (clients []Client, problems []Problem) {
 
 	errs := make([]error, len(rows))
 	shared := make(map[[32]byte]*x509.Certificate) // one certificate is often registered for many APIs
-	holders := make(map[proof]int, len(rows))
-	for i := range rows {
-		r := &rows[i]
+	holders := make(map[proof]int, len(rows))      // which row was the first
+	for i, r := range rows {
 		if r.known == nil {
 			r.known, errs[i] = r.read(shared)
 		}
-		switch {
-		case errs[i] != nil:
-		case several[r.api()]:
+		if errs[i] == nil && several[r.api()] {
 			errs[i] = errSeveralAPIs
-		default:
-			holders[r.known.proof()]++
+		}
+		if errs[i] != nil {
+			continue
+		}
+		if first, held := holders[r.known.proof()]; held {
+			errs[first], errs[i] = errTwice, errTwice
+		} else {
+			holders[r.known.proof()] = i
 		}
 	}
 	clients = make([]Client, 0, len(rows))
-	for i := range rows {
-		r := &rows[i]
-		if errs[i] == nil && holders[r.known.proof()] > 1 {
-			errs[i] = errors.New("its certificate is registered for that API more than once")
-		}
+	for i, r := range rows {
 		if errs[i] != nil {
 			problems = append(problems, Problem{r.api(), r.alias, KeyType(r.keyType), errs[i]})
 			continue
@@ -250,6 +255,8 @@ func admit(rows []row) (clients []Client, problems []Problem) {
 	}
 	return clients, problems
 }
+
+var errTwice = errors.New("its certificate is registered for that API more than once")
 
 // read is client with certificates that were parsed before.
 func (r *row) read(shared map[[32]byte]*x509.Certificate) (*Client, error) {

@@ -268,9 +268,9 @@ func (s *Store) List(ctx context.Context) ([]Client, []Problem, error) {
 		return readAtOnce(ctx, c.db, func(tx querier) error {
 			rows, err := s.liveRows(ctx, session{s.url.dialect, tx}, &c.listed)
 			if err == nil {
-				sortRows(rows)
-				clients, problems = admit(rows)
-				c.listed.keep(rows)
+				sorted := sorted(rows)
+				clients, problems = admit(sorted)
+				c.listed.keep(sorted)
 			}
 			return err
 		})
