@@ -1,6 +1,6 @@
 # What each target does is in scripts/; this file only names them. `make` lists them.
 .POSIX:
-.PHONY: help build test lint check fuzz bench chaos
+.PHONY: help build test lint check fuzz bench chaos soak
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1	\2/p' Makefile
@@ -21,6 +21,9 @@ fuzz: ## fuzz each target for FUZZTIME (60s); FUZZDIR=policy fuzzes those in one
 
 chaos: ## run raw attacks and faults at full length, then a soak of SOAK (8m)
 	@scripts/chaos
+
+soak: ## run the tests of stores at full length, and with 100,000 registrations
+	@scripts/soak
 
 bench: ## run the benchmarks
 	go test -run '^$$' -bench . -benchmem ./...
