@@ -58,10 +58,11 @@ var rooms = map[string][]string{
 	"certstore/revocation":      nil,
 	"listenerprofiles/keystore": nil,
 	"listenerprofiles/acme":     nil,
-	"bench":                     nil,
+	"bench":                     {"bench/port"},
+	"bench/port":                nil,
 
 	"internal/testpki":        nil,
-	"internal/testserver":     nil,
+	"internal/testserver":     {"bench/port"},
 	"internal/testredis":      {"internal/testpki", "internal/testserver"},
 	"internal/testdb":         {"internal/testpki", "internal/testserver"},
 	"internal/typed":          nil,

@@ -5,7 +5,6 @@ import (
 	"bytes"
 	"fmt"
 	"math/rand/v2"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -14,6 +13,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"sallyport/bench/port"
 )
 
 // Patience bounds each wait for a state, which takes a fraction of a second on an idle machine. On a busy one sentinels
@@ -165,17 +166,16 @@ func (p *Process) output(count int) string {
 	return string(bytes.Join(lines[max(0, len(lines)-count):], []byte("\n")))
 }
 
-// FreePort returns a port of 127.0.0.1 on which nothing listens. The system takes none of these for outgoing
-// connections, so that it stays free over a restart, and no client that tries to reach a dead server can connect to
-// itself.
+// FreePort keeps a port of 127.0.0.1 for a server, which may be restarted, until the test ends: nobody else is lent it
+// meanwhile. The system takes none of these for outgoing connections, so that no client that tries to reach a dead server
+// can connect to itself.
 func FreePort(t testing.TB) string {
 	t.Helper()
 	for range 1000 {
-		port := strconv.Itoa(12_000 + rand.IntN(20_000))
-		l, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", port))
+		held, err := port.Hold(12_000 + rand.IntN(20_000))
 		if err == nil {
-			l.Close()
-			return port
+			t.Cleanup(func() { held.Close() })
+			return strconv.Itoa(held.Number())
 		}
 	}
 	t.Fatal("there is no free port")
