@@ -18,11 +18,13 @@ import (
 type dialect struct {
 	prefixes []string // of the URLs
 	form     string   // of the URLs, for messages
-	folder   string   // of the migrations
+	folder   string   // of the migrations; "": only WSO2's database is read
 	tables   string   // a query for the names of the existing tables
 	port     string   // of the server, unless the URL says another; "": a database of this process
 	tls      tlsWords
 	socket   string // the URL's parameter that names a socket
+
+	backticks bool // quote names, in place of quotation marks
 
 	connect func(at URL, how how) (*connection, error)
 	// statement is a shared statement as this database takes it; nil: as it is written.
@@ -67,7 +69,8 @@ const (
 
 // A connection is one opened database.
 type connection struct {
-	db *sql.DB
+	db   *sql.DB
+	wso2 *wso2 // nil: the tables are ours
 	// prepare readies a database that is ours or empty for writing; nil: nothing to do.
 	prepare func(context.Context) error
 	// changes returns a number that differs from an earlier one of the same connection if registrations have changed
@@ -83,6 +86,10 @@ type connection struct {
 // migrate brings the tables to this program's version. Older and newer programs may use the same database;
 // see the migrations.
 func (d *dialect) migrate(ctx context.Context, conn *connection, how how) error {
+	var err error
+	if conn.wso2, err = d.findWSO2(ctx, conn.db); err != nil || conn.wso2 != nil {
+		return err
+	}
 	migrations, err := d.migrations()
 	if err != nil {
 		return err
@@ -213,20 +220,25 @@ func columns[T any](ctx context.Context, q querier, query string, args ...any) (
 }
 
 // collect reads all rows of a query, each into the places in a T that its columns belong to.
-func collect[T any](ctx context.Context, q querier, places func(*T) []any, query string, args ...any) ([]T, error) {
+func collect[T any](ctx context.Context, q querier, places func(*T) []any, query string, args ...any) (values []T, err error) {
+	err = each(ctx, q, places, func(v T) { values = append(values, v) }, query, args...)
+	return values, err
+}
+
+// each is collect with a function that gets each row.
+func each[T any](ctx context.Context, q querier, places func(*T) []any, f func(T), query string, args ...any) error {
 	rows, err := q.QueryContext(ctx, query, args...)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer rows.Close()
-	var values []T
 	for rows.Next() {
 		heard(ctx)
 		var v T
 		if err := rows.Scan(places(&v)...); err != nil {
-			return nil, err
+			return err
 		}
-		values = append(values, v)
+		f(v)
 	}
-	return values, rows.Err()
+	return rows.Err()
 }

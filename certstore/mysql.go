@@ -17,9 +17,12 @@ var mysqlDialect = &dialect{
 	port:     "3306",
 	tls:      tlsWords{key: "tls", verify: "true", plain: "false"},
 	socket:   "socket",
-	tables:   `SELECT TABLE_NAME FROM INFORMATION_SCHEMA.TABLES WHERE TABLE_SCHEMA = DATABASE()`,
-	connect:  connectMySQL,
-	change:   changeMark,
+
+	backticks: true,
+
+	tables:  `SELECT TABLE_NAME FROM INFORMATION_SCHEMA.TABLES WHERE TABLE_SCHEMA = DATABASE()`,
+	connect: connectMySQL,
+	change:  changeMark,
 	// An assignment sees those before it: STARTS is the last one, since all ask for what it was.
 	digest: "SHA2(C.CERTIFICATE, 256)",
 	keepQuota: `INSERT INTO SALLYPORT_QUOTA (TAG, UNIT, STARTS, ENDS, USED) VALUES ` + quotaPlaces + ` ON DUPLICATE KEY UPDATE

@@ -99,9 +99,13 @@ func (s *Store) ForgetQuotas(ctx context.Context, before time.Time) error {
 	return nil
 }
 
-// Quotas calls each with every quota whose period ends after a moment.
+// Quotas calls each with every quota whose period ends after a moment. WSO2's database has none.
 func (s *Store) Quotas(ctx context.Context, after time.Time, each func(Quota)) error {
-	err := s.read(ctx, func(ctx context.Context, db querier) error {
+	err := s.use(ctx, func(ctx context.Context, c *connection) error {
+		if c.wso2 != nil {
+			return nil
+		}
+		db := session{s.url.dialect, c.db}
 		rows, err := db.QueryContext(ctx, `SELECT TAG, UNIT, STARTS, ENDS, USED FROM SALLYPORT_QUOTA WHERE ENDS > ?`, after.Unix())
 		if err != nil {
 			return err

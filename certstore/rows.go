@@ -33,6 +33,7 @@ type row struct {
 	digest       sql.NullString // of the certificate, as the database has it
 	known        *Client        // what the row is, once that is known
 	listed       bool           // known since another List
+	fault        error          // why the rest doesn't count; nil: nothing
 }
 
 // rows reads the tenant's live rows that match the condition, which is SQL with a placeholder for each of args.
@@ -50,6 +51,37 @@ func (s *Store) rowsWith(ctx context.Context, q querier, digest, certificate, co
 	}, query+condition, append([]any{s.opts.TenantID, false, currentAPI}, args...)...)
 }
 
+// live reads all rows of the tenant that are live. Those that c.listed knows come with their Client.
+func (s *Store) live(ctx context.Context, q querier, c *connection) ([]row, error) {
+	if c.wso2 == nil {
+		return s.liveRows(ctx, q, &c.listed)
+	}
+	rows, err := c.wso2.rows(ctx, q, s.opts.TenantID)
+	for i := range rows {
+		r := &rows[i]
+		sum := sha256.Sum256(r.certificate)
+		r.digest = sql.NullString{String: string(sum[:]), Valid: r.fault == nil}
+		r.known = c.listed.find(r)
+		r.listed = r.known != nil
+	}
+	return rows, err
+}
+
+// others counts the live rows of other tenants.
+func (s *Store) others(ctx context.Context, c *connection) (map[int]int, error) {
+	q := session{s.url.dialect, c.db}
+	if c.wso2 != nil {
+		return c.wso2.others(ctx, q, s.opts.TenantID)
+	}
+	const query = `SELECT TENANT_ID, COUNT(*) FROM AM_API_CLIENT_CERTIFICATE
+		WHERE TENANT_ID <> ? AND REMOVED = ? AND REVISION_UUID = ? GROUP BY TENANT_ID`
+	type group struct{ tenant, count int }
+	counts := map[int]int{}
+	err := each(ctx, q, func(g *group) []any { return []any{&g.tenant, &g.count} },
+		func(g group) { counts[g.tenant] = g.count }, query, s.opts.TenantID, false, currentAPI)
+	return counts, err
+}
+
 // find returns the one live row of an alias. An empty keyType means the only one there is.
 func (s *Store) find(ctx context.Context, q querier, api API, keyType KeyType, alias string) (row, error) {
 	apiID, err := s.apiRow(ctx, q, api)
@@ -60,6 +92,11 @@ func (s *Store) find(ctx context.Context, q querier, api API, keyType KeyType, a
 	if err != nil {
 		return row{}, err
 	}
+	return only(rows, keyType)
+}
+
+// only returns the one of an alias's rows that has the key type, or the only one there is if that is empty.
+func only(rows []row, keyType KeyType) (row, error) {
 	found := slices.DeleteFunc(rows, func(r row) bool { return keyType != "" && r.keyType != string(keyType) })
 	switch len(found) {
 	case 0:
@@ -170,6 +207,9 @@ func (r *row) client() (Client, error) {
 }
 
 func (r *row) with(cert *x509.Certificate) (Client, error) {
+	if r.fault != nil {
+		return Client{}, r.fault
+	}
 	if !r.name.Valid || !r.version.Valid {
 		return Client{}, errors.New("its API is unknown")
 	}

@@ -57,6 +57,7 @@ func TestServers(t *testing.T) {
 			server := start(t, testdb.Options{TLS: true})
 			for name, test := range map[string]func(*testing.T, *testdb.Server){
 				"what Open refuses": testOpen, "rights": testRights, "foreign rows": testForeignRows, "locked": testLocked,
+				"WSO2's database": testWSO2OnServer,
 			} {
 				t.Run(name, func(t *testing.T) { test(t, server) })
 			}
@@ -262,30 +263,9 @@ func testLocked(t *testing.T, server *testdb.Server) {
 
 // testRights gives users the rights that docs/stores.md names.
 func testRights(t *testing.T, server *testdb.Server) {
-	page, err := os.ReadFile("../docs/stores.md")
-	if err != nil {
-		t.Fatal(err)
-	}
-	var blocks []string
-	for _, block := range strings.Split(string(page), "```sql\n")[1:] {
-		sql, _, _ := strings.Cut(block, "```")
-		blocks = append(blocks, sql)
-	}
-	if len(blocks) != 2 {
-		t.Fatalf("%d blocks of SQL, want one of PostgreSQL and one of MySQL", len(blocks))
-	}
 	d := server.New(t)
 	owner := openAt(t, at(server, d), certstore.Options{})
-	grants := blocks[0]
-	if strings.HasPrefix(d.URL, "mysql") {
-		grants = blocks[1]
-	}
-	grants = strings.NewReplacer("DATABASE sallyport ", "DATABASE "+d.Name+" ", "ON sallyport.", "ON "+d.Name+".").Replace(grants)
-	for statement := range strings.SplitSeq(grants, ";\n") {
-		if strings.TrimSpace(statement) != "" {
-			server.Exec(t, d.Name, statement)
-		}
-	}
+	grant(t, server, d, 0, "DATABASE sallyport ", "DATABASE "+d.Name+" ", "ON sallyport.", "ON "+d.Name+".")
 	as := func(user string) *certstore.Store {
 		source := at(server, d)
 		source.URL, source.Password = strings.Replace(source.URL, d.User+"@", user+"@", 1), "change-me"
@@ -326,6 +306,32 @@ func testRights(t *testing.T, server *testdb.Server) {
 		}
 	}
 	expectList(t, owner, acme)
+}
+
+// grant runs one of the two pairs of SQL in docs/stores.md, for PostgreSQL and for MySQL, with other names.
+func grant(t *testing.T, server *testdb.Server, d testdb.Database, pair int, names ...string) {
+	t.Helper()
+	page, err := os.ReadFile("../docs/stores.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var blocks []string
+	for _, block := range strings.Split(string(page), "```sql\n")[1:] {
+		sql, _, _ := strings.Cut(block, "```")
+		blocks = append(blocks, sql)
+	}
+	if len(blocks) != 4 {
+		t.Fatalf("%d blocks of SQL, want two of PostgreSQL and two of MySQL", len(blocks))
+	}
+	grants := blocks[2*pair]
+	if strings.HasPrefix(d.URL, "mysql") {
+		grants = blocks[2*pair+1]
+	}
+	for statement := range strings.SplitSeq(strings.NewReplacer(names...).Replace(grants), ";\n") {
+		if strings.TrimSpace(statement) != "" {
+			server.Exec(t, d.Name, statement)
+		}
+	}
 }
 
 // testForeignRows has other programs write.

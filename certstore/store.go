@@ -46,13 +46,14 @@ type Store struct {
 	mu   sync.RWMutex // read-locked while conn is used, locked while it is replaced
 	conn *connection  // nil: the Store is closed
 
-	look    sync.Mutex  // guards what Version remembers:
+	looking sync.Mutex  // guards what Version remembers:
 	seen    *connection // where it last looked,
 	count   uint64      // what it saw there,
 	version uint64      // and the version it derived
 }
 
 // Open opens the database at url and brings its tables to this program's version, unless Options.ReadOnly is set.
+// A database that WSO2 API Manager made is opened as it is, for reading; see Store.Foreign.
 //
 // The forms are "sqlite:PATH", whose file is made with mode 0600 in a folder that must exist, and "sqlite::memory:",
 // which lives as long as the Store. PATH is taken as it stands: nothing in it is decoded, and it has no parameters.
@@ -92,6 +93,14 @@ func open(ctx context.Context, source Source, opts Options) (*Store, error) {
 
 // OnServer reports whether the database is on a server: only Version tells of changes by others then.
 func (s *Store) OnServer() bool { return s.url.OnServer() }
+
+// Foreign reports whether WSO2 API Manager owns the database. It is only read then: every change is ErrReadOnly, no quota
+// is stored in it, registrations have no scopes, and on a server Version reads all of them.
+func (s *Store) Foreign() bool {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.conn != nil && s.conn.wso2 != nil
+}
 
 // Close closes the database once the calls under way have ended. Every later call is an error.
 func (s *Store) Close() error {
@@ -228,8 +237,8 @@ func (s *Store) Remove(ctx context.Context, api API, keyType KeyType, alias stri
 // Problem of its own is an error.
 func (s *Store) Get(ctx context.Context, api API, keyType KeyType, alias string) (Client, error) {
 	var client Client
-	err := s.read(ctx, func(ctx context.Context, q querier) error {
-		r, err := s.find(ctx, q, api, keyType, alias)
+	err := s.use(ctx, func(ctx context.Context, c *connection) error {
+		r, err := s.look(ctx, c, api, keyType, alias)
 		if err != nil {
 			return err
 		}
@@ -240,6 +249,18 @@ func (s *Store) Get(ctx context.Context, api API, keyType KeyType, alias string)
 		return Client{}, fmt.Errorf("look up %s of API %s: %w", printable.Quote(alias), printable.Quote(api.String()), err)
 	}
 	return client, nil
+}
+
+// look is find for reading alone.
+func (s *Store) look(ctx context.Context, c *connection, api API, keyType KeyType, alias string) (row, error) {
+	if c.wso2 == nil {
+		return s.find(ctx, session{s.url.dialect, c.db}, api, keyType, alias)
+	}
+	rows, err := c.wso2.rows(ctx, session{s.url.dialect, c.db}, s.opts.TenantID)
+	if err != nil {
+		return row{}, err
+	}
+	return only(slices.DeleteFunc(rows, func(r row) bool { return r.api() != api || r.alias != alias }), keyType)
 }
 
 // A Problem is a live row that cannot be admitted: its certificate or a word in it cannot be read, or it contradicts
@@ -265,15 +286,19 @@ func (s *Store) List(ctx context.Context) ([]Client, []Problem, error) {
 	err := s.use(ctx, func(ctx context.Context, c *connection) error {
 		c.listed.mu.Lock()
 		defer c.listed.mu.Unlock()
-		return readAtOnce(ctx, c.db, func(tx querier) error {
-			rows, err := s.liveRows(ctx, session{s.url.dialect, tx}, &c.listed)
+		read := func(q querier) error {
+			rows, err := s.live(ctx, session{s.url.dialect, q}, c)
 			if err == nil {
 				sorted := sorted(rows)
 				clients, problems = admit(sorted)
 				c.listed.keep(sorted)
 			}
 			return err
-		})
+		}
+		if c.wso2 != nil {
+			return read(c.db) // with one statement, which sees one moment
+		}
+		return readAtOnce(ctx, c.db, read)
 	})
 	if err != nil {
 		return nil, nil, fmt.Errorf("list registered certificates: %w", err)
@@ -281,13 +306,25 @@ func (s *Store) List(ctx context.Context) ([]Client, []Problem, error) {
 	return clients, problems, nil
 }
 
+// OtherTenants counts the live registrations of tenants that this Store leaves out, by TENANT_ID.
+func (s *Store) OtherTenants(ctx context.Context) (counts map[int]int, err error) {
+	err = s.use(ctx, func(ctx context.Context, c *connection) (err error) {
+		counts, err = s.others(ctx, c)
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("count registered certificates of other tenants: %w", err)
+	}
+	return counts, nil
+}
+
 // Version returns a number that is another one each time after registrations were changed by this process or any other,
 // and may be another one without a change. KeepQuotas leaves it alone. It means something for this Store only.
 func (s *Store) Version(ctx context.Context) (uint64, error) {
-	s.look.Lock()
-	defer s.look.Unlock()
+	s.looking.Lock()
+	defer s.looking.Unlock()
 	err := s.use(ctx, func(ctx context.Context, conn *connection) error {
-		n, err := conn.changes(ctx)
+		n, err := s.changes(ctx, conn)
 		if err == nil && (conn != s.seen || n != s.count) {
 			s.seen, s.count = conn, n
 			s.version++
@@ -298,6 +335,14 @@ func (s *Store) Version(ctx context.Context) (uint64, error) {
 		return 0, fmt.Errorf("look for changes in the store: %w", err)
 	}
 	return s.version, nil
+}
+
+// changes returns what connection.changes does, also for a database that nobody marks.
+func (s *Store) changes(ctx context.Context, conn *connection) (uint64, error) {
+	if conn.wso2 != nil && s.url.dialect.server() {
+		return conn.wso2.digest(ctx, session{s.url.dialect, conn.db}, s.opts.TenantID)
+	}
+	return conn.changes(ctx)
 }
 
 func (s *Store) checkExpiry(cert *x509.Certificate) error {
@@ -339,11 +384,6 @@ type querier interface {
 	PrepareContext(ctx context.Context, query string) (*sql.Stmt, error)
 }
 
-// read calls f with the database.
-func (s *Store) read(ctx context.Context, f func(context.Context, querier) error) error {
-	return s.use(ctx, func(ctx context.Context, c *connection) error { return f(ctx, session{s.url.dialect, c.db}) })
-}
-
 // changeMark is the first statement of a transaction that changes registrations, where no trigger marks the change.
 const changeMark = `UPDATE SALLYPORT_CHANGE SET MARK = ?`
 
@@ -382,6 +422,9 @@ func (s *Store) commit(ctx context.Context, f func(context.Context, querier) err
 	d := s.url.dialect
 	for try := 1; ; try++ {
 		err := s.use(ctx, func(ctx context.Context, c *connection) error {
+			if c.wso2 != nil {
+				return errOwned
+			}
 			if d.server() {
 				return d.transact(ctx, c.db, f)
 			}

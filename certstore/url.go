@@ -198,11 +198,28 @@ func (u URL) From(folder string) URL {
 	return u
 }
 
-// connect opens the database, to write as how says unless readOnly is set. One in memory is always created.
+// connect opens the database, to write as how says unless readOnly is set or WSO2 owns it. One in memory is always created.
 func (u URL) connect(ctx context.Context, readOnly bool, how how) (*connection, error) {
 	if readOnly && !u.InMemory() {
 		how = justRead
 	}
+	conn, err := u.open(ctx, how)
+	if err != nil || conn.wso2 == nil || how == justRead || u.dialect.server() {
+		return conn, err
+	}
+	// Opened before the other is closed: the last connection to a SQLite file that may write takes its log into it.
+	reader, err := u.open(ctx, justRead)
+	if err = errors.Join(err, conn.close()); err != nil && reader != nil {
+		err = errors.Join(err, reader.close())
+	}
+	if err != nil {
+		return nil, err
+	}
+	return reader, nil
+}
+
+// open opens the database as how says.
+func (u URL) open(ctx context.Context, how how) (*connection, error) {
 	conn, err := u.dialect.connect(u, how)
 	if err != nil {
 		return nil, err
