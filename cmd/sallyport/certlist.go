@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"slices"
 	"strings"
 	"text/tabwriter"
@@ -57,7 +58,10 @@ func certList() *cobra.Command {
 			}
 		}
 		for _, p := range all.problems {
-			fmt.Fprintf(cmd.ErrOrStderr(), "not admitted: %v: %s\n", p, problemAdvice)
+			fmt.Fprintf(cmd.ErrOrStderr(), "not admitted: %v: %s\n", p, all.problemAdvice())
+		}
+		for _, tenant := range slices.Sorted(maps.Keys(all.others)) {
+			fmt.Fprintf(cmd.ErrOrStderr(), "note: tenant %d has registrations, which are not served: %d\n", tenant, all.others[tenant])
 		}
 		if all.noStore {
 			fmt.Fprintln(cmd.ErrOrStderr(), "note:", noStore(cfg))
@@ -75,7 +79,9 @@ func certList() *cobra.Command {
 type registrations struct {
 	clients  []certstore.Client
 	problems []certstore.Problem
-	noStore  bool // it was not made yet
+	noStore  bool        // it was not made yet
+	foreign  bool        // WSO2 owns it
+	others   map[int]int // registrations of other tenants, by the tenant's id
 }
 
 // registered reads all registrations without changing anything.
@@ -92,6 +98,10 @@ func registered(ctx context.Context, cfg *config.Config) (all registrations, err
 		return all, badStore(cfg, err)
 	}
 	stored, problems, err := store.List(ctx)
+	if err == nil {
+		all.others, err = store.OtherTenants(ctx)
+	}
+	all.foreign = store.Foreign()
 	if err = errors.Join(err, store.Close()); err != nil {
 		return all, badStore(cfg, err)
 	}
@@ -107,7 +117,12 @@ func (r registrations) of(api certstore.API) registrations {
 }
 
 // problemAdvice is for a registration that can't be admitted as it stands in the store.
-const problemAdvice = "let sallyport cert remove end it, or sallyport cert update replace its certificate"
+func (r registrations) problemAdvice() string {
+	if r.foreign {
+		return "mend it in WSO2, whose database this is"
+	}
+	return "let sallyport cert remove end it, or sallyport cert update replace its certificate"
+}
 
 // noStore says that the store is not there.
 func noStore(cfg *config.Config) string {
@@ -201,7 +216,7 @@ func (f *certFlags) notThere(
 	all = all.of(api)
 	for _, p := range all.problems {
 		if p.Alias == f.alias && (keyType == "" || p.KeyType == keyType) {
-			return fmt.Errorf("%v: %s", p, problemAdvice)
+			return fmt.Errorf("%v: %s", p, all.problemAdvice())
 		}
 	}
 	meant := ""

@@ -111,7 +111,7 @@ func validate(cmd *cobra.Command, load func() (*config.Config, error)) (validati
 		return report, usage(err)
 	}
 	defer a.Close()
-	if problems := unwritable(cfg); len(problems) > 0 {
+	if problems := unwritable(cfg, a.StoreForeign()); len(problems) > 0 {
 		return report, usage(problems)
 	}
 	report.Warnings = append(report.Warnings, listenable(cfg)...)
@@ -149,9 +149,9 @@ func validate(cmd *cobra.Command, load func() (*config.Config, error)) (validati
 	return report, nil
 }
 
-// unwritable finds what serve would write to and this user may not.
-func unwritable(cfg *config.Config) (problems control.Problems) {
-	if file := storeFile(cfg); file != "" {
+// unwritable finds what serve would write to and this user may not. A foreign store is only read.
+func unwritable(cfg *config.Config, foreign bool) (problems control.Problems) {
+	if file := storeFile(cfg); file != "" && !foreign {
 		err := regularfile.Writable(file)
 		if err == nil {
 			err = regularfile.WritableFolder(filepath.Dir(file)) // for its journal

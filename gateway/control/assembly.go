@@ -71,6 +71,9 @@ func (a *Assembly) Close() error {
 	return a.store.Close()
 }
 
+// StoreForeign reports whether another program owns the store, which is only read then.
+func (a *Assembly) StoreForeign() bool { return a.store != nil && a.store.Foreign() }
+
 // Listeners returns the gateway's listeners.
 func (a *Assembly) Listeners() []decision.Listener {
 	list := make([]decision.Listener, len(a.Spec.Listeners))

@@ -2,6 +2,7 @@ package control
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"sallyport/certstore"
@@ -48,7 +49,7 @@ func (l *Loop) keepQuotas(ctx context.Context) error {
 		began := time.Now()
 		l.keep(ctx, storePatience)
 		wait = max(keepInterval, keepPause*time.Since(began))
-		if s := l.inForce.Load().store; s != nil && time.Since(forgotten) >= forgetInterval {
+		if s := l.inForce.Load().store; s != nil && !s.Foreign() && time.Since(forgotten) >= forgetInterval {
 			forgotten = time.Now()
 			if err := s.ForgetQuotas(ctx, l.cfg.Now().Add(-forgetAfter)); err != nil && ctx.Err() == nil {
 				l.log.Warn("quotas of past periods stay in the store", "error", err)
@@ -73,6 +74,8 @@ func (l *Loop) keep(ctx context.Context, patience time.Duration) {
 		return s.KeepQuotas(ctx, quotas)
 	})
 	switch failed := err != nil; {
+	case failed && !l.unkept && errors.Is(err, certstore.ErrReadOnly):
+		l.log.Warn("day and month quotas are not stored: each gateway counts for itself, and a restart begins anew", "reason", err)
 	case failed && !l.unkept:
 		l.log.Error("day and month quotas can't be stored: a restart would forget what is counted from now on", "error", err)
 	case !failed && l.unkept:

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -19,11 +20,15 @@ type registrations struct {
 	version  uint64 // of the store before the reading, so that a change after it is not missed
 	clients  []certstore.Client
 	problems []certstore.Problem
+	others   map[int]int // registrations of tenants that are not served, by the tenant's id
 }
 
 func readRegistrations(ctx context.Context, store *certstore.Store) (r registrations, err error) {
 	if r.version, err = store.Version(ctx); err == nil {
 		r.clients, r.problems, err = store.List(ctx)
+	}
+	if err == nil {
+		r.others, err = store.OtherTenants(ctx)
 	}
 	if err != nil {
 		err = fmt.Errorf("store: %w", err)
@@ -91,7 +96,8 @@ func storeFiles(store string) []string {
 	return []string{url.File(), url.File() + "-wal"}
 }
 
-// storeInterval is how often a database on a server is asked for changes: nothing else tells of them.
+// storeInterval is how often a database on a server is asked for changes: nothing else tells of them. One that WSO2 owns
+// marks none: to ask is to read it all, which the loop does at its period.
 const storeInterval = 500 * time.Millisecond
 
 // askStore has the loop look at a database on a server once it has changed, can't be read any more, or can be again. It
@@ -107,7 +113,7 @@ func (l *Loop) askStore(ctx context.Context) error {
 		case <-time.After(storeInterval):
 		}
 		s := l.inForce.Load().store
-		if s == nil || !s.OnServer() {
+		if s == nil || !s.OnServer() || s.Foreign() {
 			continue
 		}
 		version, err := s.Version(ctx)
@@ -134,6 +140,10 @@ func (a *Assembly) admit() (conflicts []error, err error) {
 	a.Warnings = nil
 	for _, p := range a.registered.problems {
 		a.Warnings = append(a.Warnings, fmt.Errorf("store: %s", p))
+	}
+	for _, tenant := range slices.Sorted(maps.Keys(a.registered.others)) {
+		a.Warnings = append(a.Warnings, fmt.Errorf("store: tenant %d has registrations, which are not served: %d",
+			tenant, a.registered.others[tenant]))
 	}
 	a.Warnings = append(a.Warnings, unknown...)
 	return conflicts, nil

@@ -263,3 +263,56 @@ func TestStoreOnAServer(t *testing.T) {
 		})
 	}
 }
+
+// TestStoreOfWSO2OnAServer follows a database that nobody marks, at the period.
+func TestStoreOfWSO2OnAServer(t *testing.T) {
+	server := testdb.Postgres(t, testdb.Options{})
+	d := server.New(t)
+	raw := server.Open(t, d)
+	exec := func(statement string, args ...any) {
+		t.Helper()
+		if _, err := raw.ExecContext(t.Context(), statement, args...); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, file := range []string{"api", "postgres"} {
+		statements, err := os.ReadFile("../../certstore/testdata/wso2/2.6/" + file + ".sql")
+		if err != nil {
+			t.Fatal(err)
+		}
+		for statement := range strings.SplitSeq(string(statements), ";\n") {
+			exec(statement)
+		}
+	}
+	exec(`INSERT INTO AM_API (API_ID, API_NAME, API_VERSION) VALUES (1, $1, $2)`, orders.Name, orders.Version)
+	b := startBed(t, func(b *bed, _ *Options) {
+		s := b.spec.Load()
+		s.Store.Value, s.Period = certstore.Source{URL: d.URL, Password: d.Password}, 50*time.Millisecond
+	})
+	inForce := func(want int) func() bool {
+		return func() bool { return len(b.InForce().Clients.All()) == want }
+	}
+	register := func(tenant int, alias string) {
+		t.Helper()
+		exec(`INSERT INTO AM_API_CLIENT_CERTIFICATE (TENANT_ID, ALIAS, API_ID, CERTIFICATE, TIER_NAME) VALUES ($1, $2, 1, $3, 'Gold')`,
+			tenant, alias, b.client.cert.Raw)
+	}
+	register(-1234, "acme")
+	eventually(t, "a registration is in force", inForce(1))
+	register(3, "acme")
+	const told = "store: tenant 3 has registrations, which are not served: 1"
+	eventually(t, "another tenant's is told", func() bool { return b.log.count(told) == 1 })
+	exec(`UPDATE AM_API_CLIENT_CERTIFICATE SET REMOVED = TRUE WHERE TENANT_ID = -1234`)
+	eventually(t, "a removal is in force", inForce(0))
+	if n := b.log.count(told); n != 1 {
+		t.Errorf("another tenant's is told %d times", n)
+	}
+
+	server.Kill()
+	eventually(t, "the store is called broken", func() bool { return b.state(store).Broken != nil })
+	server.Restart()
+	eventually(t, "the store is called good", func() bool { return b.state(store).Broken == nil })
+	if n := b.log.count("quotas of past periods stay"); n != 0 {
+		t.Errorf("quotas are to be removed %d times", n)
+	}
+}
