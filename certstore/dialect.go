@@ -24,7 +24,8 @@ type dialect struct {
 	tls      tlsWords
 	socket   string // the URL's parameter that names a socket
 
-	backticks bool // quote names, in place of quotation marks
+	backticks bool   // quote names, in place of quotation marks
+	unbuilt   string // how to build a program that has it; "": this one has
 
 	connect func(at URL, how how) (*connection, error)
 	// statement is a shared statement as this database takes it; nil: as it is written.
@@ -48,7 +49,7 @@ type dialect struct {
 	collided func(error) bool
 }
 
-var dialects = []*dialect{sqliteDialect, postgresDialect, mysqlDialect}
+var dialects = []*dialect{sqliteDialect, postgresDialect, mysqlDialect, sqlserverDialect, oracleDialect}
 
 //go:embed sqlite/*.sql postgres/*.sql mysql/*.sql
 var migrationFiles embed.FS
@@ -89,6 +90,9 @@ func (d *dialect) migrate(ctx context.Context, conn *connection, how how) error 
 	var err error
 	if conn.wso2, err = d.findWSO2(ctx, conn.db); err != nil || conn.wso2 != nil {
 		return err
+	}
+	if d.folder == "" {
+		return fmt.Errorf("it has no table %s that this user may read: of this kind only the database of WSO2 is read", certificateTable)
 	}
 	migrations, err := d.migrations()
 	if err != nil {

@@ -24,7 +24,7 @@ var postgresDialect = &dialect{
 	tables: `SELECT C.RELNAME FROM PG_CATALOG.PG_CLASS C JOIN PG_CATALOG.PG_NAMESPACE N ON N.OID = C.RELNAMESPACE
 		WHERE N.NSPNAME = CURRENT_SCHEMA() AND C.RELKIND IN ('r', 'p')`,
 	connect:   connectPostgres,
-	statement: numbered,
+	statement: func(query string) string { return numbered(query, "$") },
 	begin:     fmt.Sprintf(`SET LOCAL lock_timeout = %d`, lockPatience.Milliseconds()),
 	change:    changeMark,
 	digest:    "C.FINGERPRINT",
@@ -68,8 +68,9 @@ func connectPostgres(at URL, _ how) (*connection, error) {
 	return onServer(stdlib.GetConnector(*cfg, secure, ask)), nil
 }
 
-// numbered makes the placeholders of a statement $1, $2 and so on. No shared statement has a question mark elsewhere.
-func numbered(query string) string {
+// numbered makes the placeholders of a statement the mark and 1, 2 and so on. No shared statement has a question mark
+// elsewhere.
+func numbered(query, mark string) string {
 	var b strings.Builder
 	n := 0
 	for before, after, more := strings.Cut(query, "?"); ; before, after, more = strings.Cut(after, "?") {
@@ -78,7 +79,7 @@ func numbered(query string) string {
 			return b.String()
 		}
 		n++
-		b.WriteString("$" + strconv.Itoa(n))
+		b.WriteString(mark + strconv.Itoa(n))
 	}
 }
 

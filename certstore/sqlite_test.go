@@ -63,7 +63,7 @@ func TestOpenRefuses(t *testing.T) {
 		want      string
 		is        error
 	}{
-		{"another scheme", "oracle://user:secret@host/db", false, "sqlite:PATH", certstore.ErrInvalid},
+		{"another scheme", "db2://user:secret@host/db", false, "sqlite:PATH", certstore.ErrInvalid},
 		{"nothing", "", false, "sqlite:PATH", certstore.ErrInvalid},
 		{"a path without scheme", text, false, "sqlite:PATH", certstore.ErrInvalid},
 		{"no path", "sqlite:", false, "sqlite:PATH", certstore.ErrInvalid},

@@ -64,6 +64,9 @@ type Store struct {
 // be valid for HOST, unless HOST is this machine. The parameters are, in a URL of PostgreSQL, sslmode=verify-full or
 // disable, and host for the folder of a socket; in one of MySQL tls=true or false, and socket.
 //
+// "sqlserver://…" and, in a program built with the tag oracle, "oracle://USER[:PASSWORD]@HOST[:PORT]/SERVICE" are for the
+// database of WSO2 only. Their parameters are encrypt=true or disable, and ssl=true or false.
+//
 // A SQLite database consists of PATH, PATH-wal and PATH-shm. To put a copy in its place, rename the copy over PATH
 // after removing the other two.
 func Open(ctx context.Context, url string, opts Options) (*Store, error) {

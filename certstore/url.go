@@ -75,6 +75,9 @@ func ParseURL(text string) (URL, error) {
 	for _, d := range dialects {
 		for _, prefix := range d.prefixes {
 			if rest, ok := strings.CutPrefix(text, prefix); ok {
+				if d.unbuilt != "" {
+					return URL{}, invalid("%s", d.unbuilt)
+				}
 				if d.server() {
 					at, err := d.parseServer(rest)
 					return URL{dialect: d, server: at}, err
@@ -87,7 +90,9 @@ func ParseURL(text string) (URL, error) {
 				return URL{dialect: d, rest: rest}, nil
 			}
 		}
-		forms = append(forms, d.form)
+		if d.unbuilt == "" {
+			forms = append(forms, d.form)
+		}
 	}
 	return URL{}, invalid("expected %s", strings.Join(forms, " or "))
 }
@@ -104,22 +109,27 @@ func (d *dialect) parseServer(rest string) (server, error) {
 	if err != nil {
 		return server{}, invalid("expected %s", d.form)
 	}
+	known := strings.Fields(d.tls.key + " " + d.socket)
 	for key, list := range values {
 		switch {
-		case key != d.tls.key && key != d.socket:
-			return server{}, invalid("the parameter %q isn't known here: there are %s and %s", key, d.tls.key, d.socket)
+		case !slices.Contains(known, key):
+			return server{}, invalid("the parameter %q isn't known here: there is %s", key, strings.Join(known, " and "))
 		case len(list) != 1:
 			return server{}, invalid("the parameter %s is there twice: keep one", key)
 		}
 	}
-	at.tls, at.socket = values.Get(d.tls.key), values.Get(d.socket)
+	at.tls = values.Get(d.tls.key)
+	socket := d.socket != "" && values.Has(d.socket)
+	if socket {
+		at.socket = values.Get(d.socket)
+	}
 	switch {
 	case values.Has(d.tls.key) && at.tls != d.tls.verify && at.tls != d.tls.plain:
 		return server{}, invalid("%s is %s or, for no TLS, %s: every other word believes any server",
 			d.tls.key, d.tls.verify, d.tls.plain)
 	case at.database == "" || strings.Contains(at.database, "/"):
 		return server{}, invalid("it names no database: expected %s", d.form)
-	case values.Has(d.socket):
+	case socket:
 		if at.host != "" || at.port != "" || !filepath.IsAbs(at.socket) {
 			return server{}, invalid("%s is the absolute path of a socket, and no host stands before the database", d.socket)
 		}

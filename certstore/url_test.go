@@ -67,6 +67,9 @@ func TestServerURL(t *testing.T) {
 		{"mysql://gw:s3cret@db/certs", "mysql://gw@db:3306/certs", "s3cret", true},
 		{"mysql://gw@db/certs?tls=false", "mysql://gw@db:3306/certs?tls=false", "", false},
 		{"mysql://gw@127.9.9.9/certs?tls=true", "mysql://gw@127.9.9.9:3306/certs?tls=true", "", true},
+		{"sqlserver://gw:s3cret@db/apim", "sqlserver://gw@db:1433/apim", "s3cret", true},
+		{"sqlserver://gw@127.0.0.1/apim?encrypt=true", "sqlserver://gw@127.0.0.1:1433/apim?encrypt=true", "", true},
+		{"sqlserver://gw@db:1434/apim?encrypt=disable", "sqlserver://gw@db:1434/apim?encrypt=disable", "", false},
 		{"mysql://gw@/certs?socket=/run/mysqld/mysqld.sock&tls=false", "mysql://gw@/certs?socket=%2Frun%2Fmysqld%2Fmysqld.sock&tls=false", "", false},
 	} {
 		u, err := certstore.ParseURL(c.url)
@@ -117,6 +120,10 @@ func TestServerURLRefuses(t *testing.T) {
 		{"mysql://user:secret@db/certs?tls=preferred", "true"},
 		{"mysql://user:secret@db/certs?allowAllFiles=true", `"allowAllFiles"`},
 		{"mysql://user:secret@tcp(db:3306)/certs", "USER"},
+		{"sqlserver://user:secret@db", "no database"},
+		{"sqlserver://user:secret@db/apim?encrypt=false", "encrypt is true or, for no TLS, disable"},
+		{"sqlserver://user:secret@db/apim?trustservercertificate=true", `"trustservercertificate" isn't known here: there is encrypt`},
+		{"sqlserver://user:secret@db/apim?=/run", `""`},
 	} {
 		u, err := certstore.ParseURL(c.url)
 		if err == nil {
