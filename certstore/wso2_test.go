@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"sallyport/certstore"
 	"sallyport/certstore/certstoretest"
@@ -116,6 +117,48 @@ func testWSO2OnServer(t *testing.T, server *testdb.Server) {
 			}
 			w.otherCase(kind, at(server, d))
 		})
+	}
+	t.Run("by our schema", func(t *testing.T) { testSchemaOnServer(t, server) })
+}
+
+// testSchemaOnServer has a database that WSO2Schema's statements made, whose registrations are copied into one of ours.
+func testSchemaOnServer(t *testing.T, server *testdb.Server) {
+	d, ours := server.New(t), server.New(t)
+	dialect := "postgres"
+	if strings.HasPrefix(d.URL, "mysql") {
+		dialect = "mysql"
+	}
+	schema, err := certstore.WSO2Schema(dialect)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := &wso2Database{T: t, raw: server.Open(t, d), dollars: dialect == "postgres"}
+	for statement := range strings.SplitSeq(schema, ";\n") {
+		if statement != "" {
+			w.exec(statement)
+		}
+	}
+	w.exec(`INSERT INTO AM_API (API_ID, API_UUID, API_PROVIDER, API_NAME, API_VERSION) VALUES (7, 'u', 'admin', ?, ?)`, orders.Name, orders.Version)
+	acme, sandbox := newClient(t, "acme"), newClient(t, "acme")
+	sandbox.KeyType = certstore.Sandbox
+	w.insert("acme", me, 7, acme.Certificate.Raw, false, "Gold")
+	w.insertRevised(sandbox, "SANDBOX", "Current API")
+	w.insertRevised(newClient(t, "acme"), "PRODUCTION", "revision")
+	w.insert("acme", me, 7, toPEM(newCertificate(t)), true, "Gold")
+	w.insert("theirs", 1, 7, toPEM(newCertificate(t)), false, "Gold")
+	from, to := openAt(t, at(server, d), certstore.Options{}), openAt(t, at(server, ours), certstore.Options{})
+	want := certstore.Copied{Added: 2, LeftOut: certstore.LeftOut{Tombstones: 1, Revisions: 1, OtherTenants: map[int]int{1: 1}}}
+	for range 2 {
+		done, err := certstore.Copy(t.Context(), from, to)
+		if diff := cmp.Diff(want, done, cmpopts.EquateEmpty()); diff != "" || err != nil {
+			t.Errorf("%v; -want +done:\n%s", err, diff)
+		}
+		expectList(t, to, acme, sandbox)
+		want.Added, want.Present = 0, 2
+	}
+	back, err := certstore.Copy(t.Context(), to, from)
+	if !errors.Is(err, certstore.ErrReadOnly) {
+		t.Errorf("copied into WSO2's database: %v, %v", back, err)
 	}
 }
 
@@ -396,7 +439,7 @@ func parseDefinition(t *testing.T, text string) definition {
 }
 
 // wso2Column is a line of a column: its name and its type.
-var wso2Column = regexp.MustCompile(`^([A-Z_]+) ([A-Z0-9]+ ?(?:\([0-9A-Z]+\))?)(?: (?:NOT NULL|DEFAULT).*)?$`)
+var wso2Column = regexp.MustCompile(`^([A-Z_]+) +([A-Z0-9]+ ?(?:\([0-9A-Z ]+\))?)(?: (?:NOT NULL|DEFAULT).*)?$`)
 
 // TestWSO2Definitions reads WSO2's statements of 2.6 for all its databases, also for those that can't be had here, and
 // has the reader read tables of just these columns.

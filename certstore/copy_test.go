@@ -1,0 +1,95 @@
+package certstore_test
+
+import (
+	"errors"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"sallyport/certstore"
+)
+
+// TestCopy copies from one of our stores: scopes and key types come along.
+func TestCopy(t *testing.T) {
+	path, target := newFile(t), newFile(t)
+	from, to := open(t, "sqlite:"+path, certstore.Options{}), open(t, "sqlite:"+target, certstore.Options{})
+	acme, sandbox, gone := newClient(t, "acme"), newClient(t, "acme"), newClient(t, "gone")
+	acme.Scopes = []string{"a", "b"}
+	sandbox.KeyType, sandbox.API = certstore.Sandbox, certstore.API{Name: "other", Version: "2"}
+	add(t, from, acme, sandbox, gone)
+	if err := from.Remove(t.Context(), orders, "", "gone"); err != nil {
+		t.Fatal(err)
+	}
+	add(t, open(t, "sqlite:"+path, certstore.Options{TenantID: 3}), newClient(t, "theirs"))
+	raw := rawSQL(t, path)
+	mustExec(t, raw, `ALTER TABLE AM_API_CLIENT_CERTIFICATE ADD COLUMN NOTE TEXT`)
+	damaged := newClient(t, "damaged")
+	add(t, from, damaged)
+	mustExec(t, raw, `UPDATE AM_API_CLIENT_CERTIFICATE SET TIER_NAME = NULL WHERE ALIAS = 'damaged'`)
+
+	want := certstore.Copied{Added: 2, LeftOut: certstore.LeftOut{Tombstones: 1, OtherTenants: map[int]int{3: 1}, Columns: []string{"NOTE"}}}
+	expect := func() {
+		t.Helper()
+		done, err := certstore.Copy(t.Context(), from, to)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(done.LeftOut.Problems) != 1 || done.LeftOut.Problems[0].Alias != "damaged" {
+			t.Errorf("problems: %v", done.LeftOut.Problems)
+		}
+		done.LeftOut.Problems = nil
+		if diff := cmp.Diff(want, done); diff != "" {
+			t.Errorf("-want +done:\n%s", diff)
+		}
+		expectList(t, to, acme, sandbox)
+	}
+	expect()
+	want.Added, want.Present = 0, 2
+	expect()
+
+	// What contradicts is named, and nothing is stored.
+	late, twin := newClient(t, "late"), newClient(t, "twin")
+	twin.Certificate = newCertificate(t)
+	add(t, from, late, twin)
+	if err := from.Update(t.Context(), orders, "", "acme", nil, "Silver", nil); err != nil {
+		t.Fatal(err)
+	}
+	renamed := twin
+	renamed.Alias = "renamed"
+	add(t, to, renamed)
+	_, err := certstore.Copy(t.Context(), from, to)
+	if !errors.Is(err, certstore.ErrAliasTaken) || !errors.Is(err, certstore.ErrRegistered) ||
+		!strings.Contains(err.Error(), `"acme"`) || !strings.Contains(err.Error(), `"twin"`) {
+		t.Errorf("copy of what contradicts: %v", err)
+	}
+	expectList(t, to, acme, renamed, sandbox)
+
+	reader := open(t, "sqlite:"+target, certstore.Options{ReadOnly: true})
+	if _, err := certstore.Copy(t.Context(), from, reader); !errors.Is(err, certstore.ErrReadOnly) {
+		t.Errorf("copy to what is only read: %v", err)
+	}
+}
+
+// TestSchema: the statements for every kind of database make the same columns with the same key, and the reader reads
+// what they make.
+func TestSchema(t *testing.T) {
+	const key = "ALIAS TENANT_ID KEY_TYPE REMOVED REVISION_UUID"
+	for _, dialect := range []string{"mysql", "mysql-ndb", "postgres", "mssql", "oracle", "oracle-rac", "db2", "h2"} {
+		schema, err := certstore.WSO2Schema(dialect)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if strings.ContainsAny(schema, "{}") {
+			t.Errorf("%s has braces:\n%s", dialect, schema)
+		}
+		_, second, _ := strings.Cut(schema, "CREATE TABLE AM_API_CLIENT_CERTIFICATE")
+		d := parseDefinition(t, "CREATE TABLE AM_API_CLIENT_CERTIFICATE"+second)
+		if got := strings.Join(d.key, " "); got != key || len(d.columns) != 8 {
+			t.Errorf("%s: key %q, %d columns: %v", dialect, got, len(d.columns), d.columns)
+		}
+	}
+	if _, err := certstore.WSO2Schema("access"); !errors.Is(err, certstore.ErrInvalid) || !strings.Contains(err.Error(), "oracle-rac") {
+		t.Errorf("an unknown dialect: %v", err)
+	}
+}

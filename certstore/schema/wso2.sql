@@ -1,0 +1,35 @@
+CREATE TABLE AM_API (
+    API_ID             {identity},
+    API_UUID           {text 255} NOT NULL,
+    API_PROVIDER       {text 200} NOT NULL,
+    API_NAME           {text 200} NOT NULL,
+    API_VERSION        {text 30} NOT NULL,
+    CONTEXT            {text 256},
+    CONTEXT_TEMPLATE   {text 256},
+    API_TIER           {text 256},
+    API_TYPE           {text 10},
+    ORGANIZATION       {text 100},
+    CREATED_BY         {text 100},
+    CREATED_TIME       {time},
+    UPDATED_BY         {text 100},
+    UPDATED_TIME       {time},
+    STATUS             {text 30},
+    LOG_LEVEL          {text 255} DEFAULT 'OFF',
+    REVISIONS_CREATED  INTEGER DEFAULT 0,
+    VERSION_COMPARABLE {text 15},
+    PRIMARY KEY (API_ID),
+    UNIQUE (API_PROVIDER, API_NAME, API_VERSION),
+    UNIQUE (API_UUID)
+){end}
+CREATE TABLE AM_API_CLIENT_CERTIFICATE (
+    TENANT_ID     INTEGER NOT NULL,
+    ALIAS         {text 45} NOT NULL,
+    API_ID        INTEGER NOT NULL,
+    CERTIFICATE   {blob} NOT NULL,
+    REMOVED       {removed} NOT NULL,
+    TIER_NAME     {text 512},
+    KEY_TYPE      {text 20} DEFAULT 'PRODUCTION' NOT NULL,
+    REVISION_UUID {text 255} DEFAULT 'Current API' NOT NULL,
+    PRIMARY KEY (ALIAS, TENANT_ID, KEY_TYPE, REMOVED, REVISION_UUID),
+    FOREIGN KEY (API_ID) REFERENCES AM_API (API_ID) ON DELETE CASCADE
+){end}
