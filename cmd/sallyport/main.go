@@ -134,7 +134,7 @@ Begin with:  sallyport quickstart`,
 		}
 		return usage(fmt.Errorf("%w: %s --help lists the flags", err, cmd.CommandPath()))
 	})
-	root.AddCommand(quickstartCommand(), serveCommand(), validateCommand(), certCommand(), explainCommand(), healthCommand(), versionCommand())
+	root.AddCommand(quickstartCommand(), serveCommand(), validateCommand(), certCommand(), storeCommand(), explainCommand(), healthCommand(), versionCommand())
 	return root
 }
 
