@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"time"
 
 	mssql "github.com/microsoft/go-mssqldb"
 	"github.com/microsoft/go-mssqldb/msdsn"
@@ -38,7 +39,7 @@ func connectSQLServer(at URL, _ how) (*connection, error) {
 		Host: at.server.host, Port: port, Database: at.server.database, User: at.server.user, Password: at.server.password,
 		Protocols: []string{"tcp"}, DialTimeout: serverPatience, KeepAlive: serverPatience, AppName: "sallyport",
 		Encryption: msdsn.EncryptionDisabled, ReadOnlyIntent: true, DisableRetry: true,
-		Parameters: map[string]string{}, ProtocolParameters: map[string]any{},
+		Parameters: map[string]string{}, ProtocolParameters: map[string]any{}, Encoding: msdsn.EncodeParameters{Timezone: time.UTC},
 	}
 	if at.encrypted() {
 		cfg.Encryption = msdsn.EncryptionRequired

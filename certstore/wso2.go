@@ -51,6 +51,14 @@ func (d *dialect) findWSO2(ctx context.Context, q querier) (*wso2, error) {
 			"grant SELECT on both, or name another %s", certificateTable, apiTable, d.place())
 	}
 	w := &wso2{d, certificates, apis}
+	names, err := w.columnsOf(ctx, q, certificates)
+	if err != nil {
+		return nil, err
+	}
+	if _, marked := nameIn(names, "FINGERPRINT"); marked { // MySQL hides what a user may not read
+		return nil, fmt.Errorf("its table %s is one of Sallyport's, and there is no table SALLYPORT_SCHEMA that this user may read: "+
+			"see docs/stores.md for the rights", certificateTable)
+	}
 	_, err = w.layout(ctx, q)
 	return w, err
 }

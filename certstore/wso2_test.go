@@ -362,6 +362,7 @@ func TestWSO2Shapes(t *testing.T) {
 		{clients, "none named AM_API"},
 		{apis + ";" + strings.Replace(clients, "REMOVED,", "", 1), "AM_API_CLIENT_CERTIFICATE has no column REMOVED"},
 		{strings.Replace(apis, "API_VERSION", "V", 1) + ";" + clients, "AM_API has no column API_VERSION"},
+		{apis + ";" + strings.Replace(clients, "REMOVED,", "REMOVED, FINGERPRINT,", 1), "one of Sallyport's"},
 	} {
 		path := newFile(t)
 		mustExec(t, rawSQL(t, path), c.statements)

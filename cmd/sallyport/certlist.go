@@ -69,6 +69,10 @@ func certList() *cobra.Command {
 		if wantJSON {
 			return printClientsJSON(cmd.OutOrStdout(), all.clients)
 		}
+		if len(all.clients) == 0 {
+			fmt.Fprintln(cmd.OutOrStdout(), "no certificate is registered: "+all.registerAdvice())
+			return nil
+		}
 		printClients(cmd.OutOrStdout(), all.clients, time.Now())
 		return nil
 	}
@@ -122,6 +126,14 @@ func (r registrations) problemAdvice() string {
 		return "mend it in WSO2, whose database this is"
 	}
 	return "let sallyport cert remove end it, or sallyport cert update replace its certificate"
+}
+
+// registerAdvice says how to register the first certificate.
+func (r registrations) registerAdvice() string {
+	if r.foreign {
+		return "it is done in WSO2, whose database this is"
+	}
+	return "sallyport cert add registers one"
 }
 
 // noStore says that the store is not there.
@@ -241,10 +253,6 @@ func (f *certFlags) notThere(
 }
 
 func printClients(out io.Writer, clients []certstore.Client, now time.Time) {
-	if len(clients) == 0 {
-		fmt.Fprintln(out, "no certificate is registered: sallyport cert add registers one")
-		return
-	}
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(w, "API\tALIAS\tKEY TYPE\tTIER\tEXPIRES\t\tSHA-256\tFROM")
 	for _, c := range clients {
