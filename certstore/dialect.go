@@ -39,6 +39,8 @@ type dialect struct {
 	// digest is an expression that is another one for a row whose certificate is another one: the column, where a trigger
 	// empties it.
 	digest string
+	// sum is an expression for a hash of a column of bytes, with a %s for it; "": there is none that can be relied on.
+	sum string
 	// stepwise says that the definition of tables can't be rolled back: an interrupted migration begins anew.
 	stepwise bool
 	// exclude calls f with a connection on which no other process migrates meanwhile; nil: a transaction is enough.

@@ -25,6 +25,7 @@ var mysqlDialect = &dialect{
 	change:  changeMark,
 	// An assignment sees those before it: STARTS is the last one, since all ask for what it was.
 	digest: "SHA2(C.CERTIFICATE, 256)",
+	sum:    "SHA2(%s, 256)",
 	keepQuota: `INSERT INTO SALLYPORT_QUOTA (TAG, UNIT, STARTS, ENDS, USED) VALUES ` + quotaPlaces + ` ON DUPLICATE KEY UPDATE
 		USED = IF(VALUES(ENDS) > STARTS, IF(ENDS > VALUES(STARTS) AND USED > VALUES(USED), USED, VALUES(USED)), USED),
 		ENDS = IF(VALUES(ENDS) > STARTS, VALUES(ENDS), ENDS),

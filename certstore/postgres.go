@@ -28,6 +28,7 @@ var postgresDialect = &dialect{
 	begin:     fmt.Sprintf(`SET LOCAL lock_timeout = %d`, lockPatience.Milliseconds()),
 	change:    changeMark,
 	digest:    "C.FINGERPRINT",
+	sum:       "SHA256(%s)", // as of 11
 	keepQuota: keepQuota,
 	exclude:   excludePostgres,
 	advise:    advisePostgres,

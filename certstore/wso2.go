@@ -1,6 +1,7 @@
 package certstore
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"database/sql"
@@ -78,12 +79,13 @@ func nameIn(names []string, name string) (string, bool) {
 // A layout is the SQL that the tables are read with. Which columns there are depends on WSO2's version: older ones have
 // neither REVISION_UUID nor KEY_TYPE, so that all rows are the current API's, and PRODUCTION.
 type layout struct {
-	from      string // the tables, as C and A
-	selected  string // see wso2Row.places
-	tenant    string // TENANT_ID
-	removed   string // REMOVED
-	condition string // which rows are the current API's, with a placeholder for each of args; "": all
-	args      []any
+	from        string // the tables, as C and A
+	words       string // all that is read but the certificate; see wso2Row.places
+	certificate string // CERTIFICATE
+	tenant      string // TENANT_ID
+	removed     string // REMOVED
+	condition   string // which rows are the current API's, with a placeholder for each of args; "": all
+	args        []any
 }
 
 // layout looks which columns there are. It is read anew each time: an upgrade of WSO2 adds some while a gateway runs.
@@ -114,9 +116,9 @@ func (w *wso2) layout(ctx context.Context, q querier) (l layout, err error) {
 	if _, ok := nameIn(certificate, "REVISION_UUID"); ok {
 		l.condition, l.args = " AND "+c("REVISION_UUID")+" = ?", []any{currentAPI}
 	}
-	l.tenant, l.removed = c("TENANT_ID"), c("REMOVED")
-	l.selected = strings.Join([]string{
-		c("API_ID"), a("API_NAME"), a("API_VERSION"), c("ALIAS"), keyType, c("TIER_NAME"), l.removed, c("CERTIFICATE"),
+	l.tenant, l.removed, l.certificate = c("TENANT_ID"), c("REMOVED"), c("CERTIFICATE")
+	l.words = strings.Join([]string{
+		c("API_ID"), a("API_NAME"), a("API_VERSION"), c("ALIAS"), keyType, c("TIER_NAME"), l.removed,
 	}, ", ")
 	l.from = fmt.Sprintf("%s C LEFT JOIN %s A ON %s = %s",
 		w.dialect.quoted(w.certificates), w.dialect.quoted(w.apis), a("API_ID"), c("API_ID"))
@@ -154,13 +156,15 @@ func (r *wso2Row) places() []any {
 	return []any{&r.apiID, &r.name, &r.version, &r.alias, &r.keyType, &r.tier, &r.removed, &r.certificate}
 }
 
-// each calls f with the tenant's live rows, and with those of which that can't be told.
-func (w *wso2) each(ctx context.Context, q querier, tenant int, f func(row)) error {
+// each calls f with the tenant's live rows, and with those of which that can't be told. In place of the certificate they
+// have what the expression says, which has a %s for it.
+func (w *wso2) each(ctx context.Context, q querier, tenant int, expression string, f func(row)) error {
 	l, err := w.layout(ctx, q)
 	if err != nil {
 		return err
 	}
-	query := fmt.Sprintf("SELECT %s FROM %s WHERE %s = ?%s", l.selected, l.from, l.tenant, l.condition)
+	query := fmt.Sprintf("SELECT %s, %s FROM %s WHERE %s = ?%s",
+		l.words, fmt.Sprintf(expression, l.certificate), l.from, l.tenant, l.condition)
 	return each(ctx, q, (*wso2Row).places, func(r wso2Row) {
 		removed, err := parseRemoved(r.removed)
 		if removed {
@@ -172,7 +176,7 @@ func (w *wso2) each(ctx context.Context, q querier, tenant int, f func(row)) err
 }
 
 func (w *wso2) rows(ctx context.Context, q querier, tenant int) (rows []row, err error) {
-	err = w.each(ctx, q, tenant, func(r row) { rows = append(rows, r) })
+	err = w.each(ctx, q, tenant, "%s", func(r row) { rows = append(rows, r) })
 	return rows, err
 }
 
@@ -198,14 +202,14 @@ func (w *wso2) others(ctx context.Context, q querier, tenant int) (map[int]int, 
 }
 
 // digest returns a number that differs once other rows than before are read, in whatever order. WSO2 leaves no mark of a
-// change, so the rows themselves are read.
+// change, so the rows themselves are read, with hashes of their certificates where the database makes them.
 func (w *wso2) digest(ctx context.Context, q querier, tenant int) (sum uint64, err error) {
 	h := sha256.New()
 	add := func() {
 		sum += binary.BigEndian.Uint64(h.Sum(nil))
 		h.Reset()
 	}
-	err = w.each(ctx, q, tenant, func(r row) {
+	err = w.each(ctx, q, tenant, cmp.Or(w.dialect.sum, "%s"), func(r row) {
 		fmt.Fprintf(h, "%d %q %q %q %q %q %v %v ", r.apiID, r.name.String, r.version.String, r.alias, r.keyType, r.tier.String,
 			r.name.Valid && r.version.Valid, r.fault != nil)
 		h.Write(r.certificate)
