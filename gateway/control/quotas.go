@@ -58,10 +58,11 @@ func (l *Loop) keepQuotas(ctx context.Context) error {
 	}
 }
 
-// keep stores what was counted of quotas and has not been stored. A failure is logged once, and its end.
+// keep stores what was counted of quotas and has not been stored. A failure is logged once, and its end. A store that
+// only reads is tried once.
 func (l *Loop) keep(ctx context.Context, patience time.Duration) {
 	s := l.inForce.Load().store
-	if s == nil {
+	if s == nil || l.unkept && s.Foreign() {
 		return
 	}
 	ctx, cancel := context.WithTimeout(ctx, patience)
