@@ -1,9 +1,14 @@
 package certstore_test
 
 import (
+	"crypto/x509"
 	"errors"
+	"fmt"
+	"math/rand/v2"
 	"strings"
 	"testing"
+
+	"github.com/google/go-cmp/cmp"
 
 	"sallyport/certstore"
 )
@@ -117,5 +122,50 @@ func BenchmarkIndexFind(b *testing.B) {
 	print := certstore.Fingerprint(client.Certificate)
 	for b.Loop() {
 		x.Find(orders, print)
+	}
+}
+
+// TestNextIndex: Next makes of any Index what NewIndex makes of nothing.
+func TestNextIndex(t *testing.T) {
+	certificates := make([]*x509.Certificate, 12)
+	for i := range certificates {
+		certificates[i] = newClient(t, "any").Certificate
+	}
+	var last *certstore.Index
+	for round := range 300 {
+		var clients []certstore.Client
+		for i, cert := range certificates {
+			if rand.IntN(8) > 0 {
+				c := certstore.Client{
+					API: orders, Alias: fmt.Sprint("alias", (i+rand.IntN(9)/8)%12), KeyType: certstore.Production,
+					Tier: []string{"Gold", "Bronze"}[rand.IntN(9)/8], Certificate: cert, Source: "test",
+				}
+				if rand.IntN(4) > 0 {
+					c.Fingerprint = certstore.Fingerprint(cert)
+				}
+				clients = append(clients, c)
+			}
+		}
+		want, wrong := certstore.NewIndex(clients)
+		got, err := last.Next(clients)
+		if fmt.Sprint(err) != fmt.Sprint(wrong) {
+			t.Fatalf("round %d: %v, want %v", round, err, wrong)
+		}
+		if err != nil {
+			continue
+		}
+		if diff := cmp.Diff(want.Clients(), got.Clients()); diff != "" {
+			t.Fatalf("round %d (-want +got):\n%s", round, diff)
+		}
+		for i, cert := range certificates {
+			fingerprint, alias := certstore.Fingerprint(cert), fmt.Sprint("alias", i)
+			if diff := cmp.Diff(want.Find(orders, fingerprint), got.Find(orders, fingerprint)); diff != "" {
+				t.Fatalf("round %d, certificate %d (-want +got):\n%s", round, i, diff)
+			}
+			if diff := cmp.Diff(want.Named(orders, certstore.Production, alias), got.Named(orders, certstore.Production, alias)); diff != "" {
+				t.Fatalf("round %d, alias %d (-want +got):\n%s", round, i, diff)
+			}
+		}
+		last = got
 	}
 }

@@ -1,9 +1,12 @@
 package certstore
 
 import (
+	"cmp"
 	"context"
+	"crypto/sha256"
 	"database/sql"
 	"slices"
+	"strings"
 	"sync"
 )
 
@@ -11,8 +14,15 @@ import (
 type listed struct {
 	digest string // an expression: another one for a row whose certificate is another one; NULL if there is none
 
-	mu   sync.Mutex
-	rows map[rowKey]listedRow // those whose certificate the database has a digest of
+	mu    sync.Mutex
+	turn  uint64
+	rows  []*row // sorted
+	byKey map[rowKey]*row
+
+	// What admit works with; kept, since it is as large as the rest.
+	ids     map[API]int64
+	several map[API]bool
+	holders map[proof]*row
 }
 
 // A rowKey identifies a live row of a tenant.
@@ -21,96 +31,176 @@ type rowKey struct {
 	alias, keyType string
 }
 
-type listedRow struct {
-	digest string
-	client *Client
-}
-
 func (r *row) key() rowKey { return rowKey{r.apiID, r.alias, r.keyType} }
 
 // mostSingly is how many rows are read one by one; for more, all are read at once.
 const mostSingly = 1000
 
-// liveRows reads the tenant's live rows as they are at one moment. Those that l knows come with their Client in place of
-// their certificate.
-func (s *Store) liveRows(ctx context.Context, q querier, l *listed) ([]row, error) {
-	all := func() ([]row, error) { return s.rowsWith(ctx, q, l.digest, "C.CERTIFICATE", "") }
-	if len(l.rows) == 0 {
-		return all()
+// list reads the tenant's live rows as they are at one moment, sorted. It parses what it has not read before. w is nil if
+// the database is ours.
+func (l *listed) list(ctx context.Context, s *Store, w *wso2, q querier) ([]Client, []Problem, error) {
+	var rows []*row
+	var err error
+	if w != nil {
+		rows, err = l.foreign(ctx, s, w, q)
+	} else {
+		rows, err = l.ours(ctx, s, q)
 	}
-	rows, err := s.rowsWith(ctx, q, l.digest, "NULL", "")
 	if err != nil {
+		return nil, nil, err
+	}
+	slices.SortFunc(rows, func(a, b *row) int {
+		return cmp.Or(strings.Compare(a.name.String, b.name.String), strings.Compare(a.version.String, b.version.String),
+			strings.Compare(a.alias, b.alias), strings.Compare(a.keyType, b.keyType))
+	})
+	clients, problems := l.admit(rows)
+	l.keep(rows)
+	return clients, problems, nil
+}
+
+// foreign reads the rows of a database that another program owns, and compares them.
+func (l *listed) foreign(ctx context.Context, s *Store, w *wso2, q querier) ([]*row, error) {
+	l.turn++
+	all, err := w.rows(ctx, q, s.opts.TenantID)
+	rows := make([]*row, len(all))
+	for i := range all {
+		r := &all[i]
+		sum := sha256.Sum256(r.certificate)
+		r.digest = sql.NullString{String: string(sum[:]), Valid: r.fault == nil}
+		rows[i] = r
+		if known := l.byKey[r.key()]; known != nil && known.same(r) {
+			known.seen = l.turn
+			rows[i] = known
+		}
+	}
+	return rows, err
+}
+
+// same reports whether a row with the same key is as it was read.
+func (r *row) same(other *row) bool {
+	return r.digest.Valid && r.digest == other.digest && r.name == other.name && r.version == other.version &&
+		r.tier == other.tier && r.scopes == other.scopes
+}
+
+// ours reads the rows of a database of ours.
+func (l *listed) ours(ctx context.Context, s *Store, q querier) ([]*row, error) {
+	rows, err := l.again(ctx, s, q)
+	if err != nil || rows != nil {
+		return rows, err
+	}
+	all, err := s.rowsWith(ctx, q, l.digest, "C.CERTIFICATE", "")
+	rows = make([]*row, len(all))
+	for i := range all {
+		rows[i] = &all[i]
+	}
+	return rows, err
+}
+
+// again returns the rows of the last list that are as they were, and those that are new; nil if all have to be read.
+func (l *listed) again(ctx context.Context, s *Store, q querier) ([]*row, error) {
+	if len(l.rows) == 0 {
+		return nil, nil
+	}
+	l.turn++
+	news, err := l.look(ctx, s, q)
+	if err != nil || len(news) > mostSingly {
 		return nil, err
 	}
-	var news []int
-	for i := range rows {
-		r := &rows[i]
-		if r.known = l.find(r); r.known == nil {
-			news = append(news, i)
+	rows := make([]*row, 0, len(l.rows)+len(news))
+	for _, r := range l.rows {
+		if r.seen == l.turn {
+			rows = append(rows, r)
 		}
-		r.listed = r.known != nil
 	}
-	if len(news) > mostSingly {
-		return all()
-	}
-	for _, i := range news {
-		r := &rows[i]
+	for _, key := range news {
 		same, err := s.rowsWith(ctx, q, l.digest, "C.CERTIFICATE", " AND C.API_ID = ? AND C.ALIAS = ? AND C.KEY_TYPE = ?",
-			r.apiID, r.alias, r.keyType)
+			key.apiID, key.alias, key.keyType)
 		if err != nil {
 			return nil, err
 		}
-		same = slices.DeleteFunc(same, func(one row) bool { return one.key() != r.key() }) // a database may fold case
+		same = slices.DeleteFunc(same, func(r row) bool { return r.key() != key }) // a database may fold case
 		if len(same) != 1 {
-			return all()
+			return nil, nil
 		}
-		rows[i] = same[0]
+		rows = append(rows, &same[0])
 	}
 	return rows, nil
 }
 
-// find returns the Client of a row that has not changed, or nil.
-func (l *listed) find(r *row) *Client {
-	if !r.digest.Valid {
-		return nil
-	}
-	known, ok := l.rows[r.key()]
-	if !ok || known.digest != r.digest.String {
-		return nil
-	}
-	if !r.sameWords(known.client) {
-		return nil
-	}
-	return known.client
+// A head is a row without its certificate, as long as no other row is read.
+type head struct {
+	apiID                                int64
+	alias, keyType, tier, scopes, digest sql.RawBytes
 }
 
-// sameWords reports whether a row says the same as c, its certificate apart.
-func (r *row) sameWords(c *Client) bool {
-	return r.name.Valid && r.version.Valid && r.name.String == c.API.Name && r.version.String == c.API.Version &&
-		r.tier.String == c.Tier && slices.Equal(splitScopes(r.scopes.String), c.Scopes)
+// An apiRow is a row of AM_API.
+type apiRow struct {
+	id            int64
+	name, version sql.NullString
+}
+
+// look marks the rows that are as they were, and returns the others.
+func (l *listed) look(ctx context.Context, s *Store, q querier) (news []rowKey, err error) {
+	list, err := collect(ctx, q, func(a *apiRow) []any { return []any{&a.id, &a.name, &a.version} },
+		`SELECT API_ID, API_NAME, API_VERSION FROM AM_API`)
+	if err != nil {
+		return nil, err
+	}
+	apis := make(map[int64]apiRow, len(list))
+	for _, a := range list {
+		apis[a.id] = a
+	}
+	rows, err := q.QueryContext(ctx, `SELECT C.API_ID, C.ALIAS, C.KEY_TYPE, C.TIER_NAME, C.SCOPES, `+l.digest+
+		` FROM AM_API_CLIENT_CERTIFICATE C`+liveRows, s.liveArgs()...)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var h head
+	places := []any{&h.apiID, &h.alias, &h.keyType, &h.tier, &h.scopes, &h.digest}
+	for rows.Next() {
+		heard(ctx)
+		if err := rows.Scan(places...); err != nil {
+			return nil, err
+		}
+		r := l.byKey[rowKey{h.apiID, string(h.alias), string(h.keyType)}]
+		if r != nil && r.is(&h) && r.name == apis[h.apiID].name && r.version == apis[h.apiID].version {
+			r.seen = l.turn
+		} else {
+			news = append(news, rowKey{h.apiID, string(h.alias), string(h.keyType)})
+		}
+	}
+	return news, rows.Err()
+}
+
+// is reports whether a row is as it was read, its API apart.
+func (r *row) is(h *head) bool {
+	same := func(was sql.NullString, is sql.RawBytes) bool {
+		return was.Valid == (is != nil) && was.String == string(is)
+	}
+	return r.digest.Valid && same(r.digest, h.digest) && same(r.tier, h.tier) && same(r.scopes, h.scopes)
 }
 
 // keep remembers rows, and forgets all others.
 func (l *listed) keep(rows []*row) {
-	kept := 0
-	for _, r := range rows {
-		if r.digest.Valid && r.known != nil {
-			kept++
+	if len(l.byKey) > len(rows)+mostSingly {
+		l.byKey = nil
+	}
+	if l.byKey == nil {
+		l.byKey = make(map[rowKey]*row, len(rows))
+	}
+	for _, r := range l.rows {
+		if r.seen != l.turn {
+			delete(l.byKey, r.key())
 		}
 	}
-	all := l.rows == nil
-	if all {
-		l.rows = make(map[rowKey]listedRow, kept)
-	}
 	for _, r := range rows {
-		if r.digest.Valid && r.known != nil && (all || !r.listed) {
-			l.rows[r.key()] = listedRow{r.digest.String, r.known}
+		if r.seen != l.turn || l.turn == 0 {
+			r.seen = l.turn
+			l.byKey[r.key()] = r
 		}
 	}
-	if kept < len(l.rows) { // some are gone
-		l.rows = nil
-		l.keep(rows)
-	}
+	l.rows = rows
 }
 
 // readAtOnce calls f with a transaction that sees the database as it is at one moment.

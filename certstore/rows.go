@@ -1,7 +1,6 @@
 package certstore
 
 import (
-	"cmp"
 	"context"
 	"crypto/rand"
 	"crypto/sha256"
@@ -31,9 +30,9 @@ type row struct {
 	tier, scopes sql.NullString
 	certificate  []byte
 	digest       sql.NullString // of the certificate, as the database has it
-	known        *Client        // what the row is, once that is known
-	listed       bool           // known since another List
-	fault        error          // why the rest doesn't count; nil: nothing
+	known        *Client        // what the row is, once that is known, or
+	fault        error          // why it is nothing
+	seen         uint64         // in which turn of List
 }
 
 // rows reads the tenant's live rows that match the condition, which is SQL with a placeholder for each of args.
@@ -44,28 +43,16 @@ func (s *Store) rows(ctx context.Context, q querier, condition string, args ...a
 // rowsWith is rows with these expressions for the digest and the certificate.
 func (s *Store) rowsWith(ctx context.Context, q querier, digest, certificate, condition string, args ...any) ([]row, error) {
 	query := `SELECT C.API_ID, A.API_NAME, A.API_VERSION, C.ALIAS, C.KEY_TYPE, C.TIER_NAME, C.SCOPES, ` + digest + `, ` + certificate + `
-		FROM AM_API_CLIENT_CERTIFICATE C LEFT JOIN AM_API A ON A.API_ID = C.API_ID
-		WHERE C.TENANT_ID = ? AND C.REMOVED = ? AND C.REVISION_UUID = ?`
+		FROM AM_API_CLIENT_CERTIFICATE C LEFT JOIN AM_API A ON A.API_ID = C.API_ID` + liveRows
 	return collect(ctx, q, func(r *row) []any {
 		return []any{&r.apiID, &r.name, &r.version, &r.alias, &r.keyType, &r.tier, &r.scopes, &r.digest, &r.certificate}
-	}, query+condition, append([]any{s.opts.TenantID, false, currentAPI}, args...)...)
+	}, query+condition, append(s.liveArgs(), args...)...)
 }
 
-// live reads all rows of the tenant that are live. Those that c.listed knows come with their Client.
-func (s *Store) live(ctx context.Context, q querier, c *connection) ([]row, error) {
-	if c.wso2 == nil {
-		return s.liveRows(ctx, q, &c.listed)
-	}
-	rows, err := c.wso2.rows(ctx, q, s.opts.TenantID)
-	for i := range rows {
-		r := &rows[i]
-		sum := sha256.Sum256(r.certificate)
-		r.digest = sql.NullString{String: string(sum[:]), Valid: r.fault == nil}
-		r.known = c.listed.find(r)
-		r.listed = r.known != nil
-	}
-	return rows, err
-}
+// liveRows is the condition for a tenant's live rows, with liveArgs for its placeholders.
+const liveRows = ` WHERE C.TENANT_ID = ? AND C.REMOVED = ? AND C.REVISION_UUID = ?`
+
+func (s *Store) liveArgs() []any { return []any{s.opts.TenantID, false, currentAPI} }
 
 // others counts the live rows of other tenants.
 func (s *Store) others(ctx context.Context, c *connection) (map[int]int, error) {
@@ -241,54 +228,48 @@ func (r *row) fingerprint() ([32]byte, error) {
 	return sha256.Sum256(der), nil
 }
 
-// sorted returns rows by API, alias and key type.
-func sorted(rows []row) []*row {
-	list := make([]*row, len(rows))
-	for i := range rows {
-		list[i] = &rows[i]
+// admit separates valid rows from invalid ones, and reads those that were not read yet. Of rows that contradict each other
+// none is admitted: whichever was chosen could be the wrong one.
+func (l *listed) admit(rows []*row) (clients []Client, problems []Problem) {
+	if l.holders == nil {
+		l.ids, l.several, l.holders = map[API]int64{}, map[API]bool{}, make(map[proof]*row, len(rows))
 	}
-	slices.SortFunc(list, func(a, b *row) int {
-		return cmp.Or(strings.Compare(a.name.String, b.name.String), strings.Compare(a.version.String, b.version.String),
-			strings.Compare(a.alias, b.alias), strings.Compare(a.keyType, b.keyType))
-	})
-	return list
-}
-
-// admit separates valid rows from invalid ones, and completes known. Of rows that contradict each other none is admitted: whichever was
-// chosen could be the wrong one.
-func admit(rows []*row) (clients []Client, problems []Problem) {
-	ids := make(map[API]int64)
-	several := make(map[API]bool)
+	defer func() { clear(l.ids); clear(l.several); clear(l.holders) }()
 	for _, r := range rows {
-		if id, ok := ids[r.api()]; ok && id != r.apiID {
-			several[r.api()] = true
+		if id, ok := l.ids[r.api()]; ok && id != r.apiID {
+			l.several[r.api()] = true
 		}
-		ids[r.api()] = r.apiID
+		l.ids[r.api()] = r.apiID
 	}
 
-	errs := make([]error, len(rows))
 	shared := make(map[[32]byte]*x509.Certificate) // one certificate is often registered for many APIs
-	holders := make(map[proof]int, len(rows))      // which row was the first
-	for i, r := range rows {
-		if r.known == nil {
-			r.known, errs[i] = r.read(shared)
+	twice := map[*row]bool{}
+	for _, r := range rows {
+		if r.known == nil && r.fault == nil {
+			r.known, r.fault = r.read(shared)
+			r.certificate = nil
 		}
-		if errs[i] == nil && several[r.api()] {
-			errs[i] = errSeveralAPIs
-		}
-		if errs[i] != nil {
+		if r.fault != nil || l.several[r.api()] {
 			continue
 		}
-		if first, held := holders[r.known.proof()]; held {
-			errs[first], errs[i] = errTwice, errTwice
+		if first := l.holders[r.known.proof()]; first != nil {
+			twice[first], twice[r] = true, true
 		} else {
-			holders[r.known.proof()] = i
+			l.holders[r.known.proof()] = r
 		}
 	}
 	clients = make([]Client, 0, len(rows))
-	for i, r := range rows {
-		if errs[i] != nil {
-			problems = append(problems, Problem{r.api(), r.alias, KeyType(r.keyType), errs[i]})
+	for _, r := range rows {
+		err := r.fault
+		switch {
+		case err != nil:
+		case l.several[r.api()]:
+			err = errSeveralAPIs
+		case twice[r]:
+			err = errTwice
+		}
+		if err != nil {
+			problems = append(problems, Problem{r.api(), r.alias, KeyType(r.keyType), err})
 			continue
 		}
 		clients = append(clients, *r.known)

@@ -289,13 +289,8 @@ func (s *Store) List(ctx context.Context) ([]Client, []Problem, error) {
 	err := s.use(ctx, func(ctx context.Context, c *connection) error {
 		c.listed.mu.Lock()
 		defer c.listed.mu.Unlock()
-		read := func(q querier) error {
-			rows, err := s.live(ctx, session{s.url.dialect, q}, c)
-			if err == nil {
-				sorted := sorted(rows)
-				clients, problems = admit(sorted)
-				c.listed.keep(sorted)
-			}
+		read := func(q querier) (err error) {
+			clients, problems, err = c.listed.list(ctx, s, c.wso2, session{s.url.dialect, q})
 			return err
 		}
 		if c.wso2 != nil {

@@ -20,11 +20,6 @@ func nameOf(c *certstore.Client) registrationName {
 	return registrationName{c.Source == inStore, c.API, c.KeyType, c.Alias}
 }
 
-// registrations are all that the store and the API files have, whether they are admitted or not.
-func (a *Assembly) registrations() []certstore.Client {
-	return slices.Concat(a.Spec.Clients, a.registered.clients)
-}
-
 // different returns was and is without what both begin and end with.
 func different(was, is []certstore.Client) (x, y []certstore.Client) {
 	same := func(x, y *certstore.Client) bool {
@@ -39,10 +34,12 @@ func different(was, is []certstore.Client) (x, y []certstore.Client) {
 	return was, is
 }
 
-// tellChanges logs once each registration that next has and last has not, or has otherwise, and the reverse. It reports
-// whether there are any.
+// tellChanges logs once each registration that next has and last has not, or has otherwise, and the reverse, whether it is
+// admitted or not. It reports whether there are any.
 func (l *Loop) tellChanges(last, next *Assembly) (changed bool) {
-	was, is := different(last.registrations(), next.registrations())
+	was, is := different(last.registered.clients, next.registered.clients)
+	inFiles, filesNow := different(last.Spec.Clients, next.Spec.Clients)
+	was, is = slices.Concat(inFiles, was), slices.Concat(filesNow, is)
 	for _, list := range [][]certstore.Client{was, is} {
 		for i := range list {
 			list[i].Fingerprint = certstore.Fingerprint(list[i].Certificate)

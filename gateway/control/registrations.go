@@ -12,7 +12,6 @@ import (
 	"time"
 
 	"sallyport/certstore"
-	"sallyport/gateway/decision"
 )
 
 // registrations are what one reading of the store has found.
@@ -40,7 +39,7 @@ func readRegistrations(ctx context.Context, store *certstore.Store) (r registrat
 func (a *Assembly) open(ctx context.Context, last *Assembly, options certstore.Options) error {
 	var problems Problems
 	if last != nil {
-		a.index = last.index
+		a.index, a.Clients = last.index, last.Clients
 	}
 	if last != nil && last.store != nil && last.Spec.Store.Value == a.Spec.Store.Value {
 		a.store, a.registered = last.store, last.registered
@@ -129,14 +128,14 @@ func (l *Loop) askStore(ctx context.Context) error {
 
 // admit makes Clients of the registrations in the store and in files. Those of the two that contradict each other are
 // conflicts and are not admitted, neither of them: so that what was removed elsewhere is gone all the same. What
-// a.index has already is not checked again.
+// a.index and a.Clients have already is not done again.
 func (a *Assembly) admit() (conflicts []error, err error) {
 	stored, files, conflicts := withoutConflicts(a.registered.clients, a.Spec.Clients)
 	if a.index, err = a.index.Next(slices.Concat(files, stored)); err != nil {
 		return conflicts, err
 	}
 	var unknown []error
-	a.Clients, unknown = decision.NewClients(a.index, a.Spec.Tiers, a.limits)
+	a.Clients, unknown = a.Clients.Next(a.index, a.Spec.Tiers, a.limits)
 	a.Warnings = nil
 	for _, p := range a.registered.problems {
 		a.Warnings = append(a.Warnings, fmt.Errorf("store: %s", p))

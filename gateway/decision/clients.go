@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"fmt"
+	"maps"
 	"slices"
 	"sync"
 
@@ -15,6 +16,8 @@ import (
 // Clients is the registered certificates with their allowances. It never changes. The zero Clients has none.
 type Clients struct {
 	index   *certstore.Index
+	tiers   *ratelimit.Tiers
+	limits  *ratelimit.Limiter
 	buckets map[*certstore.Client]ratelimit.Bucket    // an entry for each client whose tier is known; nil: unlimited
 	prints  map[[sha256.Size]byte]*certstore.Client   // of all registered certificates, one of each
 	more    map[[sha256.Size]byte][]*certstore.Client // the others of those that are registered for several APIs
@@ -22,6 +25,7 @@ type Clients struct {
 	rest    *uses                                     // of all others
 
 	selfIssued []*certstore.Client // issuer and subject have one name; perhaps self-signed
+	unknown    []*certstore.Client // their tier does not exist
 
 	byEnd func() []*certstore.Client
 }
@@ -30,31 +34,88 @@ type Clients struct {
 // Clients to the next. A client whose tier does not exist is kept, so that it can be named, and never admitted;
 // unknown names them.
 func NewClients(index *certstore.Index, tiers *ratelimit.Tiers, limits *ratelimit.Limiter) (c *Clients, unknown []error) {
-	c = &Clients{
-		index:   index,
-		buckets: make(map[*certstore.Client]ratelimit.Bucket, index.Len()),
-		prints:  make(map[[sha256.Size]byte]*certstore.Client, index.Len()),
-		more:    make(map[[sha256.Size]byte][]*certstore.Client),
+	return (*Clients)(nil).Next(index, tiers, limits)
+}
+
+// Next makes Clients as NewClients does, in a fraction of the time if most of index is c's, in the same order, and tiers
+// and limits are.
+func (c *Clients) Next(index *certstore.Index, tiers *ratelimit.Tiers, limits *ratelimit.Limiter) (next *Clients, unknown []error) {
+	next = &Clients{index: index, tiers: tiers, limits: limits}
+	next.byEnd = sync.OnceValue(next.sortByEnd)
+	is := index.Clients()
+	var was []*certstore.Client
+	if c != nil && c.tiers == tiers && c.limits == limits {
+		was = c.All()
 	}
-	c.byEnd = sync.OnceValue(c.sortByEnd)
-	for _, client := range index.Clients() {
-		if c.prints[client.Fingerprint] == nil {
-			c.prints[client.Fingerprint] = client
-		} else {
-			c.more[client.Fingerprint] = append(c.more[client.Fingerprint], client)
-		}
-		if bytes.Equal(client.Certificate.RawIssuer, client.Certificate.RawSubject) {
-			c.selfIssued = append(c.selfIssued, client)
-		}
-		tier, ok := tiers.Find(client.Tier)
-		if !ok {
-			unknown = append(unknown, fmt.Errorf("client certificate %s of %s (%s): tier %q does not exist: it is refused until the tier is configured",
-				client.Alias, client.API, client.Source, client.Tier))
-			continue
-		}
-		c.buckets[client] = limits.Bucket(clientKey(client), tier)
+	gone, come := different(was, is)
+	if c == nil || len(gone)+len(come) > mostChanges {
+		gone, come = nil, is
+		next.buckets = make(map[*certstore.Client]ratelimit.Bucket, len(is))
+		next.prints = make(map[[sha256.Size]byte]*certstore.Client, len(is))
+		next.more = make(map[[sha256.Size]byte][]*certstore.Client)
+	} else {
+		next.buckets, next.prints, next.more = maps.Clone(c.buckets), maps.Clone(c.prints), maps.Clone(c.more)
+		next.selfIssued, next.unknown = slices.Clone(c.selfIssued), slices.Clone(c.unknown)
 	}
-	return c, unknown
+	for _, client := range gone {
+		next.remove(client)
+	}
+	for _, client := range come {
+		next.add(client)
+	}
+	for _, client := range next.unknown {
+		unknown = append(unknown, fmt.Errorf("client certificate %s of %s (%s): tier %q does not exist: it is refused until the tier is configured",
+			client.Alias, client.API, client.Source, client.Tier))
+	}
+	return next, unknown
+}
+
+// mostChanges is how many registrations are taken out and put in one by one, each at the cost of a look at many others.
+const mostChanges = 100
+
+// different returns was and is without what both begin and end with.
+func different(was, is []*certstore.Client) (gone, come []*certstore.Client) {
+	for len(was) > 0 && len(is) > 0 && was[0] == is[0] {
+		was, is = was[1:], is[1:]
+	}
+	for len(was) > 0 && len(is) > 0 && was[len(was)-1] == is[len(is)-1] {
+		was, is = was[:len(was)-1], is[:len(is)-1]
+	}
+	return was, is
+}
+
+func (c *Clients) add(client *certstore.Client) {
+	if c.prints[client.Fingerprint] == nil {
+		c.prints[client.Fingerprint] = client
+	} else { // the array belongs to the Clients before, too
+		c.more[client.Fingerprint] = slices.Concat(c.more[client.Fingerprint], []*certstore.Client{client})
+	}
+	if bytes.Equal(client.Certificate.RawIssuer, client.Certificate.RawSubject) {
+		c.selfIssued = append(c.selfIssued, client)
+	}
+	tier, ok := c.tiers.Find(client.Tier)
+	if !ok {
+		c.unknown = append(c.unknown, client)
+		return
+	}
+	c.buckets[client] = c.limits.Bucket(clientKey(client), tier)
+}
+
+func (c *Clients) remove(client *certstore.Client) {
+	same := func(other *certstore.Client) bool { return other == client }
+	more := slices.DeleteFunc(slices.Clone(c.more[client.Fingerprint]), same)
+	if c.prints[client.Fingerprint] == client {
+		delete(c.prints, client.Fingerprint)
+		if len(more) > 0 {
+			c.prints[client.Fingerprint], more = more[0], more[1:]
+		}
+	}
+	if c.more[client.Fingerprint] = more; len(more) == 0 {
+		delete(c.more, client.Fingerprint)
+	}
+	c.selfIssued = slices.DeleteFunc(c.selfIssued, same)
+	c.unknown = slices.DeleteFunc(c.unknown, same)
+	delete(c.buckets, client)
 }
 
 // clientKey makes the bucket the certificate's alone: WSO2's belongs to the tier, so that one client can starve
