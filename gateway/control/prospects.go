@@ -22,12 +22,11 @@ func (a *Assembly) Examine(client certstore.Client, now time.Time) error {
 	if err := a.Spec.ExamineAlone(client.Certificate, now); trust.CauseOf(err).Never() {
 		return err
 	}
-	routes := a.Routes.Routes()
-	i := slices.IndexFunc(routes, func(r *decision.Route) bool { return r.API == client.API })
-	if i < 0 {
+	route := a.Routes.Of(client.API)
+	if route == nil {
 		return fmt.Errorf("no API %s is served here", client.API)
 	}
-	if !asksForCertificates(routes[i]) {
+	if !asksForCertificates(route) {
 		return fmt.Errorf("%s accepts no client certificate: its security has neither mutualssl nor mutualssl_mandatory", client.API)
 	}
 	var worst error
@@ -66,7 +65,7 @@ func (s *Spec) ExamineAlone(certificate *x509.Certificate, now time.Time) error 
 func (a *Assembly) Prospects(now time.Time) (warnings []error) {
 	strange := map[certstore.API][]string{} // where they are registered
 	for _, c := range a.Clients.All() {
-		if !slices.ContainsFunc(a.Routes.Routes(), func(r *decision.Route) bool { return r.API == c.API }) {
+		if a.Routes.Of(c.API) == nil {
 			strange[c.API] = append(strange[c.API], c.Source)
 			continue
 		}

@@ -163,6 +163,9 @@ func (t *Table) Attach(registry *backend.Registry) (groups []*backend.Group) {
 // Routes returns all routes, in the order in which they were given. The caller does not change them.
 func (t *Table) Routes() []*Route { return t.routes }
 
+// Of returns the route of an API, or nil.
+func (t *Table) Of(api certstore.API) *Route { return t.byAPI[api] }
+
 // Serves reports whether the table has that API on the listener.
 func (t *Table) Serves(api certstore.API, l *Listener) bool {
 	r := t.byAPI[api]
