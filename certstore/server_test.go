@@ -144,7 +144,7 @@ func testOpen(t *testing.T, server *testdb.Server) {
 	client := newClient(t, "acme")
 	add(t, s, client)
 	expectList(t, openAt(t, good, certstore.Options{ReadOnly: true}), client)
-	server.Exec(t, d.Name, `INSERT INTO SALLYPORT_SCHEMA (VERSION, NEEDS) VALUES (9, 9)`)
+	server.Exec(t, d.Name, `INSERT INTO SALLYPORT_SCHEMA (VERSION, NEEDS) VALUES (99, 99)`)
 	refused(t, good, true, nil, "newer program")
 }
 
@@ -296,7 +296,24 @@ func testRights(t *testing.T, server *testdb.Server) {
 	if err := gateway.Quotas(t.Context(), now, func(certstore.Quota) { kept++ }); err != nil || kept != 1 {
 		t.Errorf("%d quotas, %v", kept, err)
 	}
+	version := func(n int) certstore.Configuration {
+		return certstore.Configuration{Version: n, CreatedAt: now, Digest: fmt.Sprint(n)}
+	}
+	files := []certstore.ConfigurationFile{{Path: "apis.yaml", Content: []byte("apis: []")}}
+	node := certstore.Node{Name: "gw1", Version: 1, SeenAt: now}
+	if err := errors.Join(
+		gateway.KeepNode(t.Context(), node), gateway.KeepNode(t.Context(), node), admin.AddConfiguration(t.Context(), version(1), files),
+	); err != nil {
+		t.Error(err)
+	}
+	nodes, err := admin.Nodes(t.Context())
+	got, broken := gateway.ConfigurationFiles(t.Context(), 1)
+	if err != nil || broken != nil || len(nodes) != 1 || len(got) != 1 {
+		t.Errorf("%d nodes, %v, %d files, %v", len(nodes), err, len(got), broken)
+	}
 	for name, err := range map[string]error{
+		"the gateway's user pushes":     gateway.AddConfiguration(t.Context(), version(2), files),
+		"the admin's user is a gateway": admin.KeepNode(t.Context(), node),
 		"the gateway's user registers":  gateway.Add(t.Context(), other),
 		"the admin's user keeps quotas": admin.KeepQuotas(t.Context(), []certstore.Quota{quota}),
 		"the gateway's user removes":    gateway.Remove(t.Context(), orders, "", "acme"),

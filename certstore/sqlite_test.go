@@ -267,14 +267,14 @@ func TestSchemaVersions(t *testing.T) {
 	raw := rawSQL(t, path)
 
 	mustExec(t, raw, `ALTER TABLE AM_API_CLIENT_CERTIFICATE ADD COLUMN LATER TEXT`)
-	mustExec(t, raw, `INSERT INTO SALLYPORT_SCHEMA (VERSION, NEEDS) VALUES (4, 1)`)
+	mustExec(t, raw, `INSERT INTO SALLYPORT_SCHEMA (VERSION, NEEDS) VALUES (98, 1)`)
 	newer := open(t, "sqlite:"+path, certstore.Options{})
 	expectList(t, newer, client)
 	if err := newer.Update(t.Context(), orders, "", "acme", nil, "Silver", nil); err != nil {
 		t.Errorf("a newer version that needs no newer program must stay usable: %v", err)
 	}
 
-	mustExec(t, raw, `INSERT INTO SALLYPORT_SCHEMA (VERSION, NEEDS) VALUES (5, 5)`)
+	mustExec(t, raw, `INSERT INTO SALLYPORT_SCHEMA (VERSION, NEEDS) VALUES (99, 99)`)
 	for _, readOnly := range []bool{false, true} {
 		_, err := certstore.Open(t.Context(), "sqlite:"+path, certstore.Options{ReadOnly: readOnly})
 		if err == nil || !strings.Contains(err.Error(), "newer program") {

@@ -288,6 +288,8 @@ func (w *wso2Database) refusesChanges(s *certstore.Store) {
 		"remove":        s.Remove(w.Context(), orders, "", "der"),
 		"keep quotas":   s.KeepQuotas(w.Context(), []certstore.Quota{quota}),
 		"forget quotas": s.ForgetQuotas(w.Context(), time.Now()),
+		"push":          s.AddConfiguration(w.Context(), certstore.Configuration{Version: 1}, nil),
+		"keep a node":   s.KeepNode(w.Context(), certstore.Node{Name: "gw1"}),
 	} {
 		if !errors.Is(err, certstore.ErrReadOnly) || !strings.Contains(err.Error(), "another program's") {
 			w.Errorf("%s: %v", what, err)
@@ -295,6 +297,9 @@ func (w *wso2Database) refusesChanges(s *certstore.Store) {
 	}
 	if err := s.Quotas(w.Context(), time.Time{}, func(certstore.Quota) { w.Error("a quota") }); err != nil {
 		w.Errorf("quotas: %v", err)
+	}
+	if c, err := s.CurrentConfiguration(w.Context()); err == nil || !strings.Contains(err.Error(), "name another store") {
+		w.Errorf("a configuration: %+v, %v", c, err)
 	}
 }
 

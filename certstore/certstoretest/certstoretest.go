@@ -51,6 +51,9 @@ func Run(t *testing.T, db Database) {
 		"quotas":                                    testQuotas,
 		"many quotas":                               testManyQuotas,
 		"quotas are no registrations":               testQuotasApart,
+		"configurations":                            testConfigurations,
+		"a large file of a configuration":           testLargeFile,
+		"nodes":                                     testNodes,
 	} {
 		t.Run(name, func(t *testing.T) { test(t, Open(t, db.New(t), certstore.Options{})) })
 	}
@@ -69,6 +72,7 @@ func Run(t *testing.T, db Database) {
 		"killed writers":                 testKilledWriters,
 		"list again":                     testListAgain,
 		"two stores keep quotas":         testTwoStoresKeepQuotas,
+		"two stores push":                testTwoStoresPush,
 	} {
 		t.Run(name, func(t *testing.T) { test(t, db) })
 	}
