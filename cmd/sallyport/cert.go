@@ -222,7 +222,20 @@ func checkAPI(cfg *config.Config, api certstore.API) error {
 		}
 		names[i] = cfg.APIs[i].API.String()
 	}
+	if elsewhere(cfg, api) != nil {
+		return nil // others of the cluster serve it
+	}
 	return usage(fmt.Errorf("no API %q in %s; there are: %s", api, cfg.Place.File, strings.Join(names, ", ")))
+}
+
+// elsewhere returns an API that gateways with other labels serve, nil for every other one.
+func elsewhere(cfg *config.Config, api certstore.API) *control.API {
+	for i := range cfg.LeftOut {
+		if cfg.LeftOut[i].API == api {
+			return &cfg.LeftOut[i]
+		}
+	}
+	return nil
 }
 
 // checkFiles refuses what would make the store contradict the API files: a change of a registration that is written in

@@ -137,6 +137,10 @@ func ask(cfg *config.Config, a *control.Assembly, name, listener string) (decisi
 			listener = r.Listeners[0]
 		}
 	}
+	if other := elsewhere(cfg, api); q.Target == "" && other != nil {
+		return q, fmt.Errorf("%s is not served here, and its calls are answered 404: its labels (%s, at %s) are none of gateway.labels (%s)",
+			api, strings.Join(other.Labels, ", "), other.Place, strings.Join(cfg.Labels, ", "))
+	}
 	if q.Target == "" {
 		return q, checkAPI(cfg, api)
 	}

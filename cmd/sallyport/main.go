@@ -134,7 +134,8 @@ Begin with:  sallyport quickstart`,
 		}
 		return usage(fmt.Errorf("%w: %s --help lists the flags", err, cmd.CommandPath()))
 	})
-	root.AddCommand(quickstartCommand(), serveCommand(), validateCommand(), certCommand(), storeCommand(), explainCommand(), healthCommand(), versionCommand())
+	root.AddCommand(quickstartCommand(), serveCommand(), validateCommand(), certCommand(), configCommand(), storeCommand(),
+		explainCommand(), healthCommand(), versionCommand())
 	return root
 }
 
@@ -145,6 +146,16 @@ var flagValues = map[string]string{
 	"stringSlice": "a list with commas in between",
 }
 
+// configFileFlag adds -c to a command and returns how to find what it names.
+func configFileFlag(cmd *cobra.Command) func() (string, error) {
+	file := cmd.Flags().StringP("config", "c", "",
+		"configuration `FILE` (default sallyport.yaml, then /etc/sallyport/sallyport.yaml)")
+	return func() (string, error) {
+		found, err := config.Find(*file)
+		return found, usage(err)
+	}
+}
+
 // configFlag adds -c to a command and returns how to load what it names.
 func configFlag(cmd *cobra.Command) func() (*config.Config, error) {
 	find := configFileFlag(cmd)
@@ -153,22 +164,16 @@ func configFlag(cmd *cobra.Command) func() (*config.Config, error) {
 		if err != nil {
 			return nil, err
 		}
-		cfg, err := config.Load(file)
-		if err != nil {
-			return nil, usage(err)
-		}
-		return cfg, nil
+		return loadConfig(file)
 	}
 }
 
-// configFileFlag adds -c to a command and returns how to find the file.
-func configFileFlag(cmd *cobra.Command) func() (string, error) {
-	file := cmd.Flags().StringP("config", "c", "",
-		"configuration `FILE` (default sallyport.yaml, then /etc/sallyport/sallyport.yaml)")
-	return func() (string, error) {
-		found, err := config.Find(*file)
-		return found, usage(err)
+func loadConfig(file string) (*config.Config, error) {
+	cfg, err := config.Load(file)
+	if err != nil {
+		return nil, usage(err)
 	}
+	return cfg, nil
 }
 
 // outputFlag adds -o to a command and returns whether JSON is wanted.

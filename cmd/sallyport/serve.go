@@ -36,16 +36,35 @@ one stops at once. SIGHUP reloads everything; a change that is not good is logge
 the last good state serves on.`,
 		Args: noArgs,
 	}
-	load := configFlag(cmd)
+	find := configFileFlag(cmd)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		out := cmd.ErrOrStderr()
-		cfg, err := load()
+		cfg, err := loadToServe(cmd.Context(), find, out)
 		if err != nil {
 			return fatal(err, config.Log{}, out)
 		}
 		return fatal(serve(cmd.Context(), cfg, cmd.OutOrStdout(), out, nil), cfg.Log, out)
 	}
 	return cmd
+}
+
+// loadToServe loads the configuration after the files that come from the store have been written to this node.
+func loadToServe(ctx context.Context, find func() (string, error), stderr io.Writer) (*config.Config, error) {
+	file, err := find()
+	if err != nil {
+		return nil, err
+	}
+	node, err := config.LoadNode(file)
+	if err != nil {
+		return nil, usage(err)
+	}
+	if node.Cluster.Folder != "" {
+		log := newLogger(config.Log{}, stderr) // how it is to be logged is not known yet
+		if err := node.Cluster.Prepare(ctx, node.Place, node.Store, log); err != nil {
+			return nil, err
+		}
+	}
+	return loadConfig(file)
 }
 
 // serve runs the gateway until it is told to stop. Ready is called once when it serves.
@@ -164,6 +183,7 @@ func openLoop(
 ) (*control.Loop, error) {
 	loop, err := control.Open(ctx, control.Options{
 		Load: specs(cfg), Set: g.Set, Told: metrics.Reloaded, Panicked: metrics.Panicked, Log: log, Shown: cfg.Limits.Shown(),
+		Cluster: cfg.Cluster,
 	})
 	if taken := (*net.OpError)(nil); errors.As(err, &taken) {
 		return nil, err // of a listener: another start may find its port free

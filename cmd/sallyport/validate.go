@@ -77,6 +77,8 @@ type validation struct {
 	Warnings     []string    `json:"warnings"`
 	Open         []openRoute `json:"needsNoCredential"`
 	APIs         []apiReport `json:"apis"`
+	Labels       []string    `json:"labels,omitempty"`    // of this gateway
+	Elsewhere    []leftOut   `json:"notServed,omitempty"` // since their labels are others
 	Certificates int         `json:"clientCertificates"`
 }
 
@@ -92,6 +94,11 @@ type openRoute struct {
 	Resource string `json:"resource"`
 }
 
+type leftOut struct {
+	API    string   `json:"api"`
+	Labels []string `json:"labels"`
+}
+
 type apiReport struct {
 	API       string   `json:"api"`
 	Paths     []string `json:"paths"`
@@ -105,7 +112,7 @@ func validate(cmd *cobra.Command, load func() (*config.Config, error)) (validati
 	if err != nil {
 		return report, err
 	}
-	report.File = cfg.Place.File
+	report.File, report.Labels = cfg.Place.File, cfg.Labels
 	a, err := control.Build(cmd.Context(), &cfg.Spec)
 	if err != nil {
 		return report, usage(err)
@@ -114,30 +121,11 @@ func validate(cmd *cobra.Command, load func() (*config.Config, error)) (validati
 	if problems := unwritable(cfg, a.StoreForeign()); len(problems) > 0 {
 		return report, usage(problems)
 	}
-	report.Warnings = append(report.Warnings, listenable(cfg)...)
-	report.Warnings = append(report.Warnings, a.OutOfReach()...)
-	for _, w := range cfg.Warnings {
-		report.Warnings = append(report.Warnings, w.Error())
-	}
-	for _, w := range a.IgnoredKeys() {
-		report.Warnings = append(report.Warnings, w.Error())
-	}
-	for _, w := range a.StoreWarnings() {
-		report.Warnings = append(report.Warnings, w.Error())
-	}
-	for _, w := range a.Warnings {
-		report.Warnings = append(report.Warnings, w.Error())
-	}
-	for _, e := range a.Endings(time.Now()) {
-		if e.Kind == control.KindClient && e.Within == 0 {
-			continue // Prospects says that it admits nobody
-		}
-		report.Warnings = append(report.Warnings, e.String())
-	}
-	for _, w := range a.Prospects(time.Now()) {
-		report.Warnings = append(report.Warnings, w.Error())
-	}
+	report.Warnings = slices.Concat(report.Warnings, listenable(cfg), doubts(cfg, a))
 	report.Certificates = len(a.Clients.All())
+	for _, api := range cfg.LeftOut {
+		report.Elsewhere = append(report.Elsewhere, leftOut{api.API.String(), api.Labels})
+	}
 	for i, r := range a.Routes.Routes() {
 		report.APIs = append(report.APIs, apiReport{
 			API: r.API.String(), Paths: r.Places(), Security: strings.Join(cfg.APIs[i].Words, ", "), Listeners: r.Listeners,
@@ -147,6 +135,27 @@ func validate(cmd *cobra.Command, load func() (*config.Config, error)) (validati
 		}
 	}
 	return report, nil
+}
+
+// doubts are what is worth a second look in a configuration that is good.
+func doubts(cfg *config.Config, a *control.Assembly) (warnings []string) {
+	warnings = append(warnings, a.OutOfReach()...)
+	for _, w := range slices.Concat(cfg.Warnings, a.IgnoredKeys(), a.StoreWarnings()) {
+		warnings = append(warnings, w.Error())
+	}
+	for _, w := range a.Warnings {
+		warnings = append(warnings, w.Error())
+	}
+	for _, e := range a.Endings(time.Now()) {
+		if e.Kind == control.KindClient && e.Within == 0 {
+			continue // Prospects says that it admits nobody
+		}
+		warnings = append(warnings, e.String())
+	}
+	for _, w := range a.Prospects(time.Now()) {
+		warnings = append(warnings, w.Error())
+	}
+	return warnings
 }
 
 // unwritable finds what serve would write to and this user may not. A foreign store is only read.
@@ -201,6 +210,12 @@ func (v validation) print(out io.Writer) {
 		fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", a.API, strings.Join(a.Paths, " "), a.Security, strings.Join(a.Listeners, " "))
 	}
 	w.Flush()
+	if len(v.Elsewhere) > 0 {
+		fmt.Fprintf(out, "\nNot served here, since the labels of this gateway are %s:\n", strings.Join(v.Labels, ", "))
+		for _, api := range v.Elsewhere {
+			fmt.Fprintf(out, "  %s  %s\n", api.API, strings.Join(api.Labels, ", "))
+		}
+	}
 	if len(v.Open) > 0 {
 		fmt.Fprintln(out, "\nNeeds no credential:")
 		for _, o := range v.Open {

@@ -25,6 +25,8 @@ type Options struct {
 	Panicked func(where string)             // called for each panic, with what panicked; nil: nobody counts
 	Now      func() time.Time               // the clock that judges certificates and allowances; nil: time.Now
 
+	Cluster Cluster // whose files are followed; their folder holds a version already
+
 	// Shown bounds the certificates that clients show, in handshakes and in headers, as long as the process runs.
 	Shown trust.Bounds
 
@@ -152,6 +154,7 @@ func (l *Loop) Run(ctx context.Context) error {
 	l.begin(ctx, l.limits.Run)
 	l.begin(ctx, l.keepQuotas)
 	l.begin(ctx, l.askStore)
+	l.begin(ctx, l.followCluster)
 	for ctx.Err() == nil {
 		err := l.contain(func() error { l.carryOn(ctx); return nil })
 		if err == nil {

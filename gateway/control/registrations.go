@@ -130,7 +130,7 @@ func (l *Loop) askStore(ctx context.Context) error {
 // conflicts and are not admitted, neither of them: so that what was removed elsewhere is gone all the same. What
 // a.index and a.Clients have already is not done again.
 func (a *Assembly) admit() (conflicts []error, err error) {
-	stored, files, conflicts := withoutConflicts(a.registered.clients, a.Spec.Clients)
+	stored, files, conflicts := withoutConflicts(a.servedHere(a.registered.clients), a.Spec.Clients)
 	if a.index, err = a.index.Next(slices.Concat(files, stored)); err != nil {
 		return conflicts, err
 	}
@@ -146,6 +146,21 @@ func (a *Assembly) admit() (conflicts []error, err error) {
 	}
 	a.Warnings = append(a.Warnings, unknown...)
 	return conflicts, nil
+}
+
+// servedHere leaves out the registrations for APIs that other gateways serve.
+func (a *Assembly) servedHere(stored []certstore.Client) []certstore.Client {
+	if len(a.Spec.LeftOut) == 0 {
+		return stored
+	}
+	out := map[certstore.API]bool{}
+	for i := range a.Spec.LeftOut {
+		out[a.Spec.LeftOut[i].API] = true
+	}
+	for i := range a.Spec.APIs {
+		delete(out, a.Spec.APIs[i].API) // another one of its name is here
+	}
+	return slices.DeleteFunc(slices.Clone(stored), func(c certstore.Client) bool { return out[c.API] })
 }
 
 // withoutConflicts leaves out the registrations that stand in the store and in a file: for one API, an alias and key

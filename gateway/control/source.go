@@ -207,5 +207,8 @@ func (l *Loop) attend() {
 	for _, k := range spec.KeyManagers {
 		names = append(names, keysOf(k.Value.Name))
 	}
+	if l.cfg.Cluster.Folder != "" {
+		names = append(names, cluster)
+	}
 	l.board.keep(names)
 }

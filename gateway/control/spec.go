@@ -34,6 +34,9 @@ type Spec struct {
 	APIs        []API
 	Clients     []certstore.Client       // that API files register
 	Store       Placed[certstore.Source] // not for logs, since it may hold a password; without a URL: none
+	Labels      []string                 // of this gateway; none: it serves every API
+	LeftOut     []API                    // that are not served here, since none of their Labels is one of these
+	Release     int                      // the version of the files that came from the store; 0: none did
 	Fixed       map[string]any           // settings by key that take effect with the next start only
 }
 
@@ -55,6 +58,7 @@ type API struct {
 	Words          []string     // that Security was read from, for people
 	Tier           string       // of the API as a whole
 	ResourceTiers  []string     // of Resources, by index; "" for no limit
+	Labels         []string     // of gateways that serve it; none: all do
 	CAFile         string       // PEM roots for https upstreams; "" for the system's
 	KeyStore       keystore.Ref // the gateway's own certificate for them; none without a Location
 }

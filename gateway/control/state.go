@@ -12,6 +12,7 @@ import (
 const (
 	configuration = "configuration"
 	store         = "store"
+	cluster       = "configuration in the store"
 )
 
 func profilesOf(listener string) string { return "profiles of listener " + listener }

@@ -31,7 +31,7 @@ func (l *loader) apis(m *mapping) {
 		_, err := certstore.NewIndex(l.cfg.Clients)
 		l.cfg.Problems.Add(l.cfg.Place, err)
 	}
-	if len(l.cfg.APIs) == 0 && len(l.errs) == 0 {
+	if len(l.cfg.APIs) == 0 && len(l.cfg.LeftOut) == 0 && len(l.errs) == 0 {
 		l.warnf(m.Place, "there are no APIs: every call is answered 404; add some under apis")
 	}
 }
@@ -73,7 +73,7 @@ const maxAPIFiles = 10_000
 // apiFile reads one file with a list under `apis:`.
 func (l *loader) apiFile(from *source, pattern text) {
 	l.yaml = append(l.yaml, from.name)
-	data, err := l.read(from.path, maxFile)
+	data, err := l.read(from.stead.actual(from.path), maxFile)
 	if err != nil {
 		l.errorf(pattern.Place, "API file %s: %v", from.name, err)
 		return
@@ -98,12 +98,14 @@ func (l *loader) addAPI(n node) {
 	api := control.API{Place: n.Place}
 	api.API = certstore.API{Name: name.Value, Version: version.Value}
 	api.Context = m.context()
+	api.Labels = m.labels()
+	here := l.servedHere(api.Labels)
 	if name.OK && version.OK {
 		if err := api.API.Check(); err != nil {
 			l.errorf(version.Place, "%v", err) // names are short enough
 		}
 		for _, other := range l.cfg.APIs {
-			if other.API == api.API {
+			if here && other.API == api.API {
 				l.errorf(name.Place,
 					"a second API %s, the first at %s: give it another name or version", api.API, other.Place)
 			}
@@ -112,8 +114,13 @@ func (l *loader) addAPI(n node) {
 	api.DefaultVersion = m.boolean("defaultVersion")
 	api.Hosts = m.hosts()
 	m.apiSecurity(&api)
-	api.Listeners = l.apiListeners(m, &api)
-	api.KeyManagers = l.apiKeyManagers(m, &api)
+	if here {
+		api.Listeners = l.apiListeners(m, &api)
+		api.KeyManagers = l.apiKeyManagers(m, &api)
+	} else { // others may have listeners and key managers that this gateway has not
+		_, _ = m.texts("listeners")
+		_, _ = m.texts("keyManagers")
+	}
 	api.Audiences = l.apiAudiences(m, &api)
 	api.Tier = m.policy(ratelimit.Unlimited)
 	for _, key := range []string{"unauthenticatedTier", "cors", "stripContext", "versionInPath"} {
@@ -124,10 +131,15 @@ func (l *loader) addAPI(n node) {
 	api.Keys = m.keys()
 	api.MaxBody = m.bodySize("maxBodySize")
 	api.ForwardAuthorization = m.boolean("forwardAuthorization")
+	clients := l.cfg.Clients
 	l.clientCertificates(m, &api)
 	m.paths(&api)
 	l.resources(m, &api)
 	l.checkCase(&api)
+	if !here {
+		l.cfg.Clients, l.cfg.LeftOut = clients, append(l.cfg.LeftOut, api)
+		return
+	}
 	l.cfg.APIs = append(l.cfg.APIs, api)
 }
 

@@ -25,6 +25,7 @@ type Config struct {
 	sums    map[string][sha256.Size]byte // of Files
 	matched []string                     // by Globs
 	access  control.Place                // of log.access
+	cluster control.Place                // of gateway.config
 }
 
 // AccessPlace is where the access log's file is named, the zero Place if none is.
@@ -38,6 +39,7 @@ type Startup struct {
 	LameDuckTimeout time.Duration // for how long a stop goes on to accept connections before it drains
 	// DrainTimeout is how long a stop waits for calls under way. Default 30 s; an explicit 0 means not at all.
 	DrainTimeout time.Duration
+	Cluster      control.Cluster // where files of the store are kept
 }
 
 // Log is what is logged, how, and where.
@@ -52,6 +54,7 @@ type Log struct {
 func (s Startup) byKey() map[string]any {
 	return map[string]any{
 		"status": s.Status, "log": s.Log, "limits": s.Limits, "lameDuckTimeout": s.LameDuckTimeout, "drainTimeout": s.DrainTimeout,
+		"gateway.config": s.Cluster,
 	}
 }
 
@@ -66,6 +69,7 @@ func (c *Config) FileClients() ([]certstore.Client, error) {
 // config reads the top level. Sections that others refer to come first.
 func (l *loader) config(m *mapping) {
 	c := l.cfg
+	l.gateway(m)
 	l.mutualSSL(m)
 	m.need("listeners", "name at least one, as in - {name: http, address: 127.0.0.1:8280}")
 	m.notEmpty("listeners", "name at least one")
@@ -73,6 +77,7 @@ func (l *loader) config(m *mapping) {
 		c.Listeners = append(c.Listeners, l.listener(n))
 	}
 	c.Store = l.store(m)
+	l.checkClusterStore()
 	l.readTiers(m)
 	for _, n := range m.nodes("keyManagers") {
 		c.KeyManagers = append(c.KeyManagers, l.keyManager(n))

@@ -83,6 +83,7 @@ func TestExample(t *testing.T) {
 		Limits:          limits,
 		LameDuckTimeout: 5 * time.Second,
 		DrainTimeout:    30 * time.Second,
+		Cluster:         control.Cluster{Node: "gw1", Folder: at("cluster"), KeyFile: at("secrets/cluster.key")},
 	}
 	limiting := control.RateLimit{
 		Redis: ratelimit.Redis{
@@ -180,6 +181,7 @@ func TestExample(t *testing.T) {
 						{Path: "/status", Methods: []string{"GET"}, Security: policy.Security{Open: true}},
 					},
 				},
+				Labels:        []string{"eu"},
 				Words:         []string{"mutualssl", "oauth2"},
 				Tier:          "Unlimited",
 				ResourceTiers: []string{"Unlimited", ""},
@@ -233,18 +235,19 @@ func TestExample(t *testing.T) {
 		Clients: []certstore.Client{
 			{
 				API: orders, Alias: "acme", Tier: "Gold", KeyType: certstore.Production,
-				Certificate: client("clients/acme.crt"), Fingerprint: certstore.Fingerprint(client("clients/acme.crt")), Source: "testdata/example/apis/orders.yaml:18:9",
+				Certificate: client("clients/acme.crt"), Fingerprint: certstore.Fingerprint(client("clients/acme.crt")), Source: "testdata/example/apis/orders.yaml:19:9",
 			},
 			{
 				API: orders, Alias: "acme", Tier: "Trial", KeyType: certstore.Sandbox, Scopes: []string{"*"},
-				Certificate: client("clients/acme-test.crt"), Fingerprint: certstore.Fingerprint(client("clients/acme-test.crt")), Source: "testdata/example/apis/orders.yaml:19:9",
+				Certificate: client("clients/acme-test.crt"), Fingerprint: certstore.Fingerprint(client("clients/acme-test.crt")), Source: "testdata/example/apis/orders.yaml:20:9",
 			},
 		},
 		Files: []string{
 			at("apis/orders.yaml"), at("clients/acme-test.crt"), at("clients/acme.crt"), at("sallyport.yaml"), at("secrets/store.password"),
 		},
-		Globs: []string{at("apis/*.yaml")},
-		Fixed: fixed(startup, limiting),
+		Globs:  []string{at("apis/*.yaml")},
+		Labels: []string{"eu", "internal"},
+		Fixed:  fixed(startup, limiting),
 	}}
 	if diff := cmp.Diff(want, got, append(equal, cmpopts.IgnoreFields(control.Spec{}, "Warnings"))...); diff != "" {
 		t.Errorf("-want +got:\n%s", diff)
@@ -256,6 +259,7 @@ func fixed(s config.Startup, limiting control.RateLimit) map[string]any {
 	return map[string]any{
 		"rateLimit": limiting,
 		"status":    s.Status, "log": s.Log, "limits": s.Limits, "lameDuckTimeout": s.LameDuckTimeout, "drainTimeout": s.DrainTimeout,
+		"gateway.config": s.Cluster,
 	}
 }
 
@@ -273,7 +277,7 @@ var equal = []cmp.Option{
 var unset = []string{
 	"Problem.Passing",
 	"DoorConfig.Format",
-	"Spec.Problems", "Placed[string].Keys", "Listener.Profiles", "Listener.Door", "DoorConfig.Trust", "DoorConfig.BalancerTrust", "DoorConfig.CacheSize",
+	"Spec.Problems", "Spec.LeftOut", "Spec.Release", "Placed[string].Keys", "Listener.Profiles", "Listener.Door", "DoorConfig.Trust", "DoorConfig.BalancerTrust", "DoorConfig.CacheSize",
 	"Settings.Tokens", "Settings.Name", "Settings.BindAddress", "Settings.BindHost", "Settings.ServerName", "Settings.Line",
 	"Options.AlsoAskFor", "Options.Now", "Options.ReadFile", "Options.LookupHost", "Route.Limit", "Resource.Limit",
 	"DoorConfig.Shown", "Options.Shown", "Options.Registered", "Limits.Exempt", "Bounds.Bytes", "Bounds.Certificates", "Bounds.KeyBits",

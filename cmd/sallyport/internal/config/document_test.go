@@ -241,7 +241,8 @@ func FuzzParse(f *testing.F) {
 			},
 			lookupEnv: func(string) (string, bool) { return "CANARY-2", true },
 		}
-		c, err := parse("x.yaml", "/etc/x/x.yaml", data, o)
+		x := &source{name: "x.yaml", path: "/etc/x/x.yaml"}
+		c, err := newLoader(x, data, o).load(x, data)
 		switch problems := (control.Problems{}); {
 		case err == nil:
 			if len(c.Listeners) == 0 {

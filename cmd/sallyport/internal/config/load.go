@@ -22,17 +22,23 @@ import (
 
 // Load reads file and the API files, certificates and secrets that it names. The error is control.Problems,
 // with everything that is wrong, or why file can't be read.
-func Load(file string) (*Config, error) {
+func Load(file string) (*Config, error) { return load(file, "") }
+
+// load reads the files of gateway.config.folder in the folder instead, unless that is "".
+func load(file, instead string) (*Config, error) {
 	from, data, err := open(file)
 	if err != nil {
 		return nil, err
 	}
 	var matched []string
-	cfg, err := parse(file, from.path, data, outside{regularfile.Read, func(pattern string) ([]string, error) {
+	l := newLoader(from, data, outside{regularfile.Read, glob, os.LookupEnv})
+	l.outside.glob = func(pattern string) ([]string, error) {
 		found, err := glob(pattern)
 		matched = append(matched, found...)
 		return found, err
-	}, os.LookupEnv})
+	}
+	l.instead = instead
+	cfg, err := l.load(from, data)
 	if err != nil {
 		return nil, err
 	}
@@ -50,7 +56,7 @@ func open(file string) (*source, []byte, error) {
 	if err != nil {
 		return nil, nil, fmt.Errorf("configuration %s: %w", file, err)
 	}
-	return &source{file, abs}, data, nil
+	return &source{name: file, path: abs}, data, nil
 }
 
 // StatusAddress returns host:port at which this machine reaches the status listener that file names, 127.0.0.1 for one on
@@ -140,42 +146,48 @@ func glob(pattern string) ([]string, error) {
 
 // A source is one YAML file.
 type source struct {
-	name string // as messages show it
-	path string // absolute
+	name  string // as messages show it
+	path  string // absolute; what it names counts from its folder
+	stead stead  // where it and others are read
 }
 
-// resolve makes path absolute, relative to the file's own folder.
+// resolve makes path absolute, relative to the file's own folder, and returns where it is read.
 func (s *source) resolve(path string) string {
-	if filepath.IsAbs(path) {
-		return filepath.Clean(path)
+	if !filepath.IsAbs(path) {
+		path = filepath.Join(filepath.Dir(s.path), path)
 	}
-	return filepath.Join(filepath.Dir(s.path), path)
+	return s.stead.actual(filepath.Clean(path))
 }
 
 // pattern is resolve for a glob pattern: special characters in the folder's own name are escaped.
 func (s *source) pattern(pattern string) string {
-	if filepath.IsAbs(pattern) {
-		return filepath.Clean(pattern)
+	escape := strings.NewReplacer(`\`, `\\`, `*`, `\*`, `?`, `\?`, `[`, `\[`).Replace
+	if !filepath.IsAbs(pattern) {
+		pattern = filepath.Join(escape(filepath.Dir(s.path)), pattern)
 	}
-	literal := strings.NewReplacer(`\`, `\\`, `*`, `\*`, `?`, `\?`, `[`, `\[`)
-	return filepath.Join(literal.Replace(filepath.Dir(s.path)), pattern)
+	return move(filepath.Clean(pattern), escape(s.stead.folder), escape(s.stead.dir))
 }
 
-// beside returns the source for another file, whose name is relative to the same folder as this one's.
+// beside returns the source for another file that is read at path. Its name is relative to the same folder as this one's,
+// unless another file is read in its stead.
 func (s *source) beside(path string) *source {
+	if belongs := s.stead.belongs(path); belongs != path {
+		return &source{path, belongs, s.stead}
+	}
 	if filepath.IsAbs(s.name) {
-		return &source{path, path}
+		return &source{path, path, s.stead}
 	}
 	rel, err := filepath.Rel(filepath.Dir(s.path), path)
 	if err != nil {
-		return &source{path, path}
+		return &source{path, path, s.stead}
 	}
-	return &source{filepath.Join(filepath.Dir(s.name), rel), path}
+	return &source{filepath.Join(filepath.Dir(s.name), rel), path, s.stead}
 }
 
 // A loader makes one Config.
 type loader struct {
 	outside  outside
+	instead  string // of gateway.config.folder; "": that itself
 	cfg      *Config
 	tiers    []control.Placed[ratelimit.Tier] // the configured ones
 	errs     control.Problems
@@ -193,16 +205,19 @@ func (l *loader) warnf(at control.Place, format string, args ...any) {
 	l.warnings = append(l.warnings, control.Problem{Place: at, Message: fmt.Sprintf(format, args...)})
 }
 
-// parse makes the Config of data, the content of the file at path, which messages call name. It reads through o only.
-func parse(name, path string, data []byte, o outside) (*Config, error) {
-	l := &loader{
+// newLoader returns a loader for data, the content of the first file. It reads through o only.
+func newLoader(from *source, data []byte, o outside) *loader {
+	return &loader{
 		outside: o,
-		cfg:     &Config{Spec: control.Spec{Place: control.Place{File: path}}},
-		yaml:    []string{name},
-		files:   map[string][]byte{path: data},
+		cfg:     &Config{Spec: control.Spec{Place: control.Place{File: from.path}}},
+		yaml:    []string{from.name},
+		files:   map[string][]byte{from.path: data},
 		env:     map[string]string{},
 	}
-	from := &source{name, path}
+}
+
+// load makes the Config of data, the content of the first file.
+func (l *loader) load(from *source, data []byte) (*Config, error) {
 	if root, ok := l.document(from, data); ok {
 		l.config(root.mapping("the configuration"))
 	}
