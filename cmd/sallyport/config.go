@@ -120,9 +120,9 @@ func (p pusher) check(ctx context.Context, files fileset.Set, shown string) (war
 	return warnings, nil
 }
 
-// write makes a version of the files that follows the current one.
+// write makes a version of the files, whose names begin with shown, that follows the current one.
 func (p pusher) write(
-	ctx context.Context, s *certstore.Store, current certstore.Configuration, files fileset.Set, rollbackOf int,
+	ctx context.Context, s *certstore.Store, current certstore.Configuration, files fileset.Set, shown string, rollbackOf int,
 ) (certstore.Configuration, error) {
 	next := certstore.Configuration{
 		Version: current.Version + 1, CreatedAt: time.Now(), CreatedBy: whoami(), RollbackOf: rollbackOf, Files: len(files),
@@ -133,7 +133,7 @@ func (p pusher) write(
 	}
 	if next.KeyID = key.ID(); next.KeyID == "" {
 		if err := files.Secret(); err != nil {
-			return next, usage(err)
+			return next, usage(fmt.Errorf("%s/%w", shown, err))
 		}
 	}
 	sealed, digest, err := key.Seal(next.Version, files)
@@ -218,7 +218,7 @@ is wrong, nothing is written. Names that begin with a dot are left out.`,
 			if err != nil {
 				return p.badStore(err)
 			}
-			next, err := p.write(cmd.Context(), s, current, files, 0)
+			next, err := p.write(cmd.Context(), s, current, files, dir, 0)
 			if err != nil {
 				return err
 			}
@@ -298,11 +298,12 @@ func (p pusher) again(
 	if err != nil {
 		return usage(err)
 	}
-	warnings, err := p.check(cmd.Context(), files, fmt.Sprintf("version %d", old.Version))
+	shown := fmt.Sprintf("version %d", old.Version)
+	warnings, err := p.check(cmd.Context(), files, shown)
 	if err != nil {
 		return err
 	}
-	next, err := p.write(cmd.Context(), s, all[0], files, rollbackOf)
+	next, err := p.write(cmd.Context(), s, all[0], files, shown, rollbackOf)
 	if err != nil {
 		return err
 	}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -56,7 +57,8 @@ func loadToServe(ctx context.Context, find func() (string, error), stderr io.Wri
 	}
 	node, err := config.LoadNode(file)
 	if err != nil {
-		return nil, usage(err)
+		_, all := loadConfig(file) // what else is wrong is to be told with it
+		return nil, cmp.Or(all, usage(err))
 	}
 	if node.Cluster.Folder != "" {
 		log := newLogger(config.Log{}, stderr) // how it is to be logged is not known yet

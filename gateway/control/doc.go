@@ -12,6 +12,9 @@
 //	store                    the registered certificates
 //	keys of K                the keys of key manager K
 //
+// A task of its own, followCluster, writes the versions of a cluster's files in the store to this node, where they are
+// files as any others. What keeps a version from being written is the State of "configuration in the store".
+//
 // A file event, the end of a period, a wake from the store and Reload all do the same: they mark sources. A file event
 // marks only the sources that are made of that file. The loop looks at what is marked.
 //

@@ -68,10 +68,10 @@ func TestRead(t *testing.T) {
 		make func() error
 		want string
 	}{
-		"a link out of it":   {func() error { return os.Symlink("../outside", at("link")) }, "link: path escapes"},
-		"an absolute link":   {func() error { return os.Symlink(filepath.Join(dir, "outside"), at("link")) }, "link: path escapes"},
-		"a link to nothing":  {func() error { return os.Symlink("nowhere", at("link")) }, "link: no such file"},
-		"a link to a folder": {func() error { return os.Symlink("stores", at("link")) }, "link: not a regular file"},
+		"a link out of it":   {func() error { return os.Symlink("../outside", at("link")) }, "link: a link that leads to no file in this folder (path escapes"},
+		"an absolute link":   {func() error { return os.Symlink(filepath.Join(dir, "outside"), at("link")) }, "link: a link that leads to no file in this folder (path escapes"},
+		"a link to nothing":  {func() error { return os.Symlink("nowhere", at("link")) }, "link: a link that leads to no file in this folder (no such file"},
+		"a link to a folder": {func() error { return os.Symlink("stores", at("link")) }, "link: a link that leads to no file in this folder (not a regular file"},
 		"an odd name":        {func() error { return os.WriteFile(at("ünï"), nil, 0o600) }, `"ünï": a file's name is of letters`},
 		"a large file":       {func() error { return os.WriteFile(at("large"), make([]byte, fileset.MaxFile+1), 0o600) }, "large: larger than 4194304 bytes"},
 		"too much": {func() error {
@@ -99,7 +99,7 @@ func TestRead(t *testing.T) {
 	if _, err := fileset.Read(filepath.Join(dir, "d")); err != nil {
 		t.Error(err)
 	}
-	if _, err := fileset.Read(t.TempDir()); err == nil || err.Error() != "it holds no file" {
+	if _, err := fileset.Read(t.TempDir()); err == nil || err.Error() != "it holds no files" {
 		t.Errorf("an empty folder: %v", err)
 	}
 }
@@ -209,7 +209,7 @@ func TestSeal(t *testing.T) {
 		"damaged":               {old, 7, old.ID(), []fileset.File{{Path: "apis.yaml", Content: damaged}}, digest, "apis.yaml: "},
 		"plain content":         {old, 7, old.ID(), plain, digest, "apis.yaml: "},
 		"a path out of it":      {fileset.Key{}, 7, "", []fileset.File{{Path: "../a"}}, plainDigest, "a file's name"},
-		"no files":              {fileset.Key{}, 7, "", nil, plainDigest, "no file"},
+		"no files":              {fileset.Key{}, 7, "", nil, plainDigest, "no files"},
 	} {
 		if got, err := c.key.Open(c.version, c.id, c.files, c.digest); err == nil || got != nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s: %v, %v; want %q", name, got, err, c.want)

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"runtime"
 	"strings"
@@ -40,6 +41,9 @@ func NewKey() (content []byte, id string, err error) {
 // what was encrypted under it. Nobody but the file's owner may have a right to it. No error shows any of it.
 func ReadKey(file string) (Key, error) {
 	data, err := readKeyFile(file)
+	if errors.Is(err, fs.ErrNotExist) {
+		return Key{}, fmt.Errorf("keyFile %s: %w: copy that of another gateway, or let sallyport config key make one", file, err)
+	}
 	if err != nil {
 		return Key{}, fmt.Errorf("keyFile %s: %w", file, err)
 	}

@@ -53,12 +53,12 @@ func NewSet(files []File) (Set, error) {
 		case folders[f.Path], i > 0 && s[i-1].Path == f.Path:
 			return nil, fmt.Errorf("%s: another file or folder has that name", f.Path)
 		case len(f.Content) > MaxFile:
-			return nil, fmt.Errorf("%s: larger than %d bytes", f.Path, MaxFile)
+			return nil, fmt.Errorf("%s: %w", f.Path, errLarge)
 		}
 	}
 	switch {
 	case len(s) == 0:
-		return nil, errors.New("it holds no file")
+		return nil, errors.New("it holds no files")
 	case len(s) > MaxFiles:
 		return nil, fmt.Errorf("more than %d files", MaxFiles)
 	case total > MaxBytes:
@@ -94,7 +94,7 @@ func odd(r rune) bool {
 func Read(dir string) (Set, error) {
 	root, err := os.OpenRoot(dir)
 	if err != nil {
-		return nil, cause(err)
+		return nil, fmt.Errorf("%w: name the folder that holds the files", cause(err))
 	}
 	defer root.Close()
 	var files []File
@@ -117,6 +117,9 @@ func Read(dir string) (Set, error) {
 			return err
 		}
 		content, err := readFile(root, name)
+		if err != nil && entry.Type()&fs.ModeSymlink != 0 {
+			return fmt.Errorf("%s: a link that leads to no file in this folder (%w): put the file itself there", name, cause(err))
+		}
 		if err != nil {
 			return fmt.Errorf("%s: %w", name, cause(err))
 		}
@@ -147,10 +150,12 @@ func readFile(root *os.Root, name string) ([]byte, error) {
 	defer f.Close()
 	content, err := io.ReadAll(io.LimitReader(f, MaxFile+1))
 	if err == nil && len(content) > MaxFile {
-		err = fmt.Errorf("larger than %d bytes", MaxFile)
+		err = errLarge
 	}
 	return content, err
 }
+
+var errLarge = fmt.Errorf("larger than %d bytes", MaxFile)
 
 // cause is err without the path.
 func cause(err error) error {
