@@ -7,11 +7,13 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"os/signal"
 	"os/user"
 	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"text/tabwriter"
 	"time"
 
@@ -88,6 +90,8 @@ func (p pusher) badStore(err error) error {
 // check loads the configuration with the files in the place of those that are in the folder, as validate does, and
 // returns what is worth a second look. Places in these files begin with shown.
 func (p pusher) check(ctx context.Context, files fileset.Set, shown string) (warnings []string, err error) {
+	ctx, release := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM) // which would leave the folder behind
+	defer release()
 	dir, err := os.MkdirTemp("", "sallyport-check-") // readable by this user alone
 	if err != nil {
 		return nil, err
@@ -117,7 +121,7 @@ func (p pusher) check(ctx context.Context, files fileset.Set, shown string) (war
 	for _, w := range doubts(cfg, a) {
 		warnings = append(warnings, show(w))
 	}
-	return warnings, nil
+	return warnings, ctx.Err()
 }
 
 // write makes a version of the files, whose names begin with shown, that follows the current one.

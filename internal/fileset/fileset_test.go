@@ -134,6 +134,17 @@ func TestNewSet(t *testing.T) {
 	}
 }
 
+func FuzzCheckPath(f *testing.F) {
+	for _, path := range []string{"apis/a.yaml", "../a", "a/../b", "/a", `a\b`, "a b", "a:b", ".a", "CON"} {
+		f.Add(path)
+	}
+	f.Fuzz(func(t *testing.T, path string) {
+		if fileset.CheckPath(path) == nil && (!fs.ValidPath(path) || !filepath.IsLocal(path) || strings.ContainsAny(path, "\\:\x00\n") || len(path) > 255) {
+			t.Errorf("%q is taken", path)
+		}
+	})
+}
+
 // newKey makes a key file with these lines and a new key behind them.
 func newKey(t *testing.T, before ...string) (key fileset.Key, file, content string) {
 	t.Helper()

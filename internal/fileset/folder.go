@@ -125,13 +125,13 @@ func (f Folder) put(v Version, s Set) (err error) {
 	if err := os.Symlink(filepath.Join(filepath.Base(f.versions()), filepath.Base(next)), link); err != nil {
 		return err
 	}
-	if err := syncFolder(f.versions()); err != nil {
+	if err := sync(f.versions()); err != nil {
 		return err
 	}
 	if err := os.Rename(link, string(f)); err != nil {
 		return err
 	}
-	return syncFolder(filepath.Dir(string(f)))
+	return sync(filepath.Dir(string(f)))
 }
 
 // clean removes all versions but some. What can't be removed is left to the next time.
@@ -161,9 +161,9 @@ func write(dir string, v Version, s Set) error {
 	if err := writeFile(root, MarkFile, content); err != nil {
 		return err
 	}
-	return filepath.WalkDir(dir, func(name string, entry fs.DirEntry, err error) error {
-		if err == nil && entry.IsDir() {
-			err = syncFolder(name)
+	return filepath.WalkDir(dir, func(name string, _ fs.DirEntry, err error) error {
+		if err == nil {
+			err = sync(name)
 		}
 		return err
 	})
@@ -198,16 +198,14 @@ func writeFile(root *os.Root, name string, content []byte) error {
 		return err
 	}
 	_, err = file.Write(content)
-	if err == nil {
-		err = file.Sync()
-	}
 	return errors.Join(err, file.Close())
 }
 
-func syncFolder(name string) error {
-	dir, err := os.Open(name)
+// sync waits until the disk has a file, or which files a folder has.
+func sync(name string) error {
+	file, err := os.Open(name)
 	if err != nil {
 		return err
 	}
-	return errors.Join(dir.Sync(), dir.Close())
+	return errors.Join(file.Sync(), file.Close())
 }
