@@ -3,9 +3,7 @@ package main_test
 import (
 	"bytes"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"io/fs"
 	"math/rand/v2"
 	"net/http"
 	"os"
@@ -339,6 +337,7 @@ func TestKilledWhileTakingUp(t *testing.T) {
 	d.mustRun("config", "push", "source")
 	folder := fileset.Folder(d.path("cluster"))
 	apis := d.read("source/apis.yaml")
+	whole := 0
 	for round := range scaled(4, 30) {
 		p := start(t, d.Demo, "serve", "-c", d.ConfigFile)
 		if round%2 == 0 {
@@ -349,20 +348,24 @@ func TestKilledWhileTakingUp(t *testing.T) {
 		}
 		d.write("source/apis.yaml", fmt.Sprintf("# round %d\n", round)+apis)
 		d.mustRun("config", "push", "source")
-		time.Sleep(time.Duration(rand.IntN(600)) * time.Millisecond)
+		eventually(t, "the version begins to be written", func() bool {
+			begun, _ := filepath.Glob(d.path(fmt.Sprintf("cluster.versions/%d-*", round+2)))
+			return len(begun) > 0
+		})
+		time.Sleep(time.Duration(rand.IntN(80)) * time.Millisecond)
 		if err := p.cmd.Process.Kill(); err != nil {
 			t.Fatal(err)
 		}
 		p.wait()
 		held, err := folder.Holds()
-		if errors.Is(err, fs.ErrNotExist) && round < 2 {
-			continue // killed before the first one was there
-		}
 		if err != nil {
 			t.Fatalf("round %d: %v", round, err)
 		}
-		t.Logf("version %d of %d", held.Number, round+2)
+		if held.Number == round+2 {
+			whole++
+		}
 	}
+	t.Logf("%d of %d were killed when the new version was there", whole, scaled(4, 30))
 	p := d.serveAlone()
 	eventually(t, "the last version is in force", func() bool { return d.serves("gw1", scaled(4, 30)+1) })
 	if entries, err := os.ReadDir(d.path("cluster.versions")); err != nil || len(entries) > 3 {
