@@ -11,6 +11,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -328,6 +329,51 @@ func TestPushedKeysAreEncrypted(t *testing.T) {
 	}
 }
 
+// TestStartWithABadVersion starts a gateway for which the current version is bad, as others don't find it.
+func TestStartWithABadVersion(t *testing.T) {
+	d := newDemo(t)
+	d.inCluster("gw1", "eu", "sqlite:cluster.db", d)
+	d.mustRun("config", "key")
+	d.mustRun("config", "push", "source")
+	d.serveBackend(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+	p := d.serveAlone()
+	eventually(t, "version 1 is in force", func() bool { return d.serves("gw1", 1) })
+	p.stop()
+
+	other := strings.Replace(d.read("sallyport.yaml"), "\nkeyManagers:\n", "\nkeyManagers:\n  - {name: second, type: default, issuer: second, jwks: jwks.json}\n", 1)
+	d.write("other.yaml", other)
+	d.write("source/apis.yaml", d.read("source/apis.yaml")+d.api("tokens", "security: [oauth2], keyManagers: [second]"))
+	for range 2 {
+		d.mustRun("config", "push", "source", "-c", "other.yaml")
+	}
+	for range 2 {
+		p = start(t, d.Demo, "serve", "-c", d.ConfigFile)
+		eventually(t, "the gateway is ready", func() bool { return strings.HasPrefix(p.ready(), "ready") })
+		if r := d.client("", dialects[2]).get(t, "/hello/1.0.0/x"); r.status != http.StatusOK {
+			t.Errorf("a call is answered %d", r.status)
+		}
+		eventually(t, "the store learns why", func() bool {
+			version, trouble := d.inForce("gw1")
+			return version == 1 && strings.Contains(trouble, `there is no key manager "second"`)
+		})
+		if !p.stderr.contains("the last one that was serves on") {
+			t.Error("the log does not say so")
+		}
+		p.signal(syscall.SIGKILL)
+		p.wait()
+	}
+	if err := os.RemoveAll(d.path("cluster.versions")); err != nil { // as on a new node
+		t.Fatal(err)
+	}
+	if code, _, stderr := d.run("serve"); code != 2 || !strings.Contains(stderr, "there is no key manager") {
+		t.Errorf("without a version that was in force: exit code %d\n%s", code, stderr)
+	}
+	d.mustRun("config", "rollback", "1", "-c", "other.yaml")
+	p = d.serveAlone()
+	eventually(t, "version 4 is in force", func() bool { return d.serves("gw1", 4) })
+	p.stop()
+}
+
 // TestKilledWhileTakingUp kills a gateway at random moments around those at which it takes up new versions. What is in the
 // folder is always whole, and the next gateway starts with it.
 func TestKilledWhileTakingUp(t *testing.T) {
@@ -368,7 +414,7 @@ func TestKilledWhileTakingUp(t *testing.T) {
 	t.Logf("%d of %d were killed when the new version was there", whole, scaled(4, 30))
 	p := d.serveAlone()
 	eventually(t, "the last version is in force", func() bool { return d.serves("gw1", scaled(4, 30)+1) })
-	if entries, err := os.ReadDir(d.path("cluster.versions")); err != nil || len(entries) > 3 {
+	if entries, err := os.ReadDir(d.path("cluster.versions")); err != nil || len(entries) > 5 {
 		t.Errorf("%d entries are left, %v", len(entries), err)
 	}
 	p.stop()

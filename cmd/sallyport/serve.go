@@ -49,7 +49,8 @@ the last good state serves on.`,
 	return cmd
 }
 
-// loadToServe loads the configuration after the files that come from the store have been written to this node.
+// loadToServe loads the configuration after the files that come from the store have been written to this node. A version
+// that has never been in force here, and can't be, gives way to the last one that was.
 func loadToServe(ctx context.Context, find func() (string, error), stderr io.Writer) (*config.Config, error) {
 	file, err := find()
 	if err != nil {
@@ -60,13 +61,34 @@ func loadToServe(ctx context.Context, find func() (string, error), stderr io.Wri
 		_, all := loadConfig(file) // what else is wrong is to be told with it
 		return nil, cmp.Or(all, usage(err))
 	}
-	if node.Cluster.Folder != "" {
-		log := newLogger(config.Log{}, stderr) // how it is to be logged is not known yet
-		if err := node.Cluster.Prepare(ctx, node.Place, node.Store, log); err != nil {
-			return nil, err
-		}
+	if node.Cluster.Folder == "" {
+		return loadConfig(file)
 	}
-	return loadConfig(file)
+	log := newLogger(config.Log{}, stderr) // how it is to be logged is not known yet
+	if err := node.Cluster.Prepare(ctx, node.Place, node.Store, log); err != nil {
+		return nil, err
+	}
+	cfg, err := loadConfig(file)
+	if node.Cluster.Proven() {
+		return cfg, err
+	}
+	problem := err
+	if problem == nil {
+		problem = builds(ctx, cfg)
+	}
+	if problem != nil && exitCode(problem) == exitUsage && node.Cluster.GoBack(problem, log) {
+		return loadConfig(file)
+	}
+	return cfg, err
+}
+
+// builds reports what is wrong with all that cfg names.
+func builds(ctx context.Context, cfg *config.Config) error {
+	a, err := control.Build(ctx, &cfg.Spec)
+	if err != nil {
+		return usage(err)
+	}
+	return a.Close()
 }
 
 // serve runs the gateway until it is told to stop. Ready is called once when it serves.

@@ -103,6 +103,25 @@ func (c Cluster) prepare(ctx context.Context, at Place, from Placed[certstore.So
 	return problem
 }
 
+// Proven reports whether the folder's version has been in force on this node.
+func (c Cluster) Proven() bool { return c.folder().Vouched() }
+
+// GoBack has the folder hold the last version that was in force on this node, in the place of one that is not good for the
+// reason why, which log is told. It reports whether there is one.
+func (c Cluster) GoBack(why error, log *slog.Logger) bool {
+	bad, _ := c.folder().Holds()
+	if c.folder().Revert() != nil {
+		return false
+	}
+	good, err := c.folder().Holds()
+	if err != nil {
+		return false
+	}
+	log.Error("a version of the configuration is not good here; the last one that was serves on", "bad", bad.Number, "version", good.Number,
+		"error", why)
+	return true
+}
+
 const (
 	// clusterInterval is how often the store is asked for a newer version.
 	clusterInterval = 500 * time.Millisecond
@@ -116,6 +135,7 @@ const (
 type follower struct {
 	*Loop
 	held    fileset.Version // what the folder holds
+	proven  fileset.Version // what the folder held when it was in force last
 	refused fileset.Version // what could not be taken,
 	when    time.Time       // when that was
 	told    certstore.Node  // what the store knows of this gateway
@@ -172,7 +192,19 @@ func (f *follower) follow(ctx context.Context, s *certstore.Store) {
 	if err != nil {
 		f.refuse(err)
 	}
+	f.prove()
 	f.tellStore(ctx, s)
+}
+
+// prove remembers for later starts that what the folder holds is in force.
+func (f *follower) prove() {
+	if f.proven == f.held || f.inForce.Load().Spec.Release != f.held.Number || f.trouble() != "" {
+		return
+	}
+	f.proven = f.held
+	if err := f.cfg.Cluster.folder().Vouch(); err != nil {
+		f.log.Warn("a start with a version of the configuration that is bad here would fail", "error", err)
+	}
 }
 
 // refuse reports an error unless it was reported already.

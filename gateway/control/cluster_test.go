@@ -164,6 +164,7 @@ func TestFollowCluster(t *testing.T) {
 	for version := 1; version <= 2; version++ {
 		pushTo(t, s, fileset.Key{}, version, "apis: []")
 		inForce(version)
+		eventually(t, "it is remembered", c.Proven)
 	}
 	pushTo(t, s, newKey(t, filepath.Join(dir, "key")), 3, "apis: []")
 	eventually(t, "a version is refused", func() bool {

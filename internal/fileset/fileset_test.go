@@ -313,6 +313,24 @@ func TestFolder(t *testing.T) {
 		t.Error(err)
 	}
 
+	// What was good is kept, however many come after it that are not.
+	if err := f.Revert(); err == nil || f.Vouched() {
+		t.Errorf("nothing was good: %v", err)
+	}
+	good := fileset.Version{Number: 5, Digest: "good"}
+	if err := errors.Join(f.Put(good, b), f.Vouch(), f.Vouch()); err != nil || !f.Vouched() {
+		t.Error(err, f.Vouched())
+	}
+	for n := 6; n < 9; n++ {
+		if err := f.Put(fileset.Version{Number: n}, a); err != nil || f.Vouched() {
+			t.Error(err, f.Vouched())
+		}
+	}
+	if err := f.Revert(); err != nil || !f.Vouched() {
+		t.Error(err, f.Vouched())
+	}
+	expect(good, b)
+
 	file := filepath.Join(string(f), "apis.yaml")
 	for name, change := range map[string]func() error{
 		"a changed file": func() error { return os.WriteFile(file, []byte("b"), 0o600) },

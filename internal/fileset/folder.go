@@ -88,7 +88,8 @@ func (f Folder) ours() error {
 	return nil
 }
 
-// Put makes the folder hold a Set as that version. What it held before stays beside it, and older ones are removed.
+// Put makes the folder hold a Set as that version. What it held before stays beside it, and what Vouch was called for;
+// others are removed.
 // Several processes may do so at once.
 func (f Folder) Put(v Version, s Set) error {
 	if err := f.put(v, s); err != nil {
@@ -97,13 +98,30 @@ func (f Folder) Put(v Version, s Set) error {
 	return nil
 }
 
-func (f Folder) put(v Version, s Set) (err error) {
+func (f Folder) put(v Version, s Set) error {
 	if err := f.ours(); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
 	if err := os.Mkdir(f.versions(), 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
 		return err
 	}
+	return f.locked(func() error {
+		last, _ := os.Readlink(string(f))
+		good, _ := os.Readlink(f.good())
+		next, err := os.MkdirTemp(f.versions(), fmt.Sprintf("%d-", v.Number))
+		if err != nil {
+			return err
+		}
+		f.clean(filepath.Base(next), filepath.Base(last), good) // what a killed process has left
+		if err := write(next, v, s); err != nil {
+			return errors.Join(err, os.RemoveAll(next))
+		}
+		return f.show(filepath.Base(next))
+	})
+}
+
+// locked calls f while no other process is in it.
+func (f Folder) locked(do func() error) error {
 	lock, err := os.OpenFile(filepath.Join(f.versions(), "lock"), os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		return err
@@ -112,33 +130,86 @@ func (f Folder) put(v Version, s Set) (err error) {
 	if err := lockFile(lock); err != nil {
 		return err
 	}
-	last, _ := os.Readlink(string(f))
-	next, err := os.MkdirTemp(f.versions(), fmt.Sprintf("%d-", v.Number))
-	if err != nil {
+	return do()
+}
+
+// show has the link lead to a version.
+func (f Folder) show(name string) error {
+	return f.link(string(f), filepath.Join(filepath.Base(f.versions()), name))
+}
+
+// link makes a symbolic link, in the place of another one. The disk has it when it returns.
+func (f Folder) link(path, target string) error {
+	next := filepath.Join(f.versions(), "link")
+	if err := os.Remove(next); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	f.clean(filepath.Base(next), filepath.Base(last)) // what a killed process has left
-	if err := write(next, v, s); err != nil {
-		return errors.Join(err, os.RemoveAll(next))
-	}
-	link := next + ".link"
-	if err := os.Symlink(filepath.Join(filepath.Base(f.versions()), filepath.Base(next)), link); err != nil {
+	if err := os.Symlink(target, next); err != nil {
 		return err
 	}
 	if err := sync(f.versions()); err != nil {
 		return err
 	}
-	if err := os.Rename(link, string(f)); err != nil {
+	if err := os.Rename(next, path); err != nil {
 		return err
 	}
-	return sync(filepath.Dir(string(f)))
+	return sync(filepath.Dir(path))
+}
+
+// good is a link to the version that Vouch was called for.
+func (f Folder) good() string { return filepath.Join(f.versions(), "good") }
+
+// Vouch says that what the folder holds is good. It is kept until another version is good.
+func (f Folder) Vouch() error {
+	if f.Vouched() {
+		return nil
+	}
+	err := f.ours()
+	if err == nil {
+		err = f.locked(func() error {
+			held, err := os.Readlink(string(f))
+			if err != nil {
+				return err
+			}
+			return f.link(f.good(), filepath.Base(held))
+		})
+	}
+	if err != nil {
+		return fmt.Errorf("remember which version of the configuration is good: %w", err)
+	}
+	return nil
+}
+
+// Vouched reports whether Vouch was called for what the folder holds.
+func (f Folder) Vouched() bool {
+	held, err := os.Readlink(string(f))
+	good, missing := os.Readlink(f.good())
+	return err == nil && missing == nil && filepath.Base(held) == good
+}
+
+// Revert makes the folder hold the version again that Vouch was called for last.
+func (f Folder) Revert() error {
+	err := f.ours()
+	if err == nil {
+		err = f.locked(func() error {
+			good, err := os.Readlink(f.good())
+			if err != nil {
+				return err
+			}
+			return f.show(filepath.Base(good))
+		})
+	}
+	if err != nil {
+		return fmt.Errorf("go back to the version of the configuration that was good: %w", err)
+	}
+	return nil
 }
 
 // clean removes all versions but some. What can't be removed is left to the next time.
 func (f Folder) clean(keep ...string) {
 	entries, _ := os.ReadDir(f.versions())
 	for _, e := range entries {
-		if e.Name() != "lock" && !slices.Contains(keep, e.Name()) {
+		if e.Name() != "lock" && e.Name() != "good" && !slices.Contains(keep, e.Name()) {
 			_ = os.RemoveAll(filepath.Join(f.versions(), e.Name()))
 		}
 	}
