@@ -61,7 +61,8 @@ func (s *Store) AddConfiguration(ctx context.Context, c Configuration, files []C
 	})
 	if err != nil && !errors.Is(err, ErrSuperseded) {
 		// Of two that write at once, the primary key has one fail, each database in its own words.
-		if current, broken := s.CurrentConfiguration(context.WithoutCancel(ctx)); broken == nil && current.Version >= c.Version && current.Digest != c.Digest {
+		current, broken := s.CurrentConfiguration(context.WithoutCancel(ctx))
+		if broken == nil && current.Version >= c.Version && current.Digest != c.Digest {
 			err = ErrSuperseded
 		}
 	}

@@ -39,6 +39,16 @@ sallyport.yaml write the current one to that folder and serve it within a second
 	return cmd
 }
 
+// takes is for commands with one argument, which may be left out if least is 0.
+func takes(least int, what string) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		if n := len(args); n < least || n > 1 {
+			return usage(fmt.Errorf("%s takes one %s, and got %d: see %[1]s --help", cmd.CommandPath(), what, n))
+		}
+		return nil
+	}
+}
+
 // nodeFlag adds -c to a command and returns how to load what it names, as far as the files in the store go.
 func nodeFlag(cmd *cobra.Command) func() (pusher, error) {
 	find := configFileFlag(cmd)
@@ -126,7 +136,8 @@ func (p pusher) check(ctx context.Context, files fileset.Set, shown string) (war
 
 // write makes a version of the files, whose names begin with shown, that follows the current one.
 func (p pusher) write(
-	ctx context.Context, s *certstore.Store, current certstore.Configuration, files fileset.Set, shown string, rollbackOf int,
+	ctx context.Context, s *certstore.Store, current certstore.Configuration, files fileset.Set, shown string,
+	rollbackOf int,
 ) (certstore.Configuration, error) {
 	next := certstore.Configuration{
 		Version: current.Version + 1, CreatedAt: time.Now(), CreatedBy: whoami(), RollbackOf: rollbackOf, Files: len(files),
@@ -180,7 +191,8 @@ func (p pusher) tell(out io.Writer, c certstore.Configuration, files fileset.Set
 	for _, w := range warnings {
 		what += "\nworth a second look: " + w
 	}
-	_, err := fmt.Fprintf(out, "%s\nrunning gateways take it up within a second; sallyport config versions tells which have\n", what)
+	const then = "running gateways take it up within a second; sallyport config versions tells which have"
+	_, err := fmt.Fprintf(out, "%s\n%s\n", what, then)
 	if err != nil {
 		return fmt.Errorf("it is done, and could not be told: %w", err)
 	}
@@ -195,12 +207,7 @@ func configPush() *cobra.Command {
 		Long: `Write the files of a folder to the store as a new version. Before, the configuration is
 checked as validate does, with DIR in the place of gateway.config.folder; if anything
 is wrong, nothing is written. Names that begin with a dot are left out.`,
-		Args: func(cmd *cobra.Command, args []string) error {
-			if len(args) != 1 {
-				return usage(fmt.Errorf("%s takes one folder, and got %d: see %s --help", cmd.CommandPath(), len(args), cmd.CommandPath()))
-			}
-			return nil
-		},
+		Args: takes(1, "folder"),
 	}
 	load := nodeFlag(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
@@ -239,12 +246,7 @@ func configRollback() *cobra.Command {
 		Short:      "Make a new version of the files of an earlier one",
 		Long: `Make a new version of the files of an earlier one, of that before the current one unless
 VERSION says another. It is checked as by push.`,
-		Args: func(cmd *cobra.Command, args []string) error {
-			if len(args) > 1 {
-				return usage(fmt.Errorf("%s takes one version, and got %d: see %s --help", cmd.CommandPath(), len(args), cmd.CommandPath()))
-			}
-			return nil
-		},
+		Args: takes(0, "version"),
 	}
 	load := nodeFlag(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
@@ -283,10 +285,11 @@ func earlier(all []certstore.Configuration, wanted int) (c certstore.Configurati
 	return c, 0, fmt.Errorf("the store has no version %d: sallyport config versions lists them", wanted)
 }
 
+// A choice picks one of all versions, the current one first, and says which one a new one would go back to; 0: to none.
+type choice func(all []certstore.Configuration) (c certstore.Configuration, rollbackOf int, err error)
+
 // again writes the files of a version that which picks as a new one, after they were checked.
-func (p pusher) again(
-	cmd *cobra.Command, s *certstore.Store, which func([]certstore.Configuration) (c certstore.Configuration, rollbackOf int, err error),
-) error {
+func (p pusher) again(cmd *cobra.Command, s *certstore.Store, which choice) error {
 	all, err := s.Configurations(cmd.Context())
 	if err != nil {
 		return p.badStore(err)
@@ -330,7 +333,9 @@ no version under it is wanted any more.`,
 			return err
 		}
 		return p.withStore(cmd.Context(), certstore.Options{}, func(s *certstore.Store) error {
-			return p.again(cmd, s, func(all []certstore.Configuration) (certstore.Configuration, int, error) { return all[0], 0, nil })
+			return p.again(cmd, s, func(all []certstore.Configuration) (certstore.Configuration, int, error) {
+				return all[0], 0, nil
+			})
 		})
 	}
 	return cmd
@@ -342,12 +347,7 @@ func configKey() *cobra.Command {
 		Short: "Make a key that the files are encrypted under",
 		Long: `Make a key that the files are encrypted under, in a new FILE that only this user may read,
 gateway.config.keyFile unless another is named. Every gateway of the cluster needs a copy.`,
-		Args: func(cmd *cobra.Command, args []string) error {
-			if len(args) > 1 {
-				return usage(fmt.Errorf("%s takes one file, and got %d: see %s --help", cmd.CommandPath(), len(args), cmd.CommandPath()))
-			}
-			return nil
-		},
+		Args: takes(0, "file"),
 	}
 	load := nodeFlag(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
@@ -370,7 +370,8 @@ gateway.config.keyFile unless another is named. Every gateway of the cluster nee
 		if err := makeSecret(file, content); err != nil {
 			return usage(fmt.Errorf("%s: %w", file, err))
 		}
-		_, err = fmt.Fprintf(cmd.OutOrStdout(), "made the key %s in %s\ncopy that file to every gateway, and keep a copy apart from the store\n", id, file)
+		_, err = fmt.Fprintf(cmd.OutOrStdout(), "made the key %s in %s\n"+
+			"copy that file to every gateway, and keep a copy apart from the store\n", id, file)
 		return err
 	}
 	return cmd

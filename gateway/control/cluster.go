@@ -83,7 +83,9 @@ func (c Cluster) Prepare(ctx context.Context, at Place, from Placed[certstore.So
 	return nil
 }
 
-func (c Cluster) prepare(ctx context.Context, at Place, from Placed[certstore.Source], held fileset.Version) (problem Problems) {
+func (c Cluster) prepare(
+	ctx context.Context, at Place, from Placed[certstore.Source], held fileset.Version,
+) (problem Problems) {
 	s, err := from.Value.Open(ctx, certstore.Options{})
 	if err != nil {
 		problem.Add(from.Place, fmt.Errorf("store: %w", err))
@@ -117,8 +119,8 @@ func (c Cluster) GoBack(why error, log *slog.Logger) bool {
 	if err != nil {
 		return false
 	}
-	log.Error("a version of the configuration is not good here; the last one that was serves on", "bad", bad.Number, "version", good.Number,
-		"error", why)
+	log.Error("a version of the configuration is not good here; the last one that was serves on",
+		"bad", bad.Number, "version", good.Number, "error", why)
 	return true
 }
 

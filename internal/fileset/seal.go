@@ -42,7 +42,8 @@ func NewKey() (content []byte, id string, err error) {
 func ReadKey(file string) (Key, error) {
 	data, err := readKeyFile(file)
 	if errors.Is(err, fs.ErrNotExist) {
-		return Key{}, fmt.Errorf("keyFile %s: %w: copy that of another gateway, or let sallyport config key make one", file, err)
+		return Key{}, fmt.Errorf("keyFile %s: %w: copy that of another gateway, or let sallyport config key make one",
+			file, err)
 	}
 	if err != nil {
 		return Key{}, fmt.Errorf("keyFile %s: %w", file, err)
@@ -71,7 +72,8 @@ func readKeyFile(file string) ([]byte, error) {
 		return nil, cause(err)
 	}
 	if runtime.GOOS != "windows" && info.Mode().Perm()&0o177 != 0 {
-		return nil, fmt.Errorf("its mode is %04o, and others than its owner may have no right to it: chmod 600", info.Mode().Perm())
+		return nil, fmt.Errorf("its mode is %04o, and others than its owner may have no right to it: chmod 600",
+			info.Mode().Perm())
 	}
 	return regularfile.Read(file, maxKeyFile)
 }
@@ -111,7 +113,8 @@ func (k Key) Seal(version int, s Set) (sealed []File, digest string, err error) 
 
 // keyed is a digest that only who has the identity can make. It shows nothing of files that could be guessed.
 func keyed(identity *age.X25519Identity, version int, s Set) (string, error) {
-	key, err := hkdf.Key(sha256.New, []byte(identity.String()), nil, "sallyport: the digest of a configuration", sha256.Size)
+	const use = "sallyport: the digest of a configuration"
+	key, err := hkdf.Key(sha256.New, []byte(identity.String()), nil, use, sha256.Size)
 	if err != nil {
 		return "", err
 	}
@@ -119,7 +122,8 @@ func keyed(identity *age.X25519Identity, version int, s Set) (string, error) {
 }
 
 // errDigest says that files are not those that were sealed.
-var errDigest = errors.New("its digest does not fit its files: they were damaged, or changed by somebody without the key: push it again")
+var errDigest = errors.New("its digest does not fit its files: they were damaged, or changed by somebody without the key: " +
+	"push it again")
 
 // CanOpen reports why k can't open what was sealed under the key with that ID.
 func (k Key) CanOpen(id string) error {
