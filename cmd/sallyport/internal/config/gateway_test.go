@@ -74,6 +74,18 @@ apis: [cluster/apis/*.yaml, own.yaml]
 		})
 	}
 
+	good := string(read(t, file))
+	for baseDir, ok := range map[string]bool{".": false, "..": false, "cluster": true, "cluster/stores": true, "elsewhere": true} {
+		put(t, file, []byte(strings.Replace(good, "p.xml}", "p.xml, baseDir: "+baseDir+"}", 1)))
+		if _, err := config.Load(file); err != nil {
+			t.Error(err)
+		}
+		_, err := config.LoadWith(file, stead)
+		if (err == nil) != ok || err != nil && !strings.Contains(err.Error(), "that p.xml names by this baseDir can't be checked") {
+			t.Errorf("baseDir %s: %v", baseDir, err)
+		}
+	}
+	put(t, file, []byte(good))
 	put(t, filepath.Join(stead, "apis/two.yaml"), []byte("apis:\n- name: two\n  typo: 1\n"))
 	_, err := config.LoadWith(file, stead)
 	if want := filepath.Join(stead, "apis/two.yaml") + ":3:3: unknown key"; err == nil || !strings.Contains(err.Error(), want) {

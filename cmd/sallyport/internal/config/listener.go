@@ -3,6 +3,7 @@ package config
 import (
 	"net"
 	"net/netip"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
@@ -163,6 +164,10 @@ func (m *mapping) dynamicSSLProfiles(tls *listenerprofiles.Options) time.Duratio
 	defer s.end()
 	s.need("filePath", "the listenerprofiles.xml")
 	tls.FilePath, tls.BaseDir, tls.Secrets = s.path("filePath"), s.path("baseDir"), s.secrets()
+	if m.load.instead != "" && tls.BaseDir != "" && within(tls.BaseDir, m.load.cfg.Cluster.Folder) {
+		m.load.errorf(s.find("baseDir").value.Place, "files of gateway.config.folder that %s names by this baseDir can't be checked "+
+			"before they are there: leave baseDir out, or name a folder in that one", filepath.Base(tls.FilePath))
+	}
 	return s.duration("fileReadInterval", time.Second, 10*time.Minute)
 }
 
