@@ -120,8 +120,11 @@ type Client struct {
 	Scopes      []string          // OAuth2 scopes (RFC 6749, section 3.3) or "*"; empty: none
 	Certificate *x509.Certificate // never nil
 	Fingerprint [32]byte          // SHA-256 of the certificate's DER; Add and NewIndex compute it if zero
-	Source      string            // where it is registered, for messages: "store", or a file and line
+	Source      string            // where it is registered, for messages: InStore, or a file and line
 }
+
+// InStore is the Source of what a Store has.
+const InStore = "store"
 
 // Fingerprint is a certificate's identity: the SHA-256 of its DER. Serial numbers and names can be copied.
 func Fingerprint(cert *x509.Certificate) [32]byte { return sha256.Sum256(cert.Raw) }

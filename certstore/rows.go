@@ -207,7 +207,7 @@ func (r *row) with(cert *x509.Certificate) (Client, error) {
 		Tier:        r.tier.String,
 		Scopes:      splitScopes(r.scopes.String),
 		Certificate: cert,
-		Source:      "store",
+		Source:      InStore,
 	}.complete()
 }
 

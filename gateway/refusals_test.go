@@ -175,6 +175,7 @@ func TestEveryRefusal(t *testing.T) {
 	// Whatever reasons there are, they are all above, or named here with the test that has them.
 	elsewhere := []string{
 		"client_gone",         // TestClientGone
+		"registrations_stale", // TestStaleRegistrations
 		"stopped",             // TestAbort
 		"caller_busy",         // TestOneCallerLeavesRoom
 		"body_too_slow",       // takes its time

@@ -17,7 +17,7 @@ type registrationName struct {
 }
 
 func nameOf(c *certstore.Client) registrationName {
-	return registrationName{c.Source == inStore, c.API, c.KeyType, c.Alias}
+	return registrationName{c.Source == certstore.InStore, c.API, c.KeyType, c.Alias}
 }
 
 // different returns was and is without what both begin and end with.
@@ -75,7 +75,7 @@ func (l *Loop) tellChanges(last, next *Assembly) (changed bool) {
 
 func (l *Loop) tellChange(what string, c *certstore.Client, more ...any) {
 	by := "the file " + c.Source
-	if c.Source == inStore {
+	if c.Source == certstore.InStore {
 		by = "the command line" // the store has no user
 	}
 	l.log.Info("a client certificate was "+what, append([]any{
@@ -84,9 +84,6 @@ func (l *Loop) tellChange(what string, c *certstore.Client, more ...any) {
 		"not_after", c.Certificate.NotAfter.UTC(), "by", by,
 	}, more...)...)
 }
-
-// inStore is certstore's Source of what a store has.
-const inStore = "store"
 
 // maxSubject is how many bytes of a name from a certificate are logged.
 const maxSubject = 256

@@ -33,12 +33,12 @@ func authorize(x *Exchange) error {
 }
 
 // examineCertificate reports whether the caller's certificate is good for the API: registered for it, byte for byte,
-// with a tier that is known, trusted, and within its validity.
+// with a tier that is known, in a store that was seen not long ago, trusted, and within its validity.
 func examineCertificate(x *Exchange) policy.Proof {
 	if x.Certificate == nil {
 		return policy.Absent
 	}
-	client, err := x.Snapshot.Clients.find(x.Route.API, x.Certificate.Fingerprint)
+	client, err := x.Snapshot.Clients.find(x.Route.API, x.Certificate.Fingerprint, x.at())
 	if err == nil {
 		err = x.Certificate.Check(x.at())
 	}
@@ -51,6 +51,7 @@ func examineCertificate(x *Exchange) policy.Proof {
 
 var (
 	errUnregistered = errors.New("certificate is not registered for this API")
+	errStale        = errors.New("certificate is registered in the store, which was not seen for longer than its maxAge")
 	errUnknownTier  = errors.New("certificate is registered with a tier that does not exist")
 	errKeyManager   = errors.New("the token's key manager is not among the API's")
 	errAudience     = errors.New("the token is meant for another audience")
@@ -123,7 +124,11 @@ func admit(x *Exchange, d policy.Decision) error {
 	x.Access = d
 	if !d.Allowed {
 		x.Claims = nil
-		r := refuse(reasonOf(d.Reason), errors.Join(x.certificateErr, x.tokenErr))
+		reason := reasonOf(d.Reason)
+		if x.needsFreshStore() {
+			reason = RegistrationsStale
+		}
+		r := refuse(reason, errors.Join(x.certificateErr, x.tokenErr))
 		r.RetryAfter = token.RetryAfter(x.tokenErr)
 		return r
 	}
@@ -147,6 +152,17 @@ func admit(x *Exchange, d policy.Decision) error {
 		return refuse(ScopeMissing, nil)
 	}
 	return nil
+}
+
+// needsFreshStore reports whether the certificate's registration is too old to count, and might let the call in.
+func (x *Exchange) needsFreshStore() bool {
+	if x.certificateErr != errStale {
+		return false
+	}
+	fresh := x.evidence
+	fresh.Certificate = policy.Good
+	d := policy.Decide(x.Resource.Security, fresh)
+	return d.Allowed || d.Need != policy.Nothing
 }
 
 // tokenHasScope reports whether the token has a scope of the resource.

@@ -7,6 +7,8 @@ import (
 	"maps"
 	"slices"
 	"sync"
+	"sync/atomic"
+	"time"
 
 	"sallyport/certstore"
 	"sallyport/listenerprofiles"
@@ -15,6 +17,8 @@ import (
 
 // Clients is the registered certificates with their allowances. It never changes. The zero Clients has none.
 type Clients struct {
+	Stored Freshness // of registrations that are certstore.InStore; set before it is put into force
+
 	index   *certstore.Index
 	tiers   *ratelimit.Tiers
 	limits  *ratelimit.Limiter
@@ -28,6 +32,21 @@ type Clients struct {
 	unknown    []*certstore.Client // their tier does not exist
 
 	byEnd func() []*certstore.Client
+}
+
+// Freshness bounds the age of what a store is believed to have. The zero value believes it for ever.
+type Freshness struct {
+	MaxAge time.Duration              // since Seen; 0: any
+	Seen   *atomic.Pointer[time.Time] // when the store was last seen to have it; nil or empty: never
+}
+
+// over reports whether what the store has is too old at now.
+func (f *Freshness) over(now time.Time) bool {
+	if f.MaxAge == 0 || f.Seen == nil {
+		return f.MaxAge != 0
+	}
+	seen := f.Seen.Load()
+	return seen == nil || now.Sub(*seen) > f.MaxAge
 }
 
 // NewClients joins the registered certificates with the buckets of their tiers, which live on in limits from one
@@ -142,14 +161,18 @@ func (c *Clients) RegisteredAt(routes *Table, l *Listener, fingerprint [sha256.S
 	return one != nil && (served(one) || slices.ContainsFunc(c.more[fingerprint], served))
 }
 
-// find is Find for a registration that may admit: one whose tier is known. The error says why there is none.
-func (c *Clients) find(api certstore.API, fingerprint [sha256.Size]byte) (*certstore.Client, error) {
+// find is Find for a registration that may admit at now: one whose tier is known, and that is fresh. The error says why
+// there is none.
+func (c *Clients) find(api certstore.API, fingerprint [sha256.Size]byte, now time.Time) (*certstore.Client, error) {
 	client := c.Find(api, fingerprint)
 	if client == nil {
 		return nil, errUnregistered
 	}
 	if _, known := c.buckets[client]; !known {
 		return nil, errUnknownTier
+	}
+	if client.Source == certstore.InStore && c.Stored.over(now) {
+		return nil, errStale
 	}
 	return client, nil
 }

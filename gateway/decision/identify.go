@@ -74,10 +74,15 @@ func holdRegistration(x *Exchange) error {
 	if id.profile == nil || id.profile.VerifyClient != listenerprofiles.Require || id.certificate == nil || !id.certificate.ByRegistration() {
 		return nil
 	}
-	if _, err := x.Snapshot.Clients.find(x.Route.API, id.certificate.Fingerprint); err != nil {
-		return refuseShown(x, id, err)
+	_, err := x.Snapshot.Clients.find(x.Route.API, id.certificate.Fingerprint, x.at())
+	switch {
+	case err == nil:
+		return nil
+	case err == errStale:
+		x.certificateErr = err
+		return refuse(RegistrationsStale, err)
 	}
-	return nil
+	return refuseShown(x, id, err)
 }
 
 // refuseShown refuses the call for the certificate that the handshake has shown.
