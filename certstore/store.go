@@ -43,8 +43,11 @@ type Store struct {
 	url     URL
 	writing chan struct{} // holds a token while this process writes: SQLite's own waiting is not fair
 
-	mu   sync.RWMutex // read-locked while conn is used, locked while it is replaced
-	conn *connection  // nil: the Store is closed
+	opening chan struct{} // holds a token while the database of a Store that Later made is opened
+
+	mu     sync.RWMutex // read-locked while conn is used, locked while it is replaced
+	conn   *connection  // nil: the Store is closed, or its database was not opened yet
+	closed bool
 
 	looking sync.Mutex  // guards what Version remembers:
 	seen    *connection // where it last looked,
@@ -74,6 +77,19 @@ func Open(ctx context.Context, url string, opts Options) (*Store, error) {
 }
 
 func open(ctx context.Context, source Source, opts Options) (*Store, error) {
+	s, err := source.Later(opts)
+	if err == nil {
+		err = s.arrive(ctx)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+// Later is Open for a database that is away: it opens nothing, and each call opens the database first, as Open does,
+// until one has.
+func (s Source) Later(opts Options) (*Store, error) {
 	if opts.Now == nil {
 		opts.Now = time.Now
 	}
@@ -83,15 +99,45 @@ func open(ctx context.Context, source Source, opts Options) (*Store, error) {
 	if opts.Changed == nil {
 		opts.Changed = func() {}
 	}
-	at, err := source.parse()
+	at, err := s.parse()
 	if err != nil {
 		return nil, fmt.Errorf("open store: %w", err)
 	}
-	conn, err := at.connect(ctx, opts.ReadOnly, create)
-	if err != nil {
-		return nil, fmt.Errorf("open store %q: %w", at, at.dialect.advise(err))
+	return &Store{opts: opts, url: at, writing: make(chan struct{}, 1), opening: make(chan struct{}, 1)}, nil
+}
+
+// arrive opens the database unless that has been done.
+func (s *Store) arrive(ctx context.Context) error {
+	if s.arrived() {
+		return nil
 	}
-	return &Store{opts: opts, url: at, conn: conn, writing: make(chan struct{}, 1)}, nil
+	select {
+	case s.opening <- struct{}{}:
+		defer func() { <-s.opening }()
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	if s.arrived() {
+		return nil
+	}
+	conn, err := s.url.connect(ctx, s.opts.ReadOnly, create)
+	if err != nil {
+		return fmt.Errorf("open store %q: %w", s.url, s.url.dialect.advise(err))
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return errors.Join(errClosed, conn.close())
+	}
+	s.conn = conn
+	return nil
+}
+
+// arrived reports whether nothing is left to be opened.
+func (s *Store) arrived() bool {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.conn != nil || s.closed
 }
 
 // OnServer reports whether the database is on a server: only Version tells of changes by others then.
@@ -109,6 +155,7 @@ func (s *Store) Foreign() bool {
 func (s *Store) Close() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.closed = true
 	if s.conn == nil {
 		return nil
 	}
@@ -456,6 +503,9 @@ func notDone(err error) error {
 // use calls f with the database that is at the Store's place now: one that has been replaced, as after a restored
 // backup, is opened again. A change that went to the file which is no longer there would be lost.
 func (s *Store) use(ctx context.Context, f func(context.Context, *connection) error) error {
+	if err := s.arrive(ctx); err != nil {
+		return err
+	}
 	if s.url.dialect.server() {
 		return s.url.dialect.advise(patiently(ctx, func(ctx context.Context) error { return s.useNow(ctx, f) }))
 	}
