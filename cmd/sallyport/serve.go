@@ -221,6 +221,7 @@ func openLoop(
 		func() []observe.CertificateEnd { return serverEnds(loop.InForce()) },
 		func() []observe.CertificateEnd { return allEnds(loop.InForce()) })
 	metrics.WatchLimits(loop.Limits)
+	metrics.WatchStoreAge(loop.StoreAge)
 	metrics.WatchStores(func() map[string]int {
 		counts := map[string]int{}
 		for location, n := range loop.InForce().SkippedEntries() {

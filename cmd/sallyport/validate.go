@@ -170,6 +170,11 @@ func unwritable(cfg *config.Config, foreign bool) (problems control.Problems) {
 				"give its file and folder to the user that serves, or validate as that user", err))
 		}
 	}
+	if file := cfg.Snapshot; file != "" {
+		if err := regularfile.WritableFolder(filepath.Dir(file)); err != nil {
+			problems.Add(cfg.Store.Keys["snapshot"], fmt.Errorf("snapshot %s: %w: %s, or validate as that user", file, err, writableAdvice))
+		}
+	}
 	if place := cfg.AccessPlace(); place != (control.Place{}) {
 		if err := regularfile.Writable(cfg.Log.Access); err != nil {
 			problems.Add(place, fmt.Errorf("access %s: %w: %s, or validate as that user", cfg.Log.Access, err, writableAdvice))

@@ -39,6 +39,7 @@ type Assembly struct {
 	store      *certstore.Store                 // nil: there is none
 	registered registrations                    // in the store
 	index      *certstore.Index                 // of Clients
+	sighting   *sighting                        // of them; outlives Assemblies
 	limits     *ratelimit.Limiter               // outlives Assemblies
 	keys       map[ratelimit.Key]bool           // of the APIs' and resources' limits
 	opened     []Certificate                    // of stores that Spec names itself
@@ -60,6 +61,7 @@ func Build(ctx context.Context, spec *Spec) (*Assembly, error) {
 	if err := b.open(ctx, nil, certstore.Options{ReadOnly: true}); err != nil {
 		return nil, err
 	}
+	b.sighting.note(b.registered.seen)
 	return b.Assembly, nil
 }
 
@@ -204,11 +206,12 @@ type builder struct {
 func (l *Loop) builder(spec *Spec, known ...*Assembly) *builder {
 	return &builder{
 		Assembly: &Assembly{
-			Spec:   spec,
-			limits: l.limits,
-			sets:   map[string]*listenerprofiles.Set{},
-			keys:   map[ratelimit.Key]bool{},
-			read:   map[string][sha256.Size]byte{},
+			Spec:     spec,
+			limits:   l.limits,
+			sighting: &l.sighting,
+			sets:     map[string]*listenerprofiles.Set{},
+			keys:     map[ratelimit.Key]bool{},
+			read:     map[string][sha256.Size]byte{},
 
 			skipped: map[string]int{},
 		},

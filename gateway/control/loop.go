@@ -43,6 +43,7 @@ type Loop struct {
 	faults   *contain.Faults
 	board    board
 	limits   *ratelimit.Limiter
+	sighting sighting
 	calendar calendar
 	inForce  atomic.Pointer[Assembly] // written by Open and by the goroutine of Run
 	ended    chan struct{}            // closed when Run has ended
@@ -62,7 +63,9 @@ type Loop struct {
 	blind   bool // there are no file events, and the log says so
 	unread  bool // the last reading of the store failed
 
-	unkept bool // quotas could not be stored; belongs to the task that does
+	unkept    bool  // quotas could not be stored; belongs to the task that does
+	forgetful bool  // what the store knows of quotas was not read yet; that task's, too
+	saved     saved // what the snapshot has; belongs to the task that writes it
 
 	tasks   sync.WaitGroup
 	untoken context.CancelFunc // ends the task for the keys in force
@@ -96,6 +99,8 @@ func newLoop(cfg Options) *Loop {
 		sources: map[string]*source{},
 		looked:  time.Now(),
 		untoken: func() {},
+
+		sighting: sighting{now: cfg.Now},
 	}
 }
 
@@ -118,8 +123,10 @@ func Open(ctx context.Context, cfg Options) (*Loop, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := l.remember(ctx, b.store); err != nil {
-		return nil, errors.Join(Problems{{Place: spec.Store.Place, Message: err.Error()}}, b.Close())
+	if l.forgetful = b.registered.away != nil; !l.forgetful {
+		if err := l.remember(ctx, b.store); err != nil {
+			return nil, errors.Join(Problems{{Place: spec.Store.Place, Message: err.Error()}}, b.Close())
+		}
 	}
 	l.connect(ctx, spec)
 	if err := l.put(b.Assembly); err != nil {
@@ -133,6 +140,7 @@ func Open(ctx context.Context, cfg Options) (*Loop, error) {
 		l.log.Warn("configuration", "place", w.Place.String(), "warning", w.Message)
 	}
 	l.warnOfStores(nil)
+	l.tellSnapshot()
 	l.tellClients(nil, true)
 	return l, nil
 }
@@ -155,6 +163,7 @@ func (l *Loop) Run(ctx context.Context) error {
 	l.begin(ctx, l.keepQuotas)
 	l.begin(ctx, l.askStore)
 	l.begin(ctx, l.followCluster)
+	l.begin(ctx, l.keepSnapshot)
 	for ctx.Err() == nil {
 		err := l.contain(func() error { l.carryOn(ctx); return nil })
 		if err == nil {
@@ -170,6 +179,7 @@ func (l *Loop) Run(ctx context.Context) error {
 	close(l.ended)
 	l.tasks.Wait()
 	l.keep(context.WithoutCancel(ctx), lastPatience)
+	_ = l.contain(func() error { l.saveSnapshot(); return nil })
 	l.files.close()
 	return l.Close()
 }
@@ -257,6 +267,9 @@ func (l *Loop) put(next *Assembly) error {
 	}
 	if err := l.cfg.Set(parts); err != nil {
 		return err
+	}
+	if last == nil || next.store != last.store || !next.registered.seen.Equal(last.registered.seen) {
+		l.sighting.note(next.registered.seen)
 	}
 	l.inForce.Store(next)
 	l.tellReach(last)

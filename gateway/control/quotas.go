@@ -27,12 +27,34 @@ func (l *Loop) remember(ctx context.Context, s *certstore.Store) error {
 	if s == nil {
 		return nil
 	}
+	return l.quotas(ctx, s, l.limits.Remember)
+}
+
+// recollect adds what the store knows of quotas to what was counted since a start without it. Nothing is stored before
+// that: else it would be counted twice.
+func (l *Loop) recollect(ctx context.Context, s *certstore.Store) error {
+	if !l.forgetful {
+		return nil
+	}
+	var records []ratelimit.Record // all or none: of a second reading those of the first would count once more
+	if err := l.quotas(ctx, s, func(r ratelimit.Record) { records = append(records, r) }); err != nil {
+		return err
+	}
+	for _, r := range records {
+		l.limits.Remember(r)
+	}
+	l.limits.Recollect()
+	l.forgetful = false
+	return nil
+}
+
+func (l *Loop) quotas(ctx context.Context, s *certstore.Store, each func(ratelimit.Record)) error {
 	return s.Quotas(ctx, l.cfg.Now(), func(q certstore.Quota) {
 		unit, err := ratelimit.ParseUnit(q.Unit)
 		if err != nil {
 			return // nobody counts by it
 		}
-		l.limits.Remember(ratelimit.Record{Tag: q.Tag, Unit: unit, Start: q.Start, End: q.End, Used: int(q.Used)})
+		each(ratelimit.Record{Tag: q.Tag, Unit: unit, Start: q.Start, End: q.End, Used: int(q.Used)})
 	})
 }
 
@@ -48,7 +70,9 @@ func (l *Loop) keepQuotas(ctx context.Context) error {
 		}
 		began := time.Now()
 		l.keep(ctx, storePatience)
-		wait = max(keepInterval, keepPause*time.Since(began))
+		if wait = keepInterval; !l.unkept { // a store that is away takes no processor
+			wait = max(wait, keepPause*time.Since(began))
+		}
 		if s := l.inForce.Load().store; s != nil && !s.Foreign() && time.Since(forgotten) >= forgetInterval {
 			forgotten = time.Now()
 			if err := s.ForgetQuotas(ctx, l.cfg.Now().Add(-forgetAfter)); err != nil && ctx.Err() == nil {
@@ -67,13 +91,16 @@ func (l *Loop) keep(ctx context.Context, patience time.Duration) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	err := l.limits.Keep(func(records []ratelimit.Record) error {
-		quotas := make([]certstore.Quota, len(records))
-		for i, r := range records {
-			quotas[i] = certstore.Quota{Tag: r.Tag, Unit: r.Unit.String(), Start: r.Start, End: r.End, Used: int64(r.Used)}
-		}
-		return s.KeepQuotas(ctx, quotas)
-	})
+	err := l.recollect(ctx, s)
+	if err == nil {
+		err = l.limits.Keep(func(records []ratelimit.Record) error {
+			quotas := make([]certstore.Quota, len(records))
+			for i, r := range records {
+				quotas[i] = certstore.Quota{Tag: r.Tag, Unit: r.Unit.String(), Start: r.Start, End: r.End, Used: int64(r.Used)}
+			}
+			return s.KeepQuotas(ctx, quotas)
+		})
+	}
 	switch failed := err != nil; {
 	case failed && !l.unkept && errors.Is(err, certstore.ErrReadOnly):
 		l.log.Warn("day and month quotas are not stored: each gateway counts for itself, and a restart begins anew", "reason", err)

@@ -12,17 +12,22 @@ import (
 	"time"
 
 	"sallyport/certstore"
+	"sallyport/gateway/decision"
 )
 
 // registrations are what one reading of the store has found.
 type registrations struct {
-	version  uint64 // of the store before the reading, so that a change after it is not missed
+	version  uint64    // of the store before the reading, so that a change after it is not missed
+	seen     time.Time // when it was asked for the version
 	clients  []certstore.Client
 	problems []certstore.Problem
 	others   map[int]int // registrations of tenants that are not served, by the tenant's id
+	away     error       // why they come from the snapshot and not from the store; nil: they do not
 }
 
-func readRegistrations(ctx context.Context, store *certstore.Store) (r registrations, err error) {
+func (a *Assembly) readRegistrations(ctx context.Context) (r registrations, err error) {
+	store := a.store
+	r.seen = a.sighting.now()
 	if r.version, err = store.Version(ctx); err == nil {
 		r.clients, r.problems, err = store.List(ctx)
 	}
@@ -43,8 +48,13 @@ func (a *Assembly) open(ctx context.Context, last *Assembly, options certstore.O
 	}
 	if last != nil && last.store != nil && last.Spec.Store.Value == a.Spec.Store.Value {
 		a.store, a.registered = last.store, last.registered
-	} else if problems.Add(a.Spec.Store.Place, a.openStore(ctx, options)); len(problems) > 0 {
-		return errors.Join(problems, a.Close())
+	} else if err := a.openStore(ctx, options); err != nil {
+		if last == nil && !options.ReadOnly {
+			err = a.replaceStore(err, options)
+		}
+		if problems.Add(a.Spec.Store.Place, err); err != nil {
+			return errors.Join(problems, a.Close())
+		}
 	}
 	conflicts, err := a.admit()
 	if err = errors.Join(append(conflicts, err)...); err != nil && (last == nil || a.store != last.store) {
@@ -60,7 +70,7 @@ func (a *Assembly) openStore(ctx context.Context, options certstore.Options) (er
 	}
 	a.store, err = a.Spec.Store.Value.Open(ctx, options)
 	if err == nil {
-		a.registered, err = readRegistrations(ctx, a.store)
+		a.registered, err = a.readRegistrations(ctx)
 		return err
 	}
 	if options.ReadOnly && errors.Is(err, fs.ErrNotExist) {
@@ -95,12 +105,12 @@ func storeFiles(store string) []string {
 	return []string{url.File(), url.File() + "-wal"}
 }
 
-// storeInterval is how often a database on a server is asked for changes: nothing else tells of them. One that WSO2 owns
-// marks none: to ask is to read it all, which the loop does at its period.
+// storeInterval is how often a store is asked for changes. Nothing else tells of those on a server. One there that WSO2
+// owns marks none: to ask is to read it all, which the loop does at its period.
 const storeInterval = 500 * time.Millisecond
 
-// askStore has the loop look at a database on a server once it has changed, can't be read any more, or can be again. It
-// is a task of its own, so that a server that doesn't answer holds up nothing else.
+// askStore has the loop look at a store once it has changed, can't be read any more, or can be again, and notes when it
+// was as it is served. It is a task of its own, so that a server that doesn't answer holds up nothing else.
 func (l *Loop) askStore(ctx context.Context) error {
 	var of *certstore.Store
 	var seen uint64
@@ -111,19 +121,31 @@ func (l *Loop) askStore(ctx context.Context) error {
 			return nil
 		case <-time.After(storeInterval):
 		}
-		s := l.inForce.Load().store
-		if s == nil || !s.OnServer() || s.Foreign() {
+		a, now := l.inForce.Load(), l.cfg.Now()
+		s := a.store
+		if s == nil || s.OnServer() && s.Foreign() {
 			continue
 		}
 		version, err := s.Version(ctx)
 		if s != of || (err != nil) != away || err == nil && version != seen {
 			l.mark(store)
 		}
+		if err == nil && version == a.registered.version {
+			l.sighting.note(now)
+		}
 		of, away = s, err != nil
 		if err == nil {
 			seen = version
 		}
 	}
+}
+
+// maxAge is the Spec's; of a store that is looked at once a period only, two of these at least.
+func (a *Assembly) maxAge() time.Duration {
+	if s := a.store; a.Spec.MaxAge > 0 && s != nil && s.OnServer() && s.Foreign() {
+		return max(a.Spec.MaxAge, 2*a.Spec.Period)
+	}
+	return a.Spec.MaxAge
 }
 
 // admit makes Clients of the registrations in the store and in files. Those of the two that contradict each other are
@@ -136,6 +158,7 @@ func (a *Assembly) admit() (conflicts []error, err error) {
 	}
 	var unknown []error
 	a.Clients, unknown = a.Clients.Next(a.index, a.Spec.Tiers, a.limits)
+	a.Clients.Stored = decision.Freshness{MaxAge: a.maxAge(), Seen: &a.sighting.at}
 	a.Warnings = nil
 	for _, p := range a.registered.problems {
 		a.Warnings = append(a.Warnings, fmt.Errorf("store: %s", p))

@@ -142,8 +142,10 @@ func (l *Loop) lookAtStore(ctx context.Context, asked bool) {
 	}
 	reading, cancel := context.WithTimeout(ctx, storePatience)
 	defer cancel()
+	now := l.cfg.Now()
 	version, err := last.store.Version(reading)
 	if err == nil && version == last.registered.version && !asked {
+		l.sighting.note(now)
 		if l.unread {
 			l.unread = false
 			l.board.mended(store)
@@ -153,7 +155,7 @@ func (l *Loop) lookAtStore(ctx context.Context, asked bool) {
 	}
 	next := *last
 	var conflicts []error
-	if next.registered, err = readRegistrations(reading, last.store); err == nil {
+	if next.registered, err = next.readRegistrations(reading); err == nil {
 		conflicts, err = next.admit()
 	}
 	if ctx.Err() != nil {

@@ -34,6 +34,8 @@ type Spec struct {
 	APIs        []API
 	Clients     []certstore.Client       // that API files register
 	Store       Placed[certstore.Source] // not for logs, since it may hold a password; without a URL: none
+	MaxAge      time.Duration            // for how long registrations of a store that can't be read are believed; 0: for ever
+	Snapshot    string                   // file of the store's registrations, for a start while it is away; "": none
 	Labels      []string                 // of this gateway; none: it serves every API
 	LeftOut     []API                    // that are not served here, since none of their Labels is one of these
 	Release     int                      // the version of the files that came from the store; 0: none did

@@ -1,10 +1,36 @@
 package observe
 
 import (
+	"time"
+
 	"github.com/prometheus/client_golang/prometheus"
 
 	"sallyport/internal/contain"
 )
+
+// WatchStoreAge has the metrics tell how old what is served of the store of registrations is. age is called at each look;
+// false: there is no store. It may be called once.
+func (m *Metrics) WatchStoreAge(age func() (time.Duration, bool)) {
+	m.registry.MustRegister(storeAge{&m.faults, prometheus.NewDesc("sallyport_store_age_seconds",
+		"Time since the store of registrations was last seen to have those that are served.", nil, nil), age})
+}
+
+type storeAge struct {
+	faults *contain.Faults
+	desc   *prometheus.Desc
+	age    func() (time.Duration, bool)
+}
+
+// Describe is prometheus.Collector's.
+func (s storeAge) Describe(out chan<- *prometheus.Desc) { out <- s.desc }
+
+// Collect is prometheus.Collector's, which calls it on a goroutine of its own.
+func (s storeAge) Collect(out chan<- prometheus.Metric) {
+	defer s.faults.Catch("a metric", nil)
+	if age, ok := s.age(); ok {
+		out <- prometheus.MustNewConstMetric(s.desc, prometheus.GaugeValue, age.Seconds())
+	}
+}
 
 // stores tells how many entries are skipped of each store that is in use when somebody looks.
 type stores struct {

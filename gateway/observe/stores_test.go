@@ -4,9 +4,23 @@ import (
 	"net/http/httptest"
 	"strings"
 	"testing"
+	"time"
 
 	"sallyport/gateway/observe"
 )
+
+func TestStoreAge(t *testing.T) {
+	m := observe.NewMetrics("test")
+	age, there := 1500*time.Millisecond, false
+	m.WatchStoreAge(func() (time.Duration, bool) { return age, there })
+	for _, there = range []bool{false, true} {
+		w := httptest.NewRecorder()
+		m.Handler().ServeHTTP(w, httptest.NewRequest("GET", "/metrics", nil))
+		if told := strings.Contains(w.Body.String(), "sallyport_store_age_seconds 1.5\n"); told != there {
+			t.Errorf("with a store: %v; told: %v", there, told)
+		}
+	}
+}
 
 func TestSkippedEntriesAreCounted(t *testing.T) {
 	m := observe.NewMetrics("test")

@@ -111,6 +111,26 @@ func (l *Limiter) Remember(r Record) {
 	g.over = min(g.over, r.End.Unix())
 }
 
+// Recollect has the quotas that calls have used already go on from what Remember was given since, too: to what is
+// counted of them here comes what was kept. Nothing may have been kept of it by then.
+func (l *Limiter) Recollect() {
+	now := l.now()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, a := range l.accounts {
+		a.recollect(now)
+	}
+}
+
+func (a *account) recollect(now time.Time) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.calendar && a.number == a.newest.number { // else its next call recalls
+		a.recall(a.newest.tier, now)
+		a.note()
+	}
+}
+
 // sweep drops what was kept of periods that are over.
 func (g *ledger) sweep(now time.Time) {
 	if g == nil {
@@ -166,7 +186,7 @@ func (a *account) recall(t Tier, now time.Time) {
 	kept.fit(t, now) // its period may have been another one
 	switch m := a.meter.(type) {
 	case *quota:
-		if !m.begun {
+		if kept.used += m.usedAt(now); kept.within(now) {
 			*m = kept
 		}
 	case *leased:

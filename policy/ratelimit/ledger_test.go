@@ -76,6 +76,33 @@ func TestQuotasOutliveTheProcess(t *testing.T) {
 	}
 }
 
+// TestQuotasThatAreKnownLate: what was kept comes to what was counted before anybody knew of it, once, and not to what is
+// of another period.
+func TestQuotasThatAreKnownLate(t *testing.T) {
+	c := &clock{now: noon}
+	l := keepers["local"](t, c)
+	used, unused, old := l.Bucket(client("a"), per(10, Day)), l.Bucket(client("b"), per(10, Day)), l.Bucket(client("c"), per(10, Day))
+	passes(used, noon, 3)
+	passes(old, noon, 3)
+	today, yesterday := noon.Truncate(24*time.Hour), noon.Truncate(24*time.Hour).Add(-24*time.Hour)
+	record := func(b Bucket, start time.Time) Record {
+		return Record{Tag: b.share().account.key.tag(), Unit: Day, Start: start, End: start.Add(24 * time.Hour), Used: 5}
+	}
+	remember(l, record(used, today), record(unused, today), record(old, yesterday))
+	l.Recollect()
+	l.Recollect()
+	sum := 0
+	for _, r := range kept(t, l) {
+		sum += r.Used
+	}
+	if sum != 3+5+3 {
+		t.Errorf("%d is kept", sum)
+	}
+	for bucket, want := range map[Bucket]int{used: 2, unused: 5, old: 7} {
+		wantPasses(t, bucket, noon, want)
+	}
+}
+
 // TestQuotasSurviveRedis has Redis lose everything while two nodes count.
 func TestQuotasSurviveRedis(t *testing.T) {
 	server := testredis.Start(t, testredis.Options{})

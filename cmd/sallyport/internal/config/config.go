@@ -120,10 +120,19 @@ func (l *loader) store(m *mapping) (out control.Placed[certstore.Source]) {
 	if err := out.Value.Check(); err != nil {
 		l.errorf(out.Place, "store: %v", err)
 	}
-	out.Value.URL = url.From(filepath.Dir(m.from.path)).String()
+	url = url.From(filepath.Dir(m.from.path))
+	for _, key := range []string{"maxAge", "snapshot"} {
+		if at, ok := out.Keys[key]; ok && url.InMemory() {
+			l.errorf(at, "%s is for a store that may be away, and this one is in memory: remove it", key)
+		}
+	}
+	out.Value.URL = url.String()
 	out.Value.Password = cmp.Or(out.Value.Password, url.Password())
 	return out
 }
+
+// leastAge is the least maxAge: a look at a store each half second may wait for 5 s, and may fail once.
+const leastAge = 10 * time.Second
 
 // storeMap reads what stands beside the URL, which it returns.
 func (l *loader) storeMap(m *mapping, out *control.Placed[certstore.Source]) text {
@@ -133,9 +142,11 @@ func (l *loader) storeMap(m *mapping, out *control.Placed[certstore.Source]) tex
 	t := s.text("url")
 	out.Value.Password = s.secret("password")
 	out.Value.CAFile = s.path("caFile")
-	for _, key := range []string{"maxAge", "snapshot"} {
-		s.refuse(key, "is not built yet: remove it")
+	l.cfg.MaxAge = s.duration("maxAge", 0, 0)
+	if e := s.find("maxAge"); e != nil && 0 < l.cfg.MaxAge && l.cfg.MaxAge < leastAge {
+		l.errorf(e.Place, "maxAge is %s: it is to be at least %s, as a store may take that long to answer, or 0 for ever", l.cfg.MaxAge, leastAge)
 	}
+	l.cfg.Snapshot = s.path("snapshot")
 	out.Keys = s.keys()
 	return t
 }

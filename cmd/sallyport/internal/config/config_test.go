@@ -154,6 +154,7 @@ func TestExample(t *testing.T) {
 		Store: control.Placed[certstore.Source]{Value: certstore.Source{
 			URL: "postgres://gateway@db.example.com:5432/sallyport", Password: "from-a-file", CAFile: at("stores/db-ca.pem"),
 		}},
+		MaxAge: time.Hour, Snapshot: at("store.snapshot"),
 		Tiers:     tiers,
 		RateLimit: control.Placed[control.RateLimit]{Value: limiting},
 		KeyManagers: []control.Placed[token.KeyManager]{

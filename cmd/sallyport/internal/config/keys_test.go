@@ -63,6 +63,8 @@ var changes = map[string]any{
 	"main.gateway.config.folder":                           "another",
 	"main.gateway.config.keyFile":                          "another.key",
 	"api.apis.0.labels":                                    []any{"internal"},
+	"main.store.maxAge":                                    "9h",
+	"main.store.snapshot":                                  "another.snapshot",
 	"main.tiers.2.name":                                    "Another",
 	"main.tiers.2.requestCount":                            9,
 	"main.tiers.2.unitTime":                                9,
