@@ -73,7 +73,7 @@ func (l *Loop) keepQuotas(ctx context.Context) error {
 		if wait = keepInterval; !l.unkept { // a store that is away takes no processor
 			wait = max(wait, keepPause*time.Since(began))
 		}
-		if s := l.inForce.Load().store; s != nil && !s.Foreign() && time.Since(forgotten) >= forgetInterval {
+		if s := l.inForce.Load().store; s != nil && !s.Foreign() && !l.unkept && time.Since(forgotten) >= forgetInterval {
 			forgotten = time.Now()
 			if err := s.ForgetQuotas(ctx, l.cfg.Now().Add(-forgetAfter)); err != nil && ctx.Err() == nil {
 				l.log.Warn("quotas of past periods stay in the store", "error", err)

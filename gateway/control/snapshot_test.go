@@ -157,7 +157,9 @@ func TestSnapshot(t *testing.T) {
 	}
 	spend(b, 2)
 	b.change(func(s *Spec) { s.Period = 2 * time.Hour })
-	_ = b.Reload(t.Context()) // which tells of the store
+	if err := b.Reload(t.Context()); err == nil || !strings.Contains(err.Error(), "the snapshot "+file+" serve") {
+		t.Errorf("a reload says %v", err)
+	}
 	if b.InForce().Spec.Period != 2*time.Hour || len(b.InForce().Clients.All()) != 3 {
 		t.Error("without the store, no other configuration comes into force")
 	}

@@ -7,6 +7,8 @@ import (
 	"maps"
 	"slices"
 	"time"
+
+	"sallyport/certstore"
 )
 
 // A source is the loop's record of one thing that the snapshot is made from.
@@ -163,6 +165,9 @@ func (l *Loop) lookAtStore(ctx context.Context, asked bool) {
 	}
 	if err == nil {
 		err = l.put(&next)
+	}
+	if away := last.registered.away; away != nil && errors.Is(err, certstore.ErrUnavailable) {
+		err = away // which says what serves, and is still so
 	}
 	if l.unread = err != nil; l.unread {
 		if before := l.board.state(store).Broken; asked || before == nil || before.Error() != err.Error() {
