@@ -125,11 +125,14 @@ var troubled = []string{"08", "53", "57", "58"}
 
 // advisePostgres adds to an error of PostgreSQL what may be done about it.
 func advisePostgres(err error) error {
+	const later = "try again when its server is well"
 	var e *pgconn.PgError
 	if !errors.As(err, &e) {
+		if errors.Is(err, pgconn.ErrConnClosed) { // it ended while it was used
+			return unavailable{fmt.Errorf("%w: %s", err, later)}
+		}
 		return adviseServer(err)
 	}
-	const later = "try again when its server is well"
 	advice, again := "", false
 	switch {
 	case hasCode(err, lockNotAvailable, serializationFailure, deadlockDetected):

@@ -5,11 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math/rand/v2"
 	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -408,5 +410,58 @@ func testMigrationGoesOn(t *testing.T, server *testdb.Server) {
 			marks != 1 || version != len(files) {
 			t.Errorf("interrupted after %d statements: %d marks, version %d, %v", n, marks, version, err)
 		}
+	}
+}
+
+// TestServersAreKilled ends a server by SIGKILL, all its processes at once, while a writer registers: what was acknowledged
+// is there when it is back, whole, and nothing else but the one change whose answer was lost.
+func TestServersAreKilled(t *testing.T) {
+	for name, start := range map[string]func(testing.TB, testdb.Options) *testdb.Server{
+		"PostgreSQL": testdb.Postgres, "MariaDB": testdb.MariaDB,
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			server := start(t, testdb.Options{Durable: true})
+			s := openAt(t, at(server, server.New(t)), certstore.Options{})
+			client := newClient(t, "")
+			known := map[string]bool{} // true: acknowledged
+			for round := range 4 {
+				var acknowledged atomic.Int32
+				wrote := make(chan error)
+				go func() {
+					for i := 0; ; i++ {
+						client.Alias, client.API.Name = fmt.Sprintf("r%d-%d", round, i), fmt.Sprintf("api%d-%d", round, i)
+						err := s.Add(t.Context(), client)
+						known[client.Alias] = err == nil
+						if err != nil {
+							wrote <- err
+							return
+						}
+						acknowledged.Add(1)
+					}
+				}()
+				least := int32(rand.IntN(20)) // the moment is at random, but not before some were acknowledged
+				for acknowledged.Load() <= least {
+					time.Sleep(time.Millisecond)
+				}
+				server.Kill()
+				if err := <-wrote; !errors.Is(err, certstore.ErrUnavailable) {
+					t.Errorf("the writer of a killed server ends with %v", err)
+				}
+				server.Restart()
+				there := map[string]bool{}
+				for _, c := range certstoretest.List(t, s) {
+					there[c.Alias] = true
+					if _, asked := known[c.Alias]; !asked || c.Fingerprint != certstore.Fingerprint(client.Certificate) {
+						t.Errorf("%s is there", c.Alias)
+					}
+				}
+				for alias, is := range known {
+					if is && !there[alias] {
+						t.Errorf("round %d: %s was acknowledged and is lost", round, alias)
+					}
+				}
+			}
+		})
 	}
 }

@@ -301,7 +301,9 @@ const forceHelp = "register a certificate that can never be good, too"
 // unless force is set.
 func judge(ctx context.Context, cfg *config.Config, client certstore.Client, file string, force bool) (problem, err error) {
 	now := time.Now()
-	if a, broken := control.Build(ctx, &cfg.Spec); broken == nil {
+	spec := cfg.Spec
+	spec.Store.Value = certstore.Source{} // no matter who else is registered: a store that is away is waited for once
+	if a, broken := control.Build(ctx, &spec); broken == nil {
 		problem = a.Examine(client, now)
 		if err := a.Close(); err != nil {
 			return nil, err

@@ -44,6 +44,7 @@ type Loop struct {
 	board    board
 	limits   *ratelimit.Limiter
 	sighting sighting
+	failed   atomic.Pointer[failed]
 	calendar calendar
 	inForce  atomic.Pointer[Assembly] // written by Open and by the goroutine of Run
 	ended    chan struct{}            // closed when Run has ended

@@ -109,6 +109,21 @@ func storeFiles(store string) []string {
 // owns marks none: to ask is to read it all, which the loop does at its period.
 const storeInterval = 500 * time.Millisecond
 
+// failed is how the last question of askStore ended.
+type failed struct {
+	of  *certstore.Store
+	err error
+}
+
+// failing is why askStore can't read a store; nil if it can, or has not asked it yet. So that the loop need not wait for
+// one that doesn't answer.
+func (l *Loop) failing(s *certstore.Store) error {
+	if f := l.failed.Load(); f != nil && f.of == s {
+		return f.err
+	}
+	return nil
+}
+
 // askStore has the loop look at a store once it has changed, can't be read any more, or can be again, and notes when it
 // was as it is served. It is a task of its own, so that a server that doesn't answer holds up nothing else.
 func (l *Loop) askStore(ctx context.Context) error {
@@ -127,6 +142,7 @@ func (l *Loop) askStore(ctx context.Context) error {
 			continue
 		}
 		version, err := s.Version(ctx)
+		l.failed.Store(&failed{s, err})
 		if s != of || (err != nil) != away || err == nil && version != seen {
 			l.mark(store)
 		}

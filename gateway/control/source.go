@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"errors"
+	"fmt"
 	"maps"
 	"slices"
 	"time"
@@ -144,8 +145,10 @@ func (l *Loop) lookAtStore(ctx context.Context, asked bool) {
 	}
 	reading, cancel := context.WithTimeout(ctx, storePatience)
 	defer cancel()
-	now := l.cfg.Now()
-	version, err := last.store.Version(reading)
+	now, version, err := l.cfg.Now(), uint64(0), l.failing(last.store)
+	if err == nil || asked {
+		version, err = last.store.Version(reading)
+	}
 	if err == nil && version == last.registered.version && !asked {
 		l.sighting.note(now)
 		if l.unread {
@@ -157,7 +160,9 @@ func (l *Loop) lookAtStore(ctx context.Context, asked bool) {
 	}
 	next := *last
 	var conflicts []error
-	if next.registered, err = next.readRegistrations(reading); err == nil {
+	if err != nil {
+		err = fmt.Errorf("store: %w", err)
+	} else if next.registered, err = next.readRegistrations(reading); err == nil {
 		conflicts, err = next.admit()
 	}
 	if ctx.Err() != nil {
