@@ -35,6 +35,7 @@ type dialect struct {
 	// change, if not "", is the first statement of a transaction that changes registrations, with a number at random. It
 	// keeps others from changing any until the transaction ends; "": triggers set the mark, and begin locks.
 	change    string
+	tell      string // tells those who listen of the transaction's changes once it is committed; "": nobody can listen
 	keepQuota string // stores one quota
 	// digest is an expression that is another one for a row whose certificate is another one: the column, where a trigger
 	// empties it.
@@ -79,6 +80,9 @@ type connection struct {
 	// changes returns a number that differs from an earlier one of the same connection if registrations have changed
 	// since. It is not called concurrently.
 	changes func(context.Context) (uint64, error)
+	// listen calls changed once it hears of changes, and then after each of which a Store has told, until ctx ends or the
+	// server falls silent; nil: nobody can listen.
+	listen func(ctx context.Context, changed func()) error
 	// replaced reports whether another database has taken this one's place; it is an error if none is there.
 	replaced func() (bool, error)
 	close    func() error

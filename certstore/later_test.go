@@ -33,6 +33,9 @@ func TestLater(t *testing.T) {
 	}
 	all.Wait()
 	expectList(t, s, clients...)
+	if err := s.Listen(t.Context(), func() { t.Error("SQLite tells of a change") }); err != nil {
+		t.Errorf("listening where there is nothing to be heard: %v", err)
+	}
 	if err := s.Close(); err != nil {
 		t.Error(err)
 	}

@@ -27,6 +27,7 @@ var postgresDialect = &dialect{
 	statement: func(query string) string { return numbered(query, "$") },
 	begin:     fmt.Sprintf(`SET LOCAL lock_timeout = %d`, lockPatience.Milliseconds()),
 	change:    changeMark,
+	tell:      `NOTIFY sallyport_change`,
 	digest:    "C.FINGERPRINT",
 	sum:       "SHA256(%s)", // as of 11
 	keepQuota: keepQuota,
@@ -66,7 +67,39 @@ func connectPostgres(at URL, _ how) (*connection, error) {
 	})
 	// A connection that the server has ended meanwhile is replaced before it is used, as MySQL's driver does by itself.
 	ask := stdlib.OptionShouldPing(func(context.Context, stdlib.ShouldPingParams) bool { return true })
-	return onServer(stdlib.GetConnector(*cfg, secure, ask)), nil
+	conn := onServer(stdlib.GetConnector(*cfg, secure, ask))
+	conn.listen = func(ctx context.Context, changed func()) (err error) {
+		own := cfg.Copy()
+		if own.TLSConfig, err = at.roots(); err != nil {
+			return err
+		}
+		return listenPostgres(ctx, own, changed)
+	}
+	return conn, nil
+}
+
+// listenPostgres listens on a connection of its own, which is not one of the pool's.
+func listenPostgres(ctx context.Context, cfg *pgx.ConnConfig, changed func()) error {
+	conn, err := pgx.ConnectConfig(ctx, cfg)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), serverPatience)
+		defer cancel()
+		_ = conn.Close(closing) // nothing is lost with it
+	}()
+	asking, cancel := context.WithTimeout(ctx, serverPatience)
+	defer cancel()
+	if _, err := conn.Exec(asking, `LISTEN sallyport_change`); err != nil {
+		return err
+	}
+	for {
+		changed()
+		if _, err := conn.WaitForNotification(ctx); err != nil {
+			return err
+		}
+	}
 }
 
 // numbered makes the placeholders of a statement the mark and 1, 2 and so on. No shared statement has a question mark

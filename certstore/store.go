@@ -390,6 +390,28 @@ func (s *Store) changes(ctx context.Context, conn *connection) (uint64, error) {
 	return conn.changes(ctx)
 }
 
+// Listen calls changed when it begins to hear of changes, and then after each that a Store makes in the same database, until
+// ctx ends or the connection, its own, does. It misses what other programs change, and where a pool of connections is
+// before the server perhaps all: Version tells of everything. Where there is nothing to be heard it returns nil at once.
+func (s *Store) Listen(ctx context.Context, changed func()) error {
+	if err := s.arrive(ctx); err != nil {
+		return err
+	}
+	s.mu.RLock()
+	conn := s.conn
+	s.mu.RUnlock()
+	switch {
+	case conn == nil:
+		return errClosed
+	case conn.listen == nil || conn.wso2 != nil:
+		return nil
+	}
+	if err := conn.listen(ctx, changed); err != nil {
+		return fmt.Errorf("listen for changes in the store: %w", s.url.dialect.advise(err))
+	}
+	return nil
+}
+
 func (s *Store) checkExpiry(cert *x509.Certificate) error {
 	if !s.opts.AnyTime && s.opts.Now().After(cert.NotAfter) {
 		return fmt.Errorf("%w (on %s)", ErrExpired, cert.NotAfter.UTC().Format(time.RFC3339))
@@ -442,6 +464,11 @@ func (s *Store) write(ctx context.Context, f func(context.Context, querier) erro
 			}
 			if n, err := result.RowsAffected(); err != nil || n != 1 {
 				return errors.Join(errNoMark, err)
+			}
+		}
+		if tell := s.url.dialect.tell; tell != "" {
+			if _, err := tx.ExecContext(ctx, tell); err != nil {
+				return err
 			}
 		}
 		return f(ctx, tx)

@@ -41,7 +41,8 @@
 //
 // The goroutine of Run owns the sources and the attempt under way, and is the only one that replaces the Assembly in
 // force. It starts these tasks and waits for them when it ends: the verifier's Run, upkeep, which rotates the keys of
-// session tickets and drops unused allowances, those that store quotas and ask the store for changes, and the one that
-// writes the snapshot of its registrations. A start without the store takes those, and a Store that opens later. A panic in a turn or at the top of a task is logged, and the loop goes
-// on. State, InForce and Reload may be called by any goroutine.
+// session tickets and drops unused allowances, those that store quotas, ask the store for changes and hear of them, and
+// the one that writes the snapshot of its registrations. A start without the store takes those, and a Store that opens
+// later. A panic in a turn or at the top of a task is logged, and the loop goes on. State, InForce and Reload may be
+// called by any goroutine.
 package control

@@ -30,10 +30,11 @@ type Options struct {
 	// Shown bounds the certificates that clients show, in handshakes and in headers, as long as the process runs.
 	Shown trust.Bounds
 
-	settle   time.Duration                // how long files must have been the same; 0: settlePause
-	readFile func(string) ([]byte, error) // nil: regular files
-	noEvents bool                         // looks at periods, marks and Reload alone
-	unshared bool                         // limits are counted in this process, whatever the Spec says
+	settle        time.Duration                // how long files must have been the same; 0: settlePause
+	readFile      func(string) ([]byte, error) // nil: regular files
+	noEvents      bool                         // looks at periods, marks and Reload alone
+	storeInterval time.Duration                // 0: storeInterval
+	unshared      bool                         // limits are counted in this process, whatever the Spec says
 }
 
 // A Loop keeps the gateway in step with what it is made from.
@@ -48,6 +49,7 @@ type Loop struct {
 	calendar calendar
 	inForce  atomic.Pointer[Assembly] // written by Open and by the goroutine of Run
 	ended    chan struct{}            // closed when Run has ended
+	heard    chan struct{}            // holds a token while the store has told of a change that nobody has looked at
 	wake     chan struct{}            // holds a token while there are marks, or somebody asks
 
 	mu     sync.Mutex
@@ -85,6 +87,9 @@ func newLoop(cfg Options) *Loop {
 	if cfg.settle == 0 {
 		cfg.settle = settlePause
 	}
+	if cfg.storeInterval == 0 {
+		cfg.storeInterval = storeInterval
+	}
 	if cfg.readFile == nil {
 		cfg.readFile = readFile
 	}
@@ -96,6 +101,7 @@ func newLoop(cfg Options) *Loop {
 		limits:  ratelimit.NewLocal(cfg.Now),
 		ended:   make(chan struct{}),
 		wake:    make(chan struct{}, 1),
+		heard:   make(chan struct{}, 1),
 		marks:   map[string]bool{},
 		sources: map[string]*source{},
 		looked:  time.Now(),
@@ -164,6 +170,7 @@ func (l *Loop) Run(ctx context.Context) error {
 	l.begin(ctx, l.keepQuotas)
 	l.begin(ctx, l.askStore)
 	l.begin(ctx, l.followCluster)
+	l.begin(ctx, l.hearStore)
 	l.begin(ctx, l.keepSnapshot)
 	for ctx.Err() == nil {
 		err := l.contain(func() error { l.carryOn(ctx); return nil })

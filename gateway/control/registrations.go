@@ -105,9 +105,15 @@ func storeFiles(store string) []string {
 	return []string{url.File(), url.File() + "-wal"}
 }
 
-// storeInterval is how often a store is asked for changes. Nothing else tells of those on a server. One there that WSO2
-// owns marks none: to ask is to read it all, which the loop does at its period.
-const storeInterval = 500 * time.Millisecond
+const (
+	// storeInterval is how often a store is asked for changes. Nothing else tells of all of those on a server. One there
+	// that WSO2 owns marks none: to ask is to read it all, which the loop does at its period.
+	storeInterval = 500 * time.Millisecond
+	// hearingLife ends a connection that listens: the server may have another address, or be gone without a word.
+	hearingLife = 3 * time.Minute
+	// hearingPause is how long the next one waits, so that a server that is away is not asked all the time.
+	hearingPause = 5 * time.Second
+)
 
 // failed is how the last question of askStore ended.
 type failed struct {
@@ -134,7 +140,8 @@ func (l *Loop) askStore(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-time.After(storeInterval):
+		case <-l.heard:
+		case <-time.After(l.cfg.storeInterval):
 		}
 		a, now := l.inForce.Load(), l.cfg.Now()
 		s := a.store
@@ -162,6 +169,30 @@ func (a *Assembly) maxAge() time.Duration {
 		return max(a.Spec.MaxAge, 2*a.Spec.Period)
 	}
 	return a.Spec.MaxAge
+}
+
+// hearStore has askStore ask at once when a store on a server tells of a change, until ctx ends. What it misses is found
+// at the interval.
+func (l *Loop) hearStore(ctx context.Context) error {
+	for {
+		if s := l.inForce.Load().store; s != nil {
+			hearing, cancel := context.WithTimeout(ctx, hearingLife)
+			_ = s.Listen(hearing, l.hear) // askStore tells of a store that can't be asked
+			cancel()
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(hearingPause):
+		}
+	}
+}
+
+func (l *Loop) hear() {
+	select {
+	case l.heard <- struct{}{}:
+	default: // it asks in any case
+	}
 }
 
 // admit makes Clients of the registrations in the store and in files. Those of the two that contradict each other are

@@ -201,6 +201,32 @@ func TestStrangeRegistrations(t *testing.T) {
 	}
 }
 
+// TestStoreTells: a change in PostgreSQL is in force though nobody asks for changes, also after the connection that heard of
+// them has ended.
+func TestStoreTells(t *testing.T) {
+	server := testdb.Postgres(t, testdb.Options{})
+	d := server.New(t)
+	source := certstore.Source{URL: d.URL, Password: d.Password}
+	other, err := source.Open(t.Context(), certstore.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer other.Close()
+	b := startBed(t, func(b *bed, o *Options) {
+		s := b.spec.Load()
+		s.Store.Value, s.Period, o.storeInterval = source, time.Hour, time.Hour
+	})
+	for i := range 3 {
+		if err := other.Add(t.Context(), client(fmt.Sprint("added", i), issue(t, "added", nil))); err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, "a registration is in force", func() bool { return len(b.InForce().Clients.All()) == i+1 })
+		if i == 1 {
+			server.DropConnections(t)
+		}
+	}
+}
+
 // TestStoreOnAServer changes registrations in a database on a server, which no file event tells of, and takes the server
 // away. The periods are too long to help.
 func TestStoreOnAServer(t *testing.T) {
