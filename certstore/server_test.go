@@ -425,7 +425,7 @@ func TestServersAreKilled(t *testing.T) {
 			s := openAt(t, at(server, server.New(t)), certstore.Options{})
 			client := newClient(t, "")
 			known := map[string]bool{} // true: acknowledged
-			for round := range 4 {
+			for round := range certstoretest.Rounds(t, 4) {
 				var acknowledged atomic.Int32
 				wrote := make(chan error)
 				go func() {

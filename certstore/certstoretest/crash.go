@@ -99,6 +99,20 @@ func writeUntilKilled(ctx context.Context, url string) error {
 	}
 }
 
+// Rounds is how often a test kills something: short times, unless SALLYPORT_CRASH_ROUNDS says how often.
+func Rounds(t *testing.T, short int) int {
+	t.Helper()
+	s := os.Getenv(crashRounds)
+	if s == "" {
+		return short
+	}
+	n, err := strconv.Atoi(s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
 // testKilledWriters kills one writer after the other. Every change that a writer acknowledged is in the database that it
 // leaves, and at most one more.
 func testKilledWriters(t *testing.T, db Database) {
@@ -106,14 +120,7 @@ func testKilledWriters(t *testing.T, db Database) {
 		fmt.Fprintln(os.Stderr, writeUntilKilled(t.Context(), url)) // returns only with an error
 		os.Exit(1)
 	}
-	rounds := cmp.Or(db.CrashRounds, 15)
-	if s := os.Getenv(crashRounds); s != "" {
-		n, err := strconv.Atoi(s)
-		if err != nil {
-			t.Fatal(err)
-		}
-		rounds = n
-	}
+	rounds := Rounds(t, cmp.Or(db.CrashRounds, 15))
 	url, certificates := db.New(t), filepath.Join(t.TempDir(), "certificates.pem")
 	var certs []*x509.Certificate
 	for range aliases {
