@@ -6,6 +6,7 @@ import (
 	"maps"
 	"slices"
 
+	"sallyport/internal/ends"
 	"sallyport/internal/printable"
 )
 
@@ -32,13 +33,7 @@ func NewIndex(clients []Client) (*Index, error) { return (*Index)(nil).Next(clie
 // that is the same, with the same parsed certificate and its fingerprint, is taken over from x.
 func (x *Index) Next(clients []Client) (*Index, error) {
 	old := x.Clients()
-	first, last := 0, 0 // how many are the same at the begin and at the end
-	for first < min(len(old), len(clients)) && old[first].same(&clients[first]) {
-		first++
-	}
-	for last < min(len(old), len(clients))-first && old[len(old)-1-last].same(&clients[len(clients)-1-last]) {
-		last++
-	}
+	first, last := ends.Common(old, clients, func(known **Client, c *Client) bool { return (*known).same(c) })
 	next := &Index{clients: make([]*Client, 0, len(clients))}
 	all := x == nil || first+last < max(len(old), len(clients))/2
 	if all {

@@ -70,6 +70,7 @@ var rooms = map[string][]string{
 
 	"internal/eachfield":   nil, // for tests
 	"internal/contain":     nil,
+	"internal/ends":        nil,
 	"internal/fileset":     {"internal/regularfile"},
 	"internal/printable":   nil,
 	"internal/regularfile": nil,

@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"sallyport/certstore"
+	"sallyport/internal/ends"
 )
 
 // A registrationName is what a registration keeps while its certificate, tier and scopes change.
@@ -25,13 +26,8 @@ func different(was, is []certstore.Client) (x, y []certstore.Client) {
 	same := func(x, y *certstore.Client) bool {
 		return x.Certificate == y.Certificate && nameOf(x) == nameOf(y) && x.Tier == y.Tier && slices.Equal(x.Scopes, y.Scopes)
 	}
-	for len(was) > 0 && len(is) > 0 && same(&was[0], &is[0]) {
-		was, is = was[1:], is[1:]
-	}
-	for len(was) > 0 && len(is) > 0 && same(&was[len(was)-1], &is[len(is)-1]) {
-		was, is = was[:len(was)-1], is[:len(is)-1]
-	}
-	return was, is
+	first, last := ends.Common(was, is, same)
+	return was[first : len(was)-last], is[first : len(is)-last]
 }
 
 // tellChanges logs once each registration that next has and last has not, or has otherwise, and the reverse, whether it is

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"sallyport/certstore"
+	"sallyport/internal/ends"
 	"sallyport/listenerprofiles"
 	"sallyport/policy/ratelimit"
 )
@@ -66,7 +67,8 @@ func (c *Clients) Next(index *certstore.Index, tiers *ratelimit.Tiers, limits *r
 	if c != nil && c.tiers == tiers && c.limits == limits {
 		was = c.All()
 	}
-	gone, come := different(was, is)
+	first, last := ends.Common(was, is, func(x, y **certstore.Client) bool { return *x == *y })
+	gone, come := was[first:len(was)-last], is[first:len(is)-last]
 	if c == nil || len(gone)+len(come) > mostChanges {
 		gone, come = nil, is
 		next.buckets = make(map[*certstore.Client]ratelimit.Bucket, len(is))
@@ -91,17 +93,6 @@ func (c *Clients) Next(index *certstore.Index, tiers *ratelimit.Tiers, limits *r
 
 // mostChanges is how many registrations are taken out and put in one by one, each at the cost of a look at many others.
 const mostChanges = 100
-
-// different returns was and is without what both begin and end with.
-func different(was, is []*certstore.Client) (gone, come []*certstore.Client) {
-	for len(was) > 0 && len(is) > 0 && was[0] == is[0] {
-		was, is = was[1:], is[1:]
-	}
-	for len(was) > 0 && len(is) > 0 && was[len(was)-1] == is[len(is)-1] {
-		was, is = was[:len(was)-1], is[:len(is)-1]
-	}
-	return was, is
-}
 
 func (c *Clients) add(client *certstore.Client) {
 	if c.prints[client.Fingerprint] == nil {
