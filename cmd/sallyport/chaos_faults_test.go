@@ -20,6 +20,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"sallyport/internal/testserver"
 )
 
 // TestChaosBackendDies: the backend dies in the middle of an answer, with each framing. The client sees a broken answer,
@@ -154,15 +156,8 @@ func TestChaosDescriptors(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	shell, err := exec.LookPath("sh")
-	if err != nil {
-		t.Skip("there is no sh to set the limit of descriptors with")
-	}
 	dir := t.TempDir()
-	script := fmt.Sprintf("#!%s\nulimit -n 256\nexec %s \"$@\"\n", shell, real)
-	if err := os.WriteFile(filepath.Join(dir, "sallyport"), []byte(script), 0o700); err != nil {
-		t.Fatal(err)
-	}
+	testserver.Script(t, filepath.Join(dir, "sallyport"), fmt.Sprintf("ulimit -n 256\nexec %s \"$@\"", real))
 	t.Setenv("PATH", dir+string(os.PathListSeparator)+os.Getenv("PATH"))
 
 	d := newDemo(t)

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"testing"
 
+	"sallyport/internal/testserver"
 	"sallyport/internal/typed"
 )
 
@@ -106,9 +107,7 @@ func withoutProgram(t *testing.T, home string) string {
 		"make": `[ "$*" = build ] && ln -sf '` + program + `' .`,
 		"go":   `[ "$1 $2" = 'run ./cmd/sallyport' ] && shift 2 && exec '` + program + `' "$@"`,
 	} {
-		if err := os.WriteFile(filepath.Join(builders, name), []byte("#!/bin/sh\n"+script+"\n"), 0o700); err != nil {
-			t.Fatal(err)
-		}
+		testserver.Script(t, filepath.Join(builders, name), script)
 	}
 	path := slices.DeleteFunc(filepath.SplitList(os.Getenv("PATH")), func(dir string) bool { return dir == filepath.Dir(program) })
 	return strings.Join(append([]string{builders}, path...), string(filepath.ListSeparator))
