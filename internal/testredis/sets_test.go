@@ -1,7 +1,6 @@
 package testredis
 
 import (
-	"strings"
 	"testing"
 	"time"
 
@@ -28,10 +27,7 @@ func TestSentinel(t *testing.T) {
 	counts("after KillMaster")
 	killed.Restart()
 	set.WaitWhole()
-	counts("after Restart")
-	if got := killed.Do("ROLE"); !strings.HasPrefix(got, "slave") {
-		t.Errorf("the old master is %q", got)
-	}
+	counts("after Restart") // whichever is the master: on a slow machine the sentinels may change it once more
 
 	if got := other.Servers[0].Do("DBSIZE"); got != "0" {
 		t.Errorf("the other set has keys: %s", got)
