@@ -102,14 +102,14 @@ func clip(text string, most int) string {
 	return string([]rune(text)[:most-1]) + "…"
 }
 
-// errNoConfigurations says that the database is one that WSO2 made.
-var errNoConfigurations = errors.New("it is WSO2's database, which keeps no configuration: name another store")
+// errNotOurs says that the database is one that WSO2 made.
+var errNotOurs = errors.New("it is WSO2's database, which keeps no configuration and no values: name another store")
 
 // readOurs calls f with a database that has tables of ours.
 func (s *Store) readOurs(ctx context.Context, f func(context.Context, querier) error) error {
 	return s.use(ctx, func(ctx context.Context, c *connection) error {
 		if c.wso2 != nil {
-			return errNoConfigurations
+			return errNotOurs
 		}
 		return f(ctx, session{s.url.dialect, c.db})
 	})

@@ -37,6 +37,9 @@ type dialect struct {
 	change    string
 	tell      string // tells those who listen of the transaction's changes once it is committed; "": nobody can listen
 	keepQuota string // stores one quota
+	now       string // an expression for the database's clock, in milliseconds since 1970
+	putValue  string // stores one value, with {now} for now
+	takeLease string // takes a lease unless another holder has it, with {now} for now
 	// digest is an expression that is another one for a row whose certificate is another one: the column, where a trigger
 	// empties it.
 	digest string

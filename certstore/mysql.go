@@ -30,6 +30,13 @@ var mysqlDialect = &dialect{
 		USED = IF(VALUES(ENDS) > STARTS, IF(ENDS > VALUES(STARTS) AND USED > VALUES(USED), USED, VALUES(USED)), USED),
 		ENDS = IF(VALUES(ENDS) > STARTS, VALUES(ENDS), ENDS),
 		STARTS = IF(VALUES(ENDS) > STARTS, VALUES(STARTS), STARTS)`,
+	now: `TIMESTAMPDIFF(MICROSECOND, '1970-01-01', UTC_TIMESTAMP(3)) DIV 1000`, // no time zone has a part in it
+	putValue: `INSERT INTO SALLYPORT_VALUE (NAME, CHANGED_AT, CONTENT) VALUES (?, {now}, ?)
+		ON DUPLICATE KEY UPDATE CHANGED_AT = VALUES(CHANGED_AT), CONTENT = VALUES(CONTENT)`,
+	// ENDS_AT is the last one here, too: a lease that has a new holder is that holder's to renew.
+	takeLease: `INSERT INTO SALLYPORT_LEASE (NAME, HOLDER, ENDS_AT) VALUES (?, ?, {now} + ?) ON DUPLICATE KEY UPDATE
+		HOLDER = IF(ENDS_AT < {now}, VALUES(HOLDER), HOLDER),
+		ENDS_AT = IF(HOLDER = VALUES(HOLDER), VALUES(ENDS_AT), ENDS_AT)`,
 	stepwise: true,
 	exclude:  excludeMySQL,
 	advise:   adviseMySQL,

@@ -31,6 +31,9 @@ var postgresDialect = &dialect{
 	digest:    "C.FINGERPRINT",
 	sum:       "SHA256(%s)", // as of 11
 	keepQuota: keepQuota,
+	now:       `(EXTRACT(EPOCH FROM CLOCK_TIMESTAMP()) * 1000)::BIGINT`,
+	putValue:  putValue,
+	takeLease: takeLease,
 	exclude:   excludePostgres,
 	advise:    advisePostgres,
 	collided:  func(err error) bool { return hasCode(err, serializationFailure, deadlockDetected) },

@@ -158,6 +158,8 @@ func testAway(t *testing.T, server *testdb.Server) {
 	client := newClient(t, "acme")
 	add(t, s, client)
 	before := certstoretest.Version(t, s)
+	values := openAt(t, source, certstore.Options{}) // one that no change of the other's keeps waiting
+	certstoretest.PutValue(t, values, "acme/key", "k")
 
 	server.Pause()
 	var waiting sync.WaitGroup
@@ -165,6 +167,11 @@ func testAway(t *testing.T, server *testdb.Server) {
 		"version": func(ctx context.Context) error { _, err := s.Version(ctx); return err },
 		"list":    func(ctx context.Context) error { _, _, err := s.List(ctx); return err },
 		"add":     func(ctx context.Context) error { return s.Add(ctx, newClient(t, "late")) },
+		"value":   func(ctx context.Context) error { _, err := values.Value(ctx, "acme/key"); return isThere(err) },
+		"lease": func(ctx context.Context) error {
+			_, err := values.AcquireLease(ctx, "issue", "gw1", time.Hour)
+			return isThere(err)
+		},
 		"open": func(ctx context.Context) error {
 			s, err := source.Open(ctx, certstore.Options{})
 			if err == nil {
@@ -203,7 +210,19 @@ func testAway(t *testing.T, server *testdb.Server) {
 		t.Errorf("add to a server that has ended: %v", err)
 	}
 	refused(t, source, false, certstore.ErrUnavailable, "connection refused")
+	const secret = "abracadabra"
+	_, read := values.Value(t.Context(), "acme/key")
+	_, listed := values.Values(t.Context(), "")
+	for what, err := range map[string]error{
+		"put": values.PutValue(t.Context(), "acme/key", []byte(secret)), "value": read, "values": listed,
+		"remove": values.RemoveValues(t.Context(), "acme"), "release": values.ReleaseLease(t.Context(), "issue", "gw1"),
+	} {
+		if !errors.Is(isThere(err), certstore.ErrUnavailable) || strings.Contains(err.Error(), secret) {
+			t.Errorf("%s at a server that has ended: %v", what, err)
+		}
+	}
 	server.Restart()
+	certstoretest.ExpectValue(t, values, "acme/key", "k")
 	if clients := certstoretest.List(t, s); len(clients) == 0 || clients[0].Alias != "acme" {
 		t.Errorf("after a restart there are %v", clients)
 	}
@@ -232,6 +251,14 @@ func testAway(t *testing.T, server *testdb.Server) {
 	}
 	certstoretest.List(t, s)
 	server.SetReadOnly(t, false)
+}
+
+// isThere returns an error that doesn't say that a value is missing: nobody knows that of a server that is away.
+func isThere(err error) error {
+	if errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("it says that nothing is there: %v", err)
+	}
+	return err
 }
 
 // testLocked has another program change registrations and not come to an end. Who reads doesn't wait for it.
@@ -313,18 +340,44 @@ func testRights(t *testing.T, server *testdb.Server) {
 	if err != nil || broken != nil || len(nodes) != 1 || len(got) != 1 {
 		t.Errorf("%d nodes, %v, %d files, %v", len(nodes), err, len(got), broken)
 	}
+	expectShares(t, gateway)
+	const secret = "abracadabra"
+	_, read := admin.Value(t.Context(), "acme/key")
 	for name, err := range map[string]error{
+		"the admin's user reads values": read,
+		"the admin's user puts a value": admin.PutValue(t.Context(), "acme/key", []byte(secret)),
 		"the gateway's user pushes":     gateway.AddConfiguration(t.Context(), version(2), files),
 		"the admin's user is a gateway": admin.KeepNode(t.Context(), node),
 		"the gateway's user registers":  gateway.Add(t.Context(), other),
 		"the admin's user keeps quotas": admin.KeepQuotas(t.Context(), []certstore.Quota{quota}),
 		"the gateway's user removes":    gateway.Remove(t.Context(), orders, "", "acme"),
 	} {
-		if err == nil || !strings.Contains(err.Error(), "lacks a right") {
+		if err == nil || !strings.Contains(err.Error(), "lacks a right") || strings.Contains(err.Error(), secret) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
 	expectList(t, owner, acme)
+}
+
+// expectShares expects that a gateway can do all that it does with values and leases.
+func expectShares(t *testing.T, gateway *certstore.Store) {
+	t.Helper()
+	for _, content := range []string{"one", "another"} {
+		certstoretest.PutValue(t, gateway, "acme/key", content)
+		certstoretest.ExpectValue(t, gateway, "acme/key", content)
+	}
+	certstoretest.ExpectNames(t, gateway, "acme", "acme/key")
+	if err := gateway.RemoveValues(t.Context(), "acme"); err != nil {
+		t.Error(err)
+	}
+	for range 2 {
+		if held, err := gateway.AcquireLease(t.Context(), "issue", "gw1", time.Hour); !held || err != nil {
+			t.Errorf("a lease: %v, %v", held, err)
+		}
+	}
+	if err := gateway.ReleaseLease(t.Context(), "issue", "gw1"); err != nil {
+		t.Error(err)
+	}
 }
 
 // grant runs one of the two pairs of SQL in docs/stores.md, for PostgreSQL and for MySQL, with other names.

@@ -31,6 +31,9 @@ var sqliteDialect = &dialect{
 	connect:   connectSQLite,
 	digest:    "C.FINGERPRINT",
 	keepQuota: keepQuota,
+	now:       `CAST(unixepoch('subsec') * 1000 AS INTEGER)`,
+	putValue:  putValue,
+	takeLease: takeLease,
 	advise:    adviseSQLite,
 }
 

@@ -5,6 +5,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"os"
 	"os/exec"
@@ -281,6 +282,7 @@ func (w *wso2Database) test() {
 
 func (w *wso2Database) refusesChanges(s *certstore.Store) {
 	w.Helper()
+	_, acquired := s.AcquireLease(w.Context(), "issue", "gw1", time.Hour)
 	client, quota := newClient(w, "new"), certstore.Quota{Tag: "t", Unit: "day", Start: time.Now(), End: time.Now().Add(time.Hour), Used: 1}
 	for what, err := range map[string]error{
 		"add":           s.Add(w.Context(), client),
@@ -290,6 +292,10 @@ func (w *wso2Database) refusesChanges(s *certstore.Store) {
 		"forget quotas": s.ForgetQuotas(w.Context(), time.Now()),
 		"push":          s.AddConfiguration(w.Context(), certstore.Configuration{Version: 1}, nil),
 		"keep a node":   s.KeepNode(w.Context(), certstore.Node{Name: "gw1"}),
+		"put a value":   s.PutValue(w.Context(), "acme/key", nil),
+		"remove values": s.RemoveValues(w.Context(), "acme"),
+		"take a lease":  acquired,
+		"end a lease":   s.ReleaseLease(w.Context(), "issue", "gw1"),
 	} {
 		if !errors.Is(err, certstore.ErrReadOnly) || !strings.Contains(err.Error(), "another program's") {
 			w.Errorf("%s: %v", what, err)
@@ -300,6 +306,12 @@ func (w *wso2Database) refusesChanges(s *certstore.Store) {
 	}
 	if c, err := s.CurrentConfiguration(w.Context()); err == nil || !strings.Contains(err.Error(), "name another store") {
 		w.Errorf("a configuration: %+v, %v", c, err)
+	}
+	if v, err := s.Value(w.Context(), "acme/key"); errors.Is(err, fs.ErrNotExist) || err == nil || !strings.Contains(err.Error(), "name another store") {
+		w.Errorf("a value: %q, %v", v.Content, err)
+	}
+	if list, err := s.Values(w.Context(), ""); err == nil || !strings.Contains(err.Error(), "name another store") {
+		w.Errorf("values: %v, %v", list, err)
 	}
 }
 

@@ -54,6 +54,11 @@ func Run(t *testing.T, db Database) {
 		"configurations":                            testConfigurations,
 		"a large file of a configuration":           testLargeFile,
 		"nodes":                                     testNodes,
+		"values":                                    testValues,
+		"names of values":                           testValueNames,
+		"what values refuse":                        testValuesRefuse,
+		"values are no registrations":               testValuesApart,
+		"leases":                                    testLeases,
 	} {
 		t.Run(name, func(t *testing.T) { test(t, Open(t, db.New(t), certstore.Options{})) })
 	}
@@ -73,6 +78,9 @@ func Run(t *testing.T, db Database) {
 		"list again":                     testListAgain,
 		"two stores keep quotas":         testTwoStoresKeepQuotas,
 		"two stores push":                testTwoStoresPush,
+		"two stores put values":          testTwoStoresPut,
+		"two stores fight for a lease":   testTwoStoresFight,
+		"the term of a lease is whole":   testTermIsWhole,
 	} {
 		t.Run(name, func(t *testing.T) { test(t, db) })
 	}

@@ -8,6 +8,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"io/fs"
 	"maps"
 	"math/rand/v2"
 	"os"
@@ -63,7 +64,11 @@ func step(ctx context.Context, i int, certs []*x509.Certificate, s *certstore.St
 	return nil
 }
 
-// writeUntilKilled goes on where the last writer was killed, and prints the number of each step once it is done.
+// stepsValue is the name of a value that says how many steps were made.
+const stepsValue = "steps/made"
+
+// writeUntilKilled goes on where the last writer was killed, and prints the number of each step once it is done and a value
+// says so.
 func writeUntilKilled(ctx context.Context, url string) error {
 	var certs []*x509.Certificate
 	data, err := os.ReadFile(os.Getenv(writerCertificates))
@@ -91,6 +96,9 @@ func writeUntilKilled(ctx context.Context, url string) error {
 	}
 	for i := start; ; i++ {
 		if err := step(ctx, i, certs, s, model); err != nil {
+			return fmt.Errorf("step %d: %w", i, err)
+		}
+		if err := s.PutValue(ctx, stepsValue, []byte(strconv.Itoa(i+1))); err != nil {
 			return fmt.Errorf("step %d: %w", i, err)
 		}
 		if _, err := fmt.Println(i); err != nil {
@@ -129,9 +137,13 @@ func testKilledWriters(t *testing.T, db Database) {
 	if err := os.WriteFile(certificates, testpki.PEM(certs...), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	done := 0 // steps that are in the database
+	done := 0  // steps that are in the database
+	least := 0 // steps that its value must tell of
 	for round := range rounds {
 		acknowledged := runAndKill(t, url, certificates, done, rand.IntN(30))
+		if acknowledged > done {
+			least = acknowledged
+		}
 		model := make(map[string]string)
 		for i := range acknowledged {
 			_ = step(t.Context(), i, nil, nil, model)
@@ -139,7 +151,10 @@ func testKilledWriters(t *testing.T, db Database) {
 		next := maps.Clone(model)
 		_ = step(t.Context(), acknowledged, nil, nil, next)
 
-		got := tiers(t, db, url)
+		got, steps := tiers(t, db, url)
+		if steps < least || steps > acknowledged+1 {
+			t.Errorf("round %d: the value tells of %d steps, and %d were acknowledged", round, steps, least)
+		}
 		switch {
 		case gocmp.Equal(got, model):
 			done = acknowledged
@@ -205,8 +220,9 @@ func onlyTest(name string) string {
 	return strings.Join(parts, "/")
 }
 
-// tiers opens the database that a killed writer has left, and returns the tiers in it by alias.
-func tiers(t *testing.T, db Database, url string) map[string]string {
+// tiers opens the database that a killed writer has left, and returns the tiers in it by alias, and how many steps its value
+// tells of.
+func tiers(t *testing.T, db Database, url string) (got map[string]string, steps int) {
 	t.Helper()
 	s, err := certstore.Open(t.Context(), url, certstore.Options{})
 	if err != nil {
@@ -220,12 +236,21 @@ func tiers(t *testing.T, db Database, url string) map[string]string {
 	if err := again(nothing); !errors.Is(err, certstore.ErrNotFound) {
 		t.Fatal(err)
 	}
-	got := make(map[string]string)
+	got = make(map[string]string)
 	for _, c := range List(t, s) {
 		got[c.Alias] = c.Tier
+	}
+	v, err := s.Value(t.Context(), stepsValue)
+	if errors.Is(err, fs.ErrNotExist) {
+		v.Content = []byte("0")
+	} else if err != nil {
+		t.Fatal(err)
+	}
+	if steps, err = strconv.Atoi(string(v.Content)); err != nil {
+		t.Errorf("the value is damaged: %v", err)
 	}
 	if db.Check != nil {
 		db.Check(t, url)
 	}
-	return got
+	return got, steps
 }
