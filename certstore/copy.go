@@ -1,6 +1,7 @@
 package certstore
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -14,6 +15,7 @@ import (
 type Copied struct {
 	Added   int // registrations that are new in the target
 	Present int // that the target had already, the very same
+	Values  int // values that are new in the target
 	LeftOut LeftOut
 }
 
@@ -24,11 +26,12 @@ type LeftOut struct {
 	Revisions    int         // registrations of revisions of an API, in WSO2's database
 	OtherTenants map[int]int // registrations of other tenants, by TENANT_ID
 	Columns      []string    // of AM_API_CLIENT_CERTIFICATE, that mean nothing here
+	Values       []string    // names of values that the target has with another content, which stays
 }
 
-// Copy registers everything that List of from returns in to, in one transaction: all of it or, after an error, nothing.
-// What to has already stays. A registration that contradicts one in to is an error matching ErrAliasTaken or ErrRegistered,
-// which names the first hundred of them.
+// Copy registers everything that List of from returns in to, and takes its values along, in one transaction: all of it or,
+// after an error, nothing. What to has already stays. A registration that contradicts one in to is an error matching
+// ErrAliasTaken or ErrRegistered, which names the first hundred of them. Leases, quotas and configurations stay behind.
 func Copy(ctx context.Context, from, to *Store) (done Copied, err error) {
 	clients, problems, err := from.List(ctx)
 	if err != nil {
@@ -38,8 +41,15 @@ func Copy(ctx context.Context, from, to *Store) (done Copied, err error) {
 		return Copied{}, err
 	}
 	done.LeftOut.Problems = problems
+	values, err := from.allValues(ctx)
+	if err != nil {
+		return Copied{}, err
+	}
 	err = to.write(ctx, func(ctx context.Context, tx querier) (err error) {
-		done.Added, done.Present, err = to.takeOver(ctx, tx, clients)
+		if done.Added, done.Present, err = to.takeOver(ctx, tx, clients); err != nil {
+			return err
+		}
+		done.Values, done.LeftOut.Values, err = takeOverValues(ctx, tx, values)
 		return err
 	})
 	if err != nil {
@@ -91,6 +101,47 @@ func (s *Store) takeOver(ctx context.Context, tx querier, clients []Client) (add
 		conflicts = append(conflicts[:most], fmt.Errorf("and %d more", more))
 	}
 	return added, present, errors.Join(conflicts...)
+}
+
+// allValues returns all values with their contents. WSO2's database has none, nor has one that only older programs opened.
+func (s *Store) allValues(ctx context.Context) (list []Value, err error) {
+	err = s.use(ctx, func(ctx context.Context, c *connection) error {
+		if c.wso2 != nil {
+			return nil
+		}
+		q := session{s.url.dialect, c.db}
+		tables, err := columns[string](ctx, q, s.url.dialect.tables)
+		if _, ok := nameIn(tables, "SALLYPORT_VALUE"); err != nil || !ok {
+			return err
+		}
+		list, err = readValues(ctx, q, readContent, "")
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("read the values in the store: %w", err)
+	}
+	return list, nil
+}
+
+// takeOverValues inserts the values whose names are not there, and returns the names of those that differ.
+func takeOverValues(ctx context.Context, tx querier, values []Value) (added int, differ []string, err error) {
+	for _, v := range values {
+		there, err := readValues(ctx, tx, readContent, ` WHERE NAME = ?`, v.Name)
+		switch {
+		case err != nil:
+			return 0, nil, err
+		case len(there) > 0 && !bytes.Equal(there[0].Content, v.Content):
+			differ = append(differ, v.Name)
+		case len(there) == 0:
+			_, err := tx.ExecContext(ctx, `INSERT INTO SALLYPORT_VALUE (NAME, CHANGED_AT, CONTENT) VALUES (?, ?, ?)`,
+				v.Name, v.Modified.UnixMilli(), v.Content)
+			if err != nil {
+				return 0, nil, err
+			}
+			added++
+		}
+	}
+	return added, differ, nil
 }
 
 // insertFor inserts a registration, and its API if that isn't there. ids are the APIs that are known.

@@ -2,12 +2,15 @@ package certstore_test
 
 import (
 	"errors"
+	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
 	"sallyport/certstore"
+	"sallyport/certstore/certstoretest"
 )
 
 // TestCopy copies from one of our stores: scopes and key types come along.
@@ -69,6 +72,62 @@ func TestCopy(t *testing.T) {
 	if _, err := certstore.Copy(t.Context(), from, reader); !errors.Is(err, certstore.ErrReadOnly) {
 		t.Errorf("copy to what is only read: %v", err)
 	}
+}
+
+// TestCopyValues copies what a cluster keeps by name, and not its leases. What the target has stays, and is named if it is
+// another one. WSO2's database has none, nor has one that only an older program has opened.
+func TestCopyValues(t *testing.T) {
+	path := newFile(t)
+	from, to := open(t, "sqlite:"+path, certstore.Options{}), open(t, "sqlite:"+newFile(t), certstore.Options{})
+	certstoretest.PutValue(t, from, "acme/cert", "theirs")
+	certstoretest.PutValue(t, from, "acme/empty", "")
+	certstoretest.PutValue(t, from, "acme/key", "k")
+	certstoretest.PutValue(t, to, "acme/cert", "ours")
+	certstoretest.PutValue(t, to, "acme/other", "o")
+	if held, err := from.AcquireLease(t.Context(), "issue", "a", time.Hour); err != nil || !held {
+		t.Fatal(held, err)
+	}
+	was, err := from.Value(t.Context(), "acme/key")
+	if err != nil {
+		t.Fatal(err)
+	}
+	copies := func(added int, differ ...string) {
+		t.Helper()
+		done, err := certstore.Copy(t.Context(), from, to)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if done.Values != added || !slices.Equal(done.LeftOut.Values, differ) {
+			t.Errorf("%d values copied, %v left out; want %d and %v", done.Values, done.LeftOut.Values, added, differ)
+		}
+	}
+	copies(2, "acme/cert")
+	certstoretest.ExpectValue(t, to, "acme/cert", "ours")
+	certstoretest.ExpectValue(t, to, "acme/empty", "")
+	certstoretest.ExpectValue(t, to, "acme/key", "k")
+	certstoretest.ExpectNames(t, to, "", "acme/cert", "acme/empty", "acme/key", "acme/other")
+	if is, err := to.Value(t.Context(), "acme/key"); err != nil || !is.Modified.Equal(was.Modified) {
+		t.Errorf("the copy is of %v, the value of %v, %v", is.Modified, was.Modified, err)
+	}
+	if held, err := to.AcquireLease(t.Context(), "issue", "b", time.Hour); err != nil || !held {
+		t.Errorf("a lease came along: %v, %v", held, err)
+	}
+	copies(0, "acme/cert")
+
+	// With a registration that contradicts, no value is copied either.
+	add(t, from, newClient(t, "acme"))
+	add(t, to, newClient(t, "acme"))
+	certstoretest.PutValue(t, from, "late", "l")
+	if _, err := certstore.Copy(t.Context(), from, to); !errors.Is(err, certstore.ErrAliasTaken) {
+		t.Errorf("copy of what contradicts: %v", err)
+	}
+	certstoretest.ExpectNames(t, to, "late")
+
+	mustExec(t, rawSQL(t, path), `DROP TABLE SALLYPORT_VALUE`)
+	if err := from.Remove(t.Context(), orders, "", "acme"); err != nil {
+		t.Fatal(err)
+	}
+	copies(0)
 }
 
 // TestSchema: the statements for every kind of database make the same columns with the same key, and the reader reads

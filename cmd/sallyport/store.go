@@ -57,8 +57,10 @@ func storeCopy() *cobra.Command {
 		Use:   "copy FROM TO",
 		Short: "Copy all registrations from one store to another",
 		Long: `Copy all registrations from one store to another, all of them or, if one contradicts a
-registration that is there, none. FROM and TO are each the URL of a store without a
-password, or the sallyport.yaml that names the store. FROM is not changed.`,
+registration that is there, none. What the gateways of a cluster keep in a store, as
+certificates from ACME, comes along, except what TO keeps by the same name. FROM and TO
+are each the URL of a store without a password, or the sallyport.yaml that names the
+store. FROM is not changed.`,
 		Args: func(cmd *cobra.Command, args []string) error {
 			if len(args) != 2 {
 				return usage(fmt.Errorf("%s takes two stores, FROM and TO, and got %d: see %s --help", cmd.CommandPath(), len(args), cmd.CommandPath()))
@@ -146,6 +148,7 @@ func storeNamed(argument, text string, options certstore.Options) (open func(con
 type copyReport struct {
 	Copied       int      `json:"copied"`
 	AlreadyThere int      `json:"alreadyThere"`
+	CopiedValues int      `json:"copiedValues"`
 	LeftOut      leftOver `json:"leftOut"`
 }
 
@@ -155,12 +158,14 @@ type leftOver struct {
 	Revisions    int            `json:"revisions"`
 	OtherTenants map[string]int `json:"otherTenants"`
 	Columns      []string       `json:"columns"`
+	Values       []string       `json:"values"`
 }
 
 func reportOf(done certstore.Copied) copyReport {
 	left := leftOver{
 		Problems: []string{}, Removed: done.LeftOut.Tombstones, Revisions: done.LeftOut.Revisions,
 		OtherTenants: map[string]int{}, Columns: append([]string{}, done.LeftOut.Columns...),
+		Values: append([]string{}, done.LeftOut.Values...),
 	}
 	for _, p := range done.LeftOut.Problems {
 		left.Problems = append(left.Problems, p.String())
@@ -168,11 +173,14 @@ func reportOf(done certstore.Copied) copyReport {
 	for tenant, n := range done.LeftOut.OtherTenants {
 		left.OtherTenants[strconv.Itoa(tenant)] = n
 	}
-	return copyReport{done.Added, done.Present, left}
+	return copyReport{done.Added, done.Present, done.Values, left}
 }
 
 func printCopied(out io.Writer, done certstore.Copied) {
 	fmt.Fprintf(out, "copied: %s", count(done.Added, "registration"))
+	if done.Values > 0 {
+		fmt.Fprintf(out, ", %s", count(done.Values, "value"))
+	}
 	if done.Present > 0 {
 		fmt.Fprintf(out, "; already there: %d", done.Present)
 	}
@@ -192,5 +200,8 @@ func printCopied(out io.Writer, done certstore.Copied) {
 	}
 	for _, column := range left.Columns {
 		fmt.Fprintf(out, "left out: the column %s\n", printable.Text(column))
+	}
+	for _, name := range left.Values {
+		fmt.Fprintf(out, "left out: the value %s: TO has another one\n", printable.Quote(name))
 	}
 }
