@@ -146,7 +146,7 @@ func FuzzCheckPath(f *testing.F) {
 }
 
 // newKey makes a key file with these lines and a new key behind them.
-func newKey(t *testing.T, before ...string) (key fileset.Key, file, content string) {
+func newKey(t testing.TB, before ...string) (key fileset.Key, file, content string) {
 	t.Helper()
 	data, id, err := fileset.NewKey()
 	if err != nil {

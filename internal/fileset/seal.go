@@ -94,27 +94,41 @@ func (k Key) Seal(version int, s Set) (sealed []File, digest string, err error) 
 	}
 	first := k.identities[0]
 	for _, f := range s {
-		var content bytes.Buffer
-		w, err := age.Encrypt(&content, first.Recipient())
-		if err == nil {
-			_, err = w.Write(f.Content)
-		}
-		if err == nil {
-			err = w.Close()
-		}
+		content, err := encrypt(first, f.Content)
 		if err != nil {
 			return nil, "", fmt.Errorf("encrypt %s: %w", f.Path, err)
 		}
-		sealed = append(sealed, File{f.Path, content.Bytes()})
+		sealed = append(sealed, File{f.Path, content})
 	}
 	digest, err = keyed(first, version, s)
 	return sealed, digest, err
 }
 
+func encrypt(identity *age.X25519Identity, parts ...[]byte) ([]byte, error) {
+	var sealed bytes.Buffer
+	w, err := age.Encrypt(&sealed, identity.Recipient())
+	if err != nil {
+		return nil, err
+	}
+	for _, part := range parts {
+		if _, err := w.Write(part); err != nil {
+			return nil, err
+		}
+	}
+	if err := w.Close(); err != nil {
+		return nil, err
+	}
+	return sealed.Bytes(), nil
+}
+
+// derived is a key for one use that only who has the identity can make.
+func derived(identity *age.X25519Identity, use string) ([]byte, error) {
+	return hkdf.Key(sha256.New, []byte(identity.String()), nil, use, sha256.Size)
+}
+
 // keyed is a digest that only who has the identity can make. It shows nothing of files that could be guessed.
 func keyed(identity *age.X25519Identity, version int, s Set) (string, error) {
-	const use = "sallyport: the digest of a configuration"
-	key, err := hkdf.Key(sha256.New, []byte(identity.String()), nil, use, sha256.Size)
+	key, err := derived(identity, "sallyport: the digest of a configuration")
 	if err != nil {
 		return "", err
 	}
@@ -178,15 +192,20 @@ func (k Key) Open(version int, id string, sealed []File, digest string) (Set, er
 
 func decrypt(identity *age.X25519Identity, sealed []File) (files []File, err error) {
 	for _, f := range sealed {
-		r, err := age.Decrypt(bytes.NewReader(f.Content), identity)
-		var content []byte
-		if err == nil {
-			content, err = io.ReadAll(io.LimitReader(r, MaxFile+1))
-		}
+		content, err := decrypted(identity, f.Content)
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w: push it again", f.Path, err)
 		}
 		files = append(files, File{f.Path, content})
 	}
 	return files, nil
+}
+
+// decrypted is one content, up to a byte more than a file may have.
+func decrypted(identity *age.X25519Identity, sealed []byte) ([]byte, error) {
+	r, err := age.Decrypt(bytes.NewReader(sealed), identity)
+	if err != nil {
+		return nil, err
+	}
+	return io.ReadAll(io.LimitReader(r, MaxFile+1))
 }
