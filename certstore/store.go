@@ -364,7 +364,7 @@ func (s *Store) OtherTenants(ctx context.Context) (counts map[int]int, err error
 }
 
 // Version returns a number that is another one each time after registrations were changed by this process or any other,
-// and may be another one without a change. KeepQuotas leaves it alone. It means something for this Store only.
+// and may be another one without a change. Quotas, values and leases leave it alone. It means something for this Store only.
 func (s *Store) Version(ctx context.Context) (uint64, error) {
 	s.looking.Lock()
 	defer s.looking.Unlock()
