@@ -93,6 +93,9 @@ type element struct {
 	text         strings.Builder // all character data directly within, comments left out
 }
 
+// word is the text without the white space around it.
+func (e *element) word() string { return strings.Trim(e.text.String(), xmlSpace) }
+
 // A place is a line and a column, from 1.
 type place struct{ line, column int }
 

@@ -16,20 +16,24 @@ import (
 func TestProfileKeyFollowsEveryField(t *testing.T) {
 	ref := keystore.Ref{Location: "a.jks", Type: "JKS", Password: "p", KeyPassword: "k", Alias: "a"}
 	s := Settings{
-		Name: "n", BindAddress: netip.IPv6Unspecified(), ServerName: "a.test", KeyStore: ref, TrustStore: ref,
+		Name: "n", BindAddress: netip.IPv6Unspecified(), ServerName: "a.test", KeyStore: ref, TrustStore: ref, Order: Order{Names: []string{"a.test"}, KeyTypes: []string{"rsa"}},
 		Protocols: []uint16{tls.VersionTLS12}, Ciphers: []uint16{tls.TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256},
 	}
-	key, shown := profileKeys(s, make([][]byte, 2), Options{})
-	keys := [][32]byte{key}
+	before := digest(s, nil, nil, Options{})
+	keys := [][32]byte{before.key}
 	for path, changed := range eachfield.Change(s) {
-		got, show := profileKeys(changed, make([][]byte, 2), Options{})
-		if path == "Line" != (got == keys[0]) || path != "Line" && slices.Contains(keys, got) {
+		got := digest(changed, nil, nil, Options{})
+		if path == "Line" != (got.key == keys[0]) || path != "Line" && slices.Contains(keys, got.key) {
 			t.Errorf("a change of %s: the key is one that was there, or follows a place", path)
 		} else if path != "Line" {
-			keys = append(keys, got)
+			keys = append(keys, got.key)
 		}
-		if secret := strings.HasSuffix(path, "Password"); secret != (show == shown) && path != "Line" {
+		if secret := strings.HasSuffix(path, "Password"); secret != (got.shown == before.shown) && path != "Line" {
 			t.Errorf("a change of %s: the key that is shown must follow all but passwords", path)
+		}
+		server := strings.HasPrefix(path, "KeyStore.") || strings.HasPrefix(path, "Order.")
+		if (server || strings.HasSuffix(path, "Password") || path == "Line") != (got.clients == before.clients) {
+			t.Errorf("a change of %s: what clients are judged by is all but the server's keys and passwords", path)
 		}
 	}
 }

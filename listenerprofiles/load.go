@@ -32,6 +32,10 @@ type Options struct {
 	ReadFile   func(string) ([]byte, error) // nil means regular files of at most keystore.MaxSize bytes
 	Secrets    Secrets                      // what secretAlias stands for in the file
 
+	// ACME returns the source of an order's keys: the same pointer for as long as it would give the same. Nil means that no
+	// CA is configured, and a key store of type ACME is an error.
+	ACME func(Order) KeySource
+
 	// LookupHost returns the addresses of a host that bindAddress names; nil means the system's resolver.
 	LookupHost func(host string) ([]netip.Addr, error)
 }
@@ -158,7 +162,7 @@ func (l *loader) reading() Reading {
 	}
 	r.Content = contentOf(set, r.Files)
 	for _, known := range l.known {
-		if known.content == r.Content {
+		if known.content == r.Content && slices.EqualFunc(known.profiles, set.profiles, func(x, y *Profile) bool { return x.source.same(y.source) }) {
 			r.Set = known
 			return r
 		}
@@ -247,41 +251,77 @@ func (l *loader) path(location string) string {
 	return filepath.Join(l.cfg.BaseDir, location)
 }
 
-// profile reads the stores of s and builds it, or takes it over from the last set.
+// profile reads the stores of s and builds it, or takes it over from a known set.
 func (l *loader) profile(s Settings) (*Profile, []PartError) {
 	var problems []PartError
-	if s.KeyStore.Location == "" {
-		problems = append(problems, PartError{s.Name, Part{Element: "KeyStore"}, errors.New("there is no key store: name one")})
+	from, err := l.source(s)
+	if err != nil {
+		problems = append(problems, *err)
 	}
-	contents := make([][]byte, 2)
-	for i, ref := range []keystore.Ref{s.KeyStore, s.TrustStore} {
-		if ref.Location == "" {
-			continue
+	var trusted []byte
+	if s.TrustStore.Location != "" {
+		if trusted, err = l.store(s.Name, "TrustStore", s.TrustStore); err != nil {
+			problems = append(problems, *err)
 		}
-		data, err := l.read(ref.Location)
-		if err != nil {
-			part := Part{[]string{"KeyStore", "TrustStore"}[i], keystore.Location}
-			problems = append(problems, PartError{s.Name, part, keystore.Unread(ref, err)})
-		}
-		contents[i] = data
 	}
 	if len(problems) > 0 {
 		return nil, problems
 	}
-	key, shown := profileKeys(s, contents, l.cfg)
-	for _, known := range l.known {
-		for _, p := range known.profiles {
-			if p.key == key {
-				return p, nil
-			}
-		}
+	made := digest(s, from.content, trusted, l.cfg)
+	if p := l.find(func(p *Profile) bool { return p.made.key == made.key && p.source.same(from) }); p != nil {
+		return p, nil
 	}
-	p, problems := newProfile(s, contents[0], contents[1], l.cfg)
+	p, problems := newProfile(s, from, trusted, l.cfg)
 	if len(problems) > 0 {
 		return nil, problems
 	}
-	p.key, p.shown = key, shown
+	p.made = made
+	if last := l.find(func(p *Profile) bool { return p.made.clients == made.clients }); last != nil {
+		p.tickets.follow(&last.tickets)
+	}
+	p.rotate(l.cfg.Now())
 	return p, nil
+}
+
+// find returns the first profile of the known sets that is the one, or nil.
+func (l *loader) find(is func(*Profile) bool) *Profile {
+	for _, known := range l.known {
+		if i := slices.IndexFunc(known.profiles, is); i >= 0 {
+			return known.profiles[i]
+		}
+	}
+	return nil
+}
+
+// store reads the file of a store.
+func (l *loader) store(profile, element string, ref keystore.Ref) ([]byte, *PartError) {
+	data, err := l.read(ref.Location)
+	if err != nil {
+		return nil, &PartError{profile, Part{element, keystore.Location}, keystore.Unread(ref, err)}
+	}
+	return data, nil
+}
+
+// source finds where the keys of s come from, and what they are by now.
+func (l *loader) source(s Settings) (source, *PartError) {
+	fault := func(of keystore.Part, err error) *PartError { return &PartError{s.Name, Part{"KeyStore", of}, err} }
+	switch {
+	case len(s.Order.Names) == 0 && s.KeyStore.Location == "":
+		return source{}, fault("", errors.New("there is no key store: name one"))
+	case len(s.Order.Names) == 0:
+		data, err := l.store(s.Name, "KeyStore", s.KeyStore)
+		return source{KeySource: fileKeys{s.KeyStore, data}, content: data}, err
+	case l.cfg.ACME == nil:
+		return source{}, fault(keystore.Type, errors.New("type ACME, and it is not said which CA: add acme to sallyport.yaml"))
+	}
+	from := l.cfg.ACME(s.Order)
+	keys, err := from.Keys(l.cfg.Now())
+	if err != nil {
+		return source{}, fault("", err)
+	}
+	content := keys.digest()
+	writeField(l.all, content)
+	return source{from, &keys, content}, nil
 }
 
 // place gives a problem of a profile its place in the file.
@@ -320,7 +360,7 @@ func (l *loader) paths() []string {
 func contentOf(s *Set, files []string) (sum [32]byte) {
 	h := sha256.New()
 	for _, p := range s.profiles {
-		h.Write(p.key[:])
+		h.Write(p.made.key[:])
 	}
 	for _, path := range files {
 		writeField(h, []byte(path))
@@ -329,14 +369,19 @@ func contentOf(s *Set, files []string) (sum [32]byte) {
 	return sum
 }
 
-// profileKeys are digests of s, but its place in the file, of the stores' contents, and of what cfg has to say of
-// clients' certificates. The key covers secrets and must not be shown; the other covers none.
-func profileKeys(s Settings, contents [][]byte, cfg Options) (key, shown [32]byte) {
+// digests are of all that a profile is made of, but its place in the file.
+type digests struct {
+	key     [32]byte // of all, passwords included; never shown
+	shown   [32]byte // of all but passwords
+	clients [32]byte // of what clients are judged by: all but the server's keys and where they come from
+}
+
+// digest takes in s, the contents of its stores, and what cfg has to say of clients' certificates.
+func digest(s Settings, keys, trusted []byte, cfg Options) (d digests) {
 	h := sha256.New()
 	for _, text := range []string{
 		s.Name, s.BindAddress.String(), s.BindHost, s.ServerName, s.VerifyClient.String(),
-		s.KeyStore.Location, s.KeyStore.Type, s.KeyStore.Alias,
-		s.TrustStore.Location, s.TrustStore.Type, s.TrustStore.Alias,
+		s.TrustStore.Location, s.TrustStore.Type, string(s.TrustStore.Alias),
 	} {
 		writeField(h, []byte(text))
 	}
@@ -350,22 +395,26 @@ func profileKeys(s Settings, contents [][]byte, cfg Options) (key, shown [32]byt
 		}
 		writeField(h, b)
 	}
-	for _, data := range contents {
-		writeField(h, data)
-	}
+	writeField(h, trusted)
 	if cfg.AlsoAskFor != nil {
 		for _, cert := range cfg.AlsoAskFor.Certificates() {
 			writeField(h, cert.Raw)
 		}
 	}
 	fmt.Fprintf(h, "%d %d %d %s", cfg.Shown.Bytes, cfg.Shown.Certificates, cfg.Shown.KeyBits, cfg.Vouching)
-	h.Sum(shown[:0])
+	h.Sum(d.clients[:0])
+	for _, text := range []string{s.KeyStore.Location, s.KeyStore.Type, string(s.KeyStore.Alias)} {
+		writeField(h, []byte(text))
+	}
+	fmt.Fprintf(h, "%q %q", s.Order.Names, s.Order.KeyTypes)
+	writeField(h, keys)
+	h.Sum(d.shown[:0])
 	for _, ref := range []keystore.Ref{s.KeyStore, s.TrustStore} {
 		writeField(h, []byte(ref.Password))
 		writeField(h, []byte(ref.KeyPassword))
 	}
-	h.Sum(key[:0])
-	return key, shown
+	h.Sum(d.key[:0])
+	return d
 }
 
 // writeField writes the length first, so that two fields can't pass for one.

@@ -115,7 +115,7 @@ func (p *parser) profile(e *element) written {
 		word(p, part, parseServerName, &s.ServerName)
 	}
 	if part := p.needed(e, parts, "KeyStore"); part != nil {
-		s.KeyStore = p.store(&s, part, "Location", "Type", "Password", "KeyPassword", "ServerCertificateAlias")
+		p.keyStore(&s, part)
 	}
 	if part := parts["TrustStore"]; part != nil {
 		s.TrustStore = p.store(&s, part, "Location", "Type", "Password")
@@ -167,6 +167,49 @@ var storeParts = map[string]keystore.Part{
 	"Password":               keystore.Password,
 	"KeyPassword":            keystore.KeyPassword,
 	"ServerCertificateAlias": keystore.Alias,
+	"Names":                  Names,
+	"KeyTypes":               KeyTypes,
+}
+
+// keyStore reads a KeyStore, whose elements depend on its Type.
+func (p *parser) keyStore(s *written, e *element) {
+	if !slices.ContainsFunc(e.children, func(c *element) bool { return c.name == "Type" && IsACME(c.word()) }) {
+		p.refuse(e, "belongs to type ACME: remove it", "Names", "KeyTypes")
+		s.KeyStore = p.store(s, e, "Location", "Type", "Password", "KeyPassword", "ServerCertificateAlias")
+		return
+	}
+	p.refuse(e, "has no meaning with type ACME, whose keys a CA issues: remove it", "Location", "Password", "KeyPassword",
+		"ServerCertificateAlias")
+	parts := p.parts(e, "Type", "Names", "KeyTypes")
+	for name, part := range parts {
+		s.places[Part{e.name, storeParts[name]}] = part.place()
+	}
+	if part := parts["Type"]; part != nil {
+		p.noChildren(part)
+	}
+	s.Order.KeyTypes, _ = ParseKeyTypes(nil)
+	if part := parts["KeyTypes"]; part != nil {
+		words(p, part, ParseKeyTypes, &s.Order.KeyTypes)
+	}
+	switch part := parts["Names"]; {
+	case part != nil:
+		words(p, part, ParseNames, &s.Order.Names)
+	case s.ServerName == "" || strings.HasPrefix(s.ServerName, "*"):
+		p.fail(e, "<Names> is missing, and no <ServerName> says the one host: name the hosts that certificates are for")
+	default:
+		s.Order.Names = []string{s.ServerName}
+	}
+}
+
+// refuse takes elements out of e that are known and not allowed here.
+func (p *parser) refuse(e *element, why string, names ...string) {
+	e.children = slices.DeleteFunc(e.children, func(c *element) bool {
+		refused := slices.Contains(names, c.name)
+		if refused {
+			p.fail(c, "%s", why)
+		}
+		return refused
+	})
 }
 
 func (p *parser) store(s *written, e *element, allowed ...string) keystore.Ref {
@@ -182,7 +225,7 @@ func (p *parser) store(s *written, e *element, allowed ...string) keystore.Ref {
 		word(p, part, keystore.ParseType, &ref.Type)
 	}
 	if part := parts["ServerCertificateAlias"]; part != nil {
-		word(p, part, func(text string) (string, error) { return text, nil }, &ref.Alias)
+		word(p, part, func(text string) (keystore.Aliases, error) { return keystore.JoinAliases(text), nil }, &ref.Alias)
 	}
 	if ref.Type == "JKS" || ref.Type == "PKCS12" {
 		p.needed(e, parts, "Password")
@@ -339,7 +382,7 @@ func (p *parser) noChildren(e *element) {
 // word reads an element that holds a single value.
 func word[T any](p *parser, e *element, parse func(string) (T, error), into *T) {
 	p.noChildren(e)
-	text := strings.Trim(e.text.String(), xmlSpace)
+	text := e.word()
 	if text == "" {
 		p.fail(e, "is empty: give it a value or leave it out")
 		return
@@ -353,8 +396,8 @@ func word[T any](p *parser, e *element, parse func(string) (T, error), into *T) 
 }
 
 // words reads an element that holds a comma list. As in WSO2, white space and empty places don't count.
-func words(p *parser, e *element, parse func([]string) ([]uint16, error), into *[]uint16) {
-	word(p, e, func(text string) ([]uint16, error) {
+func words[T any](p *parser, e *element, parse func([]string) ([]T, error), into *[]T) {
+	word(p, e, func(text string) ([]T, error) {
 		list := strings.FieldsFunc(text, func(r rune) bool { return r == ',' })
 		for i := range list {
 			list[i] = strings.Trim(list[i], xmlSpace)

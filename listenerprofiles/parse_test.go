@@ -55,7 +55,11 @@ func describe(profiles []written, err error) string {
 	for _, s := range profiles {
 		fmt.Fprintf(&b, "%s, line %d\n", s.Name, s.Line)
 		fmt.Fprintf(&b, "\taddress %s%s, server name %q\n", s.BindAddress, s.BindHost, s.ServerName)
-		fmt.Fprintf(&b, "\tkey store %s, passwords %q %q\n", s.KeyStore, s.KeyStore.Password, s.KeyStore.KeyPassword)
+		if len(s.Order.Names) > 0 {
+			fmt.Fprintf(&b, "\tcertificates of a CA for %q, keys %q\n", s.Order.Names, s.Order.KeyTypes)
+		} else {
+			fmt.Fprintf(&b, "\tkey store %s, passwords %q %q\n", s.KeyStore, s.KeyStore.Password, s.KeyStore.KeyPassword)
+		}
 		fmt.Fprintf(&b, "\ttrust store %s, password %q\n", s.TrustStore, s.TrustStore.Password)
 		fmt.Fprintf(&b, "\tverify client %s, protocols %x, ciphers %x\n", s.VerifyClient, s.Protocols, s.Ciphers)
 		for _, part := range []Part{
@@ -128,7 +132,7 @@ func FuzzParse(f *testing.F) {
 		}
 		seen := make(map[string]bool)
 		for _, s := range settings {
-			if seen[s.Name] || s.BindAddress.IsValid() != (s.BindHost == "") || s.BindAddress.Is4In6() || s.KeyStore.Location == "" || s.Line == 0 {
+			if seen[s.Name] || s.BindAddress.IsValid() != (s.BindHost == "") || s.BindAddress.Is4In6() || (s.KeyStore == keystore.Ref{}) != (len(s.Order.Names) > 0) || s.Line == 0 {
 				t.Errorf("%+v", s)
 			}
 			seen[s.Name] = true

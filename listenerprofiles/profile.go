@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"net/netip"
 	"strings"
+	"time"
 
 	"sallyport/listenerprofiles/keystore"
 	"sallyport/listenerprofiles/trust"
@@ -63,6 +64,7 @@ type Settings struct {
 	VerifyClient VerifyClient
 	Protocols    []uint16 // tls.VersionTLS12 and/or 13; nil means both
 	Ciphers      []uint16 // the allow-list for TLS 1.2; nil means ECDHE with AEAD. TLS 1.3 has its own, which Go fixes
+	Order        Order    // what the key store is if it is of type ACME, and KeyStore is empty then; without Names it isn't
 	Line         int      // where the profile begins in the file
 }
 
@@ -102,14 +104,20 @@ type Profile struct {
 	Any      *tls.Config         // the same, asking for a certificate of any issuer; nil for None
 	Trust    *trust.Anchors      // nil only for None without a trust store
 	Vouching trust.Registered    // which registered certificates need no trust store
-	Leafs    []*x509.Certificate // the server's own, in the order of the key store
+	Leafs    []*x509.Certificate // the server's own, in the order of the key store; none as long as no CA has issued any
+	From     string              // where they are from, for people
 
+	// Challenge returns the certificate that answers a validation by TLS-ALPN-01 of a name; nil: there is none.
+	Challenge func(serverName string) (*tls.Certificate, error)
+
+	source      source
 	tickets     ticketKeys
 	skippedKeys []error // entries of the key store that can't be used
-
-	key   [32]byte // digest of all that made it, passwords included; never shown
-	shown [32]byte // the same without passwords
+	made        digests
 }
+
+// Keys returns what the profile's KeySource has now: how it stands with renewal, and keys that a next reading will serve.
+func (p *Profile) Keys(now time.Time) (Keys, error) { return p.source.Keys(now) }
 
 // profileName names a profile in messages.
 func profileName(s Settings) string {

@@ -73,12 +73,12 @@ func (s *Set) groups(local netip.Addr) []*group {
 // The file's are *ParseErrors, the listener's own PartErrors.
 func (s *Set) Warnings() []error { return s.warnings }
 
-// SkippedEntries counts the entries that can't be used of each store, by location.
+// SkippedEntries counts the entries that can't be used of each store, by where it is.
 func (s *Set) SkippedEntries() map[string]int {
 	counts := map[string]int{}
 	for _, p := range s.profiles {
 		for location, skipped := range map[string][]error{
-			p.KeyStore.Location: p.skippedKeys, p.TrustStore.Location: p.Trust.Skipped(),
+			p.From: p.skippedKeys, p.TrustStore.Location: p.Trust.Skipped(),
 		} {
 			if location != "" {
 				counts[location] = max(counts[location], len(skipped))
@@ -148,7 +148,7 @@ func newSet(file string, profiles []*Profile) (*Set, error) {
 	}
 	h := sha256.New()
 	for _, p := range profiles {
-		h.Write(p.shown[:])
+		h.Write(p.made.shown[:])
 	}
 	h.Sum(s.digest[:0])
 	return s, nil

@@ -19,6 +19,7 @@ const (
 type ticketKeys struct {
 	mu   sync.Mutex
 	keys []ticketKey // newest first
+	told bool        // the configs have them
 }
 
 type ticketKey struct {
@@ -37,6 +38,14 @@ func (p *Profile) rotate(now time.Time) time.Duration {
 	return p.tickets.rotate(now, p.TLS, p.Any)
 }
 
+// follow takes over the keys of a profile that t's takes the place of and that judges clients by the same: a renewed server
+// certificate costs nobody a session.
+func (t *ticketKeys) follow(last *ticketKeys) {
+	last.mu.Lock()
+	defer last.mu.Unlock()
+	t.keys = slices.Clone(last.keys)
+}
+
 // rotate drops what is too old from configs, puts a new key first if it is time for one, and returns how long nothing
 // is due.
 func (t *ticketKeys) rotate(now time.Time, configs ...*tls.Config) time.Duration {
@@ -44,7 +53,7 @@ func (t *ticketKeys) rotate(now time.Time, configs ...*tls.Config) time.Duration
 	defer t.mu.Unlock()
 	before := len(t.keys)
 	t.keys = slices.DeleteFunc(t.keys, func(k ticketKey) bool { return k.age(now) < 0 || k.age(now) >= ticketKeyLifetime })
-	changed := len(t.keys) != before
+	changed := len(t.keys) != before || !t.told
 	if len(t.keys) == 0 || t.keys[0].age(now) >= ticketKeyRotation {
 		fresh := ticketKey{made: now}
 		rand.Read(fresh.bytes[:])
@@ -59,6 +68,7 @@ func (t *ticketKeys) rotate(now time.Time, configs ...*tls.Config) time.Duration
 		for _, c := range configs {
 			c.SetSessionTicketKeys(all) // allowed while handshakes use c
 		}
+		t.told = true
 	}
 	return min(ticketKeyRotation-t.keys[0].age(now), ticketKeyLifetime-t.keys[len(t.keys)-1].age(now))
 }

@@ -16,10 +16,9 @@ import (
 	"sallyport/listenerprofiles/trust"
 )
 
-// newProfile makes s ready to serve. keys and trusted are the contents of the stores that it names.
-func newProfile(s Settings, keys, trusted []byte, cfg Options) (*Profile, []PartError) {
-	now := cfg.Now
-	p := &Profile{Settings: s, Vouching: cfg.Vouching}
+// newProfile makes s ready to serve, but for its ticket keys. trusted is the content of its trust store.
+func newProfile(s Settings, from source, trusted []byte, cfg Options) (*Profile, []PartError) {
+	p := &Profile{Settings: s, Vouching: cfg.Vouching, source: from}
 	var problems []PartError
 	fault := func(element string, err error) {
 		part := Part{Element: element}
@@ -28,14 +27,14 @@ func newProfile(s Settings, keys, trusted []byte, cfg Options) (*Profile, []Part
 		}
 		problems = append(problems, PartError{s.Name, part, err})
 	}
-	pairs, skipped, err := keystore.LoadKeys(keys, s.KeyStore, now())
+	keys, err := from.keys(cfg.Now())
 	if err != nil {
 		fault("KeyStore", err)
 	}
-	p.skippedKeys = skipped
-	for _, pair := range pairs {
-		p.Leafs = append(p.Leafs, pair.Leaf)
+	if from.had == nil {
+		p.source = source{KeySource: heldKeys(keys)}
 	}
+	p.skippedKeys, p.Leafs, p.From, p.Challenge = keys.Skipped, keys.leafs(), keys.From, keys.Challenge
 	if s.TrustStore.Location != "" {
 		if p.Trust, err = trust.Open(trusted, s.TrustStore); err != nil {
 			fault("TrustStore", err)
@@ -44,18 +43,17 @@ func newProfile(s Settings, keys, trusted []byte, cfg Options) (*Profile, []Part
 		fault("TrustStore", fmt.Errorf("client certificates are asked for (%s), and there is no trust store to judge "+
 			"them: name one, or say none", s.VerifyClient))
 	}
-	if element, err := checkWords(s, pairs); err != nil {
+	if element, err := checkWords(s, keys.Pairs); err != nil {
 		fault(element, err)
 	}
 	if len(problems) > 0 {
 		return nil, problems
 	}
-	p.TLS = tlsConfig(s, pairs, p.Trust, cfg)
+	p.TLS = tlsConfig(s, keys.Pairs, p.Trust, cfg)
 	if s.VerifyClient != None {
 		p.Any = p.TLS.Clone()
 		p.Any.ClientCAs = x509.NewCertPool()
 	}
-	p.rotate(now())
 	return p, nil
 }
 

@@ -50,7 +50,7 @@ func (a *Assembly) certificates(clients []*certstore.Client) (list []Certificate
 		}
 		for _, p := range set.Profiles() {
 			for _, leaf := range p.Leafs {
-				list = append(list, certificateOf(KindServer, "listener "+l.Name+", "+p.KeyStore.Location, leaf))
+				list = append(list, certificateOf(KindServer, "listener "+l.Name+", "+p.From, leaf))
 			}
 			if p.Trust != nil {
 				list = append(list, entriesOf(p.TrustStore.Location, p.Trust.Certificates())...)

@@ -60,7 +60,7 @@ func TestEntriesThatGoCannotUse(t *testing.T) {
 func TestKeyThatGoCannotUse(t *testing.T) {
 	id := testpki.NewCA(t, "ca").IssueServer("gateway.test")
 	id.Cert = &x509.Certificate{Raw: id.NegativeSerial()}
-	for _, alias := range []string{testpki.Alias, ""} {
+	for _, alias := range []keystore.Aliases{testpki.Alias, ""} {
 		_, _, err := keystore.LoadKeys(id.JKS("changeit"), keystore.Ref{Location: "x", Password: "changeit", Alias: alias}, now)
 		if err == nil || !strings.HasSuffix(err.Error(), "negative serial number: have it issued anew") ||
 			!strings.Contains(err.Error(), `key entry "`+testpki.Alias+`"`) {
@@ -99,7 +99,7 @@ func TestEntriesThatNobodyAskedFor(t *testing.T) {
 	if err := store.Store(&data, []byte(pass)); err != nil {
 		t.Fatal(err)
 	}
-	for alias, want := range map[string][]string{
+	for alias, want := range map[keystore.Aliases][]string{
 		"gateway": nil, "": {`keystore x: entry "old" is skipped: certificate that can't be used here: x509: negative serial number`},
 	} {
 		pairs, skipped, err := keystore.LoadKeys(data.Bytes(), keystore.Ref{Location: "x", Password: pass, Alias: alias}, now)

@@ -40,12 +40,33 @@ func (e formatError) Unwrap() error      { return e.error }
 // A Ref is a keystore's location and how to open it, as in WSO2's KeyStore and TrustStore elements. Its passwords are
 // never printed, logged or marshalled.
 type Ref struct {
-	Location    string // the file, for messages only: this package reads no files
-	Type        string // as ParseType accepts it; "" means by content. JKS and PKCS12 are interchangeable, as in Java
-	Password    string // of the store; PEM needs none
-	KeyPassword string // of the keys; "" means Password
-	Alias       string // the key entry to serve (ServerCertificateAlias); "" means all of them
+	Location    string  // the file, for messages only: this package reads no files
+	Type        string  // as ParseType accepts it; "" means by content. JKS and PKCS12 are interchangeable, as in Java
+	Password    string  // of the store; PEM needs none
+	KeyPassword string  // of the keys; "" means Password
+	Alias       Aliases // the key entries to serve (ServerCertificateAlias); "" means all of them
 }
+
+// Aliases are names of key entries as one value that compares: a single name is itself, several are as JoinAliases
+// makes them, none is "".
+type Aliases string
+
+// aliasEnd is between names. No tool writes an alias with a zero byte.
+const aliasEnd = "\x00"
+
+// JoinAliases returns names as Aliases.
+func JoinAliases(names ...string) Aliases { return Aliases(strings.Join(names, aliasEnd)) }
+
+// Names returns each, in order.
+func (a Aliases) Names() []string {
+	if a == "" {
+		return nil
+	}
+	return strings.Split(string(a), aliasEnd)
+}
+
+// String returns the names with commas between them.
+func (a Aliases) String() string { return strings.Join(a.Names(), ", ") }
 
 // String returns the location, type and alias.
 func (r Ref) String() string {
@@ -54,7 +75,7 @@ func (r Ref) String() string {
 		s += " (" + r.Type + ")"
 	}
 	if r.Alias != "" {
-		s += " alias " + r.Alias
+		s += " alias " + r.Alias.String()
 	}
 	return s
 }
@@ -136,7 +157,7 @@ func ParseType(word string) (string, error) {
 	case "JKS", "PKCS12", "PEM":
 		return kind, nil
 	case "ACME":
-		return "", errors.New("ACME is not built yet: name a JKS, PKCS12 or PEM file")
+		return "", errors.New("ACME is a type of listeners' key stores alone: name a JKS, PKCS12 or PEM file")
 	}
 	switch kind := format(strings.ToUpper(word)); kind {
 	case javaJCEKS, bouncyBKS:
@@ -188,14 +209,14 @@ func convert(from format, ref Ref) string {
 		"-deststoretype JKS", ref.Location, from, provider, ref.Location)
 }
 
-// KeyPairs returns the key entries in the order of the file or, when alias is given, exactly that one. Aliases compare
-// without case, as in Java. Each pair has its Leaf set, and the key belongs to the leaf. Without alias, entries that Go
-// can't use are left out; Skipped has them.
+// KeyPairs returns the key entries in the order of the file or, when there are aliases, exactly those, in their order.
+// Aliases compare without case, as in Java. Each pair has its Leaf set, and the key belongs to the leaf. Without
+// aliases, entries that Go can't use are left out; Skipped has them.
 //
-// The error wraps ErrNoEntry when there is no key, or none of that alias, ErrPassword when a key's own password is
-// wrong, and ErrExpired when a leaf's NotAfter is before now.
-func (s *Store) KeyPairs(alias string, now time.Time) ([]tls.Certificate, error) {
-	entries, err := s.find(alias)
+// The error wraps ErrNoEntry when there is no key, or none of an alias, ErrPassword when a key's own password is wrong,
+// and ErrExpired when a leaf's NotAfter is before now.
+func (s *Store) KeyPairs(aliases Aliases, now time.Time) ([]tls.Certificate, error) {
+	entries, err := s.find(aliases)
 	if err != nil {
 		return nil, fmt.Errorf("keystore %s: %w", s.location, err)
 	}
@@ -211,31 +232,46 @@ func (s *Store) KeyPairs(alias string, now time.Time) ([]tls.Certificate, error)
 	return pairs, nil
 }
 
-func (s *Store) find(alias string) ([]entry, error) {
-	var keys, usable []entry
-	var names []string
+func (s *Store) find(aliases Aliases) ([]entry, error) {
+	var keys, usable, found []entry
 	for _, e := range s.entries {
 		if e.Kind != PrivateKey {
 			continue
 		}
 		keys = append(keys, e)
-		names = append(names, fmt.Sprintf("%.60q", e.Alias))
 		if e.Err == nil {
 			usable = append(usable, e)
 		}
 	}
-	other := slices.IndexFunc(s.entries, func(e entry) bool {
-		return alias != "" && e.Kind != PrivateKey && strings.EqualFold(e.Alias, alias)
-	})
+	switch {
+	case len(keys) == 0 && aliases == "":
+		return nil, fmt.Errorf("it holds no private key: %w", ErrNoEntry)
+	case aliases == "" && len(usable) == 0:
+		return keys[:1], nil // whose error says why
+	case aliases == "":
+		return usable, nil
+	}
+	for _, alias := range aliases.Names() {
+		e, err := s.findKey(keys, alias)
+		if err != nil {
+			return nil, err
+		}
+		if slices.ContainsFunc(found, func(f entry) bool { return f.Alias == e.Alias }) {
+			return nil, unusable("alias %q names a key entry that another alias names: keep one", alias)
+		}
+		found = append(found, e)
+	}
+	return found, nil
+}
+
+// findKey returns the one of keys that has the alias, or else has it in another case.
+func (s *Store) findKey(keys []entry, alias string) (entry, error) {
+	other := slices.IndexFunc(s.entries, func(e entry) bool { return e.Kind != PrivateKey && strings.EqualFold(e.Alias, alias) })
 	switch {
 	case len(keys) == 0 && other >= 0:
-		return nil, fmt.Errorf("alias %q is no key but a %s: %w", alias, s.entries[other].Kind, ErrNoEntry)
+		return entry{}, fmt.Errorf("alias %q is no key but a %s: %w", alias, s.entries[other].Kind, ErrNoEntry)
 	case len(keys) == 0:
-		return nil, fmt.Errorf("it holds no private key: %w", ErrNoEntry)
-	case alias == "" && len(usable) == 0:
-		return keys[:1], nil // whose error says why
-	case alias == "":
-		return usable, nil
+		return entry{}, fmt.Errorf("it holds no private key: %w", ErrNoEntry)
 	}
 	named := func(same func(string) bool) []entry {
 		return slices.DeleteFunc(slices.Clone(keys), func(e entry) bool { return !same(e.Alias) })
@@ -246,15 +282,24 @@ func (s *Store) find(alias string) ([]entry, error) {
 	}
 	switch len(found) {
 	case 1:
-		return found, nil
+		return found[0], nil
 	case 0:
-		const shown = 10
-		if len(names) > shown {
-			names = append(names[:shown], "…")
-		}
-		return nil, fmt.Errorf("alias %q: %w; it has %s", alias, ErrNoEntry, strings.Join(names, ", "))
+		return entry{}, fmt.Errorf("alias %q: %w; it has %s", alias, ErrNoEntry, namesOf(keys))
 	}
-	return nil, unusable("alias %q names %d key entries", alias, len(found))
+	return entry{}, unusable("alias %q names %d key entries", alias, len(found))
+}
+
+// namesOf lists the aliases of keys, the first ten.
+func namesOf(keys []entry) string {
+	const shown = 10
+	var names []string
+	for _, e := range keys[:min(len(keys), shown)] {
+		names = append(names, fmt.Sprintf("%.60q", e.Alias))
+	}
+	if len(keys) > shown {
+		names = append(names, "…")
+	}
+	return strings.Join(names, ", ")
 }
 
 func (e entry) pair(now time.Time, left *work) (tls.Certificate, error) {

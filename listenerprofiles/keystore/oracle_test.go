@@ -220,7 +220,7 @@ func compare(t *testing.T, store madeStore, java listing) {
 		if e.Kind != PrivateKey || e.Err != nil || len(e.Chain) == 0 {
 			continue
 		}
-		pairs, err := s.KeyPairs(e.Alias, time.Now())
+		pairs, err := s.KeyPairs(Aliases(e.Alias), time.Now())
 		switch opens := java.keys[e.Alias] == "opens"; {
 		case opens == (err == nil):
 		case opens && strings.Contains(err.Error(), "can't be used here"):

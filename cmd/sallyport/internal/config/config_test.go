@@ -136,6 +136,31 @@ func TestExample(t *testing.T) {
 				Believes: true,
 			},
 			{Listener: decision.Listener{Name: "open", Address: "localhost:8281"}},
+			{
+				Listener: decision.Listener{Name: "issued", Address: "[::1]:8246"},
+				TLS: &listenerprofiles.Options{
+					Listener: "issued", Vouching: trust.All,
+					Own: listenerprofiles.Settings{
+						Order: listenerprofiles.Order{
+							Names: []string{"api.example.com", "b.example.com"}, KeyTypes: []string{"ecdsa", "rsa"},
+						},
+						VerifyClient: listenerprofiles.None,
+					},
+				},
+			},
+			{
+				Listener: decision.Listener{Name: "several", Address: "[::1]:8247"},
+				TLS: &listenerprofiles.Options{
+					Listener: "several", Vouching: trust.All,
+					Own: listenerprofiles.Settings{
+						KeyStore: keystore.Ref{
+							Location: at("stores/gateway.jks"), Password: "changeit",
+							Alias: keystore.JoinAliases("gateway-rsa", "gateway-ec"),
+						},
+						VerifyClient: listenerprofiles.None,
+					},
+				},
+			},
 		},
 		Header: clientcert.DoorConfig{
 			Header: "X-WSO2-CLIENT-CERTIFICATE",
@@ -169,7 +194,7 @@ func TestExample(t *testing.T) {
 			{
 				Route: decision.Route{
 					API: orders, Context: "/orders", DefaultVersion: true,
-					Listeners:   []string{"https", "behind-lb", "strict"},
+					Listeners:   []string{"https", "behind-lb", "strict", "issued", "several"},
 					Security:    both,
 					KeyManagers: []string{"resident", "files", "pinned"},
 					MaxBody:     10 << 20, EncodedSlash: true, IgnoreCase: true,
@@ -222,7 +247,7 @@ func TestExample(t *testing.T) {
 			{
 				Route: decision.Route{
 					API: certstore.API{Name: "hello", Version: "1.10"}, Context: "/hello",
-					Listeners: []string{"https", "behind-lb", "strict", "open"},
+					Listeners: []string{"https", "behind-lb", "strict", "open", "issued", "several"},
 					Security:  policy.Security{Open: true},
 					Upstream: backend.Upstream{
 						URLs: []*url.URL{link("http://127.0.0.1:9000")}, Protocol: backend.H2C, Timeout: time.Minute, MaxCalls: 2048, MaxCallsPerCaller: 1536, StreamIdleTimeout: 10 * time.Minute,
@@ -280,7 +305,7 @@ var unset = []string{
 	"DoorConfig.Format",
 	"Spec.Problems", "Spec.LeftOut", "Spec.Release", "Placed[string].Keys", "Listener.Profiles", "Listener.Door", "DoorConfig.Trust", "DoorConfig.BalancerTrust", "DoorConfig.CacheSize",
 	"Settings.Tokens", "Settings.Name", "Settings.BindAddress", "Settings.BindHost", "Settings.ServerName", "Settings.Line",
-	"Options.AlsoAskFor", "Options.Now", "Options.ReadFile", "Options.LookupHost", "Route.Limit", "Resource.Limit",
+	"Options.ACME", "Options.AlsoAskFor", "Options.Now", "Options.ReadFile", "Options.LookupHost", "Route.Limit", "Resource.Limit",
 	"DoorConfig.Shown", "Options.Shown", "Options.Registered", "Limits.Exempt", "Bounds.Bytes", "Bounds.Certificates", "Bounds.KeyBits",
 	"Upstream.Roots", "Upstream.Certificates", "Upstream.TLSDigest",
 }

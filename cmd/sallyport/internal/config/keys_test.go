@@ -30,6 +30,8 @@ var changes = map[string]any{
 	"main.listeners.0.keyStore.password":                   "another",
 	"main.listeners.0.keyStore.keyPassword":                "another",
 	"main.listeners.0.keyStore.alias":                      "another",
+	"main.listeners.4.keyStore.names":                      []any{"another.example.com"},
+	"main.listeners.4.keyStore.keyTypes":                   []any{"rsa"},
 	"main.listeners.0.trustStore.location":                 "another",
 	"main.listeners.0.trustStore.type":                     "PKCS12",
 	"main.listeners.0.trustStore.password":                 "another",

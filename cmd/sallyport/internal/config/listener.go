@@ -21,7 +21,8 @@ func (l *loader) listener(n node) control.Listener {
 	defer m.end()
 	name, address := m.name("name"), m.address()
 	tls := &listenerprofiles.Options{Listener: name.Value, Vouching: l.cfg.Header.Registered}
-	tls.Own.KeyStore, tls.Own.TrustStore = m.keyStore("keyStore"), m.trustStore("trustStore").Value
+	tls.Own.KeyStore, tls.Own.Order = m.serverKeys("keyStore")
+	tls.Own.TrustStore = m.trustStore("trustStore").Value
 	interval := m.dynamicSSLProfiles(tls)
 	for _, other := range l.cfg.Listeners {
 		if name.OK && other.Name == name.Value {
@@ -121,6 +122,35 @@ func (l *loader) checkHeaderDoor(listener string, header text) {
 	}
 }
 
+// serverKeys reads what a listener takes its keys from: a store or, with type ACME, what a CA is asked for.
+func (m *mapping) serverKeys(key string) (ref keystore.Ref, order listenerprofiles.Order) {
+	s, given := m.sub(key)
+	if !given {
+		return ref, order
+	}
+	defer s.end()
+	if e := s.find("type"); e == nil || !isACME(e.value) {
+		for _, only := range []string{"names", "keyTypes"} {
+			s.refuse(only, "belongs to type ACME: remove it")
+		}
+		return s.keyFile(), order
+	}
+	for _, file := range []string{"location", "password", "keyPassword", "alias"} {
+		s.refuse(file, "has no meaning with type ACME, whose keys a CA issues: remove it")
+	}
+	s.need("names", "the hosts that certificates are for, as in [api.example.com]")
+	s.notEmpty("names", "name the hosts that certificates are for")
+	order.Names = askEach(s, "names", listenerprofiles.ParseNames)
+	s.notEmpty("keyTypes", "name ecdsa or rsa, or remove it for ecdsa")
+	order.KeyTypes = askEach(s, "keyTypes", listenerprofiles.ParseKeyTypes)
+	return ref, order
+}
+
+func isACME(n node) bool {
+	word, ok := n.rawText()
+	return ok && listenerprofiles.IsACME(word)
+}
+
 // keyStore reads a store with a private key, without a Location if there is none under key.
 func (m *mapping) keyStore(key string) (out keystore.Ref) {
 	s, given := m.sub(key)
@@ -128,10 +158,25 @@ func (m *mapping) keyStore(key string) (out keystore.Ref) {
 		return out
 	}
 	defer s.end()
-	out = s.store()
-	out.KeyPassword = s.secret("keyPassword")
-	out.Alias = s.text("alias").Value
+	return s.keyFile()
+}
+
+func (m *mapping) keyFile() keystore.Ref {
+	out := m.store()
+	out.KeyPassword = m.secret("keyPassword")
+	out.Alias = m.aliases()
 	return out
+}
+
+// aliases reads alias, a name or a list of names.
+func (m *mapping) aliases() keystore.Aliases {
+	e := m.find("alias")
+	if e == nil || e.value.kind() != "a list" {
+		return keystore.Aliases(m.text("alias").Value)
+	}
+	m.notEmpty("alias", "name the keys to serve, or remove it for all of them")
+	values, _ := m.texts("alias")
+	return keystore.JoinAliases(plain(values)...)
 }
 
 // trustStore reads a store of certificates alone, without a Location if there is none under key.
