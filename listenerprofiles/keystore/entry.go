@@ -53,6 +53,7 @@ type certificate struct {
 	parsed           *x509.Certificate // nil when err isn't
 	err              error
 	subject, issuer  []byte // names in DER
+	public           string // the bits of its key
 	keyID, issuerKey []byte // subject and authority key identifiers; nil without
 }
 
@@ -87,7 +88,7 @@ func readCertificate(der []byte) (certificate, error) {
 		!isSequence(tbs.Subject) {
 		return certificate{}, unusable("not an X.509 certificate")
 	}
-	c := certificate{raw: der[:len(der)-len(rest)], subject: tbs.Subject.FullBytes, issuer: tbs.Issuer.FullBytes}
+	c := certificate{raw: der[:len(der)-len(rest)], subject: tbs.Subject.FullBytes, issuer: tbs.Issuer.FullBytes, public: string(tbs.Key.Bits.Bytes)}
 	for _, ext := range tbs.Extensions {
 		switch {
 		case ext.Id.Equal(oidSubjectKeyID):

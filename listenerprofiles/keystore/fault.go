@@ -111,6 +111,8 @@ func (s *Store) keyFault(ref Ref, err error) *Fault {
 	switch {
 	case errors.Is(err, ErrPassword):
 		f.Part = KeyPassword
+	case errors.Is(err, ErrNoEntry) && asked && s.entries[0].block > 0:
+		f.Cure = "leave the alias out"
 	case errors.Is(err, ErrNoEntry) && asked:
 		f.Cure = "name the alias of a key in this file"
 	case errors.Is(err, ErrNoEntry):

@@ -99,8 +99,17 @@ type Store struct {
 // PrivateKey.
 type entry struct {
 	Entry
-	open func() (crypto.PrivateKey, error)
-	work int // iterations that open takes; 0 if the file does not choose
+	open  func() (crypto.PrivateKey, error)
+	work  int // iterations that open takes; 0 if the file does not choose
+	block int // the key's in a PEM, from 1; 0: it is none
+}
+
+// name is what an entry is called in messages.
+func (e entry) name() string {
+	if e.block > 0 {
+		return fmt.Sprintf("PEM block %d", e.block)
+	}
+	return fmt.Sprintf("key entry %.60q", e.Alias)
 }
 
 // Open reads the keystore in data, which is the content of the file ref.Location. The format is detected from the
@@ -225,7 +234,7 @@ func (s *Store) KeyPairs(aliases Aliases, now time.Time) ([]tls.Certificate, err
 	for _, entry := range entries {
 		pair, err := entry.pair(now, &left)
 		if err != nil {
-			return nil, fmt.Errorf("keystore %s: key entry %.60q: %w", s.location, entry.Alias, err)
+			return nil, fmt.Errorf("keystore %s: %s: %w", s.location, entry.name(), err)
 		}
 		pairs = append(pairs, pair)
 	}
@@ -272,6 +281,8 @@ func (s *Store) findKey(keys []entry, alias string) (entry, error) {
 		return entry{}, fmt.Errorf("alias %q is no key but a %s: %w", alias, s.entries[other].Kind, ErrNoEntry)
 	case len(keys) == 0:
 		return entry{}, fmt.Errorf("it holds no private key: %w", ErrNoEntry)
+	case keys[0].block > 0:
+		return entry{}, fmt.Errorf("alias %q: %w; keys in a PEM have no names, all of them are served", alias, ErrNoEntry)
 	}
 	named := func(same func(string) bool) []entry {
 		return slices.DeleteFunc(slices.Clone(keys), func(e entry) bool { return !same(e.Alias) })
