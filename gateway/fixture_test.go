@@ -221,7 +221,8 @@ func (f *fixture) upstream(t testing.TB, urls ...string) backend.Upstream {
 	return up
 }
 
-// profiles loads a listenerprofiles.xml of "servername verify" lines; trusted is trust.pem's new content, if any.
+// profiles loads a listenerprofiles.xml of "servername verify" lines, and of "servername verify ACME" those whose CA has
+// issued nothing yet; trusted is trust.pem's new content, if any.
 func (f *fixture) profiles(t testing.TB, trusted []byte, list ...string) *listenerprofiles.Set {
 	t.Helper()
 	set, err := f.loadProfiles(t, trusted, list...)
@@ -239,11 +240,16 @@ func (f *fixture) loadProfiles(t testing.TB, trusted []byte, list ...string) (*l
 	var b strings.Builder
 	b.WriteString(`<parameter name="SSLProfiles">`)
 	for _, p := range list {
-		name, verify, _ := strings.Cut(p, " ")
+		words := strings.Fields(p)
+		name, verify := words[0], words[1]
+		keys := "<Location>gateway.jks</Location><Type>JKS</Type><Password>" + storePassword + "</Password>"
+		if len(words) > 2 {
+			keys = "<Type>ACME</Type>"
+		}
 		fmt.Fprintf(&b, `<profile><bindAddress>0.0.0.0</bindAddress><ServerName>%s</ServerName>
-			<KeyStore><Location>gateway.jks</Location><Type>JKS</Type><Password>%s</Password></KeyStore>
+			<KeyStore>%s</KeyStore>
 			<TrustStore><Location>trust.pem</Location><Type>PEM</Type></TrustStore>
-			<SSLVerifyClient>%s</SSLVerifyClient></profile>`+"\n", name, storePassword, verify)
+			<SSLVerifyClient>%s</SSLVerifyClient></profile>`+"\n", name, keys, verify)
 	}
 	b.WriteString(`</parameter>`)
 	f.write(t, "listenerprofiles.xml", []byte(b.String()))
@@ -259,12 +265,20 @@ func (f *fixture) loadProfiles(t testing.TB, trusted []byte, list ...string) (*l
 			TrustStore: keystore.Ref{Location: filepath.Join(f.dir, "trust.jks"), Type: "JKS", Password: storePassword},
 		},
 		FilePath: filepath.Join(f.dir, "listenerprofiles.xml"),
+		ACME:     func(listenerprofiles.Order) listenerprofiles.KeySource { return noKeysYet{} },
 		Now:      f.clock.Now,
 		Vouching: f.vouching,
 		Registered: func(fingerprint [sha256.Size]byte) bool {
 			return f.inForce.Load().RegisteredAt(f.table.Load(), f.first.Load(), fingerprint)
 		},
 	}, last)
+}
+
+// noKeysYet is a CA that hasn't issued anything.
+type noKeysYet struct{}
+
+func (noKeysYet) Keys(time.Time) (listenerprofiles.Keys, error) {
+	return listenerprofiles.Keys{From: "a CA"}, nil
 }
 
 func (f *fixture) setProfiles(t testing.TB, set *listenerprofiles.Set) {

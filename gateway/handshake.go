@@ -40,6 +40,8 @@ func handshakeReason(err error) string {
 	switch {
 	case errors.As(err, &judged):
 		return "certificate_" + judged.Why
+	case errors.Is(err, listenerprofiles.ErrNoServerCertificate):
+		return "no_server_certificate"
 	case errors.Is(err, wire.ErrBound):
 		return "certificate_too_large"
 	case errors.As(err, new(tls.RecordHeaderError)):

@@ -33,6 +33,7 @@ func TestHandshakeReasons(t *testing.T) {
 		s.config.Handshakes = metrics.HandshakeRefused
 	})
 	now := f.clock.Now()
+	f.setProfiles(t, f.profiles(t, nil, append(slices.Clone(allProfiles), "issued.test require ACME")...))
 	shake := func(change func(*tls.Config)) func(net.Conn) {
 		return func(c net.Conn) {
 			cfg := &tls.Config{InsecureSkipVerify: true, ServerName: "mtls.test", Certificates: []tls.Certificate{*f.a1.tls()}}
@@ -91,7 +92,8 @@ func TestHandshakeReasons(t *testing.T) {
 			}
 			c.GetClientCertificate = give(long)
 		}),
-		"protocol_version": shake(func(c *tls.Config) { c.MinVersion, c.MaxVersion = tls.VersionTLS11, tls.VersionTLS11 }),
+		"no_server_certificate": shake(func(c *tls.Config) { c.ServerName = "issued.test" }),
+		"protocol_version":      shake(func(c *tls.Config) { c.MinVersion, c.MaxVersion = tls.VersionTLS11, tls.VersionTLS11 }),
 		"no_shared_cipher": shake(func(c *tls.Config) {
 			c.MaxVersion, c.CipherSuites = tls.VersionTLS12, []uint16{tls.TLS_ECDHE_ECDSA_WITH_AES_128_CBC_SHA}
 		}),

@@ -2,6 +2,7 @@ package listenerprofiles
 
 import (
 	"bytes"
+	"crypto/tls"
 	"fmt"
 	"os"
 	"strings"
@@ -46,8 +47,9 @@ func TestFileReplacedAfterEachRead(t *testing.T) {
 		}
 		for _, p := range set.Profiles() {
 			server, client := servers[last["key"]].cert, clients[last["trust"]].cert
-			if !p.Leafs[0].Equal(server) || !bytes.Equal(p.TLS.Certificates[0].Certificate[0], server.Raw) {
-				t.Fatalf("serves %s, read was %s", p.Leafs[0].Subject, server.Subject)
+			served, err := p.TLS.GetCertificate(&tls.ClientHelloInfo{})
+			if err != nil || !p.Leafs[0].Equal(server) || !bytes.Equal(served.Certificate[0], server.Raw) {
+				t.Fatalf("serves %s, read was %s: %v", p.Leafs[0].Subject, server.Subject, err)
 			}
 			if !p.Trust.Certificates()[0].Equal(client) || !p.TLS.ClientCAs.Equal(askedFor(p.Trust)) {
 				t.Fatalf("trusts %s, read was %s", p.Trust.Certificates()[0].Subject, client.Subject)

@@ -1,10 +1,6 @@
 package listenerprofiles
 
 import (
-	"crypto"
-	"crypto/ecdsa"
-	"crypto/ed25519"
-	"crypto/rsa"
 	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
@@ -82,26 +78,33 @@ func checkWords(s Settings, pairs []tls.Certificate) (element string, err error)
 		return "PreferredCiphers", errors.New("names no suite of TLS 1.2, while TLSv1.2 is enabled; " +
 			"leave TLSv1.2 out of HttpsProtocols if that is meant")
 	}
-	for _, pair := range pairs {
-		if slices.ContainsFunc(s.Ciphers, func(c uint16) bool { return fits(c, pair.PrivateKey) }) {
+	types := keyTypes(s, pairs)
+	for _, isRSA := range types {
+		if slices.ContainsFunc(s.Ciphers, func(c uint16) bool { return byRSA(c) == isRSA }) {
 			return "", nil
 		}
 	}
-	if len(pairs) == 0 {
+	if len(types) == 0 {
 		return "", nil // reported already
 	}
 	return "PreferredCiphers", errors.New("names no suite of TLS 1.2 that goes with the server's key")
 }
 
-// fits reports whether a TLS 1.2 suite authenticates with such a key.
-func fits(suite uint16, key crypto.PrivateKey) bool {
+// keyTypes tells of each of the server's keys, or of those that it is to get from a CA, whether it is RSA.
+func keyTypes(s Settings, pairs []tls.Certificate) (isRSA []bool) {
+	for _, kind := range s.Order.KeyTypes {
+		isRSA = append(isRSA, kind == "rsa")
+	}
+	for i := range pairs {
+		isRSA = append(isRSA, usesRSA(&pairs[i]))
+	}
+	return isRSA
+}
+
+// byRSA reports whether a TLS 1.2 suite authenticates with an RSA key, or else with one on a curve.
+func byRSA(suite uint16) bool {
 	switch suite {
 	case tls.TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256, tls.TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384, tls.TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256:
-		_, ok := key.(*rsa.PrivateKey)
-		return ok
-	}
-	switch key.(type) {
-	case *ecdsa.PrivateKey, ed25519.PrivateKey:
 		return true
 	}
 	return false
@@ -111,13 +114,13 @@ func fits(suite uint16, key crypto.PrivateKey) bool {
 // kinds of ClientAuth it is only the list of names to send: crypto/tls does not verify by it.
 func tlsConfig(s Settings, pairs []tls.Certificate, anchors *trust.Anchors, cfg Options) *tls.Config {
 	c := &tls.Config{
-		Certificates: pairs,
-		MinVersion:   tls.VersionTLS12,
-		MaxVersion:   tls.VersionTLS13,
-		CipherSuites: slices.Clone(s.Ciphers),
-		NextProtos:   []string{"h2", "http/1.1"},
-		ClientAuth:   tls.NoClientCert,
-		Time:         cfg.Now,
+		GetCertificate: newChoice(pairs, cfg.Now).get, // in the place of Certificates, to be asked for every client
+		MinVersion:     tls.VersionTLS12,
+		MaxVersion:     tls.VersionTLS13,
+		CipherSuites:   slices.Clone(s.Ciphers),
+		NextProtos:     []string{"h2", "http/1.1"},
+		ClientAuth:     tls.NoClientCert,
+		Time:           cfg.Now,
 	}
 	if len(s.Protocols) > 0 {
 		c.MinVersion, c.MaxVersion = slices.Min(s.Protocols), slices.Max(s.Protocols)
