@@ -468,7 +468,7 @@ func (b *builder) openUpstream(api API, u *backend.Upstream) {
 		}
 		b.skip(api.Keys.at("upstream.keyStore.location", api.Place), ref.Location, skipped)
 	}
-	made := fmt.Appendf(nil, "%x %x %q %q", b.read[api.CAFile], b.read[ref.Location], ref.Type, ref.Alias)
+	made := fmt.Appendf(nil, "%x %x %q %q", b.read[api.CAFile], b.read[ref.Location], ref.Type, string(ref.Alias))
 	u.TLSDigest = sha256.Sum256(made)
 }
 

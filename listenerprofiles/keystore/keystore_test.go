@@ -43,6 +43,9 @@ func TestKeyPairs(t *testing.T) {
 		{file: "keys.jks", ref: keystore.Ref{Type: "JKS", Password: pass, KeyPassword: "keypass"}, want: "CN=ec.test/1 CN=gateway.test/1"},
 		{file: "keys.jks", ref: keystore.Ref{Type: "jks", Password: pass, KeyPassword: "keypass", Alias: "EC"}, want: "CN=ec.test/1"},
 		{file: "keys.jks", ref: keystore.Ref{Type: "PKCS12", Password: pass, KeyPassword: "keypass", Alias: "GATEWAY"}, want: "CN=gateway.test/1"},
+		{file: "keys.jks", ref: keystore.Ref{Password: pass, KeyPassword: "keypass", Alias: keystore.JoinAliases("GATEWAY", "ec")}, want: "CN=gateway.test/1 CN=ec.test/1"},
+		{file: "keys.jks", ref: keystore.Ref{Password: pass, KeyPassword: "keypass", Alias: keystore.JoinAliases("ec", "EC")}, is: keystore.ErrFormat, words: `alias "EC" names a key entry that another alias names`},
+		{file: "keys.jks", ref: keystore.Ref{Password: pass, KeyPassword: "keypass", Alias: keystore.JoinAliases("ec", "other")}, is: keystore.ErrNoEntry, words: `alias "other"`},
 		{file: "keys.jks", ref: keystore.Ref{Password: pass}, is: keystore.ErrPassword, words: "key password"},
 		{file: "keys.jks", ref: keystore.Ref{Password: "wrong", KeyPassword: "keypass"}, is: keystore.ErrPassword, words: "wrong password"},
 		{file: "keys.jks", ref: keystore.Ref{KeyPassword: "keypass"}, is: keystore.ErrPassword, words: "no password is given"},
@@ -63,6 +66,7 @@ func TestKeyPairs(t *testing.T) {
 		{file: "single.p12", ref: keystore.Ref{Type: "PEM"}, is: keystore.ErrFormat, words: "the content is PKCS12"},
 		{file: "two.p12", ref: keystore.Ref{Password: pass}, want: "CN=gateway.test/1 CN=ec.test/1"},
 		{file: "two.p12", ref: keystore.Ref{Password: pass, Alias: "ec"}, want: "CN=ec.test/1"},
+		{file: "two.p12", ref: keystore.Ref{Password: pass, Alias: keystore.JoinAliases("ec", "gateway")}, want: "CN=ec.test/1 CN=gateway.test/1"},
 		{file: "ed25519.p12", ref: keystore.Ref{Password: pass, Alias: "gateway"}, want: "CN=ed.test/1"},
 		{file: "legacy.p12", ref: keystore.Ref{Password: pass}, want: "CN=gateway.test/1"},
 		{file: "really-pkcs12.jks", ref: keystore.Ref{Type: "JKS", Password: pass}, want: "CN=gateway.test/1"},
@@ -297,6 +301,9 @@ func FuzzOpen(f *testing.F) {
 			f.Add(data, "changeit", "keypass")
 			f.Add(data, "", "")
 		}
+	}
+	for _, parts := range []string{"leafE interE rootE keyE leafR interR rootR keyR", "keyR keyE rootR leafE leafR", "leafE keyE againE keyR other"} {
+		f.Add(newBundle(f).file(f, parts), "", "")
 	}
 	f.Fuzz(func(t *testing.T, data []byte, password, keyPassword string) {
 		if bytes.HasPrefix(data, []byte{0x30}) {
