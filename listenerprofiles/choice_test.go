@@ -59,7 +59,7 @@ func TestOpenSSLGetsECDSA(t *testing.T) {
 		},
 	}
 	signature := regexp.MustCompile(`Peer signature type: (ECDSA|RSA)`)
-	check := func(what string, cfg Options) {
+	check := func(what string, cfg Options, all bool) {
 		t.Helper()
 		set, err := Load(cfg, nil)
 		if err != nil {
@@ -67,6 +67,9 @@ func TestOpenSSLGetsECDSA(t *testing.T) {
 		}
 		s := serve(t, "127.0.0.1", set)
 		for want, list := range clients {
+			if !all {
+				list = list[:1]
+			}
 			for _, client := range list {
 				cmd := exec.CommandContext(t.Context(), program,
 					append([]string{"s_client", "-connect", s.listener.Addr().String()}, strings.Fields(client)...)...)
@@ -82,7 +85,7 @@ func TestOpenSSLGetsECDSA(t *testing.T) {
 		"PKCS12": p12, "PKCS12, aliases": aliases(p12, "ec", "gateway"),
 		"PEM": {Location: f.path("ec-rsa.pem")}, "PEM in the other order": {Location: f.path("rsa-ec.pem")},
 	} {
-		check(what, Options{Own: Settings{KeyStore: ref, VerifyClient: None}})
+		check(what, Options{Own: Settings{KeyStore: ref, VerifyClient: None}}, ref.Alias == "")
 		if ref.Alias != "" {
 			continue // in the file it is a single name
 		}
@@ -91,7 +94,7 @@ func TestOpenSSLGetsECDSA(t *testing.T) {
 			<SSLVerifyClient>none</SSLVerifyClient></profile></parameter>`, ref.Location, max(ref.KeyPassword, ref.Password)))
 		cfg := f.config()
 		cfg.Own.VerifyClient = None
-		check(what+" in XML", cfg)
+		check(what+" in XML", cfg, false)
 	}
 }
 
