@@ -59,9 +59,9 @@ func (c *choice) covering(is func(*tls.Certificate) bool) []*tls.Certificate {
 	return slices.DeleteFunc(slices.Clone(c.all), func(cert *tls.Certificate) bool { return !is(cert) })
 }
 
-// get is a GetCertificate. Of the certificates that cover the client's server name, or else of all, it returns the first
-// that the client supports and that hasn't expired, otherwise the first that it supports, otherwise the first: then
-// crypto/tls says what the client lacks.
+// get is a GetCertificate. Of the certificates that cover the client's server name, or else of all, it returns the
+// first that the client supports and that hasn't expired, otherwise the first that it supports, otherwise the first:
+// then crypto/tls says what the client lacks.
 func (c *choice) get(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
 	list := c.all
 	if len(list) > 1 {

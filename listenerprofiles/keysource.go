@@ -18,7 +18,7 @@ type KeySource interface {
 
 // Keys are what a KeySource has by now.
 type Keys struct {
-	Pairs   []tls.Certificate // each with its Leaf, and with an OCSPStaple if it has one; none: no handshake can end well yet
+	Pairs   []tls.Certificate // each with its Leaf, and an OCSPStaple if it has one; none: no handshake can end well yet
 	Skipped []error           // what of the source can't be used
 	From    string            // for people: "stores/gateway.jks", "ACME ca.example.com"
 	Renews  time.Time         // when the source itself replaces the first of them; zero: it doesn't
@@ -74,6 +74,8 @@ func (s source) keys(now time.Time) (Keys, error) {
 func (s source) same(other source) bool {
 	return s.had == nil && other.had == nil || s.KeySource == other.KeySource
 }
+
+func sameSource(x, y *Profile) bool { return x.source.same(y.source) }
 
 // fileKeys is the KeySource that is a file, of which data is the content.
 type fileKeys struct {

@@ -32,8 +32,8 @@ type Options struct {
 	ReadFile   func(string) ([]byte, error) // nil means regular files of at most keystore.MaxSize bytes
 	Secrets    Secrets                      // what secretAlias stands for in the file
 
-	// ACME returns the source of an order's keys: the same pointer for as long as it would give the same. Nil means that no
-	// CA is configured, and a key store of type ACME is an error.
+	// ACME returns the source of an order's keys: the same pointer for as long as it would give the same. Nil means that
+	// no CA is configured, and a key store of type ACME is an error.
 	ACME func(Order) KeySource
 
 	// LookupHost returns the addresses of a host that bindAddress names; nil means the system's resolver.
@@ -162,7 +162,7 @@ func (l *loader) reading() Reading {
 	}
 	r.Content = contentOf(set, r.Files)
 	for _, known := range l.known {
-		if known.content == r.Content && slices.EqualFunc(known.profiles, set.profiles, func(x, y *Profile) bool { return x.source.same(y.source) }) {
+		if known.content == r.Content && slices.EqualFunc(known.profiles, set.profiles, sameSource) {
 			r.Set = known
 			return r
 		}

@@ -64,7 +64,7 @@ type Settings struct {
 	VerifyClient VerifyClient
 	Protocols    []uint16 // tls.VersionTLS12 and/or 13; nil means both
 	Ciphers      []uint16 // the allow-list for TLS 1.2; nil means ECDHE with AEAD. TLS 1.3 has its own, which Go fixes
-	Order        Order    // what the key store is if it is of type ACME, and KeyStore is empty then; without Names it isn't
+	Order        Order    // of a key store of type ACME, in the place of KeyStore; without Names there is none
 	Line         int      // where the profile begins in the file
 }
 
@@ -116,7 +116,8 @@ type Profile struct {
 	made        digests
 }
 
-// Keys returns what the profile's KeySource has now: how it stands with renewal, and keys that a next reading will serve.
+// Keys returns what the profile's KeySource has now: how it stands with renewal, and keys that the next reading will
+// serve.
 func (p *Profile) Keys(now time.Time) (Keys, error) { return p.source.Keys(now) }
 
 // profileName names a profile in messages.

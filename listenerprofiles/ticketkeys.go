@@ -38,8 +38,8 @@ func (p *Profile) rotate(now time.Time) time.Duration {
 	return p.tickets.rotate(now, p.TLS, p.Any)
 }
 
-// follow takes over the keys of a profile that t's takes the place of and that judges clients by the same: a renewed server
-// certificate costs nobody a session.
+// follow takes over the keys of a profile that t's takes the place of and that judges clients by the same: a renewed
+// server certificate costs nobody a session.
 func (t *ticketKeys) follow(last *ticketKeys) {
 	last.mu.Lock()
 	defer last.mu.Unlock()

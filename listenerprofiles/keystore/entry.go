@@ -88,7 +88,12 @@ func readCertificate(der []byte) (certificate, error) {
 		!isSequence(tbs.Subject) {
 		return certificate{}, unusable("not an X.509 certificate")
 	}
-	c := certificate{raw: der[:len(der)-len(rest)], subject: tbs.Subject.FullBytes, issuer: tbs.Issuer.FullBytes, public: string(tbs.Key.Bits.Bytes)}
+	c := certificate{
+		raw:     der[:len(der)-len(rest)],
+		subject: tbs.Subject.FullBytes,
+		issuer:  tbs.Issuer.FullBytes,
+		public:  string(tbs.Key.Bits.Bytes),
+	}
 	for _, ext := range tbs.Extensions {
 		switch {
 		case ext.Id.Equal(oidSubjectKeyID):

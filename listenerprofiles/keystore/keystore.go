@@ -275,7 +275,9 @@ func (s *Store) find(aliases Aliases) ([]entry, error) {
 
 // findKey returns the one of keys that has the alias, or else has it in another case.
 func (s *Store) findKey(keys []entry, alias string) (entry, error) {
-	other := slices.IndexFunc(s.entries, func(e entry) bool { return e.Kind != PrivateKey && strings.EqualFold(e.Alias, alias) })
+	other := slices.IndexFunc(s.entries, func(e entry) bool {
+		return e.Kind != PrivateKey && strings.EqualFold(e.Alias, alias)
+	})
 	switch {
 	case len(keys) == 0 && other >= 0:
 		return entry{}, fmt.Errorf("alias %q is no key but a %s: %w", alias, s.entries[other].Kind, ErrNoEntry)
