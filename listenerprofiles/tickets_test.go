@@ -145,7 +145,6 @@ func TestTicketsOfAnotherGeneration(t *testing.T) {
 			}{
 				{"restart", nil, func() {}},
 				{"another trust store", set, func() { f.write(t, "trust.pem", certPEM(f.ca, f.other)) }},
-				{"another key store", set, func() { f.write(t, "server.pem", f.second.pem(t)) }},
 				{"another word", set, func() { f.xml(t, "127.0.0.1 <HttpsProtocols>TLSv1.2,TLSv1.3</HttpsProtocols> verify="+verify) }},
 			} {
 				change.file()
@@ -155,7 +154,6 @@ func TestTicketsOfAnotherGeneration(t *testing.T) {
 				}
 				offer(t, verify+", "+change.name, call, false)
 			}
-			f.write(t, "server.pem", f.server.pem(t))
 		}
 	}
 }
