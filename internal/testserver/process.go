@@ -27,6 +27,7 @@ type Process struct {
 	Program string
 	Dir     string              // in which it runs
 	Args    []string            // Start may choose them
+	Env     []string            // nil: that of the tests
 	User    *syscall.Credential // whose process it is; nil: that of the user who runs the tests
 	End     func()              // called before the program is killed at the end of the test; nil: nothing is
 
@@ -67,7 +68,7 @@ func (p *Process) launch() {
 		p.T.Fatal(err)
 	}
 	cmd := exec.Command(p.Program, p.Args...)
-	cmd.Dir, cmd.Stdout, cmd.Stderr = p.Dir, output, output
+	cmd.Dir, cmd.Env, cmd.Stdout, cmd.Stderr = p.Dir, p.Env, output, output
 	cmd.SysProcAttr = endWithTests()
 	cmd.SysProcAttr.Credential = p.User
 	started, ended := make(chan error), make(chan struct{})

@@ -1,0 +1,119 @@
+package acme
+
+import (
+	"context"
+	"log/slog"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/caddyserver/certmagic"
+	"github.com/mholt/acmez/v3"
+	"github.com/mholt/acmez/v3/acme"
+
+	"sallyport/listenerprofiles/challenge"
+)
+
+// answers has the CA's validations answered, on this node and on those that share its storage.
+type answers struct {
+	storage certmagic.Storage
+	book    *challenge.Book
+	log     *slog.Logger
+}
+
+// A keptAnswer is what the nodes that share a storage answer to a validation.
+type keptAnswer struct {
+	Type             string    `json:"type"`
+	Name             string    `json:"name"`
+	Token            string    `json:"token"`
+	KeyAuthorization string    `json:"keyAuthorization"`
+	At               time.Time `json:"at"`
+}
+
+// answer returns it as the data side gives it.
+func (k keptAnswer) answer() (challenge.Answer, error) {
+	if k.Type == acme.ChallengeTypeHTTP01 {
+		return challenge.Answer{Name: k.Name, Token: k.Token, KeyAuthorization: k.KeyAuthorization}, nil
+	}
+	c := acme.Challenge{
+		Type: k.Type, Token: k.Token, KeyAuthorization: k.KeyAuthorization, Identifier: acme.Identifier{Type: "dns", Value: k.Name},
+	}
+	cert, err := acmez.TLSALPN01ChallengeCert(c)
+	return challenge.Answer{Name: k.Name, Certificate: cert}, err
+}
+
+// open has a validation answered until close is called.
+func (a answers) open(ctx context.Context, c acme.Challenge) (close func(), err error) {
+	kept := keptAnswer{c.Type, c.Identifier.Value, c.Token, c.KeyAuthorization, time.Now()}
+	answer, err := kept.answer()
+	if err != nil {
+		return nil, err
+	}
+	key := challengesAt + safe(kept.Type+"-"+kept.Name+"-"+kept.Token)
+	if err := keep(ctx, a.storage, key, kept); err != nil {
+		return nil, err
+	}
+	a.book.Open(answer)
+	return func() {
+		a.book.Close(answer)
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), storageTime)
+		defer cancel()
+		if err := forget(ctx, a.storage, key); err != nil {
+			a.log.Warn("an answer to the CA stays in the storage", "error", err)
+		}
+	}, nil
+}
+
+// answerLife is how long an answer is given that nobody has taken out: its process was killed.
+const answerLife = time.Hour
+
+// A reader reads what other nodes have opened. It makes the certificate of an answer once.
+type reader struct {
+	mu    sync.Mutex
+	known map[string]challenge.Answer // by key
+}
+
+// read returns what is pending in a storage.
+func (r *reader) read(ctx context.Context, s certmagic.Storage) ([]challenge.Answer, error) {
+	keys, err := children(ctx, s, challengesAt)
+	if err != nil {
+		return nil, err
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	known, list := map[string]challenge.Answer{}, []challenge.Answer(nil)
+	for _, key := range keys {
+		answer, ok := r.known[key]
+		if !ok {
+			var kept keptAnswer
+			if found, err := load(ctx, s, key, &kept); err != nil || !found || time.Since(kept.At) > answerLife {
+				continue
+			}
+			kept.Name = strings.ToLower(kept.Name)
+			if answer, err = kept.answer(); err != nil {
+				continue
+			}
+		}
+		known[key] = answer
+		list = append(list, answer)
+	}
+	r.known = known
+	return list, nil
+}
+
+// sweep removes answers that nobody has taken out.
+func sweep(ctx context.Context, s certmagic.Storage) error {
+	keys, err := children(ctx, s, challengesAt)
+	if err != nil {
+		return err
+	}
+	for _, key := range keys {
+		var kept keptAnswer
+		if found, err := load(ctx, s, key, &kept); found && err == nil && time.Since(kept.At) > answerLife {
+			if err := forget(ctx, s, key); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}

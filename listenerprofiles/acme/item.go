@@ -1,0 +1,379 @@
+package acme
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"math/rand/v2"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/caddyserver/certmagic"
+	"github.com/mholt/acmez/v3/acme"
+)
+
+// An item is the certificate of one name with a key of one kind.
+type item struct {
+	itemKey
+	peek    sync.Once
+	wanted  atomic.Bool
+	tending sync.Mutex // held by the task that tends it
+
+	mu  sync.Mutex
+	now Certificate
+
+	// The rest belongs to the task that tends it.
+	failures int
+	revoked  bool
+	torn     bool      // what certmagic keeps is not whole: a process was killed while it was written
+	asks     time.Time // when the CA or its responder is to be asked again; zero: there is nothing to ask
+}
+
+// servedKey is where the certificate that serves is kept, with its key.
+func (i *issuer) servedKey() string {
+	return servedAt + safe(i.IssuerKey()) + "/" + safe(i.name) + ".pem"
+}
+
+func (m *Manager) issuer(it *item, s certmagic.Storage) *issuer {
+	return &issuer{
+		settings: m.cfg.Settings, client: m.client, storage: s, log: m.cfg.Log, name: it.name, kind: it.kind,
+		answers: answers{s, m.book, m.cfg.Log},
+	}
+}
+
+// peek takes what has served last, without its staple.
+func (m *Manager) peek(ctx context.Context, it *item) {
+	s, err := m.open(ctx)
+	if err != nil {
+		it.fail(err, time.Time{})
+		return
+	}
+	data, err := s.Load(ctx, m.issuer(it, s).servedKey())
+	if errors.Is(err, fs.ErrNotExist) {
+		return
+	}
+	var pair tls.Certificate
+	if err == nil {
+		pair, err = tls.X509KeyPair(data, data)
+	}
+	if err != nil {
+		it.fail(fmt.Errorf("storage: %w", err), time.Time{})
+		return
+	}
+	it.mu.Lock()
+	defer it.mu.Unlock()
+	it.now.Pair, it.now.Renews = &pair, renewalTime(pair.Leaf, time.Time{})
+}
+
+func (it *item) fail(err error, next time.Time) {
+	it.mu.Lock()
+	defer it.mu.Unlock()
+	it.now.Trouble, it.now.Next = err, next
+}
+
+func (it *item) current() Certificate {
+	it.mu.Lock()
+	defer it.mu.Unlock()
+	return it.now
+}
+
+// tend sees to a certificate until ctx ends.
+func (m *Manager) tend(ctx context.Context, it *item) error {
+	it.tending.Lock() // the task before may not have ended yet
+	defer it.tending.Unlock()
+	for ctx.Err() == nil {
+		wait := m.look(ctx, it)
+		select {
+		case <-ctx.Done():
+		case <-time.After(wait):
+		}
+	}
+	return nil
+}
+
+// look takes what is in the storage, has it issued or renewed if that is due, and returns when to look again.
+func (m *Manager) look(ctx context.Context, it *item) time.Duration {
+	s, err := m.openSoon(ctx)
+	if err == nil {
+		err = m.take(ctx, it, s)
+	}
+	if ctx.Err() != nil {
+		return 0
+	}
+	if err != nil {
+		m.failed(it, err)
+		return m.wait(it)
+	}
+	if m.due(it) && !m.cfg.Now().Before(it.current().Next) {
+		if err = m.issue(ctx, it, s); err == nil {
+			err = m.take(ctx, it, s)
+		}
+		if ctx.Err() != nil {
+			return 0
+		}
+		if err == nil && m.due(it) {
+			err = errors.New("the CA has issued a certificate that is due for renewal at once: look at the clocks")
+		}
+		if err != nil {
+			m.failed(it, err)
+		} else {
+			m.succeeded(it)
+		}
+	}
+	return m.wait(it)
+}
+
+func (m *Manager) openSoon(ctx context.Context) (certmagic.Storage, error) {
+	ctx, cancel := context.WithTimeout(ctx, storageTime)
+	defer cancel()
+	return m.open(ctx)
+}
+
+// due reports whether a certificate has to be had.
+func (m *Manager) due(it *item) bool {
+	c := it.current()
+	return c.Pair == nil || it.revoked || it.torn || m.cfg.Now().After(c.Renews)
+}
+
+// wait is how long nothing is to be done.
+func (m *Manager) wait(it *item) time.Duration {
+	c, now := it.current(), m.cfg.Now()
+	pause := lookPause
+	if m.due(it) {
+		pause = eagerPause
+	}
+	if c.Pair != nil {
+		pause = min(pause, max(lifetime(c.Pair.Leaf)/50, 200*time.Millisecond)) // of another node's, too
+	}
+	if first := firstOf(c.Renews, c.Next, it.asks); first.After(now) {
+		pause = min(pause, first.Sub(now)+time.Millisecond)
+	}
+	return max(pause, 10*time.Millisecond)
+}
+
+// failed notes and tells that a certificate could not be had.
+func (m *Manager) failed(it *item, err error) {
+	c, now := it.current(), m.cfg.Now()
+	if now.Before(c.Next) && c.Trouble != nil {
+		return // the storage, while the next attempt is not due
+	}
+	it.failures++
+	life := time.Duration(0)
+	attrs := []any{"name", it.name, "keys", it.kind, "error", shownError(err)}
+	if c.Pair != nil {
+		life = lifetime(c.Pair.Leaf)
+		attrs = append(attrs, "serves_until", c.Pair.Leaf.NotAfter.UTC())
+	}
+	pause := pauseAfter(it.failures, life)
+	if isProblem(err, acme.ProblemTypeRateLimited) {
+		pause = max(pause, time.Hour)
+	}
+	pause += time.Duration(rand.Int64N(int64(pause)/10 + 1))
+	it.fail(err, now.Add(pause))
+	level := m.cfg.Log.Warn
+	if c.Pair == nil || now.After(c.Pair.Leaf.NotAfter) {
+		level = m.cfg.Log.Error
+	}
+	level("a server certificate could not be had from the CA", append(attrs, "next_try_in", pause.Round(time.Second).String())...)
+}
+
+func (m *Manager) succeeded(it *item) {
+	it.failures, it.revoked = 0, false
+	it.mu.Lock()
+	it.now.Trouble, it.now.Next = nil, time.Time{}
+	c := it.now
+	it.mu.Unlock()
+	m.cfg.Log.Info("a server certificate was issued", "name", it.name, "keys", it.kind, "from", m.cfg.Settings.String(),
+		"not_after", c.Pair.Leaf.NotAfter.UTC(), "renews", c.Renews.UTC())
+}
+
+// issue has certmagic obtain or renew the certificate, while no other node does.
+func (m *Manager) issue(ctx context.Context, it *item, s certmagic.Storage) error {
+	select {
+	case m.busy <- struct{}{}:
+		defer func() { <-m.busy }()
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	ctx, cancel := context.WithTimeout(ctx, orderTime)
+	defer cancel()
+	i := m.issuer(it, s)
+	cfg := certmagic.New(m.cache, certmagic.Config{
+		Issuers: []certmagic.Issuer{i}, KeySource: i, Storage: s, Logger: zapTo(m.cfg.Log),
+		OCSP: certmagic.OCSPConfig{DisableStapling: true},
+	})
+	switch {
+	case it.revoked || it.torn:
+		return m.replace(ctx, it, i, cfg)
+	case s.Exists(ctx, certmagic.StorageKeys.SiteMeta(i.IssuerKey(), it.name)):
+		return cfg.RenewCertSync(ctx, it.name, false)
+	}
+	return cfg.ObtainCertSync(ctx, it.name)
+}
+
+// replace renews a certificate that is of no use, however long it would be valid, unless another node has done so.
+func (m *Manager) replace(ctx context.Context, it *item, i *issuer, cfg *certmagic.Config) error {
+	lock := "replace_" + i.IssuerKey() + "_" + it.name
+	if err := i.storage.Lock(ctx, lock); err != nil {
+		return fmt.Errorf("storage: %w", err)
+	}
+	defer func() { _ = i.storage.Unlock(context.WithoutCancel(ctx), lock) }()
+	if err := m.take(ctx, it, i.storage); err != nil || !it.revoked && !it.torn {
+		return err
+	}
+	return cfg.RenewCertSync(ctx, it.name, true)
+}
+
+// take takes over what is in the storage: certificate, renewal time and staple. None is no error.
+func (m *Manager) take(ctx context.Context, it *item, s certmagic.Storage) error {
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	defer cancel()
+	i := m.issuer(it, s)
+	stored, torn, err := i.stored(ctx)
+	if err != nil {
+		return err
+	}
+	if it.torn = torn; stored == nil {
+		return nil
+	}
+	now, before, next := m.cfg.Now(), it.current(), it.current()
+	next.Pair, next.Renews = &stored.pair, renewalTime(stored.pair.Leaf, m.askRenewalTime(ctx, it, i, stored, now))
+	st, problem := m.staple(ctx, s, next.Pair, now)
+	if problem != nil {
+		m.cfg.Log.Info("a server certificate has no new OCSP response", "name", it.name, "error", shownError(problem))
+	}
+	next.Pair.OCSPStaple = st.raw
+	it.asks = firstOf(it.asks, st.refresh)
+	if st.revoked && !it.revoked {
+		m.cfg.Log.Error("the CA has revoked a server certificate: another one is ordered", "name", it.name, "keys", it.kind)
+	}
+	it.revoked = st.revoked
+	if before.sameAs(next) {
+		next.Pair = before.Pair
+	} else if err := i.serve(ctx, stored); err != nil {
+		return err
+	}
+	it.mu.Lock()
+	it.now = next
+	it.mu.Unlock()
+	if !m.due(it) {
+		it.fail(nil, time.Time{})
+		it.failures = 0
+	}
+	if next.Pair != before.Pair {
+		m.cfg.Changed()
+	}
+	return nil
+}
+
+// sameAs reports whether both serve the same: chain and staple.
+func (c Certificate) sameAs(o Certificate) bool {
+	return c.Pair != nil && o.Pair != nil && bytes.Equal(c.Pair.OCSPStaple, o.Pair.OCSPStaple) &&
+		slices.EqualFunc(c.Pair.Certificate, o.Pair.Certificate, bytes.Equal)
+}
+
+// A stored is what certmagic keeps of a certificate.
+type stored struct {
+	pair tls.Certificate
+	key  []byte // PEM
+	pem  []byte // the chain
+	meta certmagic.CertificateResource
+}
+
+// stored reads what certmagic keeps; nil if that is nothing, or torn. What was served before is taken then.
+func (i *issuer) stored(ctx context.Context) (st *stored, torn bool, err error) {
+	st = &stored{}
+	var meta []byte
+	found := 0
+	for _, one := range []struct {
+		key string
+		to  *[]byte
+	}{
+		{certmagic.StorageKeys.SitePrivateKey(i.IssuerKey(), i.name), &st.key},
+		{certmagic.StorageKeys.SiteCert(i.IssuerKey(), i.name), &st.pem},
+		{certmagic.StorageKeys.SiteMeta(i.IssuerKey(), i.name), &meta},
+	} {
+		switch *one.to, err = i.storage.Load(ctx, one.key); {
+		case err == nil:
+			found++
+		case !errors.Is(err, fs.ErrNotExist):
+			return nil, false, fmt.Errorf("storage: %w", err)
+		}
+	}
+	if found < 3 { // the last one is written last, so nothing was whole yet
+		return nil, false, nil
+	}
+	st.pair, err = tls.X509KeyPair(st.pem, st.key)
+	if err != nil || json.Unmarshal(meta, &st.meta) != nil {
+		return nil, true, nil
+	}
+	return st, false, nil
+}
+
+// serve keeps a certificate and its key as one value, from which the next start begins, and forgets the order.
+func (i *issuer) serve(ctx context.Context, st *stored) error {
+	value := slices.Concat(bytes.TrimRight(st.key, "\n"), []byte("\n"), st.pem)
+	if same(ctx, i.storage, i.servedKey(), value) {
+		return nil
+	}
+	if err := i.storage.Store(ctx, i.servedKey(), value); err != nil {
+		return fmt.Errorf("storage: %w", err)
+	}
+	return i.done(ctx)
+}
+
+// askRenewalTime returns the time that is selected in the window which the CA suggests, and asks for another one when the
+// CA has said to (RFC 9773). What it says is kept where certmagic looks for it.
+func (m *Manager) askRenewalTime(ctx context.Context, it *item, i *issuer, st *stored, now time.Time) time.Time {
+	it.asks = time.Time{}
+	var of acme.Certificate
+	if json.Unmarshal(st.meta.IssuerData, &of) != nil || of.RenewalInfo == nil || !of.RenewalInfo.HasWindow() {
+		return time.Time{}
+	}
+	info := *of.RenewalInfo
+	if id, err := acme.ARIUniqueIdentifier(st.pair.Leaf); err != nil || id != info.UniqueIdentifier {
+		info = acme.RenewalInfo{} // of the certificate before: a process was killed while it was written
+	}
+	if info.RetryAfter != nil && now.Before(*info.RetryAfter) {
+		it.asks = *info.RetryAfter
+		return info.SelectedTime
+	}
+	ctx, cancel := context.WithTimeout(ctx, storageTime)
+	defer cancel()
+	next, err := m.client.GetRenewalInfo(ctx, st.pair.Leaf)
+	if err != nil {
+		m.cfg.Log.Info("the CA gives no new renewal time", "name", it.name, "error", shownError(err))
+		it.asks = now.Add(staplePause)
+		return info.SelectedTime
+	}
+	if next.SameWindow(info) && !info.SelectedTime.IsZero() {
+		next.SelectedTime = info.SelectedTime
+	}
+	if next.RetryAfter == nil {
+		later := now.Add(6 * time.Hour) // RFC 9773 section 4.3.2
+		next.RetryAfter = &later
+	}
+	it.asks, of.RenewalInfo = *next.RetryAfter, &next
+	if err := i.keepMeta(ctx, st, of); err != nil {
+		m.cfg.Log.Warn("the CA's renewal time could not be kept", "name", it.name, "error", err)
+	}
+	return next.SelectedTime
+}
+
+// keepMeta writes what the CA says of a certificate into certmagic's record of it.
+func (i *issuer) keepMeta(ctx context.Context, st *stored, of acme.Certificate) (err error) {
+	if st.meta.IssuerData, err = json.Marshal(of); err != nil {
+		return err
+	}
+	data, err := json.MarshalIndent(st.meta, "", "\t")
+	if err != nil {
+		return err
+	}
+	return i.storage.Store(ctx, certmagic.StorageKeys.SiteMeta(i.IssuerKey(), i.name), data)
+}
