@@ -186,6 +186,7 @@ func TestEveryRefusal(t *testing.T) {
 		"backend_unreadable",  // TestRules
 		"last_hop",            // TestRules
 		"no_trace",            // TestRules
+		"acme_validation",     // TestValidation
 	}
 	for reason := decision.Reason(1); reason.String() != "internal"; reason++ {
 		name := reason.String()

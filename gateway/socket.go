@@ -184,6 +184,10 @@ func (s *socket) handshake(c *countedConn) {
 	below.Unbound()
 	if err == nil {
 		state := conn.ConnectionState()
+		if state.NegotiatedProtocol == validationProtocol {
+			conn.Close()
+			return
+		}
 		c.known.TLS, c.known.Cipher = state.Version, state.CipherSuite
 		s.gateway.decider.Learn(c.known, state.ServerName, state.PeerCertificates)
 		if c.known.Balancer() {
@@ -260,6 +264,9 @@ func (s *socket) configFor(hello *tls.ClientHelloInfo) (*tls.Config, error) {
 	}
 	local := addressOf(hello.Conn.LocalAddr()).Addr()
 	p := set.Find(local, listenerprofiles.NormalizeName(hello.ServerName))
+	if isValidation(hello) {
+		return validationConfig(p, hello)
+	}
 	if s.gateway.decider.Snapshot().AsksForAny(p) {
 		return p.Any, nil
 	}

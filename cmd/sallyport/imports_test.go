@@ -31,6 +31,7 @@ var rooms = map[string][]string{
 	"gateway/control": {
 		"gateway", "gateway/decision", "gateway/backend", "gateway/clientcert", "gateway/message", "policy", "policy/token", "policy/ratelimit", "policy/subscription",
 		"certstore", "certstore/revocation", "listenerprofiles", "listenerprofiles/keystore", "listenerprofiles/trust", "listenerprofiles/acme",
+		"listenerprofiles/challenge",
 	},
 	"gateway/observe": {
 		"gateway", "gateway/decision", "gateway/backend", "gateway/clientcert", "gateway/message", "policy", "policy/token", "policy/ratelimit", "policy/subscription",
@@ -40,31 +41,33 @@ var rooms = map[string][]string{
 	"gateway/engine": {"gateway/decision", "gateway/backend", "gateway/http1", "gateway/wire", "gateway/message"},
 	"gateway/decision": {
 		"gateway/backend", "gateway/http1", "gateway/message", "gateway/clientcert", "policy", "policy/token", "policy/ratelimit", "policy/subscription",
-		"certstore", "certstore/revocation", "listenerprofiles",
+		"certstore", "certstore/revocation", "listenerprofiles", "listenerprofiles/challenge",
 	},
 	"gateway/backend":        {"gateway/http1", "gateway/wire", "gateway/message"},
 	"gateway/http1":          {"gateway/message"},
 	"gateway/clientcert":     {"gateway/message", "listenerprofiles/trust"},
-	"listenerprofiles":       {"listenerprofiles/keystore", "listenerprofiles/trust", "listenerprofiles/acme"},
+	"listenerprofiles":       {"listenerprofiles/keystore", "listenerprofiles/trust"},
 	"listenerprofiles/trust": {"listenerprofiles/keystore"},
+	"listenerprofiles/acme":  {"listenerprofiles", "listenerprofiles/challenge"},
 
-	"gateway/wire":              nil,
-	"gateway/message":           nil,
-	"policy":                    nil,
-	"policy/token":              nil,
-	"policy/ratelimit":          nil,
-	"policy/subscription":       nil,
-	"certstore":                 nil,
-	"certstore/revocation":      nil,
-	"listenerprofiles/keystore": nil,
-	"listenerprofiles/acme":     nil,
-	"bench":                     {"bench/port"},
-	"bench/port":                nil,
+	"gateway/wire":               nil,
+	"gateway/message":            nil,
+	"policy":                     nil,
+	"policy/token":               nil,
+	"policy/ratelimit":           nil,
+	"policy/subscription":        nil,
+	"certstore":                  nil,
+	"certstore/revocation":       nil,
+	"listenerprofiles/keystore":  nil,
+	"listenerprofiles/challenge": nil,
+	"bench":                      {"bench/port"},
+	"bench/port":                 nil,
 
 	"internal/testpki":        nil,
 	"internal/testserver":     {"bench/port"},
 	"internal/testredis":      {"internal/testpki", "internal/testserver"},
 	"internal/testdb":         {"internal/testpki", "internal/testserver"},
+	"internal/testacme":       {"internal/testpki", "internal/testserver"},
 	"internal/typed":          nil,
 	"certstore/certstoretest": {"certstore", "internal/testpki"},
 
@@ -81,7 +84,7 @@ var rooms = map[string][]string{
 const leaves = "internal/"
 
 // testRooms may be imported only by tests and by each other, so that they are in no program.
-var testRooms = []string{"internal/testpki", "internal/testserver", "internal/testredis", "internal/testdb", "internal/typed", "certstore/certstoretest"}
+var testRooms = []string{"internal/testpki", "internal/testserver", "internal/testredis", "internal/testdb", "internal/testacme", "internal/typed", "certstore/certstoretest"}
 
 // Two rules for packages of others.
 const (

@@ -19,6 +19,7 @@ import (
 	"sallyport/gateway/decision"
 	"sallyport/internal/regularfile"
 	"sallyport/listenerprofiles"
+	"sallyport/listenerprofiles/acme"
 	"sallyport/listenerprofiles/keystore"
 	"sallyport/listenerprofiles/trust"
 	"sallyport/policy/ratelimit"
@@ -36,6 +37,7 @@ type Assembly struct {
 	door       *clientcert.Door
 	sets       map[string]*listenerprofiles.Set // by listener
 	tokens     *token.Verifier                  // nil: no key manager is configured
+	issuer     *acme.Manager                    // nil: no CA is; outlives Assemblies
 	store      *certstore.Store                 // nil: there is none
 	registered registrations                    // in the store
 	index      *certstore.Index                 // of Clients
@@ -45,6 +47,8 @@ type Assembly struct {
 	opened     []Certificate                    // of stores that Spec names itself
 	read       map[string][sha256.Size]byte     // digests of the files that Spec names itself, by path
 
+	owns *Loop // whose parts the Assembly closes; nil: the Loop that has it does
+
 	skipped       map[string]int // entries that can't be used, by the location of a store that Spec names itself
 	storeWarnings Problems       // what they are
 }
@@ -53,7 +57,9 @@ type Assembly struct {
 // one that does not exist yet is an empty one. The error is Problems, as many as there are, wherever a place in a file
 // can be named. The caller closes the Assembly.
 func Build(ctx context.Context, spec *Spec) (*Assembly, error) {
-	b := newLoop(Options{}).builder(spec)
+	l := newLoop(Options{readOnly: true})
+	b := l.builder(spec)
+	b.owns = l
 	if b.build() != nil { // name what is wrong with the store as well
 		b.problems.Add(spec.Store.Place, b.openStore(ctx, certstore.Options{ReadOnly: true}))
 		return nil, errors.Join(b.problems, b.Close())
@@ -67,10 +73,14 @@ func Build(ctx context.Context, spec *Spec) (*Assembly, error) {
 
 // Close closes what the Assembly opened.
 func (a *Assembly) Close() error {
-	if a.store == nil {
-		return nil
+	var problems []error
+	if a.store != nil {
+		problems = append(problems, a.store.Close())
 	}
-	return a.store.Close()
+	if a.owns != nil {
+		problems = append(problems, a.owns.retire())
+	}
+	return errors.Join(problems...)
 }
 
 // StoreForeign reports whether another program owns the store, which is only read then.
@@ -107,6 +117,9 @@ func (a *Assembly) listener(of *Listener) *decision.Listener {
 	l.Profiles = a.sets[l.Name]
 	if of.Believes {
 		l.Door = a.door
+	}
+	if of.TLS == nil && a.issuer != nil && a.issuer.Settings().HTTP {
+		l.Validations = a.issuer.Book()
 	}
 	return &l
 }
@@ -224,6 +237,7 @@ func (l *Loop) builder(spec *Spec, known ...*Assembly) *builder {
 
 func (b *builder) build() error {
 	b.buildDoor()
+	b.buildIssuer()
 	b.buildProfiles()
 	b.buildTokens()
 	b.checkRedis()
@@ -308,7 +322,7 @@ func (b *builder) buildProfiles() {
 		if l.TLS == nil {
 			continue
 		}
-		r := b.loop.readProfiles(l, b.door, true, b.known)
+		r := b.loop.readProfiles(l, b.Assembly, true, b.known)
 		b.found[profilesOf(l.Name)] = finding{r.Content, r.Err, r.Files}
 		if b.sets[l.Name] = r.Set; r.Err == nil {
 			continue
@@ -323,14 +337,15 @@ func (b *builder) buildProfiles() {
 	}
 }
 
-// readProfiles reads the profiles of a listener, or just their stores unless fresh is set.
+// readProfiles reads the profiles of a listener of an Assembly, or just their stores unless fresh is set.
 func (l *Loop) readProfiles(
-	listener *Listener, door *clientcert.Door, fresh bool, known []*Assembly,
+	listener *Listener, of *Assembly, fresh bool, known []*Assembly,
 ) listenerprofiles.Reading {
 	cfg := *listener.TLS
+	cfg.ACME = of.sourceOf()
 	cfg.Now, cfg.ReadFile, cfg.Shown = l.cfg.Now, l.cfg.readFile, l.cfg.Shown
 	if listener.Believes {
-		cfg.AlsoAskFor = door.BalancerTrust()
+		cfg.AlsoAskFor = of.door.BalancerTrust()
 	}
 	cfg.Registered = func(fingerprint [sha256.Size]byte) bool {
 		a := l.inForce.Load() // whatever is by then

@@ -34,6 +34,7 @@ type Options struct {
 	readFile      func(string) ([]byte, error) // nil: regular files
 	noEvents      bool                         // looks at periods, marks and Reload alone
 	storeInterval time.Duration                // 0: storeInterval
+	readOnly      bool                         // stores are not changed
 	unshared      bool                         // limits are counted in this process, whatever the Spec says
 }
 
@@ -44,6 +45,7 @@ type Loop struct {
 	faults   *contain.Faults
 	board    board
 	limits   *ratelimit.Limiter
+	issuers  issuers
 	sighting sighting
 	failed   atomic.Pointer[failed]
 	calendar calendar
@@ -72,6 +74,7 @@ type Loop struct {
 
 	tasks   sync.WaitGroup
 	untoken context.CancelFunc // ends the task for the keys in force
+	unissue context.CancelFunc // ends the task for the certificates of the CA in force
 }
 
 func newLoop(cfg Options) *Loop {
@@ -99,6 +102,7 @@ func newLoop(cfg Options) *Loop {
 		faults:  &contain.Faults{Log: cfg.Log, Count: cfg.Panicked},
 		board:   board{told: cfg.Told, states: map[string]State{}},
 		limits:  ratelimit.NewLocal(cfg.Now),
+		issuers: issuers{},
 		ended:   make(chan struct{}),
 		wake:    make(chan struct{}, 1),
 		heard:   make(chan struct{}, 1),
@@ -106,6 +110,7 @@ func newLoop(cfg Options) *Loop {
 		sources: map[string]*source{},
 		looked:  time.Now(),
 		untoken: func() {},
+		unissue: func() {},
 
 		sighting: sighting{now: cfg.Now},
 	}
@@ -115,9 +120,16 @@ func newLoop(cfg Options) *Loop {
 // starts no goroutine; Run closes what it opened, or Close if Run is never called.
 func Open(ctx context.Context, cfg Options) (*Loop, error) {
 	l := newLoop(cfg)
-	spec, err := cfg.Load()
+	if err := l.open(ctx); err != nil {
+		return nil, errors.Join(err, l.retire())
+	}
+	return l, nil
+}
+
+func (l *Loop) open(ctx context.Context) error {
+	spec, err := l.cfg.Load()
 	if err != nil {
-		return nil, err
+		return err
 	}
 	unshared := l.share(spec)
 	b := l.builder(spec)
@@ -128,16 +140,16 @@ func Open(ctx context.Context, cfg Options) (*Loop, error) {
 		err = b.open(ctx, nil, l.storeOptions())
 	}
 	if err != nil {
-		return nil, err
+		return err
 	}
 	if l.forgetful = b.registered.away != nil; !l.forgetful {
 		if err := l.remember(ctx, b.store); err != nil {
-			return nil, errors.Join(Problems{{Place: spec.Store.Place, Message: err.Error()}}, b.Close())
+			return errors.Join(Problems{{Place: spec.Store.Place, Message: err.Error()}}, b.Close())
 		}
 	}
 	l.connect(ctx, spec)
 	if err := l.put(b.Assembly); err != nil {
-		return nil, errors.Join(err, b.Close())
+		return errors.Join(err, b.Close())
 	}
 	l.attend()
 	for name, f := range b.found {
@@ -149,11 +161,18 @@ func Open(ctx context.Context, cfg Options) (*Loop, error) {
 	l.warnOfStores(nil)
 	l.tellSnapshot()
 	l.tellClients(nil, true)
-	return l, nil
+	return nil
 }
 
 // Close closes what Open has opened. It is for a Loop that does not Run.
-func (l *Loop) Close() error { return l.inForce.Load().Close() }
+func (l *Loop) Close() error {
+	a := l.inForce.Load()
+	var problem error
+	if a.issuer != nil {
+		problem = a.issuer.Close()
+	}
+	return errors.Join(problem, a.Close())
+}
 
 // InForce returns what serves now.
 func (l *Loop) InForce() *Assembly { return l.inForce.Load() }
@@ -280,6 +299,7 @@ func (l *Loop) put(next *Assembly) error {
 		l.sighting.note(next.registered.seen)
 	}
 	l.inForce.Store(next)
+	next.order()
 	l.tellReach(last)
 	l.tellEndings(next)
 	return nil
@@ -347,6 +367,15 @@ func (l *Loop) follow(ctx context.Context, last *Assembly) {
 		if a.tokens != nil {
 			l.untoken = l.begin(ctx, a.tokens.Run)
 		}
+	}
+	if a.issuer != last.issuer {
+		l.unissue()
+		if a.issuer != nil {
+			l.unissue = l.begin(ctx, a.issuer.Run)
+		}
+	}
+	if err := l.retire(); err != nil {
+		l.log.Error("what certificates were kept in did not close", "error", err)
 	}
 	if a.store != last.store {
 		if err := last.Close(); err != nil {

@@ -125,7 +125,7 @@ func (l *Loop) lookAtProfiles(t *attempt, known []*Assembly) {
 		if !wanted || listener.TLS == nil {
 			continue
 		}
-		r := l.readProfiles(listener, last.door, fresh, known)
+		r := l.readProfiles(listener, last, fresh, known)
 		t.found[profilesOf(listener.Name)] = finding{r.Content, r.Err, r.Files}
 		if r.Err == nil && r.Set != last.sets[listener.Name] {
 			t.next = t.next.with(listener.Name, r.Set)

@@ -7,6 +7,7 @@ import (
 	"sallyport/gateway/clientcert"
 	"sallyport/gateway/decision"
 	"sallyport/listenerprofiles"
+	"sallyport/listenerprofiles/acme"
 	"sallyport/listenerprofiles/keystore"
 	"sallyport/policy/ratelimit"
 	"sallyport/policy/token"
@@ -33,6 +34,7 @@ type Spec struct {
 	KeyManagers []Placed[token.KeyManager]
 	APIs        []API
 	Clients     []certstore.Client       // that API files register
+	ACME        Placed[acme.Settings]    // of the CA that server certificates are ordered from; without a Directory: none
 	Store       Placed[certstore.Source] // not for logs, since it may hold a password; without a URL: none
 	MaxAge      time.Duration            // for how long registrations of a store that can't be read are believed; 0: for ever
 	Snapshot    string                   // file of the store's registrations, for a start while it is away; "": none

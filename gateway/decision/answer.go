@@ -65,7 +65,11 @@ func (x *Exchange) AppendOwnFields(b []byte) []byte {
 func (x *Exchange) AppendRefusalFields(b []byte) (fields []byte, body string) {
 	r := x.Refusal()
 	body = r.body(x.wanted())
-	b = http1.AppendField(b, "Content-Type", "application/json; charset=UTF-8")
+	kind := "application/json; charset=UTF-8"
+	if r.Text != "" {
+		kind = "text/plain"
+	}
+	b = http1.AppendField(b, "Content-Type", kind)
 	b = http1.AppendField(b, "Cache-Control", "no-store")
 	switch status := r.Status(); {
 	case r.Reason == LastHop || r.Reason == NoTrace:

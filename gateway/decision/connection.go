@@ -9,6 +9,7 @@ import (
 
 	"sallyport/gateway/clientcert"
 	"sallyport/listenerprofiles"
+	"sallyport/listenerprofiles/challenge"
 )
 
 // A Listener is the settings of an address that the gateway listens at. It never changes.
@@ -20,6 +21,8 @@ type Listener struct {
 	// DoorByCertificate demands that a load balancer shows a certificate of its own in its handshake; false: its
 	// address is enough.
 	DoorByCertificate bool
+	// Validations has the answers to a CA that validates names by HTTP-01; nil: none does.
+	Validations *challenge.Book
 }
 
 // An Endpoint is an address that the gateway listens at, whatever its settings are by now.

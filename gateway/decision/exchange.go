@@ -82,10 +82,12 @@ type Exchange struct {
 	seen           time.Time // when the head was, by the system's clock
 	now            time.Time // see at
 	wait           func(context.Context)
-	waited         bool      // for Allowance
-	watch          *watch    // nil: the call finishes whatever becomes of its caller's right
-	ended          error     // why the watch, which is over, broke the call off; nil: it did not
-	before         *Exchange // a call under way that this one judges again; nil: this one is a call
+	waited         bool // for Allowance
+
+	lookedForValidation bool      // other nodes were asked for an answer to a CA
+	watch               *watch    // nil: the call finishes whatever becomes of its caller's right
+	ended               error     // why the watch, which is over, broke the call off; nil: it did not
+	before              *Exchange // a call under way that this one judges again; nil: this one is a call
 }
 
 // Evidence is what was found out about the caller's proofs, as far as they had to be looked at.

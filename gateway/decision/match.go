@@ -32,6 +32,9 @@ func match(x *Exchange) error {
 		return refuse(BadRequest, errAuthority)
 	}
 	host := listenerprofiles.NormalizeName(x.Request.Authority())
+	if err := x.answerValidation(host); err != nil {
+		return err
+	}
 	at, err := x.Snapshot.Routes.find(x.Listener, host, x.Path, x.Request.Method)
 	x.Route, x.Resource, x.ResourcePath = at.route, at.resource, at.left
 	switch {

@@ -51,6 +51,7 @@ const (
 	UnknownVersion                     // neither HTTP/1 nor HTTP/2
 	LastHop                            // OPTIONS that is to go no further: answered here, and no fault of anybody
 	NoTrace                            // TRACE that is to go no further
+	Validated                          // a CA's validation of a name: answered here, and no fault of anybody
 	Stopped                            // the gateway stops, or the listener closes, and does not wait for the call any longer
 	reasons
 )
@@ -304,6 +305,13 @@ var answers = [reasons]answer{
 		message:     "Method Not Allowed",
 		description: "The gateway sends no request back. Send another method, or a larger Max-Forwards.",
 	},
+	Validated: {
+		name:        "acme_validation",
+		status:      200,
+		code:        "200",
+		message:     "OK",
+		description: "A CA validates a name of the gateway.", // and gets Text instead
+	},
 	Stopped: {
 		name:        "stopped",
 		status:      503,
@@ -334,6 +342,7 @@ type Refusal struct {
 	RetryAfter time.Duration // for a throttled call, or a token that can't be judged, how long until one may be; 0: not stated
 	Scopes     []string      // one of which the token would need; none if it isn't the token that lacks them
 	Cause      error         // may be nil
+	Text       string        // the body of the answer, in plain text; "": WSO2's JSON
 }
 
 // Error is for logs; it is never sent to a client.
@@ -372,9 +381,12 @@ func reasonOf(r policy.Reason) Reason {
 // retryAfter is when a client that could not be served now may try again.
 const retryAfter = 5 * time.Second
 
-// body is the refusal as WSO2's JSON, code as a string. The texts are constants without anything to escape.
+// body is the refusal's Text or, without one, WSO2's JSON, code as a string. The texts are constants without anything to escape.
 func (r *Refusal) body(want policy.Security) string {
 	a := answers[r.Reason]
+	if r.Text != "" {
+		return r.Text
+	}
 	if r.Reason == MissingCredentials {
 		a.description = "No credential was presented. " + toPresent(want)
 	}

@@ -204,7 +204,7 @@ func (m *Manager) issue(ctx context.Context, it *item, s certmagic.Storage) erro
 	ctx, cancel := context.WithTimeout(ctx, orderTime)
 	defer cancel()
 	i := m.issuer(it, s)
-	cfg := certmagic.New(m.cache, certmagic.Config{
+	cfg := certmagic.New(m.cache(), certmagic.Config{
 		Issuers: []certmagic.Issuer{i}, KeySource: i, Storage: s, Logger: zapTo(m.cfg.Log),
 		OCSP: certmagic.OCSPConfig{DisableStapling: true},
 	})

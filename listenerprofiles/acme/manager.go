@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/caddyserver/certmagic"
@@ -40,16 +41,19 @@ type Manager struct {
 	responders *http.Client
 	book       *challenge.Book
 	reader     reader
-	cache      *certmagic.Cache
-	busy       chan struct{} // holds a token for each order that is under way
+	cache      func() *certmagic.Cache // made when something is ordered first
+	ordered    atomic.Bool             // the cache was made
+	busy       chan struct{}           // holds a token for each order that is under way
 
+	running sync.Mutex // held by Run
 	opening sync.Mutex
 	storage certmagic.Storage // nil: it was not opened yet
 	closer  io.Closer
 
-	mu     sync.Mutex
-	items  map[itemKey]*item
-	wanted chan struct{} // holds a token when there are other items
+	mu      sync.Mutex
+	items   map[itemKey]*item
+	sources map[string]*source
+	wanted  chan struct{} // holds a token when there are other items
 }
 
 // An itemKey tells what certificates are for.
@@ -63,7 +67,7 @@ const (
 	eagerPause  = 2 * time.Second  // the same while this node has no certificate, or one that is due
 )
 
-// New returns a Manager. It opens nothing and starts one goroutine of certmagic's, which Close ends.
+// New returns a Manager. It opens and starts nothing.
 func New(cfg Options) *Manager {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
@@ -80,16 +84,23 @@ func New(cfg Options) *Manager {
 		responders: newHTTPClient(nil),
 		busy:       make(chan struct{}, atOnce),
 		items:      map[itemKey]*item{},
+		sources:    map[string]*source{},
 		wanted:     make(chan struct{}, 1),
 	}
 	m.book = challenge.NewBook(m.othersAnswers)
-	m.cache = certmagic.NewCache(certmagic.CacheOptions{
-		// Nothing is put into the cache: who asks certmagic, and when, is this package's. It is here because a Config needs one.
+	m.cache = sync.OnceValue(m.newCache)
+	return m
+}
+
+// newCache returns the cache that certmagic's configurations need. Nothing is put into it: who asks certmagic, and when, is
+// this package's.
+func (m *Manager) newCache() *certmagic.Cache {
+	m.ordered.Store(true)
+	return certmagic.NewCache(certmagic.CacheOptions{
 		GetConfigForCert:   func(certmagic.Certificate) (*certmagic.Config, error) { return nil, errors.New("nothing is cached") },
 		RenewCheckInterval: checkInterval,
-		Logger:             zapTo(cfg.Log),
+		Logger:             zapTo(m.cfg.Log),
 	})
-	return m
 }
 
 // Settings returns those that the Manager was made with.
@@ -123,9 +134,13 @@ func (m *Manager) open(ctx context.Context) (certmagic.Storage, error) {
 	return m.storage, nil
 }
 
-// Close closes what the Manager has opened. Nothing of it is used any more.
+// Close waits until Run has ended, if it was called, and closes what the Manager has opened.
 func (m *Manager) Close() error {
-	m.cache.Stop()
+	m.running.Lock()
+	defer m.running.Unlock()
+	if m.ordered.Load() {
+		m.cache().Stop()
+	}
 	m.opening.Lock()
 	defer m.opening.Unlock()
 	m.client.HTTPClient.CloseIdleConnections()
@@ -210,6 +225,8 @@ func (m *Manager) Want(wishes []Wish) {
 
 // Run orders and renews what is wanted, and follows what other nodes have, until ctx ends.
 func (m *Manager) Run(ctx context.Context) error {
+	m.running.Lock()
+	defer m.running.Unlock()
 	var tasks sync.WaitGroup
 	defer tasks.Wait()
 	ctx, cancel := context.WithCancel(ctx)

@@ -98,6 +98,7 @@ func (l *loader) addAPI(n node) {
 	api := control.API{Place: n.Place}
 	api.API = certstore.API{Name: name.Value, Version: version.Value}
 	api.Context = m.context()
+	l.checkReserved(m, api.Context)
 	api.Labels = m.labels()
 	here := l.servedHere(api.Labels)
 	if name.OK && version.OK {

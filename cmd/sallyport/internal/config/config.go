@@ -77,6 +77,7 @@ func (l *loader) config(m *mapping) {
 		c.Listeners = append(c.Listeners, l.listener(n))
 	}
 	c.Store = l.store(m)
+	c.ACME = l.acme(m)
 	l.checkClusterStore()
 	l.readTiers(m)
 	for _, n := range m.nodes("keyManagers") {

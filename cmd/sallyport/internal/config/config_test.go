@@ -26,6 +26,7 @@ import (
 	"sallyport/gateway/control"
 	"sallyport/gateway/decision"
 	"sallyport/listenerprofiles"
+	"sallyport/listenerprofiles/acme"
 	"sallyport/listenerprofiles/keystore"
 	"sallyport/listenerprofiles/trust"
 	"sallyport/policy"
@@ -179,6 +180,10 @@ func TestExample(t *testing.T) {
 		Store: control.Placed[certstore.Source]{Value: certstore.Source{
 			URL: "postgres://gateway@db.example.com:5432/sallyport", Password: "from-a-file", CAFile: at("stores/db-ca.pem"),
 		}},
+		ACME: control.Placed[acme.Settings]{Value: acme.Settings{
+			Directory: "https://ca.example.com/acme/directory", Email: "ops@example.com", CAFile: at("acme-ca.pem"), KeyID: "kid-1",
+			HMAC: "changeit", Shared: true, KeyFile: at("secrets/acme.key"), HTTP: true, TLSALPN: true,
+		}},
 		MaxAge: time.Hour, Snapshot: at("store.snapshot"),
 		Tiers:     tiers,
 		RateLimit: control.Placed[control.RateLimit]{Value: limiting},
@@ -307,6 +312,7 @@ var unset = []string{
 	"Settings.Tokens", "Settings.Name", "Settings.BindAddress", "Settings.BindHost", "Settings.ServerName", "Settings.Line",
 	"Options.ACME", "Options.AlsoAskFor", "Options.Now", "Options.ReadFile", "Options.LookupHost", "Route.Limit", "Resource.Limit",
 	"DoorConfig.Shown", "Options.Shown", "Options.Registered", "Limits.Exempt", "Bounds.Bytes", "Bounds.Certificates", "Bounds.KeyBits",
+	"Listener.Validations", "Settings.Folder", // that of files, and the example says store
 	"Upstream.Roots", "Upstream.Certificates", "Upstream.TLSDigest",
 }
 
