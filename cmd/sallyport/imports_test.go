@@ -48,7 +48,7 @@ var rooms = map[string][]string{
 	"gateway/clientcert":     {"gateway/message", "listenerprofiles/trust"},
 	"listenerprofiles":       {"listenerprofiles/keystore", "listenerprofiles/trust"},
 	"listenerprofiles/trust": {"listenerprofiles/keystore"},
-	"listenerprofiles/acme":  {"listenerprofiles", "listenerprofiles/challenge"},
+	"listenerprofiles/acme":  {"listenerprofiles", "listenerprofiles/challenge", "certstore"},
 
 	"gateway/wire":               nil,
 	"gateway/message":            nil,

@@ -11,6 +11,7 @@ import (
 	"github.com/caddyserver/certmagic"
 
 	"sallyport/certstore"
+	"sallyport/internal/fileset"
 	"sallyport/listenerprofiles"
 	"sallyport/listenerprofiles/acme"
 )
@@ -40,6 +41,12 @@ func (b *builder) buildIssuer() {
 			return
 		}
 	}
+	if settings.KeyFile != "" {
+		if _, err := fileset.ReadKey(settings.KeyFile); err != nil {
+			b.problems.Add(b.Spec.ACME.Keys.at("keyFile", b.Spec.ACME.Place), fmt.Errorf("acme: %w", err))
+			return
+		}
+	}
 	key := issuerKey{settings: settings, caFile: b.read[settings.CAFile]}
 	if settings.Shared {
 		key.store = b.Spec.Store.Value
@@ -50,7 +57,7 @@ func (b *builder) buildIssuer() {
 		all[key] = acme.New(acme.Options{
 			Settings: settings, Roots: roots, Log: l.log, Faults: l.faults, Now: l.cfg.Now, Changed: l.markProfiles,
 			Open: func(ctx context.Context) (certmagic.Storage, io.Closer, error) {
-				return openStorage(ctx, key, l.cfg.readOnly)
+				return l.openStorage(ctx, key)
 			},
 		})
 	}
@@ -58,12 +65,25 @@ func (b *builder) buildIssuer() {
 }
 
 // openStorage opens what certificates are kept in.
-func openStorage(ctx context.Context, key issuerKey, readOnly bool) (certmagic.Storage, io.Closer, error) {
+func (l *Loop) openStorage(ctx context.Context, key issuerKey) (certmagic.Storage, io.Closer, error) {
 	if !key.settings.Shared {
 		return acme.Files(key.settings.Folder), nil, nil
 	}
-	return nil, nil, fmt.Errorf("not yet %v", readOnly)
+	var seal fileset.Key
+	if file := key.settings.KeyFile; file != "" {
+		var err error
+		if seal, err = fileset.ReadKey(file); err != nil {
+			return nil, nil, fmt.Errorf("acme: %w", err)
+		}
+	}
+	s, err := key.store.Open(ctx, certstore.Options{ReadOnly: l.cfg.readOnly})
+	if err != nil {
+		return nil, nil, fmt.Errorf("acme: %w", err)
+	}
+	return acme.Shared(s, seal, l.log, l.faults), s, nil
 }
+
+var errForeignStorage = errors.New("the store is WSO2's database, which keeps no keys: say storage: files, or name another store")
 
 // markProfiles has the profiles of all listeners looked at. Any goroutine may call it.
 func (l *Loop) markProfiles() {

@@ -57,6 +57,10 @@ func (a *Assembly) open(ctx context.Context, last *Assembly, options certstore.O
 		}
 	}
 	conflicts, err := a.admit()
+	if a.Spec.ACME.Value.Shared && a.StoreForeign() {
+		problems.Add(a.Spec.ACME.Keys.at("storage", a.Spec.ACME.Place), errForeignStorage)
+		conflicts = append(conflicts, problems)
+	}
 	if err = errors.Join(append(conflicts, err)...); err != nil && (last == nil || a.store != last.store) {
 		err = errors.Join(err, a.Close())
 	}

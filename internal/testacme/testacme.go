@@ -130,6 +130,10 @@ func (o Options) config(t testing.TB, at, management string) string {
 	if o.Validity != 0 {
 		validity = o.Validity
 	}
+	keys := "ecdsa"
+	if o.OCSP != "" {
+		keys = "rsa" // the only ones that Pebble hands out
+	}
 	config := map[string]any{
 		"listenAddress": "127.0.0.1:" + at, "managementListenAddress": "127.0.0.1:" + management,
 		"certificate": "cert.pem", "privateKey": "key.pem",
@@ -137,7 +141,7 @@ func (o Options) config(t testing.TB, at, management string) string {
 		"ocspResponderURL": o.OCSP, "externalAccountBindingRequired": o.External,
 		"externalAccountMACKeys": map[string]string{KeyID: HMAC},
 		"retryAfter":             map[string]int{"authz": 1, "order": 1},
-		"keyAlgorithm":           "ecdsa",
+		"keyAlgorithm":           keys,
 		"profiles":               map[string]any{"default": map[string]any{"description": "d", "validityPeriod": int(validity / time.Second)}},
 	}
 	text, err := json.Marshal(map[string]any{"pebble": config})

@@ -3,6 +3,7 @@ package acme
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"crypto/tls"
 	"encoding/json"
 	"errors"
@@ -31,8 +32,15 @@ type item struct {
 	// The rest belongs to the task that tends it.
 	failures int
 	revoked  bool
-	torn     bool      // what certmagic keeps is not whole: a process was killed while it was written
-	asks     time.Time // when the CA or its responder is to be asked again; zero: there is nothing to ask
+	torn     bool // what certmagic keeps is not whole: a process was killed while it was written
+	asked    asked
+}
+
+// asked is when the CA is to be asked again about a certificate.
+type asked struct {
+	about     [sha256.Size]byte // its digest
+	window    time.Time         // for the window in which it is to be renewed; zero: the CA suggests none
+	responder time.Time         // whether it is revoked; zero: there is nobody to ask
 }
 
 // servedKey is where the certificate that serves is kept, with its key.
@@ -151,7 +159,7 @@ func (m *Manager) wait(it *item) time.Duration {
 	if c.Pair != nil {
 		pause = min(pause, max(lifetime(c.Pair.Leaf)/50, 200*time.Millisecond)) // of another node's, too
 	}
-	if first := firstOf(c.Renews, c.Next, it.asks); first.After(now) {
+	if first := firstOf(c.Renews, c.Next, it.asked.window, it.asked.responder); first.After(now) {
 		pause = min(pause, first.Sub(now)+time.Millisecond)
 	}
 	return max(pause, 10*time.Millisecond)
@@ -242,14 +250,16 @@ func (m *Manager) take(ctx context.Context, it *item, s certmagic.Storage) error
 	if it.torn = torn; stored == nil {
 		return nil
 	}
+	if sum := sha256.Sum256(stored.pair.Leaf.Raw); it.asked.about != sum {
+		it.asked = asked{about: sum}
+	}
 	now, before, next := m.cfg.Now(), it.current(), it.current()
 	next.Pair, next.Renews = &stored.pair, renewalTime(stored.pair.Leaf, m.askRenewalTime(ctx, it, i, stored, now))
-	st, problem := m.staple(ctx, s, next.Pair, now)
+	st, problem := m.staple(ctx, s, next.Pair, now, it.asked.responder)
 	if problem != nil {
 		m.cfg.Log.Info("a server certificate has no new OCSP response", "name", it.name, "error", shownError(problem))
 	}
-	next.Pair.OCSPStaple = st.raw
-	it.asks = firstOf(it.asks, st.refresh)
+	next.Pair.OCSPStaple, it.asked.responder = st.raw, st.refresh
 	if st.revoked && !it.revoked {
 		m.cfg.Log.Error("the CA has revoked a server certificate: another one is ordered", "name", it.name, "keys", it.kind)
 	}
@@ -331,9 +341,9 @@ func (i *issuer) serve(ctx context.Context, st *stored) error {
 // askRenewalTime returns the time that is selected in the window which the CA suggests, and asks for another one when the
 // CA has said to (RFC 9773). What it says is kept where certmagic looks for it.
 func (m *Manager) askRenewalTime(ctx context.Context, it *item, i *issuer, st *stored, now time.Time) time.Time {
-	it.asks = time.Time{}
 	var of acme.Certificate
 	if json.Unmarshal(st.meta.IssuerData, &of) != nil || of.RenewalInfo == nil || !of.RenewalInfo.HasWindow() {
+		it.asked.window = time.Time{}
 		return time.Time{}
 	}
 	info := *of.RenewalInfo
@@ -341,7 +351,10 @@ func (m *Manager) askRenewalTime(ctx context.Context, it *item, i *issuer, st *s
 		info = acme.RenewalInfo{} // of the certificate before: a process was killed while it was written
 	}
 	if info.RetryAfter != nil && now.Before(*info.RetryAfter) {
-		it.asks = *info.RetryAfter
+		it.asked.window = *info.RetryAfter
+		return info.SelectedTime
+	}
+	if now.Before(it.asked.window) { // it did not answer
 		return info.SelectedTime
 	}
 	ctx, cancel := context.WithTimeout(ctx, storageTime)
@@ -349,7 +362,7 @@ func (m *Manager) askRenewalTime(ctx context.Context, it *item, i *issuer, st *s
 	next, err := m.client.GetRenewalInfo(ctx, st.pair.Leaf)
 	if err != nil {
 		m.cfg.Log.Info("the CA gives no new renewal time", "name", it.name, "error", shownError(err))
-		it.asks = now.Add(staplePause)
+		it.asked.window = now.Add(askPause)
 		return info.SelectedTime
 	}
 	if next.SameWindow(info) && !info.SelectedTime.IsZero() {
@@ -359,7 +372,7 @@ func (m *Manager) askRenewalTime(ctx context.Context, it *item, i *issuer, st *s
 		later := now.Add(6 * time.Hour) // RFC 9773 section 4.3.2
 		next.RetryAfter = &later
 	}
-	it.asks, of.RenewalInfo = *next.RetryAfter, &next
+	it.asked.window, of.RenewalInfo = *next.RetryAfter, &next
 	if err := i.keepMeta(ctx, st, of); err != nil {
 		m.cfg.Log.Warn("the CA's renewal time could not be kept", "name", it.name, "error", err)
 	}

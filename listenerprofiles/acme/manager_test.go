@@ -21,6 +21,7 @@ import (
 	"github.com/caddyserver/certmagic"
 
 	"sallyport/internal/testacme"
+	"sallyport/internal/testpki"
 	"sallyport/internal/testserver"
 	"sallyport/listenerprofiles/acme"
 )
@@ -83,12 +84,13 @@ func answer(t testing.TB, at ports, book func() *node) {
 	t.Helper()
 	plain := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		host, _, _ := net.SplitHostPort(r.Host)
-		token, ok := book().Book().Token(host, r.URL.Path)
+		b := book().Book()
+		token, ok := b.Token(host, r.URL.Path)
 		if ok {
-			if _, known := book().Book().HTTP(host, token); !known {
-				book().Book().Refresh(r.Context())
+			if _, known := b.HTTP(host, token); !known {
+				b.Refresh(r.Context())
 			}
-			if body, known := book().Book().HTTP(host, token); known {
+			if body, known := b.HTTP(host, token); known {
 				_, _ = io.WriteString(w, body)
 				return
 			}
@@ -288,4 +290,30 @@ func TestRenew(t *testing.T) {
 	if ca.Orders() > 3 { // the next one may be due already
 		t.Errorf("%d orders", ca.Orders())
 	}
+}
+
+func sameAs(other *x509.Certificate) func(*x509.Certificate) error {
+	return func(now *x509.Certificate) error {
+		if !now.Equal(other) {
+			return errors.New("another one")
+		}
+		return nil
+	}
+}
+
+func logTo(t testing.TB) *slog.Logger { return slog.New(slog.NewTextHandler(output{t}, nil)) }
+
+func read(t testing.TB, file string) []byte {
+	t.Helper()
+	data, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return data
+}
+
+// otherKey is a key that belongs to no certificate here, in PEM.
+func otherKey(t testing.TB) []byte {
+	t.Helper()
+	return testpki.NewCA(t, "other").KeyPEM()
 }

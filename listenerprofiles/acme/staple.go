@@ -56,12 +56,15 @@ func stapleOf(raw []byte, leaf, issuer *x509.Certificate, now time.Time) (s stap
 	return s, nil
 }
 
-// staplePause is the time between two questions where there is no answer, or one that says nothing of its end.
-const staplePause = 5 * time.Minute
+// askPause is the time between two questions to a CA or its responder, after one that was not answered well.
+const askPause = 5 * time.Minute
 
-// staple returns the newest staple of a certificate: the one that is kept while it is fresh, else what the responder says.
-// An error leaves the one that is kept, if that still holds. There is nothing to staple for a CA without a responder.
-func (m *Manager) staple(ctx context.Context, s certmagic.Storage, cert *tls.Certificate, now time.Time) (st staple, err error) {
+// staple returns the newest staple of a certificate: the one that is kept while it is fresh, else what the responder says,
+// which is not asked before a given time. An error leaves the one that is kept, if that still holds. There is nothing to
+// staple for a CA without a responder.
+func (m *Manager) staple(
+	ctx context.Context, s certmagic.Storage, cert *tls.Certificate, now, notBefore time.Time,
+) (st staple, err error) {
 	if len(cert.Leaf.OCSPServer) == 0 || len(cert.Certificate) < 2 {
 		return st, nil
 	}
@@ -76,6 +79,10 @@ func (m *Manager) staple(ctx context.Context, s certmagic.Storage, cert *tls.Cer
 			return st, nil
 		}
 	}
+	if now.Before(notBefore) {
+		st.refresh = notBefore
+		return st, nil
+	}
 	raw, err := m.askResponder(ctx, cert.Leaf, issuer)
 	if err == nil {
 		var fresh staple
@@ -84,8 +91,8 @@ func (m *Manager) staple(ctx context.Context, s certmagic.Storage, cert *tls.Cer
 			err = s.Store(ctx, key, raw)
 		}
 	}
-	if least := now.Add(staplePause); !now.Before(st.refresh) {
-		st.refresh = least
+	if err != nil || !now.Before(st.refresh) {
+		st.refresh = now.Add(askPause)
 	}
 	if err != nil {
 		return st, fmt.Errorf("OCSP responder %s: %w", cert.Leaf.OCSPServer[0], err)

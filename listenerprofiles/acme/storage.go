@@ -41,7 +41,7 @@ func (f *files) Load(_ context.Context, key string) ([]byte, error) {
 
 // Lock implements certmagic.Locker.
 func (f *files) Lock(ctx context.Context, name string) error {
-	return waitFor(ctx, func() (bool, error) { return f.locks.try(name) })
+	return waitFor(ctx, lockPause, func() (bool, error) { return f.locks.try(name) })
 }
 
 // TryLock implements certmagic.TryLocker.
@@ -50,11 +50,11 @@ func (f *files) TryLock(_ context.Context, name string) (bool, error) { return f
 // Unlock implements certmagic.Locker.
 func (f *files) Unlock(_ context.Context, name string) error { return f.locks.release(name) }
 
-// lockPause is the time between two attempts to get a lock.
+// lockPause is the time between two attempts to get a lock of files.
 const lockPause = 100 * time.Millisecond
 
-// waitFor calls try until it succeeds or fails, or ctx ends.
-func waitFor(ctx context.Context, try func() (bool, error)) error {
+// waitFor calls try, again after each pause, until it succeeds or fails, or ctx ends.
+func waitFor(ctx context.Context, pause time.Duration, try func() (bool, error)) error {
 	for {
 		if ok, err := try(); ok || err != nil {
 			return err
@@ -62,7 +62,7 @@ func waitFor(ctx context.Context, try func() (bool, error)) error {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
-		case <-time.After(lockPause):
+		case <-time.After(pause):
 		}
 	}
 }

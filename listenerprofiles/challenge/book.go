@@ -6,6 +6,7 @@
 package challenge
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"strings"
@@ -108,30 +109,29 @@ func (b *Book) Token(host, path string) (token string, ok bool) {
 
 // HTTP returns the body that answers HTTP-01 at a host, if it is known to be pending.
 func (b *Book) HTTP(host, token string) (body string, ok bool) {
-	a := b.find(Answer{Name: host, Token: token})
-	return a.KeyAuthorization, a.KeyAuthorization != ""
+	wanted := Answer{Name: host, Token: token}
+	body = cmp.Or(find(*b.mine.Load(), wanted).KeyAuthorization, find(*b.others.Load(), wanted).KeyAuthorization)
+	return body, body != ""
 }
 
-// Certificate returns the certificate that answers TLS-ALPN-01 for a server name, nil if none is pending. It may look
-// what other nodes have.
+// Certificate returns the certificate that answers TLS-ALPN-01 for a server name, nil if none is pending. If it isn't this
+// node that has one, it looks what other nodes have now: the last one that they had may be of another order.
 func (b *Book) Certificate(ctx context.Context, serverName string) *tls.Certificate {
 	if !(*b.names.Load())[serverName] {
 		return nil
 	}
 	wanted := Answer{Name: serverName}
-	if a := b.find(wanted); a.Certificate != nil {
+	if a := find(*b.mine.Load(), wanted); a.Certificate != nil {
 		return a.Certificate
 	}
 	b.Refresh(ctx)
-	return b.find(wanted).Certificate
+	return find(*b.others.Load(), wanted).Certificate
 }
 
-func (b *Book) find(wanted Answer) Answer {
-	for _, list := range []*[]Answer{b.mine.Load(), b.others.Load()} {
-		for _, a := range *list {
-			if a.same(wanted) {
-				return a
-			}
+func find(list []Answer, wanted Answer) Answer {
+	for _, a := range list {
+		if a.same(wanted) {
+			return a
 		}
 	}
 	return Answer{}

@@ -74,6 +74,11 @@ func TestOtherNodes(t *testing.T) {
 	if b.Certificate(t.Context(), "a.test") != cert {
 		t.Error("another node's certificate is not found")
 	}
+	later := &tls.Certificate{}
+	there.Store(&[]challenge.Answer{{Name: "a.test", Certificate: later}, {Name: "a.test", Token: "t", KeyAuthorization: "t.x"}})
+	if b.Certificate(t.Context(), "a.test") != later {
+		t.Error("the certificate of an order before")
+	}
 	if b.Certificate(t.Context(), "z.test") != nil {
 		t.Error("a certificate for a name that is not ordered")
 	}

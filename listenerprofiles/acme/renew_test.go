@@ -1,0 +1,221 @@
+package acme_test
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/crypto/ocsp"
+
+	"sallyport/internal/testacme"
+	"sallyport/internal/testserver"
+	"sallyport/listenerprofiles/acme"
+)
+
+// TestSuggestedWindow: the CA moves the window, and the certificate is renewed long before it ends (RFC 9773).
+func TestSuggestedWindow(t *testing.T) {
+	t.Parallel()
+	at := freePorts(t)
+	ca := testacme.Start(t, testacme.Options{HTTPPort: at.http, TLSPort: at.tls})
+	folder := t.TempDir()
+	var n *node
+	answer(t, at, func() *node { return n })
+	n = start(t, ca, folder)
+	wishes := []acme.Wish{{Name: "a.test", Kinds: []string{acme.ECDSA}}}
+	n.Want(wishes)
+	first := wait(t, n, "a.test", acme.ECDSA, any)
+	c := n.Certificate("a.test", acme.ECDSA)
+	if left := time.Until(c.Renews); left < 50*24*time.Hour || left > 62*24*time.Hour {
+		t.Errorf("renews in %s", left)
+	}
+	n.stop()
+
+	ca.SuggestWindow(first, time.Now().Add(-time.Hour), time.Now().Add(-time.Minute))
+	forgetRetryAfter(t, folder)
+	n = start(t, ca, folder)
+	n.Want(wishes)
+	wait(t, n, "a.test", acme.ECDSA, otherThan(first))
+	if ca.Orders() != 2 {
+		t.Errorf("%d orders", ca.Orders())
+	}
+}
+
+// forgetRetryAfter has the CA asked for its window at the next start, and not in six hours.
+func forgetRetryAfter(t *testing.T, folder string) {
+	t.Helper()
+	files, err := filepath.Glob(filepath.Join(folder, "certificates", "*", "*", "*.json"))
+	if err != nil || len(files) != 1 {
+		t.Fatalf("%q, %v", files, err)
+	}
+	data, err := os.ReadFile(files[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	changed := strings.Replace(string(data), `"_retryAfter": "20`, `"_retryAfter": "19`, 1)
+	if changed == string(data) {
+		t.Fatalf("no time to ask again in %s", data)
+	}
+	testserver.Write(t, files[0], changed)
+}
+
+// A responder is `openssl ocsp`, which answers for one certificate.
+type responder struct {
+	t    *testing.T
+	url  string
+	port string
+	dir  string
+}
+
+func newResponder(t *testing.T) *responder {
+	testserver.Tool(t, "openssl", "openssl")
+	port := testserver.FreePort(t)
+	return &responder{t: t, url: "http://127.0.0.1:" + port, port: port, dir: t.TempDir()}
+}
+
+// start answers for a certificate: status is V for valid or R for revoked.
+func (r *responder) start(ca *testacme.CA, leaf *x509.Certificate, status string) {
+	r.t.Helper()
+	cert, key := ca.Issuer()
+	testserver.Write(r.t, filepath.Join(r.dir, "ca.pem"), string(cert))
+	testserver.Write(r.t, filepath.Join(r.dir, "key.pem"), string(key))
+	revoked := ""
+	if status == "R" {
+		revoked = time.Now().UTC().Format("060102150405Z")
+	}
+	line := fmt.Sprintf("%s\t%s\t%s\t%s\tunknown\t/CN=a.test\n", status, leaf.NotAfter.UTC().Format("060102150405Z"), revoked, serial(leaf))
+	testserver.Write(r.t, filepath.Join(r.dir, "index.txt"), line)
+	p := testserver.Process{T: r.t, Program: must(exec.LookPath("openssl")), Dir: r.dir}
+	p.Start(func() []string {
+		return []string{"ocsp", "-port", r.port, "-index", "index.txt", "-CA", "ca.pem", "-rsigner", "ca.pem", "-rkey", "key.pem", "-nmin", "5"}
+	}, func() error { // one who connects and says nothing would keep it busy
+		if data, _ := os.ReadFile(filepath.Join(r.dir, "output")); !strings.Contains(string(data), "waiting for OCSP client") {
+			return errors.New("it does not wait for anybody yet")
+		}
+		return nil
+	})
+}
+
+func must(path string, err error) string {
+	if err != nil {
+		panic(err)
+	}
+	return path
+}
+
+// serial is a serial number as openssl's index has it.
+func serial(c *x509.Certificate) string {
+	text := fmt.Sprintf("%X", c.SerialNumber)
+	if len(text)%2 == 1 {
+		text = "0" + text
+	}
+	return text
+}
+
+// TestStaple: the responder's answer is stapled, is there after a start without the responder, and a certificate that the
+// CA has revoked is replaced.
+func TestStaple(t *testing.T) {
+	t.Parallel()
+	at := freePorts(t)
+	r := newResponder(t)
+	ca := testacme.Start(t, testacme.Options{HTTPPort: at.http, TLSPort: at.tls, OCSP: r.url})
+	folder := t.TempDir()
+	var n *node
+	answer(t, at, func() *node { return n })
+	n = start(t, ca, folder)
+	wishes := []acme.Wish{{Name: "a.test", Kinds: []string{acme.ECDSA}}}
+	n.Want(wishes)
+	first := wait(t, n, "a.test", acme.ECDSA, any) // though the responder is away
+	n.stop()
+
+	r.start(ca, first, "V")
+	n = start(t, ca, folder)
+	n.Want(wishes)
+	testserver.Eventually(t, "a staple", func() error { return stapled(n, first) })
+	n.stop()
+
+	n = start(t, ca, folder)
+	n.Want(wishes)
+	testserver.Eventually(t, "a staple from the storage", func() error { return stapled(n, first) })
+	if ca.Orders() != 1 {
+		t.Errorf("%d orders", ca.Orders())
+	}
+}
+
+// TestRevoked: a certificate that the CA has revoked is replaced.
+func TestRevoked(t *testing.T) {
+	t.Parallel()
+	at := freePorts(t)
+	r := newResponder(t)
+	ca := testacme.Start(t, testacme.Options{HTTPPort: at.http, TLSPort: at.tls, OCSP: r.url})
+	folder := t.TempDir()
+	var n *node
+	answer(t, at, func() *node { return n })
+	n = start(t, ca, folder)
+	wishes := []acme.Wish{{Name: "a.test", Kinds: []string{acme.ECDSA}}}
+	n.Want(wishes)
+	first := wait(t, n, "a.test", acme.ECDSA, any)
+	n.stop()
+
+	r.start(ca, first, "R")
+	n = start(t, ca, folder)
+	n.Want(wishes)
+	second := wait(t, n, "a.test", acme.ECDSA, otherThan(first))
+	if ca.Orders() != 2 || second.SerialNumber.Cmp(first.SerialNumber) == 0 {
+		t.Errorf("%d orders", ca.Orders())
+	}
+}
+
+func stapled(n *node, leaf *x509.Certificate) error {
+	c := n.Certificate("a.test", acme.ECDSA)
+	if c.Pair == nil || c.Pair.OCSPStaple == nil {
+		return errors.New("none")
+	}
+	issuer, err := x509.ParseCertificate(c.Pair.Certificate[1])
+	if err != nil {
+		return err
+	}
+	res, err := ocsp.ParseResponseForCert(c.Pair.OCSPStaple, leaf, issuer)
+	if err == nil && res.Status != ocsp.Good {
+		err = fmt.Errorf("status %d", res.Status)
+	}
+	return err
+}
+
+// TestTorn: a process was killed between the key and the certificate of a renewal. What served before serves, and the
+// renewal is made again.
+func TestTorn(t *testing.T) {
+	t.Parallel()
+	at := freePorts(t)
+	ca := testacme.Start(t, testacme.Options{HTTPPort: at.http, TLSPort: at.tls})
+	folder := t.TempDir()
+	var n *node
+	answer(t, at, func() *node { return n })
+	n = start(t, ca, folder)
+	wishes := []acme.Wish{{Name: "a.test", Kinds: []string{acme.ECDSA}}}
+	n.Want(wishes)
+	first := wait(t, n, "a.test", acme.ECDSA, any)
+	n.stop()
+
+	files, err := filepath.Glob(filepath.Join(folder, "certificates", "*", "a.test", "a.test.key"))
+	if err != nil || len(files) != 1 {
+		t.Fatalf("%q, %v", files, err)
+	}
+	testserver.Write(t, files[0], string(otherKey(t)))
+	n = start(t, ca, folder)
+	if c := n.Certificate("a.test", acme.ECDSA); c.Pair == nil || !c.Pair.Leaf.Equal(first) {
+		t.Errorf("at the start: %v", c.Trouble)
+	}
+	n.Want(wishes)
+	second := wait(t, n, "a.test", acme.ECDSA, otherThan(first))
+	if _, err := tls.X509KeyPair(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: second.Raw}), read(t, files[0])); err != nil {
+		t.Error(err)
+	}
+}
