@@ -28,12 +28,12 @@ type staple struct {
 
 // stapleOf reads a response, and checks that it is one of the issuer for the certificate.
 func stapleOf(raw []byte, leaf, issuer *x509.Certificate, now time.Time) (s staple, err error) {
-	res, err := ocsp.ParseResponseForCert(raw, leaf, issuer)
+	res, err := ocsp.ParseResponseForCert(raw, leaf, nil)
+	if err == nil {
+		err = signedFor(res, issuer, now)
+	}
 	if err != nil {
 		return s, err
-	}
-	if by := res.Certificate; by != nil && !by.Equal(issuer) && !slices.Contains(by.ExtKeyUsage, x509.ExtKeyUsageOCSPSigning) {
-		return s, errors.New("it is signed by a certificate that may not sign for OCSP")
 	}
 	if res.NextUpdate.IsZero() {
 		return s, errors.New("it does not say until when it holds")
@@ -54,6 +54,23 @@ func stapleOf(raw []byte, leaf, issuer *x509.Certificate, now time.Time) (s stap
 		s.raw = raw
 	}
 	return s, nil
+}
+
+// signedFor checks that a response is signed by the issuer of the certificate, or by whom that has let sign (RFC 6960
+// section 4.2.2.2). Some responders send the issuer's own certificate along.
+func signedFor(res *ocsp.Response, issuer *x509.Certificate, now time.Time) error {
+	by := res.Certificate // whose signature was checked
+	switch {
+	case by == nil:
+		return res.CheckSignatureFrom(issuer)
+	case by.Equal(issuer):
+		return nil
+	case !slices.Contains(by.ExtKeyUsage, x509.ExtKeyUsageOCSPSigning):
+		return errors.New("it is signed by a certificate that may not sign for OCSP")
+	case now.Before(by.NotBefore) || now.After(by.NotAfter):
+		return errors.New("it is signed by a certificate that is not valid now")
+	}
+	return by.CheckSignatureFrom(issuer)
 }
 
 // askPause is the time between two questions to a CA or its responder, after one that was not answered well.
