@@ -56,7 +56,7 @@ var owners = map[string]string{
 }
 
 // notProduct is what is in no program that serves.
-var notProduct = []string{"bench/", "cmd/sallybench/", "internal/testpki/", "internal/testserver/", "internal/testredis/", "internal/testdb/", "certstore/certstoretest/", "internal/contain/"}
+var notProduct = []string{"bench/", "cmd/sallybench/", "internal/testpki/", "internal/testserver/", "internal/testredis/", "internal/testdb/", "internal/testacme/", "certstore/certstoretest/", "internal/contain/"}
 
 // foreign is the fields whose functions libraries call on goroutines of their own.
 var foreign = []string{"DialContext", "DialTLSContext", "Got1xxResponse", "ConnContext", "ConnState", "BaseContext"}

@@ -32,6 +32,7 @@ mutualSSL:
   trustStore: {location: header.pem}
 store: sqlite:store.db
 rateLimit: {redis: {addresses: ["127.0.0.1:1"], password: "${file:redis.password}", caFile: redis-ca.pem}}
+acme: {directory: "https://127.0.0.1:1/dir", caFile: acme-ca.pem}
 log: {access: access.log}
 keyManagers:
   - {name: a, issuer: a, jwks: jwks.json}
@@ -87,6 +88,8 @@ func endless(path string) error {
 var fileKeys = map[string]string{
 	"location": "key.jks", "filePath": "profiles.xml", "certificate": "km.crt", "caFile": "km-ca.pem", "jwks": "jwks.json", "access": "access.log",
 	"baseDir":  "", // is a folder, and is not opened
+	"folder":   "", // the same
+	"keyFile":  "", // which fileset opens, as that of gateway.config
 	"snapshot": "", // is read only while the store is away
 }
 
@@ -112,8 +115,9 @@ func TestFileKeys(t *testing.T) {
 		}
 		resolves += strings.Count(string(code), ".resolve(")
 	}
-	// Of an API's certificate, jwks, log.access, secrets, the key file and the folder of gateway.config, and path itself.
-	if resolves != 7 {
+	// Of an API's certificate, jwks, log.access, secrets, the key file and the folder of gateway.config, the default of
+	// acme.folder, and path itself.
+	if resolves != 8 {
 		t.Errorf("%d places resolve a path: what is new has to stand in pipesYAML", resolves)
 	}
 	for key, file := range fileKeys {
@@ -153,7 +157,7 @@ func TestNoPlaceTakesAPipe(t *testing.T) {
 	put([]byte(pipesXML), "profiles.xml")
 	put(of("stores/gateway.jks"), "key.jks", "xml-key.jks", "upstream.jks")
 	put(of("secrets/gateway.password"), "key.password", "entry.password", "xml.password", "upstream.password", "redis.password")
-	put(of("ca.crt"), "trust.pem", "balancers.pem", "header.pem", "km-ca.pem", "redis-ca.pem", "upstream-ca.pem", "xml-trust.pem", "km.crt")
+	put(of("ca.crt"), "trust.pem", "balancers.pem", "header.pem", "km-ca.pem", "redis-ca.pem", "acme-ca.pem", "upstream-ca.pem", "xml-trust.pem", "km.crt")
 	put(of("clients/gold.crt"), "client.crt")
 	put(of("jwks.json"), "jwks.json")
 
@@ -188,6 +192,7 @@ func TestNoPlaceTakesAPipe(t *testing.T) {
 		"store.db-shm":      `^sallyport\.yaml:\d+:\d+: store: `,
 		"redis.password":    `^sallyport\.yaml:\d+:\d+: password: secret file `,
 		"redis-ca.pem":      `^sallyport\.yaml:\d+:\d+: redis caFile `,
+		"acme-ca.pem":       `^sallyport\.yaml:\d+:\d+: acme caFile `,
 		"jwks.json":         `^sallyport\.yaml:\d+:\d+: key manager "a": reading `,
 		"km.crt":            `^sallyport\.yaml:\d+:\d+: key manager "b": reading `,
 		"km-ca.pem":         `^sallyport\.yaml:\d+:\d+: key manager "c": reading `,

@@ -126,13 +126,12 @@ func (s *shared) TryLock(ctx context.Context, name string) (bool, error) {
 		return false, err
 	}
 	renewing, cancel := context.WithCancel(context.Background())
-	ended := make(chan struct{})
-	go func() {
-		defer close(ended)
+	var task sync.WaitGroup
+	task.Go(func() {
 		defer s.faults.Catch("the renewal of a lock", nil)
 		s.renew(renewing, name)
-	}()
-	s.held[name] = func() { cancel(); <-ended }
+	})
+	s.held[name] = func() { cancel(); task.Wait() }
 	return true, nil
 }
 
