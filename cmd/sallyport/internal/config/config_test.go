@@ -174,8 +174,10 @@ func TestExample(t *testing.T) {
 		Balancers: control.Placed[keystore.Ref]{
 			Value: keystore.Ref{Location: at("stores/lb-truststore.jks"), Type: "JKS", Password: "changeit"},
 		},
-		Routing: decision.Settings{CertificateHeader: "X-WSO2-CLIENT-CERTIFICATE", ForwardCertificate: true},
-		Period:  10 * time.Second,
+		Routing: decision.Settings{
+			CertificateHeader: "X-WSO2-CLIENT-CERTIFICATE", ForwardCertificate: true, ExpiryHeader: "X-Client-Certificate-Expires",
+		},
+		Period: 10 * time.Second,
 		Store: control.Placed[certstore.Source]{Value: certstore.Source{
 			URL: "postgres://gateway@db.example.com:5432/sallyport", Password: "from-a-file", CAFile: at("stores/db-ca.pem"),
 		}},
