@@ -313,8 +313,8 @@ func serverEnds(a *control.Assembly) (ends []observe.CertificateEnd) {
 
 // allEnds tells when certificates end, of whatever kind.
 func allEnds(a *control.Assembly) (ends []observe.CertificateEnd) {
-	for _, c := range a.Certificates(observe.MaxEnds) {
-		ends = append(ends, observe.CertificateEnd{Labels: []string{c.Kind, c.Name}, NotAfter: c.NotAfter})
+	for _, c := range a.Certificates(time.Now(), observe.MaxEnds) {
+		ends = append(ends, observe.CertificateEnd{Labels: []string{c.Kind, c.Name()}, NotAfter: c.NotAfter})
 	}
 	return ends
 }

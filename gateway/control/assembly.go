@@ -38,6 +38,7 @@ type Assembly struct {
 	tokens     *token.Verifier                  // nil: no key manager is configured
 	store      *certstore.Store                 // nil: there is none
 	registered registrations                    // in the store
+	bystanders func() bystanders                // registrations that are not admitted; nil: there are none
 	index      *certstore.Index                 // of Clients
 	sighting   *sighting                        // of them; outlives Assemblies
 	limits     *ratelimit.Limiter               // outlives Assemblies
@@ -54,15 +55,39 @@ type Assembly struct {
 // can be named. The caller closes the Assembly.
 func Build(ctx context.Context, spec *Spec) (*Assembly, error) {
 	b := newLoop(Options{}).builder(spec)
-	if b.build() != nil { // name what is wrong with the store as well
-		b.problems.Add(spec.Store.Place, b.openStore(ctx, certstore.Options{ReadOnly: true}))
-		return nil, errors.Join(b.problems, b.Close())
+	if err := b.buildForReading(ctx); err != nil {
+		return nil, err
 	}
 	if err := b.open(ctx, nil, certstore.Options{ReadOnly: true}); err != nil {
 		return nil, err
 	}
 	b.sighting.note(b.registered.seen)
 	return b.Assembly, nil
+}
+
+// Survey is Build for a look at what there is, and not for serving: a key whose certificate has ended is no problem, nor
+// is a registration that is admitted from neither of two places.
+func Survey(ctx context.Context, spec *Spec) (*Assembly, error) {
+	b := newLoop(Options{Now: func() time.Time { return time.Unix(0, 0) }}).builder(spec) // before the end of any
+	if err := b.buildForReading(ctx); err != nil {
+		return nil, err
+	}
+	if err := b.takeStore(ctx, nil, certstore.Options{ReadOnly: true}); err != nil {
+		return nil, err
+	}
+	if _, err := b.admit(); err != nil {
+		return nil, errors.Join(err, b.Close())
+	}
+	return b.Assembly, nil
+}
+
+// buildForReading is build; if it fails, the error says what is wrong with the store as well.
+func (b *builder) buildForReading(ctx context.Context) error {
+	if b.build() == nil {
+		return nil
+	}
+	b.problems.Add(b.Spec.Store.Place, b.openStore(ctx, certstore.Options{ReadOnly: true}))
+	return errors.Join(b.problems, b.Close())
 }
 
 // Close closes what the Assembly opened.
@@ -227,6 +252,7 @@ func (b *builder) build() error {
 	b.buildProfiles()
 	b.buildTokens()
 	b.checkRedis()
+	b.noteStoreRoots()
 	if len(b.problems) == 0 {
 		b.buildRoutes()
 	}
@@ -248,7 +274,7 @@ func (b *builder) buildDoor() {
 	s := b.Spec
 	door := s.Header
 	door.Shown = b.loop.cfg.Shown
-	door.Trust, door.BalancerTrust = b.openTrust(s.HeaderTrust), b.openTrust(s.Balancers)
+	door.Trust, door.BalancerTrust = b.openTrust(KindTrustStore, s.HeaderTrust), b.openTrust(KindBalancer, s.Balancers)
 	for _, k := range b.known {
 		same := func(x, y Placed[keystore.Ref]) bool {
 			return x.Value == y.Value && k.read[x.Value.Location] == b.read[x.Value.Location]
@@ -262,8 +288,8 @@ func (b *builder) buildDoor() {
 	b.door = clientcert.NewDoor(door)
 }
 
-// openTrust opens a trust store. Without a Location it returns nil, which trusts nobody.
-func (b *builder) openTrust(ref Placed[keystore.Ref]) *trust.Anchors {
+// openTrust opens a trust store, whose entries are of that kind. Without a Location it returns nil, which trusts nobody.
+func (b *builder) openTrust(kind string, ref Placed[keystore.Ref]) *trust.Anchors {
 	if ref.Value.Location == "" {
 		return nil
 	}
@@ -278,7 +304,7 @@ func (b *builder) openTrust(ref Placed[keystore.Ref]) *trust.Anchors {
 		b.problems.Add(ref.Keys.at(strings.TrimPrefix(faultKey(err), "."), ref.Place), err)
 		return nil
 	}
-	b.opened = append(b.opened, entriesOf(ref.Value.Location, anchors.Certificates())...)
+	b.opened = append(b.opened, entriesOf(kind, ref.Value.Location, anchors.Certificates())...)
 	b.skip(ref.Keys.at("location", ref.Place), ref.Value.Location, anchors.Skipped())
 	return anchors
 }
@@ -458,13 +484,15 @@ func (b *builder) openUpstream(api API, u *backend.Upstream) {
 		if err != nil {
 			err = keystore.Unread(ref, err)
 		} else {
-			u.Certificates, skipped, err = keystore.LoadKeys(data, ref, time.Now())
+			u.Certificates, skipped, err = keystore.LoadKeys(data, ref, b.loop.cfg.Now())
 		}
 		if err != nil {
 			problem("keyStore"+faultKey(err), fmt.Errorf("upstream %w", err))
 		}
 		for _, pair := range u.Certificates {
-			b.opened = append(b.opened, certificateOf(KindUpstream, api.Route.API.String()+", "+ref.Location, pair.Leaf))
+			for _, c := range chainOf(pair) {
+				b.opened = append(b.opened, certificateOf(KindUpstream, api.Route.API.String(), ref.Location, c))
+			}
 		}
 		b.skip(api.Keys.at("upstream.keyStore.location", api.Place), ref.Location, skipped)
 	}
@@ -477,6 +505,17 @@ func (b *builder) checkRedis() {
 	limits := b.Spec.RateLimit
 	if file := limits.Value.Redis.CAFile; file != "" {
 		b.openRoots("redis", file, limits.Keys.at("caFile", limits.Place))
+	}
+}
+
+// noteStoreRoots notes the CAs for TLS to the store, which opens their file itself and tells what is wrong with it.
+func (b *builder) noteStoreRoots() {
+	file := b.Spec.Store.Value.CAFile
+	if file == "" {
+		return
+	}
+	if data, err := b.readNamed(file); err == nil {
+		b.opened = append(b.opened, entriesOf(KindTrustStore, file, certificatesOf(data))...)
 	}
 }
 
@@ -494,7 +533,7 @@ func (b *builder) openRoots(what, file string, at Place) (pool *x509.CertPool) {
 	for i, err := range skipped {
 		skipped[i] = fmt.Errorf("%s caFile %s: %w", what, file, err)
 	}
-	b.opened = append(b.opened, entriesOf(file, certificatesOf(data))...)
+	b.opened = append(b.opened, entriesOf(KindTrustStore, file, certificatesOf(data))...)
 	b.skip(at, file, skipped)
 	return pool
 }

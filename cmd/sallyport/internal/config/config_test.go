@@ -305,7 +305,7 @@ var equal = []cmp.Option{
 var unset = []string{
 	"Problem.Passing",
 	"DoorConfig.Format",
-	"Spec.Problems", "Spec.LeftOut", "Spec.Release", "Placed[string].Keys", "Listener.Profiles", "Listener.Door", "DoorConfig.Trust", "DoorConfig.BalancerTrust", "DoorConfig.CacheSize",
+	"Spec.Problems", "Spec.LeftOut", "Spec.Elsewhere", "Spec.Release", "Placed[string].Keys", "Listener.Profiles", "Listener.Door", "DoorConfig.Trust", "DoorConfig.BalancerTrust", "DoorConfig.CacheSize",
 	"Settings.Tokens", "Settings.Name", "Settings.BindAddress", "Settings.BindHost", "Settings.ServerName", "Settings.Line",
 	"Options.ACME", "Options.AlsoAskFor", "Options.Now", "Options.ReadFile", "Options.LookupHost", "Route.Limit", "Resource.Limit",
 	"DoorConfig.Shown", "Options.Shown", "Options.Registered", "Limits.Exempt", "Bounds.Bytes", "Bounds.Certificates", "Bounds.KeyBits",
