@@ -62,6 +62,6 @@ func TestNastyTextIsEscaped(t *testing.T) {
 
 	broken := func() map[string]error { return map[string]error{"configuration": errors.New(nasty)} }
 	w := httptest.NewRecorder()
-	observe.StatusHandler(observe.NewMetrics("test"), func() bool { return true }, broken, ratelimit.NewLocal(nil).State).ServeHTTP(w, httptest.NewRequest("GET", "/readyz", nil))
+	observe.StatusHandler(observe.NewMetrics("test"), observe.Status{Ready: func() bool { return true }, Broken: broken, Limits: ratelimit.NewLocal(nil).State}).ServeHTTP(w, httptest.NewRequest("GET", "/readyz", nil))
 	shown(t, "/readyz", w.Body.String())
 }

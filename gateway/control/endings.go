@@ -230,8 +230,17 @@ type calendar struct {
 	told map[string]bool // by id
 }
 
-// tellEndings logs, once a day, each certificate that ends soon; between, those that are new.
-func (l *Loop) tellEndings(a *Assembly) {
+// id tells endings apart: one that has come is another one than that which was to come.
+func (e Ending) id() string {
+	if e.Within == 0 {
+		return e.Certificate.id() + " ended"
+	}
+	return e.Certificate.id()
+}
+
+// tellEndings logs, once a day, each certificate that ends soon; between, those that are new, or have ended since. It
+// returns how long until the next one ends; 0 if none ends soon.
+func (l *Loop) tellEndings(a *Assembly) (next time.Duration) {
 	now, c := l.cfg.Now(), &l.calendar
 	soon := a.Endings(now)
 	c.mu.Lock()
@@ -244,6 +253,9 @@ func (l *Loop) tellEndings(a *Assembly) {
 	c.told = told
 	lines := 0
 	for _, e := range soon {
+		if left := e.NotAfter.Sub(now); next == 0 && left >= 0 {
+			next = left + 1
+		}
 		told[e.id()] = true
 		if !daily && before[e.id()] {
 			continue
@@ -258,6 +270,7 @@ func (l *Loop) tellEndings(a *Assembly) {
 		l.log.Warn(message, "kind", e.Kind, "name", e.Name(), "not_after", e.NotAfter.UTC(), "within_days", e.Within)
 	}
 	if lines > maxEndings {
-		l.log.Warn("more certificates end soon: sallyport validate names all", "more", lines-maxEndings)
+		l.log.Warn("more certificates end soon: sallyport certificates --within 30d lists all", "more", lines-maxEndings)
 	}
+	return next
 }

@@ -54,8 +54,8 @@ func endingBed(t *testing.T, now *atomic.Int64, ends map[string]time.Time) *bed 
 	})
 }
 
-// TestEndingsAreTold: each certificate that ends soon is named at the start, once a day, and once when it is new; those
-// that ended long ago are not.
+// TestEndingsAreTold: each certificate that ends soon is named at the start, once a day, once when it is new, and once when
+// it has ended; those that ended long ago are not.
 func TestEndingsAreTold(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var now atomic.Int64
@@ -92,10 +92,13 @@ func TestEndingsAreTold(t *testing.T) {
 		}
 		pass(23 * time.Hour)
 		check("on the same day", 1, 1, 1)
+		if n := b.log.count("has ended\" kind=server"); n != 1 {
+			t.Errorf("told %d times of the server's that has ended on the same day", n)
+		}
 		pass(time.Hour)
 		check("a day later", 2, 1, 2)
-		if n := b.log.count("has ended\" kind=server"); n != 1 {
-			t.Errorf("told %d times of the server's that has ended", n)
+		if n := b.log.count("has ended\" kind=server"); n != 2 {
+			t.Errorf("told %d times of the server's that has ended, a day later", n)
 		}
 		b.disk.write("second.pem", issue(t, "next", b.ca, until(start.Add(3*day))).pem())
 		b.change(func(s *Spec) { s.Listeners[0].TLS.Own.KeyStore.Location = "/bed/second.pem" })
@@ -261,4 +264,31 @@ func TestEveryCertificateIsListed(t *testing.T) {
 	if few := a.Certificates(time.Now(), 1); len(few) != len(list)-7 { // of each of the two sorts of registrations
 		t.Errorf("%d of %d with one registration of each sort", len(few), len(list))
 	}
+}
+
+// TestEndIsToldAtOnce: nobody waits for the next round to tell that a certificate has ended, also one that has come since
+// the last.
+func TestEndIsToldAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := startBed(t, func(b *bed, _ *Options) {
+			b.disk.write("server.pem", issue(t, "first", b.ca, until(time.Now().Add(10*time.Second))).pem())
+		})
+		ended := func() int { return b.log.count("has ended\" kind=server") }
+		time.Sleep(9 * time.Second)
+		if n := ended(); n != 0 {
+			t.Errorf("told %d times before", n)
+		}
+		time.Sleep(3 * time.Second)
+		if n := ended(); n != 1 {
+			t.Errorf("told %d times after 12 s", n)
+		}
+		b.disk.write("server.pem", issue(t, "second", b.ca, until(time.Now().Add(20*time.Second))).pem())
+		if err := b.Reload(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(22 * time.Second)
+		if n := ended(); n != 2 {
+			t.Errorf("told %d times of two", n)
+		}
+	})
 }
