@@ -75,6 +75,11 @@ func TestServerCertificateEndsInService(t *testing.T) {
 		return strings.Contains(p.ready(), " ends on "+end.UTC().Format(time.RFC3339)+", in 59 days; ") && sameNumber(metric(), fmt.Sprint(end.Unix()))
 	})
 	p.stopClean()
+
+	swap(time.Now().Add(-50 * time.Hour)) // which no gateway would start with
+	if code, out, errs := d.run("certificates", "--kind", "server", "--within", "1d", "--fail"); code != 1 || !strings.Contains(out, "listener https: CN=renewed ") || !strings.Contains(out, "  ENDED 2 days ago  by hand  stores/gateway.jks\n") {
+		t.Errorf("exit code %d: %s%s", code, out, errs)
+	}
 }
 
 func sameNumber(x, y string) bool {

@@ -9,10 +9,12 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 	"unicode"
 	"unicode/utf8"
 
 	"sallyport/cmd/sallyport/internal/config"
+	"sallyport/gateway/control"
 	"sallyport/gateway/observe"
 	"sallyport/internal/printable"
 	"sallyport/policy/ratelimit"
@@ -50,6 +52,9 @@ func TestNastyTextIsEscaped(t *testing.T) {
 	shown(t, "a name of a file", errs.String())
 
 	subject := pkix.Name{CommonName: nasty}.String()
+	var table bytes.Buffer
+	printCertificates(&table, []control.Certificate{{Kind: control.KindServer, For: "listener x", Subject: printable.Text(subject), From: nasty, Note: nasty}}, "", time.Now())
+	shown(t, "a table of certificates", table.String())
 	for _, format := range []string{"json", "text"} {
 		var log bytes.Buffer
 		newLogger(config.Log{Format: format}, printable.NewWriter(&log)).

@@ -96,3 +96,15 @@ func registrationOf(c *certstore.Client, note string) Certificate {
 		Kind: KindClient, For: fmt.Sprintf("%s %s (%s)", c.API, printable.Text(c.Alias), c.KeyType), From: c.Source, NotAfter: c.Certificate.NotAfter, Note: note,
 	}
 }
+
+// Registrations is how many registrations there are, admitted or not.
+func (a *Assembly) Registrations() int {
+	n := len(a.Clients.All())
+	if a.bystanders != nil {
+		n += len(a.bystanders().list)
+	}
+	return n
+}
+
+// Unusable is how many registrations of the store can't be admitted as they stand there, and are in no list.
+func (a *Assembly) Unusable() int { return len(a.registered.problems) }
