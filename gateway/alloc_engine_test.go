@@ -10,7 +10,14 @@ import (
 
 // TestAllocCall: an mTLS call that is allowed, with all that belongs to it, allocates two objects: its head with its id, and
 // one that crypto/tls allocates for each record that it reads. So does the client of the test; its backend allocates none.
+// To tell the client when its certificate ends takes no more.
 func TestAllocCall(t *testing.T) {
+	for _, header := range []string{"", expiryHeader} {
+		t.Run("expiryHeader "+header, func(t *testing.T) { allocCall(t, header) })
+	}
+}
+
+func allocCall(t *testing.T, header string) {
 	backend, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -18,7 +25,7 @@ func TestAllocCall(t *testing.T) {
 	defer backend.Close()
 	go answerAll(backend)
 	f := newFixture(t, func(f *fixture, s *setup) {
-		s.config.Log, s.config.Observe = nil, nil
+		s.config.Log, s.config.Observe, s.settings.ExpiryHeader = nil, nil, header
 		for i := range s.routes {
 			s.routes[i].Upstream = f.upstream(t, "http://"+backend.Addr().String())
 		}

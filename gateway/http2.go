@@ -213,7 +213,7 @@ func (c *http2Call) setFields(h http.Header, res *http1.Response, room []string)
 const keptValues = 128
 
 // ownFields is how many fields an answer has at most besides those of the server.
-const ownFields = 4
+const ownFields = 5
 
 // deliver passes the server's answer on as it comes: nothing is kept while more is waited for. If it returns an error,
 // the answer will never be whole.
@@ -230,7 +230,7 @@ func (c *http2Call) deliver() error {
 	if _, ok := h["Content-Type"]; !ok {
 		h["Content-Type"] = nil // or net/http would make one up
 	}
-	announced := t.Announced()
+	announced := c.AnnouncedTrailers(t)
 	for i, name := range announced {
 		announced[i] = textproto.CanonicalMIMEHeaderKey(name)
 	}
@@ -257,7 +257,7 @@ func (c *http2Call) deliver() error {
 			}
 		}
 		if err == io.EOF {
-			c.setTrailers(t.Trailers(), announced)
+			c.setTrailers(c.AnswerTrailers(t), announced)
 			return nil
 		}
 	}

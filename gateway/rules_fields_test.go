@@ -107,6 +107,45 @@ var fieldRules = []rule{
 			t.Errorf("X-Request-Id %q", v)
 		}
 	}},
+	{"the end of the client's certificate", func(t *testing.T, c *cell) {
+		token := "Authorization: Bearer " + c.token(t, "alice", nil)
+		for name, call := range map[string]struct {
+			q      ask
+			status int
+			told   bool
+		}{
+			"it lets the call in":               {ask{api: "pay", who: c.a4}, 200, true},
+			"HEAD":                              {ask{method: "HEAD", api: "pay", who: c.a4}, 200, true},
+			"beside a token":                    {ask{api: "both", who: c.a4, fields: []string{token}}, 200, true},
+			"it has spent its allowance":        {ask{api: "hops", who: c.a3}, 429, true},
+			"it lacks a scope":                  {ask{method: "POST", api: "hops", who: c.a4}, 403, true},
+			"registered for another API":        {ask{api: "hops", who: c.a1}, 401, false},
+			"registered for another, and token": {ask{api: "both", who: c.s1, fields: []string{token}}, 200, false},
+			"a token":                           {ask{api: "both", fields: []string{token}}, 200, false},
+			"the API takes tokens alone":        {ask{api: "tok", who: c.a4, fields: []string{token}}, 200, false},
+			"the API is open":                   {ask{who: c.a4}, 200, false},
+			"there is no such API":              {ask{api: "nothing", who: c.a4}, 404, false},
+		} {
+			theirs := []string{expiryHeader + ": " + marker, "x_cert-ENDS: " + marker}
+			o := c.do(t, call.q, reply{
+				interims: []interim{{103, theirs}}, fields: append([]string{"Trailer: " + expiryHeader + ", X_Cert_Ends, X-Kept"}, theirs...), body: "body",
+				chunked: true, trailers: append([]string{"X-Kept: yes"}, theirs...),
+			})
+			want := []string{}
+			if call.told {
+				want = append(want, call.q.who.cert.NotAfter.UTC().Format(http.TimeFormat))
+			}
+			if v := o.header.Values(expiryHeader); o.status != call.status || !slices.Equal(v, want) {
+				t.Errorf("%s: status %d, %q; want %d, %q", name, o.status, v, call.status, want)
+			}
+			if strings.Contains(fmt.Sprint(o.told), marker) || strings.Contains(fmt.Sprint(o.header["Trailer"]), "Ends") {
+				t.Errorf("%s: the client got what the backend made up: %v", name, o.told)
+			}
+			if call.status == 200 && call.q.method == "" && o.trailer.Get("X-Kept") != "yes" {
+				t.Errorf("%s: trailers %v", name, o.trailer)
+			}
+		}
+	}},
 	{"Date", func(t *testing.T, c *cell) {
 		const theirs = "Sun, 22 Nov 2026 00:00:00 GMT"
 		dated := c.do(t, ask{}, reply{fields: []string{"Date: " + theirs}})

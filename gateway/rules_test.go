@@ -68,6 +68,9 @@ var (
 	hopsAPI  = certstore.API{Name: "hops", Version: "1.0"}
 )
 
+// expiryHeader tells clients when their certificate ends.
+const expiryHeader = "X-Cert-Ends"
+
 // newCell has the fixture's APIs and: bound, whose bodies have up to 1000 bytes; busy, with two calls at once; late, which
 // has no time to answer; down, whose backend is not there; some, of whose three backends one is there; two, with the
 // backend's /first and /second; base and slash, with the backend's /base and /slash/; kept, which keeps the Host; hops,
@@ -79,6 +82,7 @@ func newCell(t *testing.T, carrier string, h2c bool) *cell {
 		if drive := gateway.Carriers[carrier]; drive != nil {
 			drive(&s.config)
 		}
+		s.settings.ExpiryHeader = expiryHeader
 		s.settings.Tokens = routedVerifier{s.settings.Tokens} // of which one token can have a panic
 		at, nobody := c.backend.url(), "http://"+closedAddress(t)
 		upstream := func(urls ...string) backend.Upstream {
@@ -114,7 +118,7 @@ func newCell(t *testing.T, carrier string, h2c bool) *cell {
 			{Path: "/*", Methods: []string{"POST"}, Security: byCertificate, Scopes: []string{"none has it"}},
 			{Path: "/{id}/below", Methods: []string{"DELETE"}, Security: byCertificate},
 		}
-		s.clients = append(s.clients, client(hopsAPI, "a4", f.a4, "Unlimited"), client(busyAPI, "a4", f.a4, "Unlimited"), sandbox(client(busyAPI, "s1", f.s1, "Unlimited")))
+		s.clients = append(s.clients, client(hopsAPI, "a3", f.a3, "Zero"), client(hopsAPI, "a4", f.a4, "Unlimited"), client(busyAPI, "a4", f.a4, "Unlimited"), sandbox(client(busyAPI, "s1", f.s1, "Unlimited")))
 	})
 	return c
 }

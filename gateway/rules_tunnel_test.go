@@ -6,6 +6,7 @@ import (
 	"crypto/tls"
 	"io"
 	"net"
+	"net/http"
 	"slices"
 	"strings"
 	"testing"
@@ -33,7 +34,8 @@ func (c *cell) upgrade(t *testing.T, through func(net.Conn, *bufio.Reader)) *tun
 	t.Helper()
 	target, path := c.target("pay")
 	c.handle(path, func(*received) reply {
-		return reply{status: 101, fields: []string{"Connection: Upgrade", "Upgrade: websocket"}, tunnel: through}
+		own := []string{"Connection: Upgrade", "Upgrade: websocket", "X-Request-Id: " + marker, expiryHeader + ": " + marker}
+		return reply{status: 101, fields: own, tunnel: through}
 	})
 	conn := c.take(t, c.a4).(*http1Caller)
 	if err := conn.send(ask{fields: webSocket}, target); err != nil {
@@ -42,6 +44,10 @@ func (c *cell) upgrade(t *testing.T, through func(net.Conn, *bufio.Reader)) *tun
 	a := conn.receive("GET", nil)
 	if a.status != 101 || a.header.Get("Upgrade") != "websocket" || a.header.Get("X-Request-Id") == "" || a.err != nil {
 		t.Fatalf("%+v", a)
+	}
+	ids, ends := a.header.Values("X-Request-Id"), a.header.Values(expiryHeader)
+	if len(ids) != 1 || !slices.Equal(ends, []string{c.a4.cert.NotAfter.UTC().Format(http.TimeFormat)}) {
+		t.Fatalf("the client got X-Request-Id %q, %s %q", ids, expiryHeader, ends)
 	}
 	got := c.received(path)
 	if len(got) != 1 || got[0].header.Get("Upgrade") != "websocket" || got[0].header.Get("Connection") != "Upgrade" || got[0].header.Get("X-Sallyport-Client") != "a4" {

@@ -131,7 +131,7 @@ func (w *watched) is(version int) {
 			w.d.t.Logf("in force: %t, serves: %t, ready: %q", w.inForce(version), w.serves(), w.p.ready())
 		}
 	}()
-	eventually(w.d.t, fmt.Sprintf("version %d of %s is in force", version, w.file), func() bool { return w.inForce(version) && w.p.ready() == "ready\n" && w.serves() })
+	eventually(w.d.t, fmt.Sprintf("version %d of %s is in force", version, w.file), func() bool { return w.inForce(version) && w.p.good() && w.serves() })
 }
 
 func (w *watched) next() string {
@@ -462,7 +462,7 @@ func TestChaosGlobs(t *testing.T) {
 		d.write("apis/broken.yaml", "apis: [")
 		eventually(t, "a broken file is named", func() bool { return strings.Contains(p.ready(), "broken.yaml") })
 		d.must(os.Remove(d.path("apis/broken.yaml")))
-		eventually(t, "without it all is good", func() bool { return p.ready() == "ready\n" })
+		eventually(t, "without it all is good", func() bool { return p.good() })
 	}
 	stop()
 	p.stopClean()
@@ -500,7 +500,7 @@ func TestChaosKeyAndPassword(t *testing.T) {
 		})
 		changes[1-i%2]()
 		eventually(t, "the whole change is in force", func() bool {
-			return serial(d.Ports.HTTPS).Cmp(next) == 0 && serial(d.Ports.LoadBalancer).Cmp(next) == 0 && p.ready() == "ready\n"
+			return serial(d.Ports.HTTPS).Cmp(next) == 0 && serial(d.Ports.LoadBalancer).Cmp(next) == 0 && p.good()
 		})
 		last = next
 	}

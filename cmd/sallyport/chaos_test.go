@@ -67,7 +67,7 @@ func (p *process) becomesReady() {
 			p.t.Fatalf("%s: %v\n%s", p.cmd, p.err, p.stderr)
 		default:
 		}
-		return p.ready() == "ready\n"
+		return p.good()
 	})
 }
 

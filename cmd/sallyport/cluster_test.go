@@ -242,8 +242,9 @@ func TestAlertRules(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer conn.Close()
+	rare := []string{"sallyport_panics_total", "sallyport_server_certificate_renewal_trouble"} // before there was one, and for files, there is none
 	for _, name := range names {
-		if name == "sallyport_panics_total" { // there is none before there was one
+		if slices.Contains(rare, name) {
 			if page, err := os.ReadFile("../../docs/operating.md"); err != nil || !strings.Contains(string(page), "`"+name+"`") {
 				t.Errorf("%s is no metric that docs/operating.md knows", name)
 			}

@@ -134,7 +134,7 @@ Begin with:  sallyport quickstart`,
 		}
 		return usage(fmt.Errorf("%w: %s --help lists the flags", err, cmd.CommandPath()))
 	})
-	root.AddCommand(quickstartCommand(), serveCommand(), validateCommand(), certCommand(), configCommand(), storeCommand(),
+	root.AddCommand(quickstartCommand(), serveCommand(), validateCommand(), certCommand(), certificatesCommand(), configCommand(), storeCommand(),
 		explainCommand(), healthCommand(), versionCommand())
 	return root
 }

@@ -9,10 +9,12 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 	"unicode"
 	"unicode/utf8"
 
 	"sallyport/cmd/sallyport/internal/config"
+	"sallyport/gateway/control"
 	"sallyport/gateway/observe"
 	"sallyport/internal/printable"
 	"sallyport/policy/ratelimit"
@@ -50,6 +52,9 @@ func TestNastyTextIsEscaped(t *testing.T) {
 	shown(t, "a name of a file", errs.String())
 
 	subject := pkix.Name{CommonName: nasty}.String()
+	var table bytes.Buffer
+	printCertificates(&table, []control.Certificate{{Kind: control.KindServer, For: "listener x", Subject: printable.Text(subject), From: nasty, Note: nasty}}, "", time.Now())
+	shown(t, "a table of certificates", table.String())
 	for _, format := range []string{"json", "text"} {
 		var log bytes.Buffer
 		newLogger(config.Log{Format: format}, printable.NewWriter(&log)).
@@ -62,6 +67,6 @@ func TestNastyTextIsEscaped(t *testing.T) {
 
 	broken := func() map[string]error { return map[string]error{"configuration": errors.New(nasty)} }
 	w := httptest.NewRecorder()
-	observe.StatusHandler(observe.NewMetrics("test"), func() bool { return true }, broken, ratelimit.NewLocal(nil).State).ServeHTTP(w, httptest.NewRequest("GET", "/readyz", nil))
+	observe.StatusHandler(observe.NewMetrics("test"), observe.Status{Ready: func() bool { return true }, Broken: broken, Limits: ratelimit.NewLocal(nil).State}).ServeHTTP(w, httptest.NewRequest("GET", "/readyz", nil))
 	shown(t, "/readyz", w.Body.String())
 }

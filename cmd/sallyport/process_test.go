@@ -383,6 +383,17 @@ func (p *process) ready() string {
 	return body
 }
 
+// good reports whether all is well by /readyz, which then tells of nothing but server certificates.
+func (p *process) good() bool {
+	first, rest, _ := strings.Cut(p.ready(), "\n")
+	for line := range strings.Lines(rest) {
+		if !strings.HasPrefix(line, "certificate of ") {
+			return false
+		}
+	}
+	return first == "ready"
+}
+
 // A transcript keeps what a process writes.
 type transcript struct {
 	mu   sync.Mutex

@@ -75,7 +75,7 @@ func TestReloadProfiles(t *testing.T) {
 			t.Error("the last good profiles do not serve on")
 		}
 		d.write("listenerprofiles.xml", both)
-		eventually(t, "the mended file is in force", func() bool { return p.ready() == "ready\n" })
+		eventually(t, "the mended file is in force", func() bool { return p.good() })
 	}
 	d.swap("listenerprofiles.xml", newest)
 	eventually(t, "changes are followed again", func() bool { return !d.speaks(tls.VersionTLS12) })
@@ -98,7 +98,7 @@ func TestReloadBySignal(t *testing.T) {
 		}
 		d.write(file, good)
 		p.signal(syscall.SIGHUP)
-		eventually(t, file+" is not called broken any more", func() bool { return p.ready() == "ready\n" })
+		eventually(t, file+" is not called broken any more", func() bool { return p.good() })
 	}
 	p.stop()
 }
@@ -166,7 +166,7 @@ func TestReloadConfiguration(t *testing.T) {
 	eventually(t, "the API has moved", func() bool {
 		return anybody.get(t, "/other/1").status == http.StatusOK && anybody.get(t, "/extra/1").status == http.StatusNotFound
 	})
-	eventually(t, "the configuration is called good again", func() bool { return p.ready() == "ready\n" })
+	eventually(t, "the configuration is called good again", func() bool { return p.good() })
 	stop()
 	p.stop()
 }
@@ -225,7 +225,7 @@ func TestABrokenStoreServesOn(t *testing.T) {
 		t.Errorf("without a store: %d", r.status)
 	}
 	d.swap("sallyport.db", good)
-	eventually(t, "the store is called good again", func() bool { return p.ready() == "ready\n" })
+	eventually(t, "the store is called good again", func() bool { return p.good() })
 	d.mustRun("cert", "remove", "--api", "payments:1.0.0", "--alias", "bronze")
 	eventually(t, "changes in the store are followed again", func() bool {
 		return d.client("bronze", dialects[0]).get(t, "/payments/1").status == http.StatusUnauthorized

@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/signal"
 	"runtime/debug"
+	"slices"
 	"syscall"
 	"time"
 
@@ -124,7 +125,10 @@ func serve(ctx context.Context, cfg *config.Config, stdout, stderr io.Writer, re
 		if err != nil {
 			return errors.Join(fmt.Errorf("status listener: %w", gateway.Advise(err)), loop.Close())
 		}
-		status := observe.StatusHandler(metrics, g.Ready, func() map[string]error { return broken(loop) }, loop.Limits)
+		status := observe.StatusHandler(metrics, observe.Status{
+			Ready: g.Ready, Broken: func() map[string]error { return broken(loop) }, Limits: loop.Limits,
+			Servers: func() []string { return serverLines(loop.InForce(), time.Now()) },
+		})
 		server := &http.Server{Handler: status, ReadHeaderTimeout: 5 * time.Second}
 		outer.Go(func() error {
 			return faults.Do("the status listener", func() error { return serveUntil(after, server, listener) })
@@ -220,6 +224,7 @@ func openLoop(
 		func() []observe.CertificateEnd { return clientEnds(loop.InForce()) },
 		func() []observe.CertificateEnd { return serverEnds(loop.InForce()) },
 		func() []observe.CertificateEnd { return allEnds(loop.InForce()) })
+	metrics.WatchRenewals(func() []observe.Renewal { return renewals(loop.InForce()) })
 	metrics.WatchLimits(loop.Limits)
 	metrics.WatchStoreAge(loop.StoreAge)
 	metrics.WatchStores(func() map[string]int {
@@ -311,10 +316,30 @@ func serverEnds(a *control.Assembly) (ends []observe.CertificateEnd) {
 	return ends
 }
 
+// serverLines tell what each profile serves, those that end first at first.
+func serverLines(a *control.Assembly, now time.Time) (lines []string) {
+	servers := a.Servers(now)
+	slices.SortStableFunc(servers, func(x, y control.Server) int { return x.End().Compare(y.End()) })
+	for _, s := range servers {
+		lines = append(lines, s.Lines(now)...)
+	}
+	return lines
+}
+
+// renewals tell how it stands with the server certificates that are renewed by themselves.
+func renewals(a *control.Assembly) (list []observe.Renewal) {
+	for _, s := range a.Servers(time.Now()) {
+		if s.Managed() {
+			list = append(list, observe.Renewal{Listener: s.Listener, Profile: s.Profile, Due: s.Renews, Trouble: s.Trouble != ""})
+		}
+	}
+	return list
+}
+
 // allEnds tells when certificates end, of whatever kind.
 func allEnds(a *control.Assembly) (ends []observe.CertificateEnd) {
-	for _, c := range a.Certificates(observe.MaxEnds) {
-		ends = append(ends, observe.CertificateEnd{Labels: []string{c.Kind, c.Name}, NotAfter: c.NotAfter})
+	for _, c := range a.Certificates(time.Now(), observe.MaxEnds) {
+		ends = append(ends, observe.CertificateEnd{Labels: []string{c.Kind, c.Name()}, NotAfter: c.NotAfter})
 	}
 	return ends
 }

@@ -5,6 +5,8 @@ import (
 	"crypto/sha256"
 	"crypto/x509"
 	"errors"
+	"net/http"
+	"sync/atomic"
 	"time"
 
 	"sallyport/listenerprofiles/trust"
@@ -19,6 +21,22 @@ type Certificate struct {
 	validity       trust.Validity // if it is not good: how long that is certain
 	byRegistration bool           // see ByRegistration
 	err            error
+
+	end atomic.Pointer[string] // see End; nil: nobody has asked
+}
+
+// End is when the certificate ends, as headers tell it (HTTP-date, RFC 9110 section 5.6.7); "" if it was not parsed. It
+// is rendered once.
+func (c *Certificate) End() string {
+	end := c.end.Load()
+	if end == nil {
+		end = new(string)
+		if c.Leaf != nil {
+			*end = c.Leaf.NotAfter.UTC().Format(http.TimeFormat)
+		}
+		c.end.Store(end)
+	}
+	return *end
 }
 
 // Unregistered is a certificate that is not looked into, since no API knows it.

@@ -77,14 +77,18 @@ func Headers() []string {
 }
 
 // CheckHeader returns why certificates cannot be read from a header of this name, or nil.
-func CheckHeader(name string) error {
+func CheckHeader(name string) error { return CheckName(name, DefaultHeader) }
+
+// CheckName returns why an operator can't choose that name for a header, or nil: names that have a meaning of their own,
+// those of more, in lower case, among them. like is one that is good.
+func CheckName(name, like string, more ...string) error {
 	lower := strings.ToLower(name)
 	begins := func(prefix string) bool { return strings.HasPrefix(lower, prefix) }
 	switch {
 	case name == "" || strings.Trim(lower, "abcdefghijklmnopqrstuvwxyz0123456789-") != "":
 		return errors.New("is no header name: use letters, digits and \"-\"")
-	case slices.Contains(taken, lower), slices.ContainsFunc(takenPrefixes, begins):
-		return errors.New("has a meaning of its own: choose a name like " + DefaultHeader)
+	case slices.Contains(taken, lower), slices.Contains(more, lower), slices.ContainsFunc(takenPrefixes, begins):
+		return errors.New("has a meaning of its own: choose a name like " + like)
 	}
 	return nil
 }

@@ -40,6 +40,7 @@ type Assembly struct {
 	issuer     *acme.Manager                    // nil: no CA is; outlives Assemblies
 	store      *certstore.Store                 // nil: there is none
 	registered registrations                    // in the store
+	bystanders func() bystanders                // registrations that are not admitted; nil: there are none
 	index      *certstore.Index                 // of Clients
 	sighting   *sighting                        // of them; outlives Assemblies
 	limits     *ratelimit.Limiter               // outlives Assemblies
@@ -57,18 +58,48 @@ type Assembly struct {
 // one that does not exist yet is an empty one. The error is Problems, as many as there are, wherever a place in a file
 // can be named. The caller closes the Assembly.
 func Build(ctx context.Context, spec *Spec) (*Assembly, error) {
-	l := newLoop(Options{readOnly: true})
-	b := l.builder(spec)
-	b.owns = l
-	if b.build() != nil { // name what is wrong with the store as well
-		b.problems.Add(spec.Store.Place, b.openStore(ctx, certstore.Options{ReadOnly: true}))
-		return nil, errors.Join(b.problems, b.Close())
+	b := readingBuilder(spec, nil)
+	if err := b.buildForReading(ctx); err != nil {
+		return nil, err
 	}
 	if err := b.open(ctx, nil, certstore.Options{ReadOnly: true}); err != nil {
 		return nil, err
 	}
 	b.sighting.note(b.registered.seen)
 	return b.Assembly, nil
+}
+
+// Survey is Build for a look at what there is, and not for serving: a key whose certificate has ended is no problem, nor
+// is a registration that is admitted from neither of two places.
+func Survey(ctx context.Context, spec *Spec) (*Assembly, error) {
+	b := readingBuilder(spec, func() time.Time { return time.Unix(0, 0) }) // before the end of any
+	if err := b.buildForReading(ctx); err != nil {
+		return nil, err
+	}
+	if err := b.takeStore(ctx, nil, certstore.Options{ReadOnly: true}); err != nil {
+		return nil, err
+	}
+	if _, err := b.admit(); err != nil {
+		return nil, errors.Join(err, b.Close())
+	}
+	return b.Assembly, nil
+}
+
+// readingBuilder makes an Assembly that changes nothing, and closes all of it.
+func readingBuilder(spec *Spec, now func() time.Time) *builder {
+	l := newLoop(Options{Now: now, readOnly: true})
+	b := l.builder(spec)
+	b.owns = l
+	return b
+}
+
+// buildForReading is build; if it fails, the error says what is wrong with the store as well.
+func (b *builder) buildForReading(ctx context.Context) error {
+	if b.build() == nil {
+		return nil
+	}
+	b.problems.Add(b.Spec.Store.Place, b.openStore(ctx, certstore.Options{ReadOnly: true}))
+	return errors.Join(b.problems, b.Close())
 }
 
 // Close closes what the Assembly opened.
@@ -241,6 +272,7 @@ func (b *builder) build() error {
 	b.buildProfiles()
 	b.buildTokens()
 	b.checkRedis()
+	b.noteStoreRoots()
 	if len(b.problems) == 0 {
 		b.buildRoutes()
 	}
@@ -262,7 +294,7 @@ func (b *builder) buildDoor() {
 	s := b.Spec
 	door := s.Header
 	door.Shown = b.loop.cfg.Shown
-	door.Trust, door.BalancerTrust = b.openTrust(s.HeaderTrust), b.openTrust(s.Balancers)
+	door.Trust, door.BalancerTrust = b.openTrust(KindTrustStore, s.HeaderTrust), b.openTrust(KindBalancer, s.Balancers)
 	for _, k := range b.known {
 		same := func(x, y Placed[keystore.Ref]) bool {
 			return x.Value == y.Value && k.read[x.Value.Location] == b.read[x.Value.Location]
@@ -276,8 +308,8 @@ func (b *builder) buildDoor() {
 	b.door = clientcert.NewDoor(door)
 }
 
-// openTrust opens a trust store. Without a Location it returns nil, which trusts nobody.
-func (b *builder) openTrust(ref Placed[keystore.Ref]) *trust.Anchors {
+// openTrust opens a trust store, whose entries are of that kind. Without a Location it returns nil, which trusts nobody.
+func (b *builder) openTrust(kind string, ref Placed[keystore.Ref]) *trust.Anchors {
 	if ref.Value.Location == "" {
 		return nil
 	}
@@ -292,7 +324,7 @@ func (b *builder) openTrust(ref Placed[keystore.Ref]) *trust.Anchors {
 		b.problems.Add(ref.Keys.at(strings.TrimPrefix(faultKey(err), "."), ref.Place), err)
 		return nil
 	}
-	b.opened = append(b.opened, entriesOf(ref.Value.Location, anchors.Certificates())...)
+	b.opened = append(b.opened, entriesOf(kind, ref.Value.Location, anchors.Certificates())...)
 	b.skip(ref.Keys.at("location", ref.Place), ref.Value.Location, anchors.Skipped())
 	return anchors
 }
@@ -473,13 +505,15 @@ func (b *builder) openUpstream(api API, u *backend.Upstream) {
 		if err != nil {
 			err = keystore.Unread(ref, err)
 		} else {
-			u.Certificates, skipped, err = keystore.LoadKeys(data, ref, time.Now())
+			u.Certificates, skipped, err = keystore.LoadKeys(data, ref, b.loop.cfg.Now())
 		}
 		if err != nil {
 			problem("keyStore"+faultKey(err), fmt.Errorf("upstream %w", err))
 		}
 		for _, pair := range u.Certificates {
-			b.opened = append(b.opened, certificateOf(KindUpstream, api.Route.API.String()+", "+ref.Location, pair.Leaf))
+			for _, c := range chainOf(pair) {
+				b.opened = append(b.opened, certificateOf(KindUpstream, api.Route.API.String(), ref.Location, c))
+			}
 		}
 		b.skip(api.Keys.at("upstream.keyStore.location", api.Place), ref.Location, skipped)
 	}
@@ -492,6 +526,17 @@ func (b *builder) checkRedis() {
 	limits := b.Spec.RateLimit
 	if file := limits.Value.Redis.CAFile; file != "" {
 		b.openRoots("redis", file, limits.Keys.at("caFile", limits.Place))
+	}
+}
+
+// noteStoreRoots notes the CAs for TLS to the store, which opens their file itself and tells what is wrong with it.
+func (b *builder) noteStoreRoots() {
+	file := b.Spec.Store.Value.CAFile
+	if file == "" {
+		return
+	}
+	if data, err := b.readNamed(file); err == nil {
+		b.opened = append(b.opened, entriesOf(KindTrustStore, file, certificatesOf(data))...)
 	}
 }
 
@@ -509,7 +554,7 @@ func (b *builder) openRoots(what, file string, at Place) (pool *x509.CertPool) {
 	for i, err := range skipped {
 		skipped[i] = fmt.Errorf("%s caFile %s: %w", what, file, err)
 	}
-	b.opened = append(b.opened, entriesOf(file, certificatesOf(data))...)
+	b.opened = append(b.opened, entriesOf(KindTrustStore, file, certificatesOf(data))...)
 	b.skip(at, file, skipped)
 	return pool
 }

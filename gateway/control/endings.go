@@ -2,9 +2,11 @@ package control
 
 import (
 	"cmp"
+	"crypto/tls"
 	"crypto/x509"
 	"encoding/hex"
 	"encoding/pem"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -13,82 +15,141 @@ import (
 
 	"sallyport/certstore"
 	"sallyport/internal/printable"
+	"sallyport/listenerprofiles"
 )
 
 // Kinds of certificates, for metrics and the log.
 const (
 	KindClient     = "client"      // registered for an API
-	KindServer     = "server"      // a listener's own
+	KindServer     = "server"      // a listener's own, and what is sent beside it
 	KindTrustStore = "trust_store" // an entry of a trust store, or of a caFile
-	KindUpstream   = "upstream"    // the gateway's own, for a server
+	KindBalancer   = "balancer"    // an entry of the load balancers' trust store
+	KindUpstream   = "upstream"    // the gateway's own, for a server, and what is sent beside it
 	KindKeyManager = "key_manager" // verifies tokens
 )
 
-// A Certificate is one that something stops working without.
+// A Certificate is one that something stops working without, or that is registered without being of use here.
 type Certificate struct {
 	Kind     string
-	Name     string // what it is for, whose it is and where it stands
+	For      string // a listener, an API, a key manager or a registration; "" for trust stores, which several share
+	Subject  string // "" for a registration
+	From     string // a file, certstore.InStore, or who issues it; "" if no file says
 	NotAfter time.Time
+	Renews   time.Time // when whoever it is from renews it by itself; zero: nobody does
+	Note     string    // what else there is to know of it; "": nothing
 }
 
-// Certificates are those that the Assembly works with, the first to end first. Of clients it has at most those that end
-// first. Nothing is read for it.
-func (a *Assembly) Certificates(most int) []Certificate {
-	clients := a.Clients.ByEnd()
-	return a.certificates(clients[:min(len(clients), most)])
-}
-
-func (a *Assembly) certificates(clients []*certstore.Client) (list []Certificate) {
-	for _, c := range clients {
-		name := fmt.Sprintf("%s %s (%s)", c.API, printable.Text(c.Alias), c.KeyType)
-		list = append(list, Certificate{KindClient, name, c.Certificate.NotAfter})
+// Name says what the certificate is for, whose it is and where it stands.
+func (c Certificate) Name() string {
+	where := c.For
+	if c.Kind != KindClient && c.From != "" {
+		where = strings.TrimPrefix(c.For+", "+c.From, ", ")
 	}
+	return c.with(where)
+}
+
+// Label is Name without where it stands.
+func (c Certificate) Label() string { return c.with(c.For) }
+
+func (c Certificate) with(where string) string {
+	if where == "" || c.Subject == "" {
+		return where + c.Subject
+	}
+	return where + ": " + c.Subject
+}
+
+func (c Certificate) id() string { return c.Kind + " " + c.Name() + " " + c.NotAfter.UTC().String() }
+
+// compare orders certificates by their end.
+func (c Certificate) compare(other Certificate) int {
+	return cmp.Or(c.NotAfter.Compare(other.NotAfter), strings.Compare(c.Kind, other.Kind), strings.Compare(c.For, other.For),
+		strings.Compare(c.From, other.From), strings.Compare(c.Subject, other.Subject))
+}
+
+// Certificates are those that the Assembly works with and those that are registered, the first to end first. Of
+// registrations it has at most those that end first. No file is read for it.
+func (a *Assembly) Certificates(now time.Time, most int) []Certificate {
+	return a.certificates(now, a.registrationsByEnd(func(list []*certstore.Client) int { return min(len(list), most) }))
+}
+
+func (a *Assembly) certificates(now time.Time, registered []Certificate) []Certificate {
+	list := slices.Concat(registered, a.opened)
 	for _, l := range a.Spec.Listeners {
 		set := a.sets[l.Name]
 		if set == nil {
 			continue
 		}
 		for _, p := range set.Profiles() {
-			for _, leaf := range p.Leafs {
-				list = append(list, certificateOf(KindServer, "listener "+l.Name+", "+p.From, leaf))
-			}
+			list = append(list, serverCertificates(l.Name, p, now)...)
 			if p.Trust != nil {
-				list = append(list, entriesOf(p.TrustStore.Location, p.Trust.Certificates())...)
+				list = append(list, entriesOf(KindTrustStore, p.TrustStore.Location, p.Trust.Certificates())...)
 			}
 		}
 	}
-	list = append(list, a.opened...)
 	for _, k := range a.Spec.KeyManagers {
 		if a.tokens == nil {
 			break
 		}
 		verify, roots := a.tokens.Certificates(k.Value.Name)
 		for _, c := range verify {
-			list = append(list, certificateOf(KindKeyManager, k.Value.Name+", "+k.Value.CertificateFile, c))
+			list = append(list, certificateOf(KindKeyManager, k.Value.Name, k.Value.CertificateFile, c))
 		}
-		list = append(list, entriesOf(k.Value.CAFile, roots)...)
+		list = append(list, entriesOf(KindTrustStore, k.Value.CAFile, roots)...)
 	}
-	slices.SortFunc(list, func(x, y Certificate) int {
-		return cmp.Or(x.NotAfter.Compare(y.NotAfter), strings.Compare(x.Kind, y.Kind), strings.Compare(x.Name, y.Name))
-	})
-	return slices.CompactFunc(list, func(x, y Certificate) bool { return x.id() == y.id() })
+	slices.SortFunc(list, Certificate.compare)
+	return slices.CompactFunc(list, func(x, y Certificate) bool { return x.compare(y) == 0 })
 }
 
-func (c Certificate) id() string { return c.Kind + " " + c.Name + " " + c.NotAfter.UTC().String() }
+// serverCertificates are what a profile of a listener serves.
+func serverCertificates(listener string, p *listenerprofiles.Profile, now time.Time) (list []Certificate) {
+	keys, err := p.Keys(now)
+	for _, leaf := range p.Leafs {
+		c := certificateOf(KindServer, "listener "+listener, p.From, leaf)
+		c.Renews, c.Note = keys.Renews, troubleOf(keys, err)
+		list = append(list, c)
+		for _, pair := range keys.Pairs { // of which the source may have newer ones by now
+			if pair.Leaf.Equal(leaf) {
+				for _, c := range chainOf(pair)[1:] {
+					list = append(list, certificateOf(KindServer, "listener "+listener, p.From, c))
+				}
+			}
+		}
+	}
+	return list
+}
+
+// troubleOf says what keeps a source of keys from renewing them; "" if nothing does.
+func troubleOf(keys listenerprofiles.Keys, err error) string {
+	if err = errors.Join(keys.Trouble, err); err == nil {
+		return ""
+	}
+	return "it can't be renewed: " + printable.Text(strings.ReplaceAll(err.Error(), "\n", "; "))
+}
+
+// chainOf is a key's certificate and those that are sent beside it.
+func chainOf(pair tls.Certificate) []*x509.Certificate {
+	chain := []*x509.Certificate{pair.Leaf}
+	for _, der := range pair.Certificate[1:] {
+		if c, err := x509.ParseCertificate(der); err == nil {
+			chain = append(chain, c)
+		}
+	}
+	return chain
+}
 
 // certificateOf names a certificate of a file.
-func certificateOf(kind, where string, c *x509.Certificate) Certificate {
+func certificateOf(kind, of, file string, c *x509.Certificate) Certificate {
 	subject := c.Subject.String()
 	if subject == "" {
 		sum := certstore.Fingerprint(c)
 		subject = "SHA-256 " + hex.EncodeToString(sum[:8])
 	}
-	return Certificate{kind, where + ": " + printable.Text(limitText(subject)), c.NotAfter}
+	return Certificate{Kind: kind, For: of, Subject: printable.Text(limitText(subject)), From: file, NotAfter: c.NotAfter}
 }
 
-func entriesOf(file string, certs []*x509.Certificate) (list []Certificate) {
+func entriesOf(kind, file string, certs []*x509.Certificate) (list []Certificate) {
 	for _, c := range certs {
-		list = append(list, certificateOf(KindTrustStore, file, c))
+		list = append(list, certificateOf(kind, "", file, c))
 	}
 	return list
 }
@@ -125,7 +186,7 @@ func (e Ending) String() string {
 	default:
 		when += fmt.Sprintf(", within %d days", e.Within)
 	}
-	return fmt.Sprintf("certificate (%s) %s %s: renew it", e.Kind, e.Name, when)
+	return fmt.Sprintf("certificate (%s) %s %s: renew it", e.Kind, e.Name(), when)
 }
 
 // endings are those of a sorted list that end soon, the first to end first.
@@ -150,11 +211,13 @@ func endings(list []Certificate, now time.Time) (soon []Ending) {
 
 // Endings tells which of the Assembly's certificates end soon.
 func (a *Assembly) Endings(now time.Time) []Ending {
-	clients, horizon := a.Clients.ByEnd(), now.Add(time.Duration(warnDays[len(warnDays)-1])*day)
-	soon, _ := slices.BinarySearchFunc(clients, horizon, func(c *certstore.Client, horizon time.Time) int {
-		return cmp.Or(c.Certificate.NotAfter.Compare(horizon), -1) // behind those that end with it
-	})
-	return endings(a.certificates(clients[:soon]), now)
+	horizon := now.Add(time.Duration(warnDays[len(warnDays)-1]) * day)
+	return endings(a.certificates(now, a.registrationsByEnd(func(clients []*certstore.Client) int {
+		soon, _ := slices.BinarySearchFunc(clients, horizon, func(c *certstore.Client, horizon time.Time) int {
+			return cmp.Or(c.Certificate.NotAfter.Compare(horizon), -1) // behind those that end with it
+		})
+		return soon
+	})), now)
 }
 
 // maxEndings is how many certificates are told of at once.
@@ -167,8 +230,17 @@ type calendar struct {
 	told map[string]bool // by id
 }
 
-// tellEndings logs, once a day, each certificate that ends soon; between, those that are new.
-func (l *Loop) tellEndings(a *Assembly) {
+// id tells endings apart: one that has come is another one than that which was to come.
+func (e Ending) id() string {
+	if e.Within == 0 {
+		return e.Certificate.id() + " ended"
+	}
+	return e.Certificate.id()
+}
+
+// tellEndings logs, once a day, each certificate that ends soon; between, those that are new, or have ended since. It
+// returns how long until the next one ends; 0 if none ends soon.
+func (l *Loop) tellEndings(a *Assembly) (next time.Duration) {
 	now, c := l.cfg.Now(), &l.calendar
 	soon := a.Endings(now)
 	c.mu.Lock()
@@ -181,6 +253,9 @@ func (l *Loop) tellEndings(a *Assembly) {
 	c.told = told
 	lines := 0
 	for _, e := range soon {
+		if left := e.NotAfter.Sub(now); next == 0 && left >= 0 {
+			next = left + 1
+		}
 		told[e.id()] = true
 		if !daily && before[e.id()] {
 			continue
@@ -192,9 +267,10 @@ func (l *Loop) tellEndings(a *Assembly) {
 		if e.Within == 0 {
 			message = "a certificate has ended"
 		}
-		l.log.Warn(message, "kind", e.Kind, "name", e.Name, "not_after", e.NotAfter.UTC(), "within_days", e.Within)
+		l.log.Warn(message, "kind", e.Kind, "name", e.Name(), "not_after", e.NotAfter.UTC(), "within_days", e.Within)
 	}
 	if lines > maxEndings {
-		l.log.Warn("more certificates end soon: sallyport validate names all", "more", lines-maxEndings)
+		l.log.Warn("more certificates end soon: sallyport certificates --within 30d lists all", "more", lines-maxEndings)
 	}
+	return next
 }

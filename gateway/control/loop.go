@@ -52,6 +52,7 @@ type Loop struct {
 	inForce  atomic.Pointer[Assembly] // written by Open and by the goroutine of Run
 	ended    chan struct{}            // closed when Run has ended
 	heard    chan struct{}            // holds a token while the store has told of a change that nobody has looked at
+	ending   chan struct{}            // holds a token while upkeep does not know yet that a certificate is about to end
 	wake     chan struct{}            // holds a token while there are marks, or somebody asks
 
 	mu     sync.Mutex
@@ -106,6 +107,7 @@ func newLoop(cfg Options) *Loop {
 		ended:   make(chan struct{}),
 		wake:    make(chan struct{}, 1),
 		heard:   make(chan struct{}, 1),
+		ending:  make(chan struct{}, 1),
 		marks:   map[string]bool{},
 		sources: map[string]*source{},
 		looked:  time.Now(),
@@ -301,7 +303,12 @@ func (l *Loop) put(next *Assembly) error {
 	l.inForce.Store(next)
 	next.order()
 	l.tellReach(last)
-	l.tellEndings(next)
+	if end := l.tellEndings(next); end > 0 && end < upkeepInterval {
+		select {
+		case l.ending <- struct{}{}:
+		default: // upkeep looks in any case
+		}
+	}
 	return nil
 }
 
@@ -402,10 +409,13 @@ func (l *Loop) upkeep(ctx context.Context) error {
 			l.limits.Sweep(a.holds)
 			swept = time.Now()
 		}
-		l.tellEndings(a)
+		if next := l.tellEndings(a); next > 0 {
+			wait = min(wait, max(next, time.Second)) // however many end at once
+		}
 		select {
 		case <-ctx.Done():
 			return nil
+		case <-l.ending:
 		case <-time.After(wait):
 		}
 	}

@@ -80,7 +80,7 @@ func TestEveryFieldOfAnAssemblyIsFollowed(t *testing.T) {
 		"Routes": "put", "Clients": "put", "sets": "put, by Listeners", "door": "put, by Listeners",
 		"tokens": "follow", "issuer": "follow", "owns": "Build's own", "store": "follow", "registered": "lookAtStore, by its version",
 		"skipped": "made with what is read", "storeWarnings": "made with what is read",
-		"keys": "made with Routes", "opened": "made with Spec, by read", "Warnings": "made with Clients", "index": "made with Clients", "limits": "the Loop's own", "sighting": "the Loop's own",
+		"keys": "made with Routes", "opened": "made with Spec, by read", "Warnings": "made with Clients", "bystanders": "made with Clients", "index": "made with Clients", "limits": "the Loop's own", "sighting": "the Loop's own",
 	}
 	for _, field := range reflect.VisibleFields(reflect.TypeFor[Assembly]()) {
 		if followed[field.Name] == "" {

@@ -42,6 +42,18 @@ func (a *Assembly) readRegistrations(ctx context.Context) (r registrations, err 
 
 // open opens the store, or takes it over from last, and joins its registrations with those of the API files.
 func (a *Assembly) open(ctx context.Context, last *Assembly, options certstore.Options) error {
+	if err := a.takeStore(ctx, last, options); err != nil {
+		return err
+	}
+	conflicts, err := a.admit()
+	if err = errors.Join(append(conflicts, err)...); err != nil && (last == nil || a.store != last.store) {
+		err = errors.Join(err, a.Close())
+	}
+	return err
+}
+
+// takeStore opens the store and reads it, or takes it over from last.
+func (a *Assembly) takeStore(ctx context.Context, last *Assembly, options certstore.Options) error {
 	var problems Problems
 	if last != nil {
 		a.index, a.Clients = last.index, last.Clients
@@ -56,15 +68,14 @@ func (a *Assembly) open(ctx context.Context, last *Assembly, options certstore.O
 			return errors.Join(problems, a.Close())
 		}
 	}
-	conflicts, err := a.admit()
 	if a.Spec.ACME.Value.Shared && a.StoreForeign() {
 		problems.Add(a.Spec.ACME.Keys.at("storage", a.Spec.ACME.Place), errForeignStorage)
-		conflicts = append(conflicts, problems)
+		if last == nil || a.store != last.store {
+			return errors.Join(problems, a.Close())
+		}
+		return problems
 	}
-	if err = errors.Join(append(conflicts, err)...); err != nil && (last == nil || a.store != last.store) {
-		err = errors.Join(err, a.Close())
-	}
-	return err
+	return nil
 }
 
 // openStore opens the store and reads it. The caller closes it, after an error too.
@@ -210,6 +221,7 @@ func (a *Assembly) admit() (conflicts []error, err error) {
 	var unknown []error
 	a.Clients, unknown = a.Clients.Next(a.index, a.Spec.Tiers, a.limits)
 	a.Clients.Stored = decision.Freshness{MaxAge: a.maxAge(), Seen: &a.sighting.at}
+	a.bystanders = a.findBystanders()
 	a.Warnings = nil
 	for _, p := range a.registered.problems {
 		a.Warnings = append(a.Warnings, fmt.Errorf("store: %s", p))

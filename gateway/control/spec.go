@@ -40,6 +40,7 @@ type Spec struct {
 	Snapshot    string                   // file of the store's registrations, for a start while it is away; "": none
 	Labels      []string                 // of this gateway; none: it serves every API
 	LeftOut     []API                    // that are not served here, since none of their Labels is one of these
+	Elsewhere   []certstore.Client       // that API files register for LeftOut
 	Release     int                      // the version of the files that came from the store; 0: none did
 	Fixed       map[string]any           // settings by key that take effect with the next start only
 }

@@ -13,9 +13,10 @@ import (
 // AnswerFields calls yield for each field of the answer of a server that the client gets, and reports whether Date is one.
 // AppendOwnFields has what the gateway adds to a final answer.
 func (x *Exchange) AnswerFields(s *backend.Server, res *http1.Response, yield func(name, value string)) (dated bool) {
+	final := res.Status >= 200 || res.Status == 101 // RFC 9110 section 15.2.2: the answer to an upgrade is the last
 	for i := range res.Fields {
 		name := res.Fields[i].Name
-		if message.HopByHop(name) || res.Named(name) || res.Status >= 200 && x.isOwnField(name) {
+		if message.HopByHop(name) || res.Named(name) || final && x.isOwnField(name) || x.isExpiryHeader(name) {
 			continue
 		}
 		dated = dated || len(name) == len("Date") && strings.EqualFold(name, "Date")
@@ -47,10 +48,11 @@ func (x *Exchange) isOwnField(name string) bool {
 	return false
 }
 
-// AppendOwnFields appends the header lines that the gateway adds to every final answer: the call's ID, and the
-// allowance that is nearest to its end.
+// AppendOwnFields appends the header lines that the gateway adds to every final answer: the call's ID, the end of the
+// caller's certificate, and the allowance that is nearest to its end.
 func (x *Exchange) AppendOwnFields(b []byte) []byte {
 	b = http1.AppendField(b, "X-Request-Id", x.ID)
+	b = x.appendExpiry(b)
 	if x.Allowance.Window == 0 {
 		return b
 	}
@@ -87,5 +89,9 @@ func (x *Exchange) AppendRefusalFields(b []byte) (fields []byte, body string) {
 	if r.Status() == 429 {
 		return x.AppendOwnFields(b), body
 	}
-	return http1.AppendField(b, "X-Request-Id", x.ID), body
+	b = http1.AppendField(b, "X-Request-Id", x.ID)
+	if x.rightEnded() != nil { // the certificate may be bad by now
+		return b, body
+	}
+	return x.appendExpiry(b), body
 }

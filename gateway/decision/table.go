@@ -65,7 +65,8 @@ type Table struct {
 	slashed  bool                // a template of theirs ends with a slash
 	settings Settings
 
-	certificateHeader string // Plain
+	certificateHeader string // message.Fold
+	expiryHeader      string // message.Fold
 }
 
 // Settings are what all routes of a Table have in common.
@@ -73,11 +74,12 @@ type Settings struct {
 	Tokens             Verifier // nil: no token is good
 	CertificateHeader  string   // mutualSSL.clientCertificateHeader: taken off every request
 	ForwardCertificate bool     // tell the backend the caller's certificate in that header
+	ExpiryHeader       string   // mutualSSL.expiryHeader: tells clients when their certificate ends; "": none does
 }
 
 // NewTable returns the table of these routes. It refuses two routes that answer at the same place.
 func NewTable(settings Settings, routes []Route) (*Table, error) {
-	t := &Table{byAPI: map[certstore.API]*Route{}, places: map[string][]*Route{}, settings: settings, certificateHeader: message.Fold(settings.CertificateHeader)}
+	t := &Table{byAPI: map[certstore.API]*Route{}, places: map[string][]*Route{}, settings: settings, certificateHeader: message.Fold(settings.CertificateHeader), expiryHeader: message.Fold(settings.ExpiryHeader)}
 	for i := range routes {
 		r := routes[i]
 		if len(r.Upstream.URLs) == 0 {

@@ -58,7 +58,7 @@ func (c *call) appendHead(b []byte) []byte {
 		}
 	case a.inChunks:
 		b = append(b, "Transfer-Encoding: chunked\r\n"...)
-		for _, name := range c.Trip.Announced() {
+		for _, name := range c.AnnouncedTrailers(&c.Trip) {
 			b = http1.AppendField(b, "Trailer", name)
 		}
 	case res.Length >= 0:
@@ -77,7 +77,7 @@ func (c *call) appendBody(b, data []byte, last bool) []byte {
 		return append(b, data...)
 	}
 	if b = http1.AppendChunk(b, data); last {
-		b = http1.AppendLast(b, c.Trip.Trailers())
+		b = http1.AppendLast(b, c.AnswerTrailers(&c.Trip))
 	}
 	return b
 }

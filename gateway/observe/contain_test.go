@@ -20,7 +20,9 @@ func TestPanicInMetrics(t *testing.T) {
 	m.WatchConnections(func() int { panic("in the count") }, func() (int, int) { return 0, 0 })
 	m.WatchExpiry(func() int { return 0 }, func() []observe.CertificateEnd { panic("in the list") }, func() []observe.CertificateEnd { return nil },
 		func() []observe.CertificateEnd { return nil })
-	h := observe.StatusHandler(m, func() bool { panic("in ready") }, func() map[string]error { return nil }, ratelimit.NewLocal(nil).State)
+	h := observe.StatusHandler(m, observe.Status{
+		Ready: func() bool { panic("in ready") }, Broken: func() map[string]error { return nil }, Limits: ratelimit.NewLocal(nil).State,
+	})
 	get := func(path string) *httptest.ResponseRecorder {
 		w := httptest.NewRecorder()
 		h.ServeHTTP(w, httptest.NewRequest("GET", path, nil))

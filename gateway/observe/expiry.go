@@ -68,3 +68,52 @@ func (e expiry) Collect(out chan<- prometheus.Metric) {
 		out <- metric
 	}
 }
+
+// A Renewal is how it stands with the certificates of a profile that are renewed by themselves.
+type Renewal struct {
+	Listener, Profile string
+	Due               time.Time // zero: it isn't known
+	Trouble           bool      // something keeps them from being renewed
+}
+
+// WatchRenewals has the metrics tell when server certificates are renewed by themselves, and whether something keeps
+// them from it. The function is called at each look. It may be called once.
+func (m *Metrics) WatchRenewals(list func() []Renewal) {
+	labels := []string{"listener", "profile"}
+	m.registry.MustRegister(renewals{
+		faults: &m.faults, list: list,
+		due: prometheus.NewDesc("sallyport_server_certificate_renewal_timestamp_seconds",
+			"When a server certificate is renewed by itself, in Unix time; none for one that nobody but you renews.", labels, nil),
+		trouble: prometheus.NewDesc("sallyport_server_certificate_renewal_trouble",
+			"1 if something keeps a server certificate from being renewed by itself, 0 if not.", labels, nil),
+	})
+}
+
+// renewals tells them when somebody looks.
+type renewals struct {
+	faults       *contain.Faults
+	due, trouble *prometheus.Desc
+	list         func() []Renewal
+}
+
+// Describe is prometheus.Collector's.
+func (r renewals) Describe(out chan<- *prometheus.Desc) {
+	out <- r.due
+	out <- r.trouble
+}
+
+// Collect is prometheus.Collector's, which calls it on a goroutine of its own.
+func (r renewals) Collect(out chan<- prometheus.Metric) {
+	defer r.faults.Catch("a metric", nil)
+	list := r.list()
+	for _, one := range list[:min(len(list), MaxEnds)] {
+		trouble := 0.0
+		if one.Trouble {
+			trouble = 1
+		}
+		out <- prometheus.MustNewConstMetric(r.trouble, prometheus.GaugeValue, trouble, one.Listener, one.Profile)
+		if !one.Due.IsZero() {
+			out <- prometheus.MustNewConstMetric(r.due, prometheus.GaugeValue, float64(one.Due.Unix()), one.Listener, one.Profile)
+		}
+	}
+}

@@ -13,38 +13,65 @@ import (
 	"sallyport/policy/ratelimit"
 )
 
+// A Status is what /readyz tells.
+type Status struct {
+	Ready   func() bool             // calls are welcome
+	Broken  func() map[string]error // what could not be reloaded, and why
+	Limits  func() ratelimit.State  // where limits are counted
+	Servers func() []string         // a line for each server certificate, the first to end first; nil: none
+}
+
 // StatusHandler serves /healthz (this process answers), /readyz (send calls here: 503 while draining, or while nothing
-// good was ever loaded; what could not be reloaded is named, and where limits are counted) and /metrics.
-func StatusHandler(m *Metrics, ready func() bool, broken func() map[string]error, limits func() ratelimit.State) http.Handler {
-	pages := statusPages(m, ready, broken, limits)
+// good was ever loaded; the rest of the Status is told beside) and /metrics.
+func StatusHandler(m *Metrics, s Status) http.Handler {
+	pages := statusPages(m, s)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		defer m.faults.Catch("a status page", func(*contain.Fault) { plain(w, http.StatusInternalServerError, "a fault of the gateway's\n") })
 		pages.ServeHTTP(w, r)
 	})
 }
 
-func statusPages(m *Metrics, ready func() bool, broken func() map[string]error, limits func() ratelimit.State) http.Handler {
+// maxServers is how many server certificates /readyz tells of.
+const maxServers = 100
+
+func statusPages(m *Metrics, s Status) http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
 		plain(w, http.StatusOK, "alive\n")
 	})
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
 		status, text := http.StatusOK, "ready\n"
-		if !ready() {
+		if !s.Ready() {
 			status, text = http.StatusServiceUnavailable, "not ready\n"
 		}
-		broken := broken()
+		broken := s.Broken()
 		for _, what := range slices.Sorted(maps.Keys(broken)) {
 			text += fmt.Sprintf("%s: the last change was refused, the one before it serves on: %s\n",
 				what, printable.Text(strings.ReplaceAll(broken[what].Error(), "\n", "; ")))
 		}
-		if line := DescribeLimits(limits()); line != "" {
+		if line := DescribeLimits(s.Limits()); line != "" {
 			text += "limits: " + line + "\n"
 		}
-		plain(w, status, text)
+		plain(w, status, text+s.servers())
 	})
 	mux.Handle("GET /metrics", m.Handler())
 	return mux
+}
+
+// servers are the lines of the server certificates.
+func (s Status) servers() string {
+	if s.Servers == nil {
+		return ""
+	}
+	var text strings.Builder
+	lines := s.Servers()
+	for _, line := range lines[:min(len(lines), maxServers)] {
+		text.WriteString(line + "\n")
+	}
+	if more := len(lines) - maxServers; more > 0 {
+		fmt.Fprintf(&text, "and %d more server certificates: sallyport certificates lists all\n", more)
+	}
+	return text.String()
 }
 
 func plain(w http.ResponseWriter, status int, text string) {

@@ -17,7 +17,9 @@ func TestLimits(t *testing.T) {
 	m.WatchLimits(func() ratelimit.State { return state })
 	ready := func() string {
 		w := httptest.NewRecorder()
-		observe.StatusHandler(m, func() bool { return true }, func() map[string]error { return nil }, func() ratelimit.State { return state }).
+		observe.StatusHandler(m, observe.Status{
+			Ready: func() bool { return true }, Broken: func() map[string]error { return nil }, Limits: func() ratelimit.State { return state },
+		}).
 			ServeHTTP(w, httptest.NewRequest("GET", "/readyz", nil))
 		if w.Code != 200 {
 			t.Errorf("readyz: %d", w.Code)

@@ -13,6 +13,7 @@ import (
 	"net/netip"
 	"net/url"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -144,8 +145,11 @@ func TestHostileLabels(t *testing.T) {
 // TestReloads: what was refused is named until it is mended, and counted for good.
 func TestReloads(t *testing.T) {
 	m := observe.NewMetrics("test")
-	ready, broken := true, map[string]error{}
-	h := observe.StatusHandler(m, func() bool { return ready }, func() map[string]error { return broken }, ratelimit.NewLocal(nil).State)
+	ready, broken, servers := true, map[string]error{}, []string(nil)
+	h := observe.StatusHandler(m, observe.Status{
+		Ready: func() bool { return ready }, Broken: func() map[string]error { return broken }, Limits: ratelimit.NewLocal(nil).State,
+		Servers: func() []string { return servers },
+	})
 	told := func(what string, err error) {
 		m.Reloaded(what, err)
 		if broken[what] = err; err == nil {
@@ -178,6 +182,11 @@ func TestReloads(t *testing.T) {
 	told("configuration", nil)
 	if _, text := ask("/readyz"); text != "ready\n" || !hasLine(metricsOf(t, m), `sallyport_reload_good{what="store"} 1`) {
 		t.Errorf("readyz when mended: %q", text)
+	}
+	servers = slices.Repeat([]string{"certificate of listener https: …"}, 102)
+	if code, text := ask("/readyz"); code != 200 || !strings.HasPrefix(text, "ready\ncertificate of listener https: …\n") ||
+		strings.Count(text, "\n") != 102 || !strings.HasSuffix(text, "\nand 2 more server certificates: sallyport certificates lists all\n") {
+		t.Errorf("readyz with server certificates: %d %q", code, text)
 	}
 	ready = false
 	if code, text := ask("/readyz"); code != 503 || !strings.HasPrefix(text, "not ready\n") {
@@ -477,5 +486,29 @@ func TestExpiry(t *testing.T) {
 	}
 	if n := strings.Count(text, "\nsallyport_certificate_expiry_timestamp_seconds{"); n != 1000 || strings.Contains(text, `name="1000"`) {
 		t.Errorf("%d certificates are told of, want the first 1000", n)
+	}
+}
+
+// TestRenewals: what renews itself has a series, and a time as far as that is known.
+func TestRenewals(t *testing.T) {
+	m := observe.NewMetrics("test")
+	m.WatchRenewals(func() []observe.Renewal {
+		return []observe.Renewal{
+			{Listener: "https", Profile: "listener https", Due: time.Unix(2_000_000_000, 0)},
+			{Listener: "https", Profile: "profile 10.0.0.1 a.test", Trouble: true},
+		}
+	})
+	text := metricsOf(t, m)
+	for _, line := range []string{
+		`sallyport_server_certificate_renewal_timestamp_seconds{listener="https",profile="listener https"} 2e+09`,
+		`sallyport_server_certificate_renewal_trouble{listener="https",profile="listener https"} 0`,
+		`sallyport_server_certificate_renewal_trouble{listener="https",profile="profile 10.0.0.1 a.test"} 1`,
+	} {
+		if !hasLine(text, line) {
+			t.Errorf("no line %s", line)
+		}
+	}
+	if strings.Count(text, "renewal_timestamp_seconds{") != 1 {
+		t.Error("a time that nobody knows is told")
 	}
 }

@@ -138,6 +138,7 @@ func (l *loader) addAPI(n node) {
 	l.resources(m, &api)
 	l.checkCase(&api)
 	if !here {
+		l.cfg.Elsewhere = append(l.cfg.Elsewhere, l.cfg.Clients[len(clients):]...)
 		l.cfg.Clients, l.cfg.LeftOut = clients, append(l.cfg.LeftOut, api)
 		return
 	}

@@ -175,8 +175,10 @@ func TestExample(t *testing.T) {
 		Balancers: control.Placed[keystore.Ref]{
 			Value: keystore.Ref{Location: at("stores/lb-truststore.jks"), Type: "JKS", Password: "changeit"},
 		},
-		Routing: decision.Settings{CertificateHeader: "X-WSO2-CLIENT-CERTIFICATE", ForwardCertificate: true},
-		Period:  10 * time.Second,
+		Routing: decision.Settings{
+			CertificateHeader: "X-WSO2-CLIENT-CERTIFICATE", ForwardCertificate: true, ExpiryHeader: "X-Client-Certificate-Expires",
+		},
+		Period: 10 * time.Second,
 		Store: control.Placed[certstore.Source]{Value: certstore.Source{
 			URL: "postgres://gateway@db.example.com:5432/sallyport", Password: "from-a-file", CAFile: at("stores/db-ca.pem"),
 		}},
@@ -308,7 +310,7 @@ var equal = []cmp.Option{
 var unset = []string{
 	"Problem.Passing",
 	"DoorConfig.Format",
-	"Spec.Problems", "Spec.LeftOut", "Spec.Release", "Placed[string].Keys", "Listener.Profiles", "Listener.Door", "DoorConfig.Trust", "DoorConfig.BalancerTrust", "DoorConfig.CacheSize",
+	"Spec.Problems", "Spec.LeftOut", "Spec.Elsewhere", "Spec.Release", "Placed[string].Keys", "Listener.Profiles", "Listener.Door", "DoorConfig.Trust", "DoorConfig.BalancerTrust", "DoorConfig.CacheSize",
 	"Settings.Tokens", "Settings.Name", "Settings.BindAddress", "Settings.BindHost", "Settings.ServerName", "Settings.Line",
 	"Options.ACME", "Options.AlsoAskFor", "Options.Now", "Options.ReadFile", "Options.LookupHost", "Route.Limit", "Resource.Limit",
 	"DoorConfig.Shown", "Options.Shown", "Options.Registered", "Limits.Exempt", "Bounds.Bytes", "Bounds.Certificates", "Bounds.KeyBits",

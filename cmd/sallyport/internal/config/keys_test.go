@@ -56,6 +56,7 @@ var changes = map[string]any{
 	"main.mutualSSL.enableCertificateChainValidation":      nil, // true is not built
 	"main.mutualSSL.trustRegistered":                       "none",
 	"main.mutualSSL.forwardClientCertificateHeader":        false,
+	"main.mutualSSL.expiryHeader":                          "X-Another",
 	"main.mutualSSL.certificateReloadPeriod":               "9s",
 	"main.store.url":                                       "mysql://another@db.example.com/sallyport",
 	"main.store.password":                                  "another",

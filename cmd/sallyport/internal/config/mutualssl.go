@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"sallyport/gateway/clientcert"
+	"sallyport/gateway/decision"
 	"sallyport/internal/printable"
 	"sallyport/listenerprofiles/trust"
 )
@@ -39,7 +40,20 @@ func (l *loader) mutualSSL(m *mapping) {
 	}
 	c.Routing.CertificateHeader = door.Header
 	c.Routing.ForwardCertificate = s.boolean("forwardClientCertificateHeader")
+	c.Routing.ExpiryHeader = l.expiryHeader(s)
 	c.Period = s.duration("certificateReloadPeriod", 100*time.Millisecond, 10*time.Second)
+}
+
+// expiryHeader reads the name of the header that tells clients when their certificate ends.
+func (l *loader) expiryHeader(s *mapping) string {
+	header := s.text("expiryHeader")
+	if !header.OK {
+		return ""
+	}
+	if err := decision.CheckExpiryHeader(header.Value); err != nil {
+		l.errorf(header.Place, "expiryHeader %s %v", printable.Quote(header.Value), err)
+	}
+	return header.Value
 }
 
 // loadBalancers reads the peers that may present their clients' certificates.

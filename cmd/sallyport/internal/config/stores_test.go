@@ -334,7 +334,7 @@ apis:
 	if n := alone.SkippedEntries()[filepath.Join(dir, "cas.pem")]; n != 1 {
 		t.Errorf("%d entries are skipped, want 1", n)
 	}
-	if got := alone.Endings(now); len(got) != 1 || got[0].Kind != control.KindTrustStore || !strings.Contains(got[0].Name, "cas.pem: CN=soon") {
+	if got := alone.Endings(now); len(got) != 1 || got[0].Kind != control.KindTrustStore || !strings.Contains(got[0].Name(), "cas.pem: CN=soon") {
 		t.Errorf("endings: %v", got)
 	}
 }
