@@ -22,6 +22,7 @@ type Keys struct {
 	Skipped []error           // what of the source can't be used
 	From    string            // for people: "stores/gateway.jks", "ACME ca.example.com"
 	Renews  time.Time         // when the source itself replaces the first of them; zero: it doesn't
+	Due     []time.Time       // when it replaces each of Pairs, by index; nil: all when Renews says
 	Trouble error             // what keeps it from doing so; nil: nothing
 
 	// Challenge returns the certificate that answers a validation by TLS-ALPN-01 (RFC 8737) of a name; nil: the source

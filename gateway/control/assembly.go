@@ -374,7 +374,9 @@ func (l *Loop) readProfiles(
 	listener *Listener, of *Assembly, fresh bool, known []*Assembly,
 ) listenerprofiles.Reading {
 	cfg := *listener.TLS
-	cfg.ACME = of.sourceOf()
+	if source := of.sourceOf(); source != nil {
+		cfg.ACME = source
+	}
 	cfg.Now, cfg.ReadFile, cfg.Shown = l.cfg.Now, l.cfg.readFile, l.cfg.Shown
 	if listener.Believes {
 		cfg.AlsoAskFor = of.door.BalancerTrust()

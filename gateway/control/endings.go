@@ -106,14 +106,18 @@ func serverCertificates(listener string, p *listenerprofiles.Profile, now time.T
 	for _, leaf := range p.Leafs {
 		c := certificateOf(KindServer, "listener "+listener, p.From, leaf)
 		c.Renews, c.Note = keys.Renews, troubleOf(keys, err)
-		list = append(list, c)
-		for _, pair := range keys.Pairs { // of which the source may have newer ones by now
-			if pair.Leaf.Equal(leaf) {
-				for _, c := range chainOf(pair)[1:] {
-					list = append(list, certificateOf(KindServer, "listener "+listener, p.From, c))
-				}
+		for i, pair := range keys.Pairs { // of which the source may have newer ones by now
+			if !pair.Leaf.Equal(leaf) {
+				continue
+			}
+			if i < len(keys.Due) {
+				c.Renews = keys.Due[i]
+			}
+			for _, c := range chainOf(pair)[1:] {
+				list = append(list, certificateOf(KindServer, "listener "+listener, p.From, c))
 			}
 		}
+		list = append(list, c)
 	}
 	return list
 }
@@ -140,6 +144,9 @@ func chainOf(pair tls.Certificate) []*x509.Certificate {
 // certificateOf names a certificate of a file.
 func certificateOf(kind, of, file string, c *x509.Certificate) Certificate {
 	subject := c.Subject.String()
+	if subject == "" && len(c.DNSNames) > 0 { // as public CAs have it
+		subject = "DNS:" + c.DNSNames[0]
+	}
 	if subject == "" {
 		sum := certstore.Fingerprint(c)
 		subject = "SHA-256 " + hex.EncodeToString(sum[:8])
@@ -189,12 +196,18 @@ func (e Ending) String() string {
 	return fmt.Sprintf("certificate (%s) %s %s: renew it", e.Kind, e.Name(), when)
 }
 
+// inHand reports whether a certificate is renewed by itself, in time as it seems: a quarter of the time that is left for
+// it may go by.
+func (c Certificate) inHand(now time.Time) bool {
+	return !c.Renews.IsZero() && c.Note == "" && now.Before(c.Renews.Add(c.NotAfter.Sub(c.Renews)/4))
+}
+
 // endings are those of a sorted list that end soon, the first to end first.
 func endings(list []Certificate, now time.Time) (soon []Ending) {
 	for _, c := range list {
 		left := c.NotAfter.Sub(now)
-		if left <= -day {
-			continue // nobody has missed it since
+		if left <= -day || c.inHand(now) {
+			continue // nobody has missed it since, or nobody has to do anything
 		}
 		within := 0
 		if left >= 0 {

@@ -60,6 +60,32 @@ func (r *renewing) Keys(time.Time) (listenerprofiles.Keys, error) {
 }
 
 // TestServersOfAKeySource: where keys are from, when they are renewed and what keeps them from it is their source's word.
+// TestInHand: nobody is told of a certificate that its source renews in time.
+func TestInHand(t *testing.T) {
+	now := time.Now()
+	for _, c := range []struct {
+		ends, renews time.Duration // from now; 0: nobody renews it
+		note         string
+		told         bool
+	}{
+		{20 * time.Hour, 0, "", true},
+		{20 * time.Hour, time.Hour, "", false},
+		{20 * time.Hour, -time.Hour, "", false},
+		{20 * time.Hour, -10 * time.Hour, "", true},
+		{20 * time.Hour, time.Hour, "it can't be renewed", true},
+		{-time.Hour, -20 * time.Hour, "", true},
+		{200 * day, 100 * day, "it can't be renewed", false},
+	} {
+		one := Certificate{Kind: KindServer, NotAfter: now.Add(c.ends), Note: c.note}
+		if c.renews != 0 {
+			one.Renews = now.Add(c.renews)
+		}
+		if told := len(endings([]Certificate{one}, now)) > 0; told != c.told {
+			t.Errorf("%+v: told %v", c, told)
+		}
+	}
+}
+
 func TestServersOfAKeySource(t *testing.T) {
 	p, due := thePKI(), time.Now().Add(10*day)
 	pair := tls.Certificate{Certificate: [][]byte{p.server.cert.Raw, p.ca.cert.Raw}, PrivateKey: p.server.key, Leaf: p.server.cert}

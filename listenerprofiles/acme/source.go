@@ -46,7 +46,7 @@ func (s *source) Keys(now time.Time) (listenerprofiles.Keys, error) {
 	}
 	var troubles []error
 	for _, name := range s.order.Names {
-		var pairs []tls.Certificate
+		var have []Certificate
 		for _, kind := range s.order.KeyTypes {
 			c := s.m.Certificate(name, kind)
 			if trouble := c.trouble(now); trouble != nil {
@@ -55,22 +55,24 @@ func (s *source) Keys(now time.Time) (listenerprofiles.Keys, error) {
 			if c.Pair == nil {
 				continue
 			}
-			pairs = append(pairs, *c.Pair)
+			have = append(have, c)
 			keys.Renews = firstOf(keys.Renews, c.Renews)
 		}
-		keys.Pairs = append(keys.Pairs, valid(pairs, now)...)
+		for _, c := range valid(have, now) {
+			keys.Pairs, keys.Due = append(keys.Pairs, *c.Pair), append(keys.Due, c.Renews)
+		}
 	}
 	keys.Trouble = errors.Join(troubles...)
 	return keys, nil
 }
 
 // valid leaves out what has ended, unless there is nothing else.
-func valid(pairs []tls.Certificate, now time.Time) []tls.Certificate {
-	good := slices.DeleteFunc(slices.Clone(pairs), func(p tls.Certificate) bool { return !now.Before(endOf(p.Leaf)) })
+func valid(have []Certificate, now time.Time) []Certificate {
+	good := slices.DeleteFunc(slices.Clone(have), func(c Certificate) bool { return !now.Before(endOf(c.Pair.Leaf)) })
 	if len(good) > 0 {
 		return good
 	}
-	return pairs
+	return have
 }
 
 // trouble says what people have to know of a certificate; nil if nothing.
