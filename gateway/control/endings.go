@@ -105,6 +105,9 @@ func serverCertificates(listener string, p *listenerprofiles.Profile, now time.T
 	keys, err := p.Keys(now)
 	for _, leaf := range p.Leafs {
 		c := certificateOf(KindServer, "listener "+listener, p.From, leaf)
+		if len(p.Leafs) > 1 {
+			c.Subject += " (" + leaf.PublicKeyAlgorithm.String() + ")"
+		}
 		c.Renews, c.Note = keys.Renews, troubleOf(keys, err)
 		for i, pair := range keys.Pairs { // of which the source may have newer ones by now
 			if !pair.Leaf.Equal(leaf) {

@@ -79,6 +79,8 @@ func valid(have []Certificate, now time.Time) []Certificate {
 func (c Certificate) trouble(now time.Time) error {
 	what := ""
 	switch {
+	case c.Pair == nil && c.Trouble == nil: // it is being ordered
+		return nil
 	case c.Pair == nil:
 		what = "there is no certificate yet"
 	case !now.Before(endOf(c.Pair.Leaf)):
