@@ -22,9 +22,9 @@ import (
 
 // Limits bound what clients may take of the gateway. A zero field means its default.
 //
-// A source is an IPv4 address or an IPv6 /64. The load balancers that a listener believes, and Exempt, are held to no
-// limit of a source. None of the load balancers' connections is closed to make room for others, and of Exempt none that
-// ever had an admitted call.
+// A source is an IPv4 address or an IPv6 /64: the client's, as far as a proxy's header tells it. The load balancers that
+// a listener believes, its proxies, and Exempt are held to no limit of a source. None of the load balancers' connections
+// is closed to make room for others, and of Exempt none that ever had an admitted call.
 type Limits struct {
 	Connections          int            // open at once, in all; 0: 20,000
 	ConnectionsPerSource int            // 0: 5,000
@@ -36,7 +36,7 @@ type Limits struct {
 	CertificateKeyBits   int            // of an RSA key in them; 0: 8,192, which is the most
 	BodyRate             int            // bytes a second of a body that a client has to send or take on average; 0: not demanded
 	Streams              int            // calls at once on an HTTP/2 connection; 0: 100
-	HeaderTimeout        time.Duration  // for a handshake, and for a head from its first byte on; 0: 10 s
+	HeaderTimeout        time.Duration  // for a proxy's header, a handshake, and a head from its first byte on; 0: 10 s
 	FirstCallTimeout     time.Duration  // for the next call of a connection that never had an admitted one; 0: 60 s
 	IdleTimeout          time.Duration  // for the next call of any other; 0: 620 s
 	Exempt               []netip.Prefix // networks in which many clients share an address
@@ -119,8 +119,9 @@ type countedConn struct {
 	known  *decision.Connection
 	once   sync.Once
 
-	from     sourceKey // this and balancer change with trust, under the guard's lock
+	from     sourceKey // this and balancer change with trust and name, under the guard's lock
 	balancer bool      // a load balancer's that is believed: it never goes
+	proxied  bool      // it begins with a proxy's header, and goes like any client's
 
 	shakes  atomic.Bool   // its handshake is under way
 	waited  time.Duration // for the client, in the handshake; the reader's own
@@ -128,7 +129,7 @@ type countedConn struct {
 	evicted atomic.Bool
 	http2   atomic.Bool
 
-	accepted time.Time
+	accepted time.Time // or named, under the guard's lock
 }
 
 const (
@@ -155,23 +156,48 @@ func (g *guard) admit(c net.Conn, s *socket, l *decision.Listener) *countedConn 
 	peer := addressOf(c.RemoteAddr())
 	// Where a load balancer has to show a certificate it is one once it has: see trust.
 	balancer := l.Door != nil && !l.DoorByCertificate && l.Door.Knows(peer.Addr())
+	proxied := l.Proxies.Include(peer.Addr())
 	one := &countedConn{
-		Conn: c, guard: g, socket: s, accepted: time.Now(), balancer: balancer,
+		Conn: c, guard: g, socket: s, accepted: time.Now(), balancer: balancer && !proxied, proxied: proxied,
 		known: decision.NewConnection(&s.endpoint, peer, addressOf(c.LocalAddr()).Addr()),
-		from:  sourceKey{decision.Source(peer.Addr()), balancer || s.gateway.decider.Exempt(peer.Addr())},
+		from:  sourceKey{decision.Source(peer.Addr()), balancer || proxied || s.gateway.decider.Exempt(peer.Addr())},
 	}
 	g.mu.Lock()
 	limit, goes := g.enter(one)
 	g.mu.Unlock()
-	if limit != "" {
-		g.reached(limit, one.from, goes)
-		if goes == nil {
-			g.refusals.tell(limit)
-			return nil
-		}
+	if !g.entered(one, limit, goes) {
+		return nil
 	}
 	g.admitted.Add(1)
 	return one
+}
+
+// name counts a connection as the client's whose address its proxy has told; false if that makes one too many, or if it
+// was closed meanwhile.
+func (g *guard) name(c *countedConn, client netip.Addr) bool {
+	g.mu.Lock()
+	if _, open := g.conns[c]; !open {
+		g.mu.Unlock()
+		return false
+	}
+	g.remove(c)
+	c.from = sourceKey{decision.Source(client), c.socket.gateway.decider.Exempt(client)}
+	c.accepted, c.known.Claimed = time.Now(), client
+	limit, goes := g.enter(c)
+	g.mu.Unlock()
+	return g.entered(c, limit, goes)
+}
+
+// entered tells of the limit that a connection has reached when it entered, if it was one, and reports whether it could.
+func (g *guard) entered(c *countedConn, limit string, goes *countedConn) bool {
+	if limit == "" {
+		return true
+	}
+	g.reached(limit, c.from, goes)
+	if goes == nil {
+		g.refusals.tell(limit)
+	}
+	return goes != nil
 }
 
 // enter counts a connection. It returns the limit that is reached, if one is, and who goes for it: nobody means that the
@@ -211,8 +237,12 @@ func (g *guard) add(c *countedConn) {
 	g.conns[c] = struct{}{}
 }
 
-// trust counts a connection, whose handshake has ended well, as a load balancer's.
+// trust counts a connection, whose handshake has ended well, as a load balancer's. One that was opened for a client goes
+// on to count as the client's.
 func (g *guard) trust(c *countedConn) {
+	if c.known.Claimed.IsValid() {
+		return
+	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if _, open := g.conns[c]; open {
