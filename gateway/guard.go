@@ -28,7 +28,7 @@ import (
 type Limits struct {
 	Connections          int            // open at once, in all; 0: 20,000
 	ConnectionsPerSource int            // 0: 5,000
-	Handshakes           int            // TLS handshakes under way at once; others wait; 0: 1,000
+	Handshakes           int            // under way at once; others wait; also proxies' headers; 0: 1,000
 	HandshakesPerSource  int            // 0: 100
 	HeaderLines          int            // of a request, without Host; 0: 200
 	CertificateBytes     int            // of all certificates that a client shows, as DER; 0: 32 KiB
@@ -90,7 +90,8 @@ type guard struct {
 	mu      sync.Mutex
 	sources map[sourceKey]*source
 	conns   map[*countedConn]struct{}
-	shaking map[*countedConn]struct{} // of them
+	unnamed map[*countedConn]struct{} // none of them yet: those whose proxy has not told whose they are
+	shaking map[*countedConn]struct{} // of conns
 	waiting map[*source]struct{}      // those with handshakes that wait
 	idle    queue
 	silent  queue
@@ -143,7 +144,7 @@ func newGuard(l Limits, refusals, evictions ConnectionObserver, log *slog.Logger
 	g := &guard{
 		limits: l.withDefaults(), refusals: refusals, evictions: evictions, log: log, told: map[string]*rate.Sometimes{},
 		sources: map[sourceKey]*source{}, conns: map[*countedConn]struct{}{}, shaking: map[*countedConn]struct{}{},
-		waiting: map[*source]struct{}{},
+		unnamed: map[*countedConn]struct{}{}, waiting: map[*source]struct{}{},
 	}
 	for _, limit := range []string{limitConnections, limitConnectionsPerSource, limitHandshakes, limitHandshakesPerSource} {
 		g.told[limit] = &rate.Sometimes{Interval: tellInterval}
@@ -162,8 +163,12 @@ func (g *guard) admit(c net.Conn, s *socket, l *decision.Listener) *countedConn 
 		known: decision.NewConnection(&s.endpoint, peer, addressOf(c.LocalAddr()).Addr()),
 		from:  sourceKey{decision.Source(peer.Addr()), balancer || proxied || s.gateway.decider.Exempt(peer.Addr())},
 	}
+	enter := g.enter
+	if proxied {
+		enter = g.await
+	}
 	g.mu.Lock()
-	limit, goes := g.enter(one)
+	limit, goes := enter(one)
 	g.mu.Unlock()
 	if !g.entered(one, limit, goes) {
 		return nil
@@ -172,17 +177,39 @@ func (g *guard) admit(c net.Conn, s *socket, l *decision.Listener) *countedConn 
 	return one
 }
 
-// name counts a connection as the client's whose address its proxy has told; false if that makes one too many, or if it
-// was closed meanwhile.
+// await counts a proxy's connection until it is named or closed. Whose it is, and so what it may take from whom, is not
+// known yet. So it takes from none but those that wait like it: of too many goes the one that has waited longest.
+func (g *guard) await(c *countedConn) (limit string, goes *countedConn) {
+	if len(g.unnamed) >= g.limits.Handshakes {
+		limit = limitHandshakes
+		for one := range g.unnamed {
+			if c.accepted.Sub(one.accepted) >= grace && (goes == nil || one.accepted.Before(goes.accepted)) {
+				goes = one
+			}
+		}
+		if goes == nil {
+			return limit, nil
+		}
+		g.remove(goes)
+	}
+	g.unnamed[c] = struct{}{}
+	return limit, goes
+}
+
+// name counts a connection as the client's whose address its proxy has told, or as the proxy's own if it has told none;
+// false if that is one too many, or if it was closed meanwhile.
 func (g *guard) name(c *countedConn, client netip.Addr) bool {
 	g.mu.Lock()
-	if _, open := g.conns[c]; !open {
+	if _, open := g.unnamed[c]; !open {
 		g.mu.Unlock()
 		return false
 	}
-	g.remove(c)
-	c.from = sourceKey{decision.Source(client), c.socket.gateway.decider.Exempt(client)}
-	c.accepted, c.known.Claimed = time.Now(), client
+	delete(g.unnamed, c)
+	c.accepted = time.Now()
+	if client.IsValid() {
+		c.known.Claimed = client
+		c.from = sourceKey{decision.Source(client), c.socket.gateway.decider.Exempt(client)}
+	}
 	limit, goes := g.enter(c)
 	g.mu.Unlock()
 	return g.entered(c, limit, goes)
@@ -423,7 +450,7 @@ func (g *guard) sweepFirstCalls() {
 // closeAll closes every connection of a socket, or of all if it is nil, whoever has it now.
 func (g *guard) closeAll(of *socket) {
 	g.mu.Lock()
-	conns := slices.Collect(maps.Keys(g.conns))
+	conns := slices.AppendSeq(slices.Collect(maps.Keys(g.conns)), maps.Keys(g.unnamed))
 	g.mu.Unlock()
 	for _, c := range conns {
 		if of == nil || c.socket == of {
@@ -434,6 +461,7 @@ func (g *guard) closeAll(of *socket) {
 
 // remove ends the counting of a connection, if it is counted.
 func (g *guard) remove(c *countedConn) {
+	delete(g.unnamed, c)
 	if _, ok := g.conns[c]; !ok {
 		return
 	}
@@ -454,7 +482,7 @@ func (g *guard) remove(c *countedConn) {
 func (g *guard) count() int {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	return len(g.conns)
+	return len(g.conns) + len(g.unnamed)
 }
 
 // greediest is the source with most handshakes under way, and how many these are.

@@ -40,7 +40,7 @@ func (s *socket) learnClient(c *countedConn) bool {
 		return false
 	}
 	_ = c.SetReadDeadline(time.Time{})
-	return !client.IsValid() || g.guard.name(c, client)
+	return g.guard.name(c, client)
 }
 
 // tellProxyHeader logs why a proxy's connection was refused, a few times a second at most.

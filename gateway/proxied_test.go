@@ -350,13 +350,13 @@ func TestHandshakeLogNamesTheClient(t *testing.T) {
 }
 
 // TestSlowProxyHeaders: headers that don't come, or byte by byte, are waited for until headerTimeout, in as many
-// connections as there may be, and hold up nobody: the one that has waited longest goes for a new one.
+// connections as there may be handshakes, and hold up nobody: the one that has waited longest goes for a new one.
 func TestSlowProxyHeaders(t *testing.T) {
 	t.Parallel()
 	var away, evicted turnedAway
 	const most = 12
 	f := newProxiedFixture(t, func(_ *fixture, s *setup) {
-		s.config.Limits = gateway.Limits{Connections: most, ConnectionsPerSource: 4, HeaderTimeout: 3 * time.Second}
+		s.config.Limits = gateway.Limits{Handshakes: most, ConnectionsPerSource: 4, HeaderTimeout: 3 * time.Second}
 		s.config.Connections, s.config.Evictions = away.add, evicted.add
 	})
 	var silent []net.Conn
@@ -379,7 +379,7 @@ func TestSlowProxyHeaders(t *testing.T) {
 		defer c.Close()
 		return served(t, c, "/pub/1.0/x")
 	})
-	if evicted.of("connections") == 0 {
+	if evicted.of("handshakes") == 0 {
 		t.Error("nobody went for the client")
 	}
 	for i, c := range silent {
@@ -515,4 +515,44 @@ func TestStreamsBehindAProxy(t *testing.T) {
 		})
 	}
 	all.Wait()
+}
+
+// TestProxiedClientsMakeNoRoom: a client that holds many connections through a proxy makes none go that had an admitted
+// call, of those who hold few: what it may take is known when its header has come, and nothing before.
+func TestProxiedClientsMakeNoRoom(t *testing.T) {
+	var away turnedAway
+	const most = 8
+	f := newProxiedFixture(t, func(_ *fixture, s *setup) {
+		s.config.Limits = gateway.Limits{Connections: most}
+		s.config.Connections = away.add
+	})
+	var greedy []net.Conn
+	for range most - 1 {
+		c := f.begun(t, behindPlain, justProxy, version1(attacker))
+		if !served(t, c, "/pub/1.0/x") {
+			t.Fatal("not served")
+		}
+		greedy = append(greedy, c)
+	}
+	modest := f.begun(t, behindPlain, justProxy, version1(victim))
+	if !served(t, modest, "/pub/1.0/x") {
+		t.Fatal("not served")
+	}
+	<-time.After(1100 * time.Millisecond) // none goes that was of use within a second
+	for range 3 {
+		c := f.begun(t, behindPlain, justProxy, version2(attacker))
+		served(t, c, "/pub/1.0/x")
+	}
+	gone := 0
+	for _, c := range greedy {
+		if !isOpen(t, c) {
+			gone++
+		}
+	}
+	if !isOpen(t, modest) || gone != 3 {
+		t.Errorf("%d of the greedy one's connections went for its new ones", gone)
+	}
+	if f.gateway.OpenConnections() > most {
+		t.Errorf("%d connections", f.gateway.OpenConnections())
+	}
 }

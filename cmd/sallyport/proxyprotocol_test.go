@@ -66,9 +66,11 @@ func (d *demoFolder) nginxStream(to passer) passer {
 	server := strings.TrimSuffix(strings.TrimPrefix(block, "stream {\n"), "\n}")
 	var servers []string
 	for listen, port := range map[int]int{p.tls: to.tls, p.plain: to.plain} {
-		servers = append(servers, fit(d.t, server, "listen 443;", fmt.Sprintf("listen 127.0.0.1:%d;", listen), "10.1.2.10:8243", fmt.Sprintf("127.0.0.1:%d", port)))
+		servers = append(servers, fit(d.t, server, "listen 443;", fmt.Sprintf("listen 127.0.0.1:%d;", listen),
+			"10.1.2.10:8243", fmt.Sprintf("127.0.0.1:%d", port)))
 	}
-	d.write("stream.conf", module+"worker_processes 1;\ndaemon off;\npid stream.pid;\nerror_log stderr warn;\nevents {}\nstream {\n"+strings.Join(servers, "\n")+"\n}\n")
+	const main = "worker_processes 1;\ndaemon off;\npid stream.pid;\nerror_log stderr warn;\nevents {}\n"
+	d.write("stream.conf", module+main+"stream {\n"+strings.Join(servers, "\n")+"\n}\n")
 	d.runBalancer([]int{p.tls, p.plain}, nginx, "-e", "stderr", "-p", ".", "-c", "stream.conf")
 	return p
 }
@@ -82,8 +84,8 @@ func (d *demoFolder) haproxyTCP(to passer, word string) passer {
 		name   string
 		at, to int
 	}{{"tls", p.tls, to.tls}, {"plain", p.plain, to.plain}} {
-		text += "\n" + fit(d.t, snippet(d.t, "haproxy"), "bind :443", fmt.Sprintf("bind 127.0.0.1:%d", one.at), "10.1.2.10:8243", fmt.Sprintf("127.0.0.1:%d", one.to),
-			"frontend clients", "frontend clients-"+one.name, "backend sallyport", "backend sallyport-"+one.name, "send-proxy-v2", word) + "\n"
+		text += "\n" + fit(d.t, snippet(d.t, "haproxy"), "bind :443", fmt.Sprintf("bind 127.0.0.1:%d", one.at),
+			"10.1.2.10:8243", fmt.Sprintf("127.0.0.1:%d", one.to), "frontend clients", "frontend clients-"+one.name, "backend sallyport", "backend sallyport-"+one.name, "send-proxy-v2", word) + "\n"
 	}
 	d.write(word+".cfg", text)
 	d.runBalancer([]int{p.tls, p.plain}, tool(d.t, "haproxy"), "-f", word+".cfg")
@@ -93,7 +95,7 @@ func (d *demoFolder) haproxyTCP(to passer, word string) passer {
 // from returns a client that calls from an address of this machine, with that certificate, if it has a name.
 func (d *demoFolder) from(address, certificate string, http2 bool) *http.Client {
 	d.t.Helper()
-	config := &tls.Config{InsecureSkipVerify: true, NextProtos: []string{"http/1.1"}} // whose certificate the gateway's is, is not part of the test
+	config := &tls.Config{InsecureSkipVerify: true, NextProtos: []string{"http/1.1"}} // the gateway's is not part of the test
 	if pair := d.pair(certificate); pair != nil {
 		config.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return pair, nil }
 	}

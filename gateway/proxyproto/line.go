@@ -14,7 +14,7 @@ const maxLine = 107
 var (
 	errLong     = errors.New("PROXY header of version 1: its line has no end within 107 bytes")
 	errEnd      = errors.New("PROXY header of version 1: its line does not end with CR and LF")
-	errFields   = errors.New("PROXY header of version 1: it is not the word PROXY, a protocol, two addresses and two ports, with a space between them")
+	errFields   = errors.New("PROXY header of version 1: not PROXY, a protocol, two addresses and two ports, a space between each")
 	errProtocol = errors.New("PROXY header of version 1: its protocol is none of TCP4, TCP6 and UNKNOWN")
 	errAddress  = errors.New("PROXY header of version 1: an address is not one of its protocol")
 	errPort     = errors.New("PROXY header of version 1: a port is no plain number up to 65535")

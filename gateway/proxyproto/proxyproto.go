@@ -1,5 +1,5 @@
-// Package proxyproto reads the header of the PROXY protocol, versions 1 and 2, with which a proxy begins a connection to
-// say whose it is.
+// Package proxyproto reads the header of the PROXY protocol, versions 1 and 2, with which a proxy begins a connection
+// to say whose it is.
 //
 // https://www.haproxy.org/download/3.0/doc/proxy-protocol.txt, below "the specification".
 package proxyproto
@@ -18,8 +18,7 @@ var errNone = errors.New("the connection does not begin with a PROXY header")
 const signature = "\r\n\r\n\x00\r\nQUIT\n"
 
 // Read reads one header and not a byte more. It returns the client's address, or none if the header names none: of a
-// connection of the proxy's own (LOCAL), of an unknown protocol, or of a UNIX socket. The connection's own address holds
-// then.
+// connection of the proxy's own (LOCAL), of an unknown protocol, or of a UNIX socket. The socket's address holds then.
 //
 // It is io.EOF, and nothing else, if r ends before its first byte. Memory is bounded by MaxLength.
 func Read(r io.Reader) (client netip.Addr, err error) {
