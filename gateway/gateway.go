@@ -40,7 +40,7 @@ type Options struct {
 
 // A ConnectionObserver hears why a connection was turned away before its first call, or closed to make room: because of a
 // limit (connections, connections_per_source, handshakes, handshakes_per_source), since its handshake failed
-// (handshake), or since the system had none to give (accept).
+// (handshake) or its proxy sent no good header (proxy_header), or since the system had none to give (accept).
 type ConnectionObserver func(why string)
 
 func (o ConnectionObserver) tell(why string) {
@@ -55,7 +55,7 @@ const (
 	perField       = 32       // bytes that HTTP/2 counts beside each field's own (RFC 9113 section 6.5.2)
 )
 
-// handshakeLines is how many refused handshakes are logged a second.
+// handshakeLines is how many refused handshakes, and headers of proxies, are logged a second.
 const handshakeLines = 10
 
 // A Gateway listens, decides and forwards. Set its Parts, then Run it; Set may be called at any time.

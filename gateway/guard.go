@@ -22,13 +22,13 @@ import (
 
 // Limits bound what clients may take of the gateway. A zero field means its default.
 //
-// A source is an IPv4 address or an IPv6 /64. The load balancers that a listener believes, and Exempt, are held to no
-// limit of a source. None of the load balancers' connections is closed to make room for others, and of Exempt none that
-// ever had an admitted call.
+// A source is an IPv4 address or an IPv6 /64: the client's, as far as a proxy's header tells it. The load balancers that
+// a listener believes, its proxies, and Exempt are held to no limit of a source. None of the load balancers' connections
+// is closed to make room for others, and of Exempt none that ever had an admitted call.
 type Limits struct {
 	Connections          int            // open at once, in all; 0: 20,000
 	ConnectionsPerSource int            // 0: 5,000
-	Handshakes           int            // TLS handshakes under way at once; others wait; 0: 1,000
+	Handshakes           int            // under way at once; others wait; also proxies' headers; 0: 1,000
 	HandshakesPerSource  int            // 0: 100
 	HeaderLines          int            // of a request, without Host; 0: 200
 	CertificateBytes     int            // of all certificates that a client shows, as DER; 0: 32 KiB
@@ -36,7 +36,7 @@ type Limits struct {
 	CertificateKeyBits   int            // of an RSA key in them; 0: 8,192, which is the most
 	BodyRate             int            // bytes a second of a body that a client has to send or take on average; 0: not demanded
 	Streams              int            // calls at once on an HTTP/2 connection; 0: 100
-	HeaderTimeout        time.Duration  // for a handshake, and for a head from its first byte on; 0: 10 s
+	HeaderTimeout        time.Duration  // for a proxy's header, a handshake, and a head from its first byte on; 0: 10 s
 	FirstCallTimeout     time.Duration  // for the next call of a connection that never had an admitted one; 0: 60 s
 	IdleTimeout          time.Duration  // for the next call of any other; 0: 620 s
 	Exempt               []netip.Prefix // networks in which many clients share an address
@@ -90,7 +90,8 @@ type guard struct {
 	mu      sync.Mutex
 	sources map[sourceKey]*source
 	conns   map[*countedConn]struct{}
-	shaking map[*countedConn]struct{} // of them
+	unnamed map[*countedConn]struct{} // none of them yet: those whose proxy has not told whose they are
+	shaking map[*countedConn]struct{} // of conns
 	waiting map[*source]struct{}      // those with handshakes that wait
 	idle    queue
 	silent  queue
@@ -119,8 +120,9 @@ type countedConn struct {
 	known  *decision.Connection
 	once   sync.Once
 
-	from     sourceKey // this and balancer change with trust, under the guard's lock
+	from     sourceKey // this and balancer change with trust and name, under the guard's lock
 	balancer bool      // a load balancer's that is believed: it never goes
+	proxied  bool      // it begins with a proxy's header, and goes like any client's
 
 	shakes  atomic.Bool   // its handshake is under way
 	waited  time.Duration // for the client, in the handshake; the reader's own
@@ -128,7 +130,7 @@ type countedConn struct {
 	evicted atomic.Bool
 	http2   atomic.Bool
 
-	accepted time.Time
+	accepted time.Time // or named, under the guard's lock
 }
 
 const (
@@ -142,7 +144,7 @@ func newGuard(l Limits, refusals, evictions ConnectionObserver, log *slog.Logger
 	g := &guard{
 		limits: l.withDefaults(), refusals: refusals, evictions: evictions, log: log, told: map[string]*rate.Sometimes{},
 		sources: map[sourceKey]*source{}, conns: map[*countedConn]struct{}{}, shaking: map[*countedConn]struct{}{},
-		waiting: map[*source]struct{}{},
+		unnamed: map[*countedConn]struct{}{}, waiting: map[*source]struct{}{},
 	}
 	for _, limit := range []string{limitConnections, limitConnectionsPerSource, limitHandshakes, limitHandshakesPerSource} {
 		g.told[limit] = &rate.Sometimes{Interval: tellInterval}
@@ -155,23 +157,74 @@ func (g *guard) admit(c net.Conn, s *socket, l *decision.Listener) *countedConn 
 	peer := addressOf(c.RemoteAddr())
 	// Where a load balancer has to show a certificate it is one once it has: see trust.
 	balancer := l.Door != nil && !l.DoorByCertificate && l.Door.Knows(peer.Addr())
+	proxied := l.Proxies.Include(peer.Addr())
 	one := &countedConn{
-		Conn: c, guard: g, socket: s, accepted: time.Now(), balancer: balancer,
+		Conn: c, guard: g, socket: s, accepted: time.Now(), balancer: balancer && !proxied, proxied: proxied,
 		known: decision.NewConnection(&s.endpoint, peer, addressOf(c.LocalAddr()).Addr()),
-		from:  sourceKey{decision.Source(peer.Addr()), balancer || s.gateway.decider.Exempt(peer.Addr())},
+		from:  sourceKey{decision.Source(peer.Addr()), balancer || proxied || s.gateway.decider.Exempt(peer.Addr())},
+	}
+	enter := g.enter
+	if proxied {
+		enter = g.await
 	}
 	g.mu.Lock()
-	limit, goes := g.enter(one)
+	limit, goes := enter(one)
 	g.mu.Unlock()
-	if limit != "" {
-		g.reached(limit, one.from, goes)
-		if goes == nil {
-			g.refusals.tell(limit)
-			return nil
-		}
+	if !g.entered(one, limit, goes) {
+		return nil
 	}
 	g.admitted.Add(1)
 	return one
+}
+
+// await counts a proxy's connection until it is named or closed. Whose it is, and so what it may take from whom, is not
+// known yet. So it takes from none but those that wait like it: of too many goes the one that has waited longest.
+func (g *guard) await(c *countedConn) (limit string, goes *countedConn) {
+	if len(g.unnamed) >= g.limits.Handshakes {
+		limit = limitHandshakes
+		for one := range g.unnamed {
+			if c.accepted.Sub(one.accepted) >= grace && (goes == nil || one.accepted.Before(goes.accepted)) {
+				goes = one
+			}
+		}
+		if goes == nil {
+			return limit, nil
+		}
+		g.remove(goes)
+	}
+	g.unnamed[c] = struct{}{}
+	return limit, goes
+}
+
+// name counts a connection as the client's whose address its proxy has told, or as the proxy's own if it has told none;
+// false if that is one too many, or if it was closed meanwhile.
+func (g *guard) name(c *countedConn, client netip.Addr) bool {
+	g.mu.Lock()
+	if _, open := g.unnamed[c]; !open {
+		g.mu.Unlock()
+		return false
+	}
+	delete(g.unnamed, c)
+	c.accepted = time.Now()
+	if client.IsValid() {
+		c.known.Claimed = client
+		c.from = sourceKey{decision.Source(client), c.socket.gateway.decider.Exempt(client)}
+	}
+	limit, goes := g.enter(c)
+	g.mu.Unlock()
+	return g.entered(c, limit, goes)
+}
+
+// entered tells of the limit that a connection has reached when it entered, if it was one, and reports whether it could.
+func (g *guard) entered(c *countedConn, limit string, goes *countedConn) bool {
+	if limit == "" {
+		return true
+	}
+	g.reached(limit, c.from, goes)
+	if goes == nil {
+		g.refusals.tell(limit)
+	}
+	return goes != nil
 }
 
 // enter counts a connection. It returns the limit that is reached, if one is, and who goes for it: nobody means that the
@@ -211,8 +264,12 @@ func (g *guard) add(c *countedConn) {
 	g.conns[c] = struct{}{}
 }
 
-// trust counts a connection, whose handshake has ended well, as a load balancer's.
+// trust counts a connection, whose handshake has ended well, as a load balancer's. One that was opened for a client goes
+// on to count as the client's.
 func (g *guard) trust(c *countedConn) {
+	if c.known.Claimed.IsValid() {
+		return
+	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if _, open := g.conns[c]; open {
@@ -393,7 +450,7 @@ func (g *guard) sweepFirstCalls() {
 // closeAll closes every connection of a socket, or of all if it is nil, whoever has it now.
 func (g *guard) closeAll(of *socket) {
 	g.mu.Lock()
-	conns := slices.Collect(maps.Keys(g.conns))
+	conns := slices.AppendSeq(slices.Collect(maps.Keys(g.conns)), maps.Keys(g.unnamed))
 	g.mu.Unlock()
 	for _, c := range conns {
 		if of == nil || c.socket == of {
@@ -404,6 +461,7 @@ func (g *guard) closeAll(of *socket) {
 
 // remove ends the counting of a connection, if it is counted.
 func (g *guard) remove(c *countedConn) {
+	delete(g.unnamed, c)
 	if _, ok := g.conns[c]; !ok {
 		return
 	}
@@ -424,7 +482,7 @@ func (g *guard) remove(c *countedConn) {
 func (g *guard) count() int {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	return len(g.conns)
+	return len(g.conns) + len(g.unnamed)
 }
 
 // greediest is the source with most handshakes under way, and how many these are.

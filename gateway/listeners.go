@@ -45,7 +45,7 @@ func (g *Gateway) setListeners(list []decision.Listener, put func(map[string]*de
 
 	for address, s := range g.listeners {
 		if l := wanted[address]; l != nil {
-			if old := s.endpoint.Settings(); *l == *old {
+			if old := s.endpoint.Settings(); l.Same(old) {
 				wanted[address] = old // what connections have worked out by it still holds
 			}
 			s.endpoint.SetSettings(wanted[address])

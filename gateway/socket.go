@@ -149,11 +149,20 @@ func (s *socket) admit(c net.Conn) {
 		return
 	}
 	c = counted
-	if l.Profiles == nil {
-		s.serve(counted, counted.known)
+	if counted.proxied {
+		s.introduce(counted)
 		return
 	}
-	g.guard.shake(counted)
+	s.begin(counted)
+}
+
+// begin has a connection that is admitted begin with its handshake, or with its first call.
+func (s *socket) begin(c *countedConn) {
+	if s.endpoint.Settings().Profiles == nil {
+		s.serve(c, c.known)
+		return
+	}
+	s.gateway.guard.shake(c)
 }
 
 // serve has the engine carry the calls of a connection.
@@ -203,7 +212,7 @@ func (s *socket) handshake(c *countedConn) {
 		return
 	}
 	if !c.evicted.Load() {
-		s.tellHandshake(conn, err)
+		s.tellHandshake(conn, c.known, err)
 	}
 	var plain tls.RecordHeaderError
 	if errors.As(err, &plain) && plain.Conn != nil && looksLikeHTTP(plain.RecordHeader) {
@@ -225,7 +234,7 @@ func looksLikeHTTP(record [5]byte) bool {
 
 // tellHandshake logs what a handshake that failed had presented. Any stranger can cause such lines, so there are at
 // most a few a second.
-func (s *socket) tellHandshake(c *tls.Conn, err error) {
+func (s *socket) tellHandshake(c *tls.Conn, known *decision.Connection, err error) {
 	g := s.gateway
 	reason := handshakeReason(err)
 	g.cfg.Connections.tell("handshake")
@@ -235,6 +244,9 @@ func (s *socket) tellHandshake(c *tls.Conn, err error) {
 	}
 	state := c.ConnectionState()
 	attrs := []any{"listener", s.endpoint.Settings().Name, "peer", c.RemoteAddr().String(), "reason", reason, "server_name", limitText(state.ServerName), "problem", limitText(err.Error())}
+	if known.Claimed.IsValid() {
+		attrs = append(attrs, "client", known.Claimed.String())
+	}
 	if len(state.PeerCertificates) > 0 {
 		leaf := state.PeerCertificates[0]
 		sum := sha256.Sum256(leaf.Raw)

@@ -37,7 +37,7 @@ var rooms = map[string][]string{
 		"gateway", "gateway/decision", "gateway/backend", "gateway/clientcert", "gateway/message", "policy", "policy/token", "policy/ratelimit", "policy/subscription",
 		"certstore", "certstore/revocation", "listenerprofiles",
 	},
-	"gateway":        {"gateway/engine", "gateway/decision", "gateway/backend", "gateway/http1", "gateway/wire", "gateway/message", "listenerprofiles"},
+	"gateway":        {"gateway/engine", "gateway/decision", "gateway/backend", "gateway/http1", "gateway/wire", "gateway/message", "gateway/proxyproto", "listenerprofiles"},
 	"gateway/engine": {"gateway/decision", "gateway/backend", "gateway/http1", "gateway/wire", "gateway/message"},
 	"gateway/decision": {
 		"gateway/backend", "gateway/http1", "gateway/message", "gateway/clientcert", "policy", "policy/token", "policy/ratelimit", "policy/subscription",
@@ -52,6 +52,7 @@ var rooms = map[string][]string{
 
 	"gateway/wire":               nil,
 	"gateway/message":            nil,
+	"gateway/proxyproto":         nil,
 	"policy":                     nil,
 	"policy/token":               nil,
 	"policy/ratelimit":           nil,

@@ -11,6 +11,7 @@ import (
 
 	"sallyport/certstore"
 	"sallyport/gateway"
+	"sallyport/gateway/decision"
 	"sallyport/internal/contain"
 	"sallyport/listenerprofiles/trust"
 	"sallyport/policy/ratelimit"
@@ -284,7 +285,7 @@ func (l *Loop) put(next *Assembly) error {
 	parts := gateway.Parts{Listeners: next.Listeners(), Routes: next.Routes, Clients: next.Clients}
 	last := l.inForce.Load()
 	if last != nil {
-		if slices.Equal(parts.Listeners, last.Listeners()) {
+		if slices.EqualFunc(parts.Listeners, last.Listeners(), sameListener) {
 			parts.Listeners = nil // so that a gateway that drains still takes the rest
 		}
 		if parts.Routes == last.Routes {
@@ -311,6 +312,8 @@ func (l *Loop) put(next *Assembly) error {
 	}
 	return nil
 }
+
+func sameListener(l, m decision.Listener) bool { return l.Same(&m) }
 
 // warnOfStores logs the StoreWarnings of what is in force that are not those of last, which may be nil.
 func (l *Loop) warnOfStores(last *Assembly) {

@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"crypto/x509"
 	"net/netip"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -23,6 +24,32 @@ type Listener struct {
 	DoorByCertificate bool
 	// Validations has the answers to a CA that validates names by HTTP-01; nil: none does.
 	Validations *challenge.Book
+	// Proxies have to begin each connection with a header of the PROXY protocol; nil: nobody sends one. It is a pointer
+	// so that Listeners stay comparable; see Same.
+	Proxies *Proxies
+}
+
+// Same reports whether both are the same settings.
+func (l *Listener) Same(m *Listener) bool {
+	one := *l
+	one.Proxies = m.Proxies
+	return one == *m && slices.Equal(l.Proxies.networks(), m.Proxies.networks())
+}
+
+// Proxies are the networks of the socket peers that say for whom they have opened a connection. They never change.
+type Proxies []netip.Prefix
+
+func (p *Proxies) networks() []netip.Prefix {
+	if p == nil {
+		return nil
+	}
+	return *p
+}
+
+// Include reports whether a socket peer is one of them.
+func (p *Proxies) Include(peer netip.Addr) bool {
+	peer = peer.Unmap()
+	return slices.ContainsFunc(p.networks(), func(n netip.Prefix) bool { return n.Contains(peer) })
 }
 
 // An Endpoint is an address that the gateway listens at, whatever its settings are by now.
@@ -59,7 +86,8 @@ func (c *Connection) stopped() *Stop {
 // A Connection is what accept and the handshake learned of a client's connection; all its calls share it.
 type Connection struct {
 	Endpoint *Endpoint
-	Peer     netip.AddrPort
+	Peer     netip.AddrPort // the socket's other end: whatever opens a door asks for this one
+	Claimed  netip.Addr     // the client's address, if Peer is one of the Proxies and has told it; it opens no door
 	Local    netip.Addr
 	TLS      uint16 // the version that was agreed on; 0: plain
 	Cipher   uint16 // the suite

@@ -150,7 +150,8 @@ func (d *Decider) Begin(x *Exchange, r *http1.Request, id string, c *Connection,
 	s := d.snapshot.Load()
 	breakOff := x.BreakOff
 	*x = Exchange{
-		Request: r, ID: id, Peer: c.Peer, TLS: c.TLS, Cipher: c.Cipher, Started: now, Listener: s.listener(c.Endpoint), Snapshot: s,
+		Request: r, ID: id, Peer: c.Peer, Claimed: c.Claimed, TLS: c.TLS, Cipher: c.Cipher, Started: now,
+		Listener: s.listener(c.Endpoint), Snapshot: s,
 		BreakOff: breakOff, decider: d, connection: c, seen: seen, now: now,
 	}
 }

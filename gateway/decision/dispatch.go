@@ -67,16 +67,15 @@ func (x *Exchange) caller() backend.Caller {
 	return backend.Caller(hash | 1) // never 0, which is nobody
 }
 
-// source is the address that the call comes from: what a load balancer that is believed has seen, else the peer's; zero
-// if the load balancer does not say.
+// source is the address that the call comes from: what a load balancer that is believed has seen, else the connection's;
+// zero if only a load balancer could say, and does not.
 func (x *Exchange) source() netip.Addr {
-	peer := x.Peer.Addr()
 	if !x.Balancer {
-		return peer
+		return x.from()
 	}
 	lines := x.Request.Values("X-Forwarded-For")
 	if len(lines) == 0 {
-		return netip.Addr{}
+		return x.Claimed
 	}
 	last := lines[len(lines)-1]
 	last = strings.TrimSpace(last[strings.LastIndexByte(last, ',')+1:])
@@ -87,6 +86,14 @@ func (x *Exchange) source() netip.Addr {
 		return a.Addr()
 	}
 	return netip.Addr{}
+}
+
+// from is the address that the connection comes from: what a proxy has told, else the peer's.
+func (x *Exchange) from() netip.Addr {
+	if x.Claimed.IsValid() {
+		return x.Claimed
+	}
+	return x.Peer.Addr()
 }
 
 // sandboxed reports whether the call is one of a SANDBOX certificate.

@@ -26,7 +26,8 @@ type Exchange struct {
 	// accept
 	Request  *http1.Request // as received; no stage changes it
 	ID       string         // of this call, ours; goes to the backend, the log and the client
-	Peer     netip.AddrPort // the socket's other end
+	Peer     netip.AddrPort // the socket's other end: whatever opens a door asks for this one
+	Claimed  netip.Addr     // the Connection's
 	TLS      uint16         // version of the connection's; 0: plain
 	Cipher   uint16         // suite of the connection's TLS
 	Started  time.Time
@@ -129,11 +130,12 @@ func (x *Exchange) Carried(t *backend.Trip) {
 	}
 }
 
-// Source is the address that the call comes from: what a load balancer that is believed has seen, else the peer's; zero
-// if the load balancer does not say, or if the call was refused before it was known to be one's.
+// Source is the address that the call comes from: what a load balancer that is believed has seen, else what a proxy has
+// told, else the peer's; zero if only a load balancer could say and does not, or if the call was refused before it was
+// known to be one's. It opens no door.
 func (x *Exchange) Source() netip.Addr {
 	if !x.Balancer && x.stage <= stageIdentify && x.Listener.Door != nil && x.Listener.Door.Knows(x.Peer.Addr()) {
-		return netip.Addr{}
+		return x.Claimed
 	}
 	return x.source()
 }

@@ -131,7 +131,7 @@ func (x *Exchange) appendOwn(b []byte) []byte {
 	return b
 }
 
-// origin is where the call comes from: the addresses before the peer's, each followed by a comma, host and scheme as
+// origin is where the call comes from: the addresses before the connection's, each followed by a comma, host and scheme as
 // the client has them, and the trace that the call is part of, if any. Only a load balancer is believed about these.
 func (x *Exchange) origin() (before, host, proto, trace string) {
 	r := x.Request
@@ -162,7 +162,7 @@ func (x *Exchange) appendOrigin(b []byte) []byte {
 	before, host, proto, trace := x.origin()
 	b = append(b, "X-Forwarded-For: "...)
 	b = append(b, before...)
-	b = x.Peer.Addr().AppendTo(b)
+	b = x.from().AppendTo(b)
 	b = append(b, "\r\n"...)
 	b = http1.AppendField(b, "X-Forwarded-Host", host)
 	b = http1.AppendField(b, "X-Forwarded-Proto", proto)

@@ -260,7 +260,8 @@ func (r *round) stillAdmitted(was *Exchange, s *Snapshot) error {
 	was.Request.CopyTo(&r.request)
 	x := &r.as
 	*x = Exchange{
-		Request: &r.request, ID: was.ID, Peer: was.Peer, Started: was.Started, Listener: s.listener(was.connection.Endpoint), Snapshot: s,
+		Request: &r.request, ID: was.ID, Peer: was.Peer, Claimed: was.Claimed, Started: was.Started,
+		Listener: s.listener(was.connection.Endpoint), Snapshot: s,
 		decider: was.decider, connection: was.connection, before: was,
 	}
 	for _, stage := range [...]func(*Exchange) error{identify, match, authorize} {

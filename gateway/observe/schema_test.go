@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
@@ -191,7 +192,9 @@ func TestLinesOfEachCarrier(t *testing.T) {
 	m.WatchUse(g.Upstreams, g.Uses)
 	door := clientcert.NewDoor(clientcert.DoorConfig{Header: "X-WSO2-CLIENT-CERTIFICATE", Balancers: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}})
 	if err := g.Set(gateway.Parts{Clients: clients, Routes: table, Listeners: []decision.Listener{
-		{Name: "tls", Address: "127.0.0.1:0", Profiles: set}, {Name: "plain", Address: "127.0.0.2:0", Door: door},
+		{Name: "tls", Address: "127.0.0.1:0", Profiles: set},
+		{Name: "plain", Address: "127.0.0.2:0", Door: door},
+		{Name: "proxied", Address: "127.0.0.3:0", Proxies: &decision.Proxies{netip.MustParsePrefix("127.0.0.0/8")}},
 	}}); err != nil {
 		t.Fatal(err)
 	}
@@ -229,6 +232,15 @@ func TestLinesOfEachCarrier(t *testing.T) {
 	get(http.DefaultClient, plain+"/pub/1/x", "X-Forwarded-For", "203.0.113.9, 198.51.100.7")
 	get(http.DefaultClient, plain+"/pub/1/x")
 	get(http.DefaultClient, plain+"/nowhere")
+	proxied := &http.Transport{DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
+		c, err := new(net.Dialer).DialContext(ctx, network, address)
+		if err == nil {
+			_, err = io.WriteString(c, "PROXY TCP6 2001:db8::7 2001:db8::1 4711 80\r\n")
+		}
+		return c, err
+	}}
+	get(&http.Client{Transport: proxied}, "http://"+g.Addresses()["proxied"].String()+"/nowhere", "X-Forwarded-For", "198.51.100.7")
+	proxied.CloseIdleConnections()
 	http.DefaultClient.CloseIdleConnections()
 	metrics := metricsOf(t, m)
 	cancel()
@@ -251,7 +263,7 @@ func TestLinesOfEachCarrier(t *testing.T) {
 		}
 		lines = append(lines, line)
 	}
-	if len(lines) != 9 {
+	if len(lines) != 10 {
 		t.Fatalf("%d lines: %s", len(lines), out.String())
 	}
 	retries := 0.0
@@ -280,6 +292,9 @@ func TestLinesOfEachCarrier(t *testing.T) {
 	}
 	if lines[7]["client"] != nil || lines[8]["upstream"] != nil || lines[8]["backend_ms"] != nil {
 		t.Errorf("what nobody knows: %v, %v", lines[7], lines[8])
+	}
+	if lines[9]["client"] != "2001:db8::7" || !strings.HasPrefix(lines[9]["peer"].(string), "127.0.0.1:") {
+		t.Errorf("behind a proxy: %v", lines[9])
 	}
 	for _, want := range []string{
 		fmt.Sprintf(`sallyport_upstream_calls_total{status="2xx",upstream="%s"} 8`, origin.URL),

@@ -121,7 +121,13 @@ func TestExample(t *testing.T) {
 				},
 				FileReadInterval: 10 * time.Minute,
 			},
-			{Listener: decision.Listener{Name: "behind-lb", Address: "127.0.0.1:8280"}, Believes: true},
+			{
+				Listener: decision.Listener{
+					Name: "behind-lb", Address: "127.0.0.1:8280",
+					Proxies: &decision.Proxies{netip.MustParsePrefix("127.0.0.1/32"), netip.MustParsePrefix("10.2.0.0/16")},
+				},
+				Believes: true,
+			},
 			{
 				Listener: decision.Listener{Name: "strict", Address: "[::1]:8245", DoorByCertificate: true},
 				TLS: &listenerprofiles.Options{

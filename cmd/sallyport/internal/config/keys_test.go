@@ -43,6 +43,7 @@ var changes = map[string]any{
 	"main.listeners.0.dynamicSSLProfiles.baseDir":          "another",
 	"main.listeners.0.dynamicSSLProfiles.secrets.keystore": "another",
 	"main.listeners.1.clientCertificateHeader":             "off",
+	"main.listeners.1.proxyProtocol.addresses":             []any{"127.0.0.2"},
 	"main.listeners.2.clientCertificateHeader":             "address",
 	"main.mutualSSL.clientCertificateHeader":               "X-Another",
 	"main.mutualSSL.headerFormat":                          "xfcc",

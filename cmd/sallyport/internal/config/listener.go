@@ -45,6 +45,7 @@ func (l *loader) listener(n node) control.Listener {
 			Name:              name.Value,
 			Address:           address.Value,
 			DoorByCertificate: header.Value == "certificate",
+			Proxies:           m.proxyProtocol(),
 		},
 		Believes: header.Value != "off",
 	}
@@ -58,6 +59,19 @@ func (l *loader) listener(n node) control.Listener {
 		l.checkHeaderDoor(name.Value, header)
 	}
 	return out
+}
+
+// proxyProtocol reads who begins each connection with a header of the PROXY protocol, nil for nobody.
+func (m *mapping) proxyProtocol() *decision.Proxies {
+	s, given := m.sub("proxyProtocol")
+	if !given {
+		return nil
+	}
+	defer s.end()
+	s.need("addresses", "the proxies that begin each connection with a PROXY header, as in [10.1.2.0/24]")
+	s.notEmpty("addresses", "name the proxies, or remove proxyProtocol")
+	proxies := decision.Proxies(s.networks("addresses", "is everybody: name the proxies alone"))
+	return &proxies
 }
 
 // checkPlain refuses on a plain listener what needs TLS.
