@@ -3,6 +3,8 @@ package acme
 import (
 	"context"
 	"crypto"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 
@@ -20,13 +22,19 @@ type keptAccount struct {
 func (s Settings) accountAt() string {
 	key := accountsAt + safe(s.issuerKey(ECDSA))
 	if s.KeyID != "" {
-		key += "-" + safe(s.KeyID)
+		sum := sha256.Sum256([]byte(s.KeyID))
+		key += "-" + hex.EncodeToString(sum[:8])
 	}
 	return key + ".json"
 }
 
 // account returns the account at the CA, and makes one if there is none.
-func (i *issuer) account(ctx context.Context) (account acme.Account, err error) {
+func (i *issuer) account(ctx context.Context) (acme.Account, error) {
+	return i.anotherAccount(ctx, acme.Account{})
+}
+
+// anotherAccount is account where the CA doesn't know a certain one any more.
+func (i *issuer) anotherAccount(ctx context.Context, than acme.Account) (account acme.Account, err error) {
 	lock := "account_" + i.settings.accountAt()
 	if err := i.storage.Lock(ctx, lock); err != nil {
 		return account, fmt.Errorf("storage: lock the account: %w", err)
@@ -37,7 +45,8 @@ func (i *issuer) account(ctx context.Context) (account acme.Account, err error) 
 	if err != nil {
 		return account, err
 	}
-	if !found {
+	if !found || kept.Location != "" && kept.Location == than.Location {
+		kept = keptAccount{}
 		if kept.Key, err = newKey(ECDSA); err != nil {
 			return account, err
 		}
@@ -67,14 +76,9 @@ func (i *issuer) account(ctx context.Context) (account acme.Account, err error) 
 	if err != nil {
 		return account, fmt.Errorf("make an account at the CA: %w", err)
 	}
-	i.log.Info("there is an account at the CA now", "ca", i.settings.String(), "account", account.Location)
+	i.log.Info("there is an account at the CA now", "ca", i.settings.String(), "account", shown(account.Location))
 	kept.Location, account.PrivateKey, account.Status = account.Location, key, acme.StatusValid
 	return account, keep(ctx, i.storage, i.settings.accountAt(), kept)
-}
-
-// forgetAccount is for an account that the CA doesn't know any more.
-func (i *issuer) forgetAccount(ctx context.Context) error {
-	return forget(ctx, i.storage, i.settings.accountAt())
 }
 
 // newKey returns a private key in PEM.

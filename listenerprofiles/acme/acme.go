@@ -11,7 +11,10 @@ import (
 	"crypto/x509"
 	"fmt"
 	"net/url"
+	"strings"
 	"time"
+
+	"sallyport/internal/printable"
 )
 
 // Settings are what a CA and its user have agreed on, and where what it issues is kept. They are comparable. Printed, they
@@ -97,12 +100,14 @@ func firstOf(times ...time.Time) (first time.Time) {
 	return first
 }
 
-// shownError bounds what a CA says of a problem.
-func shownError(err error) string {
-	text := err.Error()
+// shownError is what a CA, a responder or the storage says of a problem, as shown does.
+func shownError(err error) string { return cmp.Or(shown(err.Error()), "unknown") }
+
+// shown bounds a text that others chose, and has it printable.
+func shown(text string) string {
 	const most = 500
 	if len(text) > most {
-		text = text[:most] + "…"
+		text = strings.ToValidUTF8(text[:most], "") + "…"
 	}
-	return cmp.Or(text, "unknown")
+	return printable.Text(text)
 }

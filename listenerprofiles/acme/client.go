@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"strconv"
 	"time"
 
 	"github.com/mholt/acmez/v3/acme"
@@ -16,18 +17,21 @@ const (
 	requestTimeout = 30 * time.Second
 	validationTime = 3 * time.Minute // for a validation, and for the issuing of a certificate
 	maxAnswer      = 1 << 20         // bytes of an answer
+	maxHeader      = 64 << 10        // bytes of its header
+	maxHold        = 24 * time.Hour  // how long a CA may want to be left alone
 )
 
-// newClient returns a client of the CA's. It goes to no other host than it is told to, and reads bounded answers.
-func newClient(s Settings, roots *x509.CertPool) *acme.Client {
+// client returns a client of the CA's. It knows nothing yet: one that has read half a directory never reads it again.
+func (m *Manager) client() *acme.Client {
 	return &acme.Client{
-		Directory:   s.Directory,
-		HTTPClient:  newHTTPClient(roots),
+		Directory:   m.cfg.Directory,
+		HTTPClient:  m.ca,
 		UserAgent:   "sallyport",
 		PollTimeout: validationTime,
 	}
 }
 
+// newHTTPClient returns a client that goes to no other host than it is told to, and reads bounded answers.
 func newHTTPClient(roots *x509.CertPool) *http.Client {
 	return &http.Client{
 		Timeout: requestTimeout,
@@ -37,6 +41,8 @@ func newHTTPClient(roots *x509.CertPool) *http.Client {
 			ForceAttemptHTTP2:   true,
 			MaxIdleConnsPerHost: 2,
 			IdleConnTimeout:     time.Minute,
+
+			MaxResponseHeaderBytes: maxHeader,
 		}},
 		CheckRedirect: sameHost,
 	}
@@ -54,16 +60,40 @@ func sameHost(r *http.Request, via []*http.Request) error {
 	return nil
 }
 
-// bounded ends answers that are too long.
+// bounded ends answers that are too long, and notes in a context's hold for how long the server wants to be left alone.
 type bounded struct{ http.RoundTripper }
 
 // RoundTrip implements http.RoundTripper.
 func (b bounded) RoundTrip(r *http.Request) (*http.Response, error) {
 	res, err := b.RoundTripper.RoundTrip(r)
-	if err == nil {
-		res.Body = &boundedBody{res.Body, maxAnswer}
+	if err != nil {
+		return nil, err
 	}
-	return res, err
+	res.Body = &boundedBody{res.Body, maxAnswer}
+	res.Header.Del("Link") // acmez follows those of chains, which may lead in circles, and nobody wants alternative ones
+	if hold, ok := r.Context().Value(holdKey{}).(*time.Duration); ok && isBusy(res.StatusCode) {
+		*hold = max(*hold, min(retryAfterOf(res.Header, time.Now()), maxHold))
+	}
+	return res, nil
+}
+
+// A holdKey is the key of a context's hold, a *time.Duration.
+type holdKey struct{}
+
+func isBusy(status int) bool {
+	return status == http.StatusTooManyRequests || status == http.StatusServiceUnavailable
+}
+
+// retryAfterOf reads a Retry-After header (RFC 9110 section 10.2.3); 0 if there is none that can be read.
+func retryAfterOf(h http.Header, now time.Time) time.Duration {
+	text := h.Get("Retry-After")
+	if seconds, err := strconv.ParseUint(text, 10, 31); err == nil {
+		return time.Duration(seconds) * time.Second
+	}
+	if at, err := http.ParseTime(text); err == nil {
+		return at.Sub(now)
+	}
+	return 0
 }
 
 type boundedBody struct {

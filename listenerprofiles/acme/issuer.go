@@ -3,7 +3,9 @@ package acme
 import (
 	"context"
 	"crypto"
+	"crypto/sha256"
 	"crypto/x509"
+	"encoding/hex"
 	"encoding/pem"
 	"errors"
 	"fmt"
@@ -27,15 +29,18 @@ type issuer struct {
 	storage  certmagic.Storage
 	answers  answers
 	log      *slog.Logger
+	now      func() time.Time
 	name     string
 	kind     string
 }
 
-// issuerKey names the CA and the kind of keys in the storage.
+// issuerKey names the CA and the kind of keys in the storage. The directory's host and path are for people: what is left
+// of them in a storage's key may be the same for two directories.
 func (s Settings) issuerKey(kind string) string {
-	key := s.Directory
+	sum := sha256.Sum256([]byte(s.Directory))
+	key := hex.EncodeToString(sum[:4])
 	if u, err := url.Parse(s.Directory); err == nil {
-		key = u.Host + "-" + strings.Trim(strings.ReplaceAll(u.Path, "/", "-"), "-")
+		key = u.Host + "-" + strings.Trim(strings.ReplaceAll(u.Path, "/", "-"), "-") + "-" + key
 	}
 	if kind != ECDSA {
 		key += "-" + kind
@@ -53,29 +58,36 @@ func (i *issuer) pending(what string) string {
 
 // A keptOrder is an order that has begun.
 type keptOrder struct {
-	Location string `json:"location"`
+	Location string    `json:"location"`
+	At       time.Time `json:"at"`
 }
 
-// GenerateKey implements certmagic.KeyGenerator: the pending key if there is one. One that the stored certificate has is
-// pending no more, and neither is its order.
+// An order that the CA neither finishes nor ends is given up, and so is one that it has finished without handing out a
+// certificate that can be used.
+const (
+	orderLife    = time.Hour
+	finishedLife = 24 * time.Hour
+)
+
+// within reports whether an order is younger, by a clock that may have jumped.
+func (k keptOrder) within(life time.Duration) bool { return time.Since(k.At).Abs() < life }
+
+// GenerateKey implements certmagic.KeyGenerator: the pending key, or a new one if there is none or it can't be read.
 func (i *issuer) GenerateKey() (crypto.PrivateKey, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), storageTime)
 	defer cancel()
-	var text string
-	found, err := load(ctx, i.storage, i.pending(".key"), &text)
-	if err != nil {
+	if err := i.settle(ctx); err != nil {
 		return nil, err
 	}
-	if found {
-		key, err := signer([]byte(text))
-		if err != nil || !i.isStored(ctx, key) {
-			return key, err
-		}
-		if err := i.done(ctx); err != nil {
-			return nil, err
-		}
+	var text string
+	if _, err := i.loadPending(ctx, ".key", &text); err != nil {
+		return nil, err
 	}
-	if text, err = newKey(i.kind); err != nil {
+	if key, err := signer([]byte(text)); err == nil {
+		return key, nil
+	}
+	text, err := newKey(i.kind)
+	if err != nil {
 		return nil, err
 	}
 	if err := keep(ctx, i.storage, i.pending(".key"), text); err != nil {
@@ -84,31 +96,46 @@ func (i *issuer) GenerateKey() (crypto.PrivateKey, error) {
 	return signer([]byte(text))
 }
 
-// isStored reports whether the stored certificate is one of a key.
-func (i *issuer) isStored(ctx context.Context, key crypto.Signer) bool {
-	data, err := i.storage.Load(ctx, certmagic.StorageKeys.SiteCert(i.IssuerKey(), i.name))
-	if err != nil {
-		return false
+// loadPending is load of what is pending. What is there and can't be read is as good as nothing: it is replaced.
+func (i *issuer) loadPending(ctx context.Context, what string, value any) (found bool, err error) {
+	found, err = load(ctx, i.storage, i.pending(what), value)
+	if errors.As(err, new(unreadable)) {
+		i.log.Warn("what was kept of an order is lost, and begins anew", "name", i.name, "keys", i.kind, "error", err)
+		return false, nil
 	}
-	leaf, err := firstCertificate(data)
-	public, ok := key.Public().(interface{ Equal(crypto.PublicKey) bool })
-	return err == nil && ok && public.Equal(leaf.PublicKey)
+	return found, err
 }
 
-// done forgets the pending key and order: the certificate is kept.
-func (i *issuer) done(ctx context.Context) error {
-	return errors.Join(forget(ctx, i.storage, i.pending(".order")), forget(ctx, i.storage, i.pending(".key")))
+// settle forgets the pending order and key if the certificate that they were for is stored as a whole.
+func (i *issuer) settle(ctx context.Context) error {
+	var text string
+	found, err := i.loadPending(ctx, ".key", &text)
+	if err != nil || !found {
+		return err
+	}
+	stored, _, err := i.stored(ctx)
+	if err != nil || stored == nil || string(stored.key) != text {
+		return err
+	}
+	if err := forget(ctx, i.storage, i.pending(".order")); err != nil {
+		return err
+	}
+	return forget(ctx, i.storage, i.pending(".key"))
 }
 
 // Issue implements certmagic.Issuer.
 func (i *issuer) Issue(ctx context.Context, csr *x509.CertificateRequest) (*certmagic.IssuedCertificate, error) {
-	chain, err := i.issue(ctx, csr)
+	account, err := i.account(ctx)
+	if err != nil {
+		return nil, err
+	}
+	chain, err := i.issue(ctx, account, csr)
 	if isProblem(err, acme.ProblemTypeAccountDoesNotExist) {
-		if err := i.forgetAccount(ctx); err != nil {
+		i.log.Warn("the CA doesn't know the account any more: another one is made", "ca", i.settings.String())
+		if account, err = i.anotherAccount(ctx, account); err != nil {
 			return nil, err
 		}
-		i.log.Warn("the CA doesn't know the account any more: another one is made", "ca", i.settings.String())
-		chain, err = i.issue(ctx, csr)
+		chain, err = i.issue(ctx, account, csr)
 	}
 	if err != nil {
 		return nil, err
@@ -116,54 +143,74 @@ func (i *issuer) Issue(ctx context.Context, csr *x509.CertificateRequest) (*cert
 	return &certmagic.IssuedCertificate{Certificate: chain.ChainPEM, Metadata: chain}, nil
 }
 
-func (i *issuer) issue(ctx context.Context, csr *x509.CertificateRequest) (chain acme.Certificate, err error) {
-	account, err := i.account(ctx)
-	if err != nil {
-		return chain, err
+// issue has an order brought to its certificate, by one way of validation after the other.
+func (i *issuer) issue(
+	ctx context.Context, account acme.Account, csr *x509.CertificateRequest,
+) (chain acme.Certificate, err error) {
+	for _, kind := range i.kinds() {
+		order, resumed, ordered := i.order(ctx, account)
+		if ordered != nil {
+			return chain, errors.Join(err, ordered)
+		}
+		i.log.Info("an order at the CA", "name", i.name, "keys", i.kind, "order", shown(order.Location), "goes_on", resumed)
+		if order, err = i.carryOut(ctx, account, order, kind, csr); err == nil {
+			if chain, err = i.fetch(ctx, account, order, csr); err == nil {
+				return chain, nil
+			}
+		}
+		if ctx.Err() != nil || !isFinal(err) {
+			return chain, err // the next attempt goes on with it
+		}
+		if forgotten := forget(ctx, i.storage, i.pending(".order")); forgotten != nil {
+			return chain, errors.Join(err, forgotten)
+		}
+		if !errors.As(err, new(notProven)) {
+			return chain, err
+		}
 	}
-	order, err := i.obtain(ctx, account, csr)
-	if err != nil {
-		return chain, err
-	}
+	return chain, err
+}
+
+// fetch returns the certificate of a valid order, if it is the one that was asked for.
+func (i *issuer) fetch(
+	ctx context.Context, account acme.Account, order acme.Order, csr *x509.CertificateRequest,
+) (chain acme.Certificate, err error) {
 	chains, err := i.client.GetCertificateChain(ctx, account, order.Certificate)
 	if err == nil && len(chains) == 0 {
-		err = errors.New("the CA has no certificate for a valid order")
+		err = errors.New("the CA has none")
+	}
+	if err == nil {
+		chain = chains[0]
+		if wrong := i.check(chain.ChainPEM, csr.PublicKey); wrong != nil {
+			err = final{wrong}
+		}
 	}
 	if err != nil {
 		return chain, fmt.Errorf("fetch the certificate of order %s: %w", order.Location, err)
 	}
-	return chains[0], nil
+	return chain, nil
 }
 
-// obtain has an order brought to its certificate, by one way of validation after the other.
-func (i *issuer) obtain(ctx context.Context, account acme.Account, csr *x509.CertificateRequest) (order acme.Order, err error) {
-	for _, kind := range i.kinds() {
-		var resumed bool
-		order, resumed, ordered := i.order(ctx, account)
-		if ordered != nil {
-			return order, errors.Join(err, ordered)
-		}
-		i.log.Info("an order at the CA", "name", i.name, "keys", i.kind, "order", order.Location, "goes_on", resumed)
-		if order, err = i.carryOut(ctx, account, order, kind, csr); err == nil {
-			return order, nil
-		}
-		if ctx.Err() != nil || !isFinal(err) {
-			return order, err // the next attempt goes on with it
-		}
-		if forgotten := forget(ctx, i.storage, i.pending(".order")); forgotten != nil {
-			return order, errors.Join(err, forgotten)
-		}
-		if !errors.As(err, new(notProven)) {
-			return order, err
-		}
+// check returns what is wrong with a certificate that the CA has issued: it may not replace one that serves.
+func (i *issuer) check(chain []byte, key crypto.PublicKey) error {
+	leaf, err := firstCertificate(chain)
+	if err != nil {
+		return err
 	}
-	return order, err
+	public, ok := key.(interface{ Equal(crypto.PublicKey) bool })
+	switch {
+	case !ok || !public.Equal(leaf.PublicKey):
+		return errors.New("it has another key")
+	case !i.now().Before(endOf(leaf)):
+		return fmt.Errorf("it has ended on %s: look at the clocks", leaf.NotAfter.UTC().Format(time.RFC3339))
+	}
+	return leaf.VerifyHostname(i.name)
 }
 
 // order returns the order that is under way, or a new one.
 func (i *issuer) order(ctx context.Context, account acme.Account) (order acme.Order, resumed bool, err error) {
 	var kept keptOrder
-	found, err := load(ctx, i.storage, i.pending(".order"), &kept)
+	found, err := i.loadPending(ctx, ".order", &kept)
 	if err != nil {
 		return order, false, err
 	}
@@ -171,9 +218,9 @@ func (i *issuer) order(ctx context.Context, account acme.Account) (order acme.Or
 		order, err = i.client.GetOrder(ctx, account, acme.Order{Location: kept.Location})
 		order.Location = kept.Location
 		switch {
-		case err == nil && order.Status != acme.StatusInvalid && len(order.Identifiers) == 1 && order.Identifiers[0].Value == i.name:
+		case err == nil && i.goesOn(order, kept):
 			return order, true, nil
-		case err != nil && !isRefused(err):
+		case err != nil && !isRefused(err) && kept.within(orderLife):
 			return order, false, fmt.Errorf("look at order %s: %w", kept.Location, err)
 		}
 	}
@@ -186,7 +233,19 @@ func (i *issuer) order(ctx context.Context, account acme.Account) (order acme.Or
 	if err != nil {
 		return order, false, fmt.Errorf("order a certificate: %w", err)
 	}
-	return order, false, keep(ctx, i.storage, i.pending(".order"), keptOrder{order.Location})
+	keeping, cancel := context.WithTimeout(context.WithoutCancel(ctx), storageTime) // the CA counts it already
+	defer cancel()
+	return order, false, keep(keeping, i.storage, i.pending(".order"), keptOrder{order.Location, time.Now()})
+}
+
+// goesOn reports whether a kept order can still become a certificate.
+func (i *issuer) goesOn(order acme.Order, kept keptOrder) bool {
+	life := orderLife
+	if order.Status == acme.StatusValid {
+		life = finishedLife
+	}
+	return order.Status != acme.StatusInvalid && kept.within(life) &&
+		len(order.Identifiers) == 1 && order.Identifiers[0].Value == i.name
 }
 
 // replaces identifies the certificate that a new one will replace (RFC 9773 section 5); "" if there is none.
@@ -212,7 +271,7 @@ func (i *issuer) replaces(ctx context.Context) string {
 
 func firstCertificate(chain []byte) (*x509.Certificate, error) {
 	block, _ := pem.Decode(chain)
-	if block == nil {
+	if block == nil || block.Type != "CERTIFICATE" {
 		return nil, errors.New("no certificate in PEM")
 	}
 	return x509.ParseCertificate(block.Bytes)
@@ -264,6 +323,9 @@ func (i *issuer) prove(ctx context.Context, account acme.Account, at, kind strin
 	authz, err := i.client.GetAuthorization(ctx, account, at)
 	if err != nil {
 		return fmt.Errorf("look at authorization %s: %w", at, err)
+	}
+	if authz.Identifier.Value != i.name {
+		return final{fmt.Errorf("authorization %s is for another name", at)}
 	}
 	if authz.Status == acme.StatusValid {
 		return nil

@@ -32,8 +32,9 @@ type item struct {
 	// The rest belongs to the task that tends it.
 	failures int
 	revoked  bool
-	torn     bool // what certmagic keeps is not whole: a process was killed while it was written
+	torn     bool // what certmagic keeps is not whole: a process was killed while it was written, or the disk was full
 	asked    asked
+	hold     time.Duration // for how long the CA wants to be left alone after the last attempt
 }
 
 // asked is when the CA is to be asked again about a certificate.
@@ -50,8 +51,8 @@ func (i *issuer) servedKey() string {
 
 func (m *Manager) issuer(it *item, s certmagic.Storage) *issuer {
 	return &issuer{
-		settings: m.cfg.Settings, client: m.client, storage: s, log: m.cfg.Log, name: it.name, kind: it.kind,
-		answers: answers{s, m.book, m.cfg.Log},
+		settings: m.cfg.Settings, client: m.client(), storage: s, log: m.cfg.Log, name: it.name, kind: it.kind,
+		answers: answers{s, m.book, m.cfg.Log}, now: m.cfg.Now,
 	}
 }
 
@@ -178,10 +179,11 @@ func (m *Manager) failed(it *item, err error) {
 		life = lifetime(c.Pair.Leaf)
 		attrs = append(attrs, "serves_until", c.Pair.Leaf.NotAfter.UTC())
 	}
-	pause := pauseAfter(it.failures, life)
-	if isProblem(err, acme.ProblemTypeRateLimited) {
+	pause := max(pauseAfter(it.failures, life), it.hold)
+	if it.hold == 0 && isProblem(err, acme.ProblemTypeRateLimited) {
 		pause = max(pause, time.Hour)
 	}
+	it.hold = 0
 	pause += time.Duration(rand.Int64N(int64(pause)/10 + 1))
 	it.fail(err, now.Add(pause))
 	level := m.cfg.Log.Warn
@@ -209,8 +211,9 @@ func (m *Manager) issue(ctx context.Context, it *item, s certmagic.Storage) erro
 	case <-ctx.Done():
 		return ctx.Err()
 	}
-	ctx, cancel := context.WithTimeout(ctx, orderTime)
+	ctx, cancel := context.WithTimeout(context.WithValue(ctx, holdKey{}, &it.hold), orderTime)
 	defer cancel()
+	it.hold = 0
 	i := m.issuer(it, s)
 	cfg := certmagic.New(m.cache(), certmagic.Config{
 		Issuers: []certmagic.Issuer{i}, KeySource: i, Storage: s, Logger: zapTo(m.cfg.Log),
@@ -225,17 +228,30 @@ func (m *Manager) issue(ctx context.Context, it *item, s certmagic.Storage) erro
 	return cfg.ObtainCertSync(ctx, it.name)
 }
 
-// replace renews a certificate that is of no use, however long it would be valid, unless another node has done so.
+// replace has a certificate issued in the place of one that is of no use, however long it would be valid, unless another
+// node has done so.
 func (m *Manager) replace(ctx context.Context, it *item, i *issuer, cfg *certmagic.Config) error {
-	lock := "replace_" + i.IssuerKey() + "_" + it.name
-	if err := i.storage.Lock(ctx, lock); err != nil {
-		return fmt.Errorf("storage: %w", err)
-	}
-	defer func() { _ = i.storage.Unlock(context.WithoutCancel(ctx), lock) }()
-	if err := m.take(ctx, it, i.storage); err != nil || !it.revoked && !it.torn {
+	if useless, err := m.discard(ctx, it, i); err != nil || !useless {
 		return err
 	}
-	return cfg.RenewCertSync(ctx, it.name, true)
+	return cfg.ObtainCertSync(ctx, it.name)
+}
+
+// discard has certmagic take a certificate that is of no use for none at all, and reports whether it still is of none. It
+// holds certmagic's own lock: whoever is just writing another one has it.
+func (m *Manager) discard(ctx context.Context, it *item, i *issuer) (useless bool, err error) {
+	lock := "issue_cert_" + it.name
+	if err := i.storage.Lock(ctx, lock); err != nil {
+		return false, fmt.Errorf("storage: %w", err)
+	}
+	defer func() { err = errors.Join(err, i.storage.Unlock(context.WithoutCancel(ctx), lock)) }()
+	if err := m.take(ctx, it, i.storage); err != nil || !it.revoked && !it.torn {
+		return false, err
+	}
+	if err := i.settle(ctx); err != nil {
+		return false, err
+	}
+	return true, forget(ctx, i.storage, certmagic.StorageKeys.SiteMeta(i.IssuerKey(), it.name))
 }
 
 // take takes over what is in the storage: certificate, renewal time and staple. None is no error.
@@ -296,7 +312,8 @@ type stored struct {
 	meta certmagic.CertificateResource
 }
 
-// stored reads what certmagic keeps; nil if that is nothing, or torn. What was served before is taken then.
+// stored reads what certmagic keeps; nil if that is nothing, or torn: a part is missing, or they don't belong together.
+// What was served before is taken then.
 func (i *issuer) stored(ctx context.Context) (st *stored, torn bool, err error) {
 	st = &stored{}
 	var meta []byte
@@ -316,11 +333,11 @@ func (i *issuer) stored(ctx context.Context) (st *stored, torn bool, err error) 
 			return nil, false, fmt.Errorf("storage: %w", err)
 		}
 	}
-	if found < 3 { // the last one is written last, so nothing was whole yet
-		return nil, false, nil
+	if found < 3 {
+		return nil, found > 0, nil
 	}
 	st.pair, err = tls.X509KeyPair(st.pem, st.key)
-	if err != nil || json.Unmarshal(meta, &st.meta) != nil {
+	if err != nil || st.pair.Leaf.VerifyHostname(i.name) != nil || json.Unmarshal(meta, &st.meta) != nil {
 		return nil, true, nil
 	}
 	return st, false, nil
@@ -335,7 +352,7 @@ func (i *issuer) serve(ctx context.Context, st *stored) error {
 	if err := i.storage.Store(ctx, i.servedKey(), value); err != nil {
 		return fmt.Errorf("storage: %w", err)
 	}
-	return i.done(ctx)
+	return i.settle(ctx)
 }
 
 // askRenewalTime returns the time that is selected in the window which the CA suggests, and asks for another one when the
@@ -359,7 +376,7 @@ func (m *Manager) askRenewalTime(ctx context.Context, it *item, i *issuer, st *s
 	}
 	ctx, cancel := context.WithTimeout(ctx, storageTime)
 	defer cancel()
-	next, err := m.client.GetRenewalInfo(ctx, st.pair.Leaf)
+	next, err := i.client.GetRenewalInfo(ctx, st.pair.Leaf)
 	if err != nil {
 		m.cfg.Log.Info("the CA gives no new renewal time", "name", it.name, "error", shownError(err))
 		it.asked.window = now.Add(askPause)

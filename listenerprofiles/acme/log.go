@@ -51,6 +51,9 @@ func (c slogCore) Write(e zapcore.Entry, fields []zapcore.Field) error {
 	}
 	attrs := make([]slog.Attr, 0, len(encoder.Fields))
 	for name, value := range encoder.Fields {
+		if text, ok := value.(string); ok {
+			value = shown(text)
+		}
 		attrs = append(attrs, slog.Any(name, value))
 	}
 	slices.SortFunc(attrs, func(a, b slog.Attr) int {
@@ -59,7 +62,7 @@ func (c slogCore) Write(e zapcore.Entry, fields []zapcore.Field) error {
 		}
 		return 1
 	})
-	c.log.LogAttrs(context.Background(), levelOf(e.Level), "acme: "+e.Message, attrs...)
+	c.log.LogAttrs(context.Background(), levelOf(e.Level), "acme: "+shown(e.Message), attrs...)
 	return nil
 }
 

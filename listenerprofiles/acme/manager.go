@@ -15,7 +15,6 @@ import (
 	"time"
 
 	"github.com/caddyserver/certmagic"
-	"github.com/mholt/acmez/v3/acme"
 
 	"sallyport/internal/contain"
 	"sallyport/listenerprofiles/challenge"
@@ -37,7 +36,7 @@ type Options struct {
 // A Manager orders, renews and staples the certificates of a CA. Until Run is called it only reads what there is.
 type Manager struct {
 	cfg        Options
-	client     *acme.Client
+	ca         *http.Client
 	responders *http.Client
 	book       *challenge.Book
 	reader     reader
@@ -80,7 +79,7 @@ func New(cfg Options) *Manager {
 	}
 	m := &Manager{
 		cfg:        cfg,
-		client:     newClient(cfg.Settings, cfg.Roots),
+		ca:         newHTTPClient(cfg.Roots),
 		responders: newHTTPClient(nil),
 		busy:       make(chan struct{}, atOnce),
 		items:      map[itemKey]*item{},
@@ -143,7 +142,7 @@ func (m *Manager) Close() error {
 	}
 	m.opening.Lock()
 	defer m.opening.Unlock()
-	m.client.HTTPClient.CloseIdleConnections()
+	m.ca.CloseIdleConnections()
 	m.responders.CloseIdleConnections()
 	if m.closer == nil {
 		return nil

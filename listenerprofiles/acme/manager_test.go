@@ -144,7 +144,7 @@ func wait(t testing.TB, n *node, name, kind string, wanted func(*x509.Certificat
 	return leaf
 }
 
-func any(*x509.Certificate) error { return nil }
+func anyOne(*x509.Certificate) error { return nil }
 
 func otherThan(old *x509.Certificate) func(*x509.Certificate) error {
 	return func(now *x509.Certificate) error {
@@ -172,7 +172,7 @@ func TestIssue(t *testing.T) {
 	check := func() {
 		for _, w := range wishes {
 			for _, kind := range w.Kinds {
-				leaf := wait(t, n, w.Name, kind, any)
+				leaf := wait(t, n, w.Name, kind, anyOne)
 				_, isRSA := leaf.PublicKey.(*rsa.PublicKey)
 				_, isECDSA := leaf.PublicKey.(*ecdsa.PublicKey)
 				if isRSA != (kind == acme.RSA) || isECDSA != (kind == acme.ECDSA) {
@@ -258,7 +258,7 @@ func TestEitherChallenge(t *testing.T) {
 			}
 			n = start(t, ca, t.TempDir(), c.change)
 			n.Want([]acme.Wish{{"a.test", []string{acme.ECDSA}}})
-			wait(t, n, "a.test", acme.ECDSA, any)
+			wait(t, n, "a.test", acme.ECDSA, anyOne)
 			if ca.Issued() != 1 {
 				t.Errorf("%d certificates", ca.Issued())
 			}
@@ -276,7 +276,7 @@ func TestRenew(t *testing.T) {
 	changed := make(chan struct{}, 100)
 	n = start(t, ca, t.TempDir(), func(o *acme.Options) { o.Changed = func() { changed <- struct{}{} } })
 	n.Want([]acme.Wish{{"a.test", []string{acme.ECDSA}}})
-	first := wait(t, n, "a.test", acme.ECDSA, any)
+	first := wait(t, n, "a.test", acme.ECDSA, anyOne)
 	second := wait(t, n, "a.test", acme.ECDSA, otherThan(first))
 	if !second.NotAfter.After(first.NotAfter) {
 		t.Errorf("the second ends %s, the first %s", second.NotAfter, first.NotAfter)

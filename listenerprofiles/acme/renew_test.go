@@ -31,7 +31,7 @@ func TestSuggestedWindow(t *testing.T) {
 	n = start(t, ca, folder)
 	wishes := []acme.Wish{{Name: "a.test", Kinds: []string{acme.ECDSA}}}
 	n.Want(wishes)
-	first := wait(t, n, "a.test", acme.ECDSA, any)
+	first := wait(t, n, "a.test", acme.ECDSA, anyOne)
 	c := n.Certificate("a.test", acme.ECDSA)
 	if left := time.Until(c.Renews); left < 50*24*time.Hour || left > 62*24*time.Hour {
 		t.Errorf("renews in %s", left)
@@ -132,7 +132,7 @@ func TestStaple(t *testing.T) {
 	n = start(t, ca, folder)
 	wishes := []acme.Wish{{Name: "a.test", Kinds: []string{acme.ECDSA}}}
 	n.Want(wishes)
-	first := wait(t, n, "a.test", acme.ECDSA, any) // though the responder is away
+	first := wait(t, n, "a.test", acme.ECDSA, anyOne) // though the responder is away
 	n.stop()
 
 	r.start(ca, first, "V")
@@ -161,7 +161,7 @@ func TestRevoked(t *testing.T) {
 	n = start(t, ca, folder)
 	wishes := []acme.Wish{{Name: "a.test", Kinds: []string{acme.ECDSA}}}
 	n.Want(wishes)
-	first := wait(t, n, "a.test", acme.ECDSA, any)
+	first := wait(t, n, "a.test", acme.ECDSA, anyOne)
 	n.stop()
 
 	r.start(ca, first, "R")
@@ -197,7 +197,7 @@ func TestTorn(t *testing.T) {
 	n = start(t, ca, folder)
 	wishes := []acme.Wish{{Name: "a.test", Kinds: []string{acme.ECDSA}}}
 	n.Want(wishes)
-	first := wait(t, n, "a.test", acme.ECDSA, any)
+	first := wait(t, n, "a.test", acme.ECDSA, anyOne)
 	n.stop()
 
 	files, err := filepath.Glob(filepath.Join(folder, "certificates", "*", "a.test", "a.test.key"))

@@ -76,20 +76,28 @@ const (
 	challengesAt = "challenges/" // answers to validations that are pending
 )
 
-// load reads a value as JSON. What isn't there leaves it as it is, which found reports.
+// load reads a value as JSON. What isn't there leaves it as it is, which found reports. What is no JSON is unreadable.
 func load(ctx context.Context, s certmagic.Storage, key string, value any) (found bool, err error) {
 	data, err := s.Load(ctx, key)
 	if errors.Is(err, fs.ErrNotExist) {
 		return false, nil
 	}
 	if err == nil {
-		err = json.Unmarshal(data, value)
+		if err = json.Unmarshal(data, value); err != nil {
+			err = unreadable{err}
+		}
 	}
 	if err != nil {
 		return false, fmt.Errorf("storage: %s: %w", key, err)
 	}
 	return true, nil
 }
+
+// An unreadable error tells that a value is there and was written badly.
+type unreadable struct{ error }
+
+// Unwrap returns the cause.
+func (u unreadable) Unwrap() error { return u.error }
 
 // keep writes a value as JSON.
 func keep(ctx context.Context, s certmagic.Storage, key string, value any) error {

@@ -210,7 +210,7 @@ func TestTwoNodes(t *testing.T) {
 				n.Want(wishes)
 			}
 			for _, kind := range wishes[0].Kinds {
-				first := wait(t, nodes[0], "a.test", kind, any)
+				first := wait(t, nodes[0], "a.test", kind, anyOne)
 				wait(t, nodes[1], "a.test", kind, sameAs(first))
 			}
 			if ca.Orders() != 2 || ca.Accounts() != 1 {
@@ -246,5 +246,5 @@ func TestStoreIsAway(t *testing.T) {
 		return nil
 	})
 	away.Store(false)
-	wait(t, n, "a.test", acme.ECDSA, any)
+	wait(t, n, "a.test", acme.ECDSA, anyOne)
 }
