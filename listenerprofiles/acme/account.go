@@ -39,7 +39,7 @@ func (i *issuer) anotherAccount(ctx context.Context, than acme.Account) (account
 	if err := i.storage.Lock(ctx, lock); err != nil {
 		return account, fmt.Errorf("storage: lock the account: %w", err)
 	}
-	defer func() { err = errors.Join(err, i.storage.Unlock(context.WithoutCancel(ctx), lock)) }()
+	defer i.unlock(ctx, lock)
 	var kept keptAccount
 	found, err := load(ctx, i.storage, i.settings.accountAt(), &kept)
 	if err != nil {

@@ -3,6 +3,8 @@ package acme
 import (
 	"context"
 	"log/slog"
+	"maps"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -70,10 +72,16 @@ const answerLife = time.Hour
 // A reader reads what other nodes have opened. It makes the certificate of an answer once.
 type reader struct {
 	mu    sync.Mutex
-	known map[string]challenge.Answer // by key
+	known map[string]seen // by key
 }
 
-// read returns what is pending in a storage.
+// A seen answer is one that was read.
+type seen struct {
+	challenge.Answer
+	at time.Time
+}
+
+// read returns what is pending in a storage, the newest first: what a killed process has left there is not asked for.
 func (r *reader) read(ctx context.Context, s certmagic.Storage) ([]challenge.Answer, error) {
 	keys, err := children(ctx, s, challengesAt)
 	if err != nil {
@@ -81,23 +89,28 @@ func (r *reader) read(ctx context.Context, s certmagic.Storage) ([]challenge.Ans
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	known, list := map[string]challenge.Answer{}, []challenge.Answer(nil)
+	known := map[string]seen{}
 	for _, key := range keys {
-		answer, ok := r.known[key]
+		one, ok := r.known[key]
 		if !ok {
 			var kept keptAnswer
 			if found, err := load(ctx, s, key, &kept); err != nil || !found || time.Since(kept.At) > answerLife {
 				continue
 			}
 			kept.Name = strings.ToLower(kept.Name)
-			if answer, err = kept.answer(); err != nil {
+			answer, err := kept.answer()
+			if err != nil {
 				continue
 			}
+			one = seen{answer, kept.At}
 		}
-		known[key] = answer
-		list = append(list, answer)
+		known[key] = one
 	}
 	r.known = known
+	var list []challenge.Answer
+	for _, one := range slices.SortedFunc(maps.Values(known), func(a, b seen) int { return b.at.Compare(a.at) }) {
+		list = append(list, one.Answer)
+	}
 	return list, nil
 }
 

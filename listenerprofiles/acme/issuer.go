@@ -123,6 +123,13 @@ func (i *issuer) settle(ctx context.Context) error {
 	return forget(ctx, i.storage, i.pending(".key"))
 }
 
+// unlock gives a lock back. What was done under it is done: a lock that can't be given back ends by itself.
+func (i *issuer) unlock(ctx context.Context, lock string) {
+	if err := i.storage.Unlock(context.WithoutCancel(ctx), lock); err != nil {
+		i.log.Warn("a lock on certificates could not be given back", "lock", lock, "error", err)
+	}
+}
+
 // Issue implements certmagic.Issuer.
 func (i *issuer) Issue(ctx context.Context, csr *x509.CertificateRequest) (*certmagic.IssuedCertificate, error) {
 	account, err := i.account(ctx)

@@ -22,7 +22,7 @@ import (
 // An item is the certificate of one name with a key of one kind.
 type item struct {
 	itemKey
-	peek    sync.Once
+	peeked  atomic.Bool // the storage has said what has served last
 	wanted  atomic.Bool
 	tending sync.Mutex // held by the task that tends it
 
@@ -56,34 +56,48 @@ func (m *Manager) issuer(it *item, s certmagic.Storage) *issuer {
 	}
 }
 
-// peek takes what has served last, without its staple.
-func (m *Manager) peek(ctx context.Context, it *item) {
+// peek takes what has served last, without its staple, unless there is something newer.
+func (m *Manager) peek(ctx context.Context, it *item) error {
 	s, err := m.open(ctx)
 	if err != nil {
-		it.fail(err, time.Time{})
-		return
+		return err
 	}
 	data, err := s.Load(ctx, m.issuer(it, s).servedKey())
 	if errors.Is(err, fs.ErrNotExist) {
-		return
-	}
-	var pair tls.Certificate
-	if err == nil {
-		pair, err = tls.X509KeyPair(data, data)
+		it.peeked.Store(true)
+		return nil
 	}
 	if err != nil {
-		it.fail(fmt.Errorf("storage: %w", err), time.Time{})
-		return
+		return fmt.Errorf("storage: %w", err)
 	}
+	pair, err := tls.X509KeyPair(data, data)
 	it.mu.Lock()
 	defer it.mu.Unlock()
-	it.now.Pair, it.now.Renews = &pair, renewalTime(pair.Leaf, time.Time{})
+	it.peeked.Store(true)
+	if it.now.Pair != nil {
+		return nil
+	}
+	if err != nil {
+		it.now.Trouble = fmt.Errorf("storage: %w", err)
+		return nil
+	}
+	it.now.Pair, it.now.Renews, it.now.Trouble = &pair, renewalTime(pair.Leaf, time.Time{}), nil
+	return nil
 }
 
 func (it *item) fail(err error, next time.Time) {
 	it.mu.Lock()
 	defer it.mu.Unlock()
 	it.now.Trouble, it.now.Next = err, next
+}
+
+// note is fail where nothing is to be said of attempts.
+func (it *item) note(err error) {
+	it.mu.Lock()
+	defer it.mu.Unlock()
+	if it.now.Trouble == nil {
+		it.now.Trouble = err
+	}
 }
 
 func (it *item) current() Certificate {
@@ -109,6 +123,11 @@ func (m *Manager) tend(ctx context.Context, it *item) error {
 // look takes what is in the storage, has it issued or renewed if that is due, and returns when to look again.
 func (m *Manager) look(ctx context.Context, it *item) time.Duration {
 	s, err := m.openSoon(ctx)
+	if err == nil && !it.peeked.Load() {
+		if err = m.peekSoon(ctx, it); err == nil && it.current().Pair != nil {
+			m.cfg.Changed()
+		}
+	}
 	if err == nil {
 		err = m.take(ctx, it, s)
 	}
@@ -142,6 +161,12 @@ func (m *Manager) openSoon(ctx context.Context) (certmagic.Storage, error) {
 	ctx, cancel := context.WithTimeout(ctx, storageTime)
 	defer cancel()
 	return m.open(ctx)
+}
+
+func (m *Manager) peekSoon(ctx context.Context, it *item) error {
+	ctx, cancel := context.WithTimeout(ctx, storageTime)
+	defer cancel()
+	return m.peek(ctx, it)
 }
 
 // due reports whether a certificate has to be had.
@@ -244,7 +269,7 @@ func (m *Manager) discard(ctx context.Context, it *item, i *issuer) (useless boo
 	if err := i.storage.Lock(ctx, lock); err != nil {
 		return false, fmt.Errorf("storage: %w", err)
 	}
-	defer func() { err = errors.Join(err, i.storage.Unlock(context.WithoutCancel(ctx), lock)) }()
+	defer i.unlock(ctx, lock)
 	if err := m.take(ctx, it, i.storage); err != nil || !it.revoked && !it.torn {
 		return false, err
 	}

@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"maps"
@@ -44,10 +45,13 @@ type Manager struct {
 	ordered    atomic.Bool             // the cache was made
 	busy       chan struct{}           // holds a token for each order that is under way
 
-	running sync.Mutex // held by Run
-	opening sync.Mutex
+	running sync.Mutex             // held by Run
+	away    atomic.Pointer[outage] // of the storage, when a certificate was looked for last; nil: there was none
+
+	opening chan struct{}     // holds a token of whoever opens or closes, to whom the rest belongs
 	storage certmagic.Storage // nil: it was not opened yet
 	closer  io.Closer
+	closed  bool
 
 	mu      sync.Mutex
 	items   map[itemKey]*item
@@ -85,6 +89,7 @@ func New(cfg Options) *Manager {
 		items:      map[itemKey]*item{},
 		sources:    map[string]*source{},
 		wanted:     make(chan struct{}, 1),
+		opening:    make(chan struct{}, 1),
 	}
 	m.book = challenge.NewBook(m.othersAnswers)
 	m.cache = sync.OnceValue(m.newCache)
@@ -121,8 +126,15 @@ func (m *Manager) othersAnswers(ctx context.Context) ([]challenge.Answer, error)
 
 // open returns the storage, and opens it if that was not done yet.
 func (m *Manager) open(ctx context.Context) (certmagic.Storage, error) {
-	m.opening.Lock()
-	defer m.opening.Unlock()
+	select {
+	case m.opening <- struct{}{}:
+		defer func() { <-m.opening }()
+	case <-ctx.Done():
+		return nil, fmt.Errorf("the storage is not open yet: %w", ctx.Err())
+	}
+	if m.closed {
+		return nil, errors.New("the storage is closed")
+	}
 	if m.storage == nil {
 		s, closer, err := m.cfg.Open(ctx)
 		if err != nil {
@@ -140,8 +152,9 @@ func (m *Manager) Close() error {
 	if m.ordered.Load() {
 		m.cache().Stop()
 	}
-	m.opening.Lock()
-	defer m.opening.Unlock()
+	m.opening <- struct{}{}
+	defer func() { <-m.opening }()
+	m.closed = true
 	m.ca.CloseIdleConnections()
 	m.responders.CloseIdleConnections()
 	if m.closer == nil {
@@ -161,17 +174,33 @@ type Certificate struct {
 }
 
 // Certificate returns what there is now. The first time, it reads the certificate that has served last from the storage.
+// One that does not answer is waited for once, whatever number of certificates is looked for.
 func (m *Manager) Certificate(name, kind string) Certificate {
 	it := m.item(itemKey{name, kind})
-	it.peek.Do(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), storageTime)
-		defer cancel()
-		m.peek(ctx, it)
-	})
-	it.mu.Lock()
-	defer it.mu.Unlock()
-	return it.now
+	if it.peeked.Load() {
+		return it.current()
+	}
+	if away := m.away.Load(); away != nil && time.Since(away.at) < outagePause {
+		it.note(away.err)
+		return it.current()
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), storageTime)
+	defer cancel()
+	if err := m.peek(ctx, it); err != nil {
+		m.away.Store(&outage{err, time.Now()})
+		it.note(err)
+	}
+	return it.current()
 }
+
+// An outage is why and when the storage gave no answer.
+type outage struct {
+	err error
+	at  time.Time
+}
+
+// outagePause is for how long nobody who waits asks a storage again that gave no answer. Tasks do.
+const outagePause = 5 * time.Second
 
 func (m *Manager) item(key itemKey) *item {
 	m.mu.Lock()

@@ -33,7 +33,7 @@ type shared struct {
 	holder string // this process among others
 
 	mu   sync.Mutex
-	held map[string]func() // by lock: ends its renewal
+	held map[string]func() // by lock: ends its renewal, if that has begun
 }
 
 // root is where all values are in the Store.
@@ -109,20 +109,19 @@ func (s *shared) Stat(ctx context.Context, key string) (info certmagic.KeyInfo, 
 
 const (
 	leaseLife  = 15 * time.Second // of a lock whose process is gone
-	leasePause = 4 * time.Second  // between two renewals
+	leasePause = 3 * time.Second  // between two renewals, and for each of them
 
 	sharedLockPause = 500 * time.Millisecond
 )
 
 // TryLock implements certmagic.TryLocker.
 func (s *shared) TryLock(ctx context.Context, name string) (bool, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.held[name] != nil {
+	if !s.claim(name) {
 		return false, nil
 	}
 	ok, err := s.store.AcquireLease(ctx, root+name, s.holder, leaseLife)
 	if !ok || err != nil {
+		s.hold(name, nil)
 		return false, err
 	}
 	renewing, cancel := context.WithCancel(context.Background())
@@ -131,8 +130,30 @@ func (s *shared) TryLock(ctx context.Context, name string) (bool, error) {
 		defer s.faults.Catch("the renewal of a lock", nil)
 		s.renew(renewing, name)
 	})
-	s.held[name] = func() { cancel(); task.Wait() }
+	s.hold(name, func() { cancel(); task.Wait() })
 	return true, nil
+}
+
+// claim keeps others of this process away from a lock while the store is asked for it.
+func (s *shared) claim(name string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.held[name] != nil {
+		return false
+	}
+	s.held[name] = func() {}
+	return true
+}
+
+// hold says what ends the renewal of a lock; nil: it is not held any more. It returns what did before.
+func (s *shared) hold(name string, end func()) (before func()) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	before = s.held[name]
+	if s.held[name] = end; end == nil {
+		delete(s.held, name)
+	}
+	return before
 }
 
 // renew keeps a lease until ctx ends.
@@ -143,7 +164,7 @@ func (s *shared) renew(ctx context.Context, name string) {
 			return
 		case <-time.After(leasePause):
 		}
-		asking, cancel := context.WithTimeout(ctx, leaseLife)
+		asking, cancel := context.WithTimeout(ctx, leasePause)
 		ok, err := s.store.AcquireLease(asking, root+name, s.holder, leaseLife)
 		cancel()
 		if ctx.Err() == nil && (err != nil || !ok) {
@@ -157,15 +178,14 @@ func (s *shared) Lock(ctx context.Context, name string) error {
 	return waitFor(ctx, sharedLockPause, func() (bool, error) { return s.TryLock(ctx, name) })
 }
 
-// Unlock implements certmagic.Locker.
+// Unlock implements certmagic.Locker. A store that does not answer holds it up for no longer than the lease lives.
 func (s *shared) Unlock(ctx context.Context, name string) error {
-	s.mu.Lock()
-	end := s.held[name]
-	delete(s.held, name)
-	s.mu.Unlock()
+	end := s.hold(name, nil)
 	if end == nil {
 		return errors.New("the lock " + name + " is not held")
 	}
 	end()
+	ctx, cancel := context.WithTimeout(ctx, storageTime)
+	defer cancel()
 	return s.store.ReleaseLease(ctx, root+name, s.holder)
 }
