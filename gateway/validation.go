@@ -23,7 +23,7 @@ func validationConfig(p *listenerprofiles.Profile, hello *tls.ClientHelloInfo) (
 	if p.Challenge == nil {
 		return nil, errNoValidation
 	}
-	cert, err := p.Challenge(listenerprofiles.NormalizeName(hello.ServerName))
+	cert, err := p.Challenge(hello.Context(), listenerprofiles.NormalizeName(hello.ServerName))
 	if err != nil {
 		return nil, errors.Join(errNoValidation, err)
 	}

@@ -1,6 +1,7 @@
 package listenerprofiles
 
 import (
+	"context"
 	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
@@ -25,9 +26,9 @@ type Keys struct {
 	Due     []time.Time       // when it replaces each of Pairs, by index; nil: all when Renews says
 	Trouble error             // what keeps it from doing so; nil: nothing
 
-	// Challenge returns the certificate that answers a validation by TLS-ALPN-01 (RFC 8737) of a name; nil: the source
-	// takes part in none.
-	Challenge func(serverName string) (*tls.Certificate, error)
+	// Challenge returns the certificate that answers a validation by TLS-ALPN-01 (RFC 8737) of a name, which it may ask
+	// other nodes for until ctx ends; nil: the source takes part in none.
+	Challenge func(ctx context.Context, serverName string) (*tls.Certificate, error)
 }
 
 // Format writes where they are from, for every verb: keys are never printed.

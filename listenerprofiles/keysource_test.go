@@ -2,6 +2,7 @@ package listenerprofiles
 
 import (
 	"bytes"
+	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
@@ -111,7 +112,7 @@ func TestKeysThatACAIssues(t *testing.T) {
 		t.Errorf("stapled is %q, %v", state.OCSPResponse, err)
 	}
 	by.issue(f.second)
-	by.keys.Challenge = func(string) (*tls.Certificate, error) { return nil, nil }
+	by.keys.Challenge = func(context.Context, string) (*tls.Certificate, error) { return nil, nil }
 	reload("the certificate is another", true)
 	if served() != "second" || set.own.Challenge == nil {
 		t.Errorf("served is %s", served())

@@ -5,6 +5,7 @@
 package listenerprofiles
 
 import (
+	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"fmt"
@@ -108,7 +109,7 @@ type Profile struct {
 	From     string              // where they are from, for people
 
 	// Challenge returns the certificate that answers a validation by TLS-ALPN-01 of a name; nil: there is none.
-	Challenge func(serverName string) (*tls.Certificate, error)
+	Challenge func(ctx context.Context, serverName string) (*tls.Certificate, error)
 
 	source      source
 	tickets     ticketKeys

@@ -101,11 +101,11 @@ func (c Certificate) trouble(now time.Time) error {
 }
 
 // answer returns the certificate that answers a validation by TLS-ALPN-01.
-func (m *Manager) answer(serverName string) (*tls.Certificate, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), storageTime)
+func (m *Manager) answer(ctx context.Context, serverName string) (*tls.Certificate, error) {
+	ctx, cancel := context.WithTimeout(ctx, storageTime)
 	defer cancel()
 	if cert := m.book.Certificate(ctx, serverName); cert != nil {
 		return cert, nil
 	}
-	return nil, errors.New("no validation of " + cmp.Or(serverName, "a nameless host") + " is pending")
+	return nil, errors.New("no validation of " + cmp.Or(shown(serverName), "a nameless host") + " is pending")
 }

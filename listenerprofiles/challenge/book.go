@@ -43,6 +43,7 @@ type Book struct {
 
 	turn  chan struct{} // held by whoever fetches
 	begun atomic.Int64  // fetches
+	seen  atomic.Int64  // the last of them that has succeeded
 	last  time.Time     // when one ended; belongs to the holder of turn
 }
 
@@ -140,20 +141,21 @@ func find(list []Answer, wanted Answer) Answer {
 // refreshPause is the time between two fetches. Strangers can cause fetches, and cause no more than that.
 const refreshPause = 100 * time.Millisecond
 
-// Refresh looks what is pending on other nodes, and returns when a look that began after the call has ended, or ctx.
-// Many calls at once share one look, and looks are at least 100 ms apart.
+// Refresh looks what is pending on other nodes, and returns when a look that began after the call has succeeded, its own
+// has failed, or ctx ends. Many calls at once share one look, and looks are at least 100 ms apart. What a stranger has
+// begun and gives up is no look of others.
 func (b *Book) Refresh(ctx context.Context) {
 	if b.fetch == nil {
 		return
 	}
-	seen := b.begun.Load()
+	before := b.begun.Load()
 	select {
 	case b.turn <- struct{}{}:
 	case <-ctx.Done():
 		return
 	}
 	defer func() { <-b.turn }()
-	if b.begun.Load() > seen {
+	if b.seen.Load() > before {
 		return
 	}
 	select {
@@ -161,9 +163,10 @@ func (b *Book) Refresh(ctx context.Context) {
 	case <-ctx.Done():
 		return
 	}
-	b.begun.Add(1)
+	mine := b.begun.Add(1)
 	defer func() { b.last = time.Now() }()
 	if list, err := b.fetch(ctx); err == nil {
 		b.others.Store(&list)
+		b.seen.Store(mine)
 	}
 }

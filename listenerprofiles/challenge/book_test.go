@@ -8,6 +8,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"sallyport/listenerprofiles/challenge"
 )
@@ -131,4 +133,31 @@ func TestRefreshIsShared(t *testing.T) {
 	if looks.Load() > before+1 {
 		t.Error("a question that was given up goes on")
 	}
+}
+
+// TestStrangersGiveUp: a look that ends with the stranger who caused it leaves others, who have waited for it, their own.
+func TestStrangersGiveUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		looks := 0
+		b := challenge.NewBook(func(ctx context.Context) ([]challenge.Answer, error) {
+			if looks++; looks <= 2 {
+				<-ctx.Done()
+				return nil, ctx.Err()
+			}
+			return []challenge.Answer{{Name: "a.test", Token: "t", KeyAuthorization: "t.x"}}, nil
+		})
+		b.SetNames([]string{"a.test"})
+		var all sync.WaitGroup
+		for i := range 2 {
+			ctx, giveUp := context.WithTimeout(t.Context(), time.Duration(1+i)*time.Second)
+			defer giveUp()
+			all.Go(func() { b.Refresh(ctx) })
+			synctest.Wait()
+		}
+		all.Go(func() { b.Refresh(t.Context()) })
+		all.Wait()
+		if _, ok := b.HTTP("a.test", "t"); !ok {
+			t.Error("the CA gets no answer")
+		}
+	})
 }
