@@ -96,7 +96,7 @@ func (l *Loop) markProfiles() {
 	}
 }
 
-// retire closes all Managers but the one that is in force.
+// retire closes all Managers but the one that is in force, those of configurations that were refused among them.
 func (l *Loop) retire() error {
 	var problems []error
 	inForce := l.inForce.Load()

@@ -384,9 +384,6 @@ func (l *Loop) follow(ctx context.Context, last *Assembly) {
 			l.unissue = l.begin(ctx, a.issuer.Run)
 		}
 	}
-	if err := l.retire(); err != nil {
-		l.log.Error("what certificates were kept in did not close", "error", err)
-	}
 	if a.store != last.store {
 		if err := last.Close(); err != nil {
 			l.log.Error("the old store did not close", "error", err)

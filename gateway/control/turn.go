@@ -48,6 +48,9 @@ func (l *Loop) turn(ctx context.Context) {
 	}
 	err := l.consider(ctx, l.look(fresh, p))
 	if l.pending == nil {
+		if err := l.retire(); err != nil {
+			l.log.Error("what certificates were kept in did not close", "error", err)
+		}
 		l.answer(err)
 	}
 	l.watch()
