@@ -207,6 +207,27 @@ func TestLostAccount(t *testing.T) {
 	}
 }
 
+// TestWindowLater: a CA that gives no window with a certificate is asked again.
+func TestWindowLater(t *testing.T) {
+	t.Parallel()
+	ca, folder := newFakeCA(t), t.TempDir()
+	ca.answer = func(w http.ResponseWriter, what string, _ int) bool {
+		if what == "ari" {
+			http.Error(w, "later", 404)
+		}
+		return what == "ari"
+	}
+	n := start(t, ca.CA, folder)
+	n.Want(wishes)
+	first := wait(t, n, name, acme.ECDSA, anyOne)
+	n.stop()
+	ca.do(func() { ca.answer = nil })
+	ca.renewNow(first)
+	n = start(t, ca.CA, folder)
+	n.Want(wishes)
+	wait(t, n, name, acme.ECDSA, otherThan(first))
+}
+
 // A quiet buffer is written to by many.
 type quiet struct {
 	mu sync.Mutex

@@ -384,11 +384,14 @@ func (i *issuer) serve(ctx context.Context, st *stored) error {
 // CA has said to (RFC 9773). What it says is kept where certmagic looks for it.
 func (m *Manager) askRenewalTime(ctx context.Context, it *item, i *issuer, st *stored, now time.Time) time.Time {
 	var of acme.Certificate
-	if json.Unmarshal(st.meta.IssuerData, &of) != nil || of.RenewalInfo == nil || !of.RenewalInfo.HasWindow() {
+	if json.Unmarshal(st.meta.IssuerData, &of) != nil {
 		it.asked.window = time.Time{}
 		return time.Time{}
 	}
-	info := *of.RenewalInfo
+	var info acme.RenewalInfo
+	if of.RenewalInfo != nil {
+		info = *of.RenewalInfo // without a window if the CA gave none when it issued the certificate
+	}
 	if id, err := acme.ARIUniqueIdentifier(st.pair.Leaf); err != nil || id != info.UniqueIdentifier {
 		info = acme.RenewalInfo{} // of the certificate before: a process was killed while it was written
 	}
@@ -402,6 +405,10 @@ func (m *Manager) askRenewalTime(ctx context.Context, it *item, i *issuer, st *s
 	ctx, cancel := context.WithTimeout(ctx, storageTime)
 	defer cancel()
 	next, err := i.client.GetRenewalInfo(ctx, st.pair.Leaf)
+	if errors.Is(err, acme.ErrUnsupported) {
+		it.asked.window = now.Add(windowPause)
+		return info.SelectedTime
+	}
 	if err != nil {
 		m.cfg.Log.Info("the CA gives no new renewal time", "name", it.name, "error", shownError(err))
 		it.asked.window = now.Add(askPause)
@@ -411,7 +418,7 @@ func (m *Manager) askRenewalTime(ctx context.Context, it *item, i *issuer, st *s
 		next.SelectedTime = info.SelectedTime
 	}
 	if next.RetryAfter == nil {
-		later := now.Add(6 * time.Hour) // RFC 9773 section 4.3.2
+		later := now.Add(windowPause)
 		next.RetryAfter = &later
 	}
 	it.asked.window, of.RenewalInfo = *next.RetryAfter, &next
@@ -420,6 +427,9 @@ func (m *Manager) askRenewalTime(ctx context.Context, it *item, i *issuer, st *s
 	}
 	return next.SelectedTime
 }
+
+// windowPause is when a CA that says nothing of it is asked again for the window (RFC 9773 section 4.3.2).
+const windowPause = 6 * time.Hour
 
 // keepMeta writes what the CA says of a certificate into certmagic's record of it.
 func (i *issuer) keepMeta(ctx context.Context, st *stored, of acme.Certificate) (err error) {
