@@ -69,6 +69,9 @@ func TestValidation(t *testing.T) {
 			pending("GET", "a.test", at+"tokenA", "tokenA.thumb")
 			pending("GET", "A.TEST:80", at+"tokenA", "tokenA.thumb")
 			pending("GET", "a.test", "http://a.test"+at+"tokenA", "tokenA.thumb")
+			pending("GET", "a.test.", at+"tokenA?x=y", "tokenA.thumb")
+			pending("GET", "b.test", "http://a.test"+at+"tokenA", "tokenA.thumb") // RFC 9112 section 3.2.2
+			nothing("GET", "a.test", "http://b.test"+at+"tokenA", 404)
 			nothing("GET", "b.test", at+"tokenA", 404)
 			nothing("GET", "c.test", at+"tokenA", 404)
 			nothing("GET", "a.test", at+"tokenB", 404)
@@ -81,6 +84,9 @@ func TestValidation(t *testing.T) {
 			elsewhere.Store(&[]challenge.Answer{{Name: "b.test", Token: "tokenB", KeyAuthorization: "tokenB.thumb"}})
 			pending("GET", "b.test", at+"tokenB", "tokenB.thumb")
 			book.Close(challenge.Answer{Name: "a.test", Token: "tokenA"})
+			const evil = "x\r\nEvil: 1\r\n\r\nHTTP/1.1 200 OK\r\n\r\n" // by whoever can write to the storage
+			book.Open(challenge.Answer{Name: "a.test", Token: "tokenC", KeyAuthorization: evil})
+			pending("GET", "a.test", at+"tokenC", evil)
 			nothing("GET", "a.test", at+"tokenA", 404)
 			if after := f.backend.whole(); after != before {
 				t.Errorf("%d calls reached the backend", after-before)
