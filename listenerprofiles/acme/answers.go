@@ -2,6 +2,8 @@ package acme
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"log/slog"
 	"maps"
 	"slices"
@@ -51,7 +53,8 @@ func (a answers) open(ctx context.Context, c acme.Challenge) (close func(), err 
 	if err != nil {
 		return nil, err
 	}
-	key := challengesAt + safe(kept.Type+"-"+kept.Name+"-"+kept.Token)
+	sum := sha256.Sum256([]byte(kept.Type + " " + kept.Name + " " + kept.Token)) // together they may be too long for a file
+	key := challengesAt + hex.EncodeToString(sum[:])
 	if err := keep(ctx, a.storage, key, kept); err != nil {
 		return nil, err
 	}
@@ -114,15 +117,14 @@ func (r *reader) read(ctx context.Context, s certmagic.Storage) ([]challenge.Ans
 	return list, nil
 }
 
-// sweep removes answers that nobody has taken out.
+// sweep removes answers that nobody has taken out, those too that were written in part.
 func sweep(ctx context.Context, s certmagic.Storage) error {
 	keys, err := children(ctx, s, challengesAt)
 	if err != nil {
 		return err
 	}
 	for _, key := range keys {
-		var kept keptAnswer
-		if found, err := load(ctx, s, key, &kept); found && err == nil && time.Since(kept.At) > answerLife {
+		if info, err := s.Stat(ctx, key); err == nil && time.Since(info.Modified) > answerLife {
 			if err := forget(ctx, s, key); err != nil {
 				return err
 			}

@@ -5,6 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
+	"path/filepath"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -77,6 +80,43 @@ func TestClosed(t *testing.T) {
 	if opened > 0 {
 		t.Error("opened by a look for answers")
 	}
+}
+
+// TestLongName: a name may be as long as a certificate for it can be kept in files.
+func TestLongName(t *testing.T) {
+	t.Parallel()
+	label := strings.Repeat("a", 54) + "."
+	long := strings.Repeat(label, 4) + "test"
+	n := start(t, newFakeCA(t).CA, t.TempDir())
+	n.Want([]acme.Wish{{Name: long, Kinds: []string{acme.ECDSA}}})
+	wait(t, n, long, acme.ECDSA, anyOne)
+}
+
+// TestLeftBehind: what a killed process has left of a validation is removed after an hour, half of it as well.
+func TestLeftBehind(t *testing.T) {
+	t.Parallel()
+	folder := filepath.Join(t.TempDir(), "challenges")
+	if err := os.Mkdir(folder, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	old := time.Now().Add(-2 * time.Hour)
+	for file, content := range map[string]string{"whole": `{"type":"http-01"}`, "half": `{"ty`, "new": `{"ty`} {
+		path := filepath.Join(folder, file)
+		testserver.Write(t, path, content)
+		if file != "new" {
+			if err := os.Chtimes(path, old, old); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	start(t, newFakeCA(t).CA, filepath.Dir(folder))
+	testserver.Eventually(t, "old answers are gone", func() error {
+		left, err := os.ReadDir(folder)
+		if err == nil && (len(left) != 1 || left[0].Name() != "new") {
+			err = fmt.Errorf("%v", left)
+		}
+		return err
+	})
 }
 
 // A lockless storage has lost its locks: leases have ended in the middle.
