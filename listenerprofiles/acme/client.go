@@ -60,7 +60,8 @@ func sameHost(r *http.Request, via []*http.Request) error {
 	return nil
 }
 
-// bounded ends answers that are too long, and notes in a context's hold for how long the server wants to be left alone.
+// bounded ends answers that are too long, notes in a context's hold for how long the server wants to be left alone, and has
+// a validation or an order looked at once a second at most where the server asks for more.
 type bounded struct{ http.RoundTripper }
 
 // RoundTrip implements http.RoundTripper.
@@ -73,6 +74,9 @@ func (b bounded) RoundTrip(r *http.Request) (*http.Response, error) {
 	res.Header.Del("Link") // acmez follows those of chains, which may lead in circles, and nobody wants alternative ones
 	if hold, ok := r.Context().Value(holdKey{}).(*time.Duration); ok && isBusy(res.StatusCode) {
 		*hold = max(*hold, min(retryAfterOf(res.Header, time.Now()), maxHold))
+	}
+	if r.Method == http.MethodPost && res.Header.Get("Retry-After") != "" && retryAfterOf(res.Header, time.Now()) < time.Second {
+		res.Header.Set("Retry-After", "1") // acmez would ask again at once, or give up on a time that it can't read
 	}
 	return res, nil
 }

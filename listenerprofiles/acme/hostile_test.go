@@ -149,6 +149,37 @@ func TestRetryAfter(t *testing.T) {
 	}
 }
 
+// TestPolls: a CA that wants to be asked again at once, or at no time that can be read, is asked once a second.
+func TestPolls(t *testing.T) {
+	t.Parallel()
+	for _, after := range []string{"0", "Sun, 06 Nov 1994 08:49:37 GMT", "soon"} {
+		t.Run(after, func(t *testing.T) {
+			t.Parallel()
+			ca, polls, began := newFakeCA(t), 0, time.Time{}
+			ca.answer = func(w http.ResponseWriter, what string, n int) bool {
+				switch what {
+				case "chal":
+					began = time.Now()
+					asJSON(w, 200, map[string]string{"status": "processing", "type": "tls-alpn-01"})
+					return true
+				case "authz":
+					w.Header().Set("Retry-After", after)
+					if polls++; !began.IsZero() && time.Since(began) > 1500*time.Millisecond {
+						ca.orders[n].proven, ca.orders[n].status = true, "ready"
+					}
+				}
+				return false
+			}
+			n := start(t, ca.CA, t.TempDir())
+			n.Want(wishes)
+			wait(t, n, name, acme.ECDSA, anyOne)
+			if polls > 6 {
+				t.Errorf("asked %d times", polls)
+			}
+		})
+	}
+}
+
 // TestLinksInCircles: links of a chain are not followed.
 func TestLinksInCircles(t *testing.T) {
 	t.Parallel()
