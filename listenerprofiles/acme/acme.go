@@ -74,6 +74,8 @@ func endOf(leaf *x509.Certificate) time.Time {
 	return leaf.NotAfter.Truncate(time.Second).Add(time.Second)
 }
 
+func ended(leaf *x509.Certificate, now time.Time) bool { return !now.Before(endOf(leaf)) }
+
 // renewalTime is when certmagic renews a certificate: when a third of its life is left, or at the time that was selected
 // in the window which the CA suggests (RFC 9773).
 func renewalTime(leaf *x509.Certificate, selected time.Time) time.Time {

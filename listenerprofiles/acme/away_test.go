@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -15,6 +16,7 @@ import (
 
 	"github.com/caddyserver/certmagic"
 
+	"sallyport/internal/testpki"
 	"sallyport/internal/testserver"
 	"sallyport/listenerprofiles/acme"
 )
@@ -117,6 +119,40 @@ func TestLeftBehind(t *testing.T) {
 		}
 		return err
 	})
+}
+
+// TestOldStorage: a certificate that has ended, as an old storage has it that was put back, replaces none that serves.
+func TestOldStorage(t *testing.T) {
+	t.Parallel()
+	ca, folder := newFakeCA(t), t.TempDir()
+	n := start(t, ca.CA, folder)
+	n.Want(wishes)
+	first := wait(t, n, name, acme.ECDSA, anyOne)
+	n.stop()
+	old := ca.self.Issue(testpki.Leaf{DNSNames: []string{name}, NotAfter: time.Now().Add(-time.Hour)})
+	for kind, content := range map[string][]byte{"key": old.KeyPEM(), "crt": old.CertPEM()} {
+		files, err := filepath.Glob(filepath.Join(folder, "certificates", "*", name, name+"."+kind))
+		if err != nil || len(files) != 1 {
+			t.Fatalf("%q, %v", files, err)
+		}
+		testserver.Write(t, files[0], string(content))
+	}
+	ca.do(func() {
+		ca.answer = func(w http.ResponseWriter, _ string, _ int) bool {
+			http.Error(w, "the CA is away", 500)
+			return true
+		}
+	})
+	n = start(t, ca.CA, folder)
+	n.Want(wishes)
+	trouble(t, n)
+	wait(t, n, name, acme.ECDSA, sameAs(first))
+	n.stop()
+	ca.do(func() { ca.answer = nil })
+	n = start(t, ca.CA, folder)
+	wait(t, n, name, acme.ECDSA, sameAs(first))
+	n.Want(wishes)
+	wait(t, n, name, acme.ECDSA, otherThan(first))
 }
 
 // A lockless storage has lost its locks: leases have ended in the middle.

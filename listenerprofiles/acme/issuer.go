@@ -208,7 +208,7 @@ func (i *issuer) check(chain []byte, key crypto.PublicKey) error {
 	switch {
 	case !ok || !public.Equal(leaf.PublicKey):
 		return errors.New("it has another key")
-	case !i.now().Before(endOf(leaf)):
+	case ended(leaf, i.now()):
 		return fmt.Errorf("it has ended on %s: look at the clocks", leaf.NotAfter.UTC().Format(time.RFC3339))
 	}
 	return leaf.VerifyHostname(i.name)

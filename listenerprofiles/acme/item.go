@@ -288,13 +288,17 @@ func (m *Manager) take(ctx context.Context, it *item, s certmagic.Storage) error
 	if err != nil {
 		return err
 	}
+	now, before := m.cfg.Now(), it.current()
+	if stored != nil && ended(stored.pair.Leaf, now) && before.Pair != nil && !ended(before.Pair.Leaf, now) {
+		stored, torn = nil, true // somebody has put an old storage back: what serves is better
+	}
 	if it.torn = torn; stored == nil {
 		return nil
 	}
 	if sum := sha256.Sum256(stored.pair.Leaf.Raw); it.asked.about != sum {
 		it.asked = asked{about: sum}
 	}
-	now, before, next := m.cfg.Now(), it.current(), it.current()
+	next := before
 	next.Pair, next.Renews = &stored.pair, renewalTime(stored.pair.Leaf, m.askRenewalTime(ctx, it, i, stored, now))
 	st, problem := m.staple(ctx, s, next.Pair, now, it.asked.responder)
 	if problem != nil {

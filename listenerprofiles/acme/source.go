@@ -68,7 +68,7 @@ func (s *source) Keys(now time.Time) (listenerprofiles.Keys, error) {
 
 // valid leaves out what has ended, unless there is nothing else.
 func valid(have []Certificate, now time.Time) []Certificate {
-	good := slices.DeleteFunc(slices.Clone(have), func(c Certificate) bool { return !now.Before(endOf(c.Pair.Leaf)) })
+	good := slices.DeleteFunc(slices.Clone(have), func(c Certificate) bool { return ended(c.Pair.Leaf, now) })
 	if len(good) > 0 {
 		return good
 	}
@@ -83,7 +83,7 @@ func (c Certificate) trouble(now time.Time) error {
 		return nil
 	case c.Pair == nil:
 		what = "there is no certificate yet"
-	case !now.Before(endOf(c.Pair.Leaf)):
+	case ended(c.Pair.Leaf, now):
 		what = "the certificate has ended on " + c.Pair.Leaf.NotAfter.UTC().Format(time.RFC3339)
 	case c.Trouble != nil:
 		what = "the certificate could not be renewed, and ends on " + c.Pair.Leaf.NotAfter.UTC().Format(time.RFC3339)
