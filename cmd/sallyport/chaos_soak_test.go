@@ -145,7 +145,7 @@ func TestChaosSoak(t *testing.T) {
 	}
 	d.write("listenerprofiles.xml", versions[0])
 	d.swap("sallyport.yaml", good)
-	eventually(t, "in the end all is good", func() bool { return p.ready() == "ready\n" })
+	eventually(t, "in the end all is good", func() bool { return p.good() })
 	p.stopClean()
 	noSecrets(t, d.Demo, "the access log", d.read("access.log"))
 	noCertificates(t, "the access log", d.read("access.log"))

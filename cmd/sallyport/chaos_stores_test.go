@@ -147,7 +147,7 @@ func TestChaosStores(t *testing.T) {
 				if _, err := store.Get(t.Context(), payments, "", alias); code == 0 && err != nil {
 					t.Errorf("%s: what was acknowledged is not there: %v", f.name, err)
 				}
-				eventually(t, f.name+": the store is called good", func() bool { return p.ready() == "ready\n" })
+				eventually(t, f.name+": the store is called good", func() bool { return p.good() })
 			}
 			stop()
 			p.stopClean()
@@ -233,7 +233,7 @@ func TestStartWithoutStore(t *testing.T) {
 		t.Error("no metric tells of it")
 	}
 	server.Restart()
-	eventually(t, "the store is called good", func() bool { return p.ready() == "ready\n" })
+	eventually(t, "the store is called good", func() bool { return p.good() })
 	eventually(t, "the registration is in force again", gold(http.StatusOK))
 	p.stop()
 
