@@ -34,7 +34,7 @@ func TestACMECluster(t *testing.T) {
 			t.Parallel()
 			at := newFront(t)
 			options := at.options()
-			options.Validity = 36 * time.Second
+			options.Validity = time.Minute
 			ca := testacme.Start(t, options)
 			s := acmeSettings{names: "a.test, b.test", keyTypes: "ecdsa, rsa", more: ", challenges: [" + row.challenge + "]"}
 			row.share(t, &s)

@@ -14,6 +14,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -55,10 +56,7 @@ type noTickets struct{ t *testing.T }
 func (noTickets) Get(string) (*tls.ClientSessionState, bool) { return nil, false }
 
 func (n noTickets) Put(name string, s *tls.ClientSessionState) {
-	if s == nil {
-		return
-	}
-	if _, state, err := s.ResumptionState(); err != nil || state != nil && strings.HasPrefix(name, "validation") {
+	if s != nil && name == "validation.test" {
 		n.t.Errorf("%s got a ticket", name)
 	}
 }
@@ -354,10 +352,15 @@ func TestACMEByOpenSSL(t *testing.T) {
 	p.stop()
 	responder.Start(ca, ecdsa, rsa)
 	p = d.serveAlone()
-	for _, c := range []struct{ kind, says, algorithms string }{
-		{"ECDSA", "ecdsa_secp256r1_sha256", ""},
-		{"ECDSA", "ecdsa_secp256r1_sha256", "RSA-PSS+SHA256:ECDSA+SHA256"},
-		{"RSA", "rsa_pss_rsae_sha256", "RSA-PSS+SHA256"},
+	isECDSA, isRSA := regexp.MustCompile(`(?i)Peer signature type: ecdsa`), regexp.MustCompile(`(?i)Peer signature type: rsa.pss`)
+	for _, c := range []struct {
+		kind       string
+		says       *regexp.Regexp
+		algorithms string
+	}{
+		{"ECDSA", isECDSA, ""},
+		{"ECDSA", isECDSA, "RSA-PSS+SHA256:ECDSA+SHA256"},
+		{"RSA", isRSA, "RSA-PSS+SHA256"},
 	} {
 		args := []string{"s_client", "-connect", fmt.Sprintf("127.0.0.1:%d", d.Ports.HTTPS), "-servername", "a.test", "-status"}
 		if c.algorithms != "" {
@@ -368,9 +371,7 @@ func TestACMEByOpenSSL(t *testing.T) {
 			if err != nil {
 				return fmt.Errorf("%w: %s", err, out)
 			}
-			signature := strings.Contains(string(out), "Peer signature type: "+c.says) || // OpenSSL 3.2
-				strings.Contains(string(out), "Peer signature type: "+strings.TrimSuffix(c.kind, "A")) || strings.Contains(string(out), "Peer signature type: RSA-PSS") && c.kind == "RSA"
-			if !signature || !strings.Contains(string(out), "Cert Status: good") {
+			if !c.says.Match(out) || !bytes.Contains(out, []byte("Cert Status: good")) {
 				return fmt.Errorf("%s", out)
 			}
 			return nil
