@@ -9,6 +9,7 @@ import (
 	"cmp"
 	"context"
 	"crypto/tls"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -38,7 +39,7 @@ type Book struct {
 
 	names   atomic.Pointer[map[string]bool]
 	mine    atomic.Pointer[[]Answer]
-	others  atomic.Pointer[[]Answer]
+	others  atomic.Pointer[sighted]
 	writing sync.Mutex // of mine
 
 	turn  chan struct{} // held by whoever fetches
@@ -47,12 +48,29 @@ type Book struct {
 	last  time.Time     // when one ended; belongs to the holder of turn
 }
 
+// sighted is what was pending on any node at a time.
+type sighted struct {
+	list []Answer
+	at   time.Time
+}
+
+// seenLife is for how long what was seen is taken to be pending. Later it is looked at again, since it may be over.
+const seenLife = time.Minute
+
+// pending returns what was seen, unless that is too long ago.
+func (s *sighted) pending() []Answer {
+	if time.Since(s.at) > seenLife {
+		return nil
+	}
+	return s.list
+}
+
 // NewBook returns an empty Book. fetch returns what is pending on any node; nil: there is only this one.
 func NewBook(fetch func(context.Context) ([]Answer, error)) *Book {
 	b := &Book{fetch: fetch, turn: make(chan struct{}, 1)}
 	b.names.Store(&map[string]bool{})
 	b.mine.Store(&[]Answer{})
-	b.others.Store(&[]Answer{})
+	b.others.Store(&sighted{})
 	return b
 }
 
@@ -73,6 +91,9 @@ func (b *Book) Open(a Answer) {
 // Close ends what Open began.
 func (b *Book) Close(a Answer) {
 	b.write(func(list []Answer) []Answer { return list }, a)
+	others := b.others.Load() // a look has found it, too
+	rest := slices.DeleteFunc(slices.Clone(others.list), a.same)
+	b.others.CompareAndSwap(others, &sighted{rest, others.at})
 }
 
 // write replaces mine by what change makes of a copy without a.
@@ -111,7 +132,7 @@ func (b *Book) Token(host, path string) (token string, ok bool) {
 // HTTP returns the body that answers HTTP-01 at a host, if it is known to be pending.
 func (b *Book) HTTP(host, token string) (body string, ok bool) {
 	wanted := Answer{Name: host, Token: token}
-	body = cmp.Or(find(*b.mine.Load(), wanted).KeyAuthorization, find(*b.others.Load(), wanted).KeyAuthorization)
+	body = cmp.Or(find(*b.mine.Load(), wanted).KeyAuthorization, find(b.others.Load().pending(), wanted).KeyAuthorization)
 	return body, body != ""
 }
 
@@ -126,7 +147,7 @@ func (b *Book) Certificate(ctx context.Context, serverName string) *tls.Certific
 		return a.Certificate
 	}
 	b.Refresh(ctx)
-	return find(*b.others.Load(), wanted).Certificate
+	return find(b.others.Load().pending(), wanted).Certificate
 }
 
 func find(list []Answer, wanted Answer) Answer {
@@ -166,7 +187,7 @@ func (b *Book) Refresh(ctx context.Context) {
 	mine := b.begun.Add(1)
 	defer func() { b.last = time.Now() }()
 	if list, err := b.fetch(ctx); err == nil {
-		b.others.Store(&list)
+		b.others.Store(&sighted{list, time.Now()})
 		b.seen.Store(mine)
 	}
 }

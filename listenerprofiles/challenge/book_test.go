@@ -161,3 +161,32 @@ func TestStrangersGiveUp(t *testing.T) {
 		}
 	})
 }
+
+// TestAnswersEnd: an answer ends on the node that has opened it, though a look has found it, and on others soon after.
+func TestAnswersEnd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var there []challenge.Answer
+		b := challenge.NewBook(func(context.Context) ([]challenge.Answer, error) { return there, nil })
+		b.SetNames([]string{"a.test"})
+		answered := func(token string, want bool) {
+			t.Helper()
+			if _, ok := b.HTTP("a.test", token); ok != want {
+				t.Errorf("%s is answered: %v", token, ok)
+			}
+		}
+		mine := challenge.Answer{Name: "a.test", Token: "mine", KeyAuthorization: "mine.x"}
+		theirs := challenge.Answer{Name: "a.test", Token: "theirs", KeyAuthorization: "theirs.x"}
+		b.Open(mine)
+		there = []challenge.Answer{mine, theirs}
+		b.Refresh(t.Context())
+		answered("mine", true)
+		answered("theirs", true)
+		b.Close(mine)
+		answered("mine", false)
+		answered("theirs", true)
+		time.Sleep(2 * time.Minute)
+		answered("theirs", false)
+		b.Refresh(t.Context())
+		answered("theirs", true)
+	})
+}
