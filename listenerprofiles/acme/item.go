@@ -62,26 +62,20 @@ func (m *Manager) peek(ctx context.Context, it *item) error {
 	if err != nil {
 		return err
 	}
-	data, err := s.Load(ctx, m.issuer(it, s).servedKey())
-	if errors.Is(err, fs.ErrNotExist) {
-		it.peeked.Store(true)
-		return nil
-	}
-	if err != nil {
+	pair, renews, err := m.issuer(it, s).lastServed(ctx, m.cfg.Now())
+	if err != nil && !errors.As(err, new(unreadable)) {
 		return fmt.Errorf("storage: %w", err)
 	}
-	pair, err := tls.X509KeyPair(data, data)
 	it.mu.Lock()
 	defer it.mu.Unlock()
 	it.peeked.Store(true)
-	if it.now.Pair != nil {
-		return nil
-	}
-	if err != nil {
+	switch {
+	case it.now.Pair != nil:
+	case err != nil:
 		it.now.Trouble = fmt.Errorf("storage: %w", err)
-		return nil
+	case pair != nil:
+		it.now.Pair, it.now.Renews, it.now.Trouble = pair, renews, nil
 	}
-	it.now.Pair, it.now.Renews, it.now.Trouble = &pair, renewalTime(pair.Leaf, time.Time{}), nil
 	return nil
 }
 
