@@ -141,7 +141,9 @@ func (d *demoFolder) stall(t *testing.T, name string) <-chan struct{} {
 	}
 	t.Cleanup(func() { raw.Close() })
 	ours, theirs := net.Pipe()
-	go func() { _ = tls.Client(theirs, &tls.Config{ServerName: name, NextProtos: []string{"acme-tls/1"}}).Handshake() }()
+	go func() {
+		_ = tls.Client(theirs, &tls.Config{ServerName: name, NextProtos: []string{"acme-tls/1"}}).Handshake()
+	}()
 	hello := make([]byte, 1<<14)
 	n, err := ours.Read(hello)
 	ours.Close()
