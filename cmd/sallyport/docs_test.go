@@ -23,20 +23,22 @@ func readDoc(t *testing.T, name string) string {
 	return string(data)
 }
 
-// TestSecurityPageNamesRealTests holds docs/security.md to its word: every test that it cites, as `folder: Test…`, exists.
-func TestSecurityPageNamesRealTests(t *testing.T) {
-	cited := regexp.MustCompile("`([a-z0-9/]+): ((?:Test|Fuzz)[A-Za-z0-9_]+)`").FindAllStringSubmatch(readDoc(t, "docs/security.md"), -1)
-	if len(cited) == 0 {
-		t.Fatal("docs/security.md cites no test")
-	}
+// TestPagesNameRealTests holds pages to their word: every test that they cite, as `folder: Test…`, exists.
+func TestPagesNameRealTests(t *testing.T) {
 	known := map[string]map[string]bool{} // by folder
-	for _, c := range cited {
-		folder, name := c[1], c[2]
-		if known[folder] == nil {
-			known[folder] = testsIn(t, filepath.Join(repository, folder))
+	for _, page := range []string{"docs/security.md", "docs/certificates.md"} {
+		cited := regexp.MustCompile("`([a-z0-9/]+): ((?:Test|Fuzz)[A-Za-z0-9_]+)`").FindAllStringSubmatch(readDoc(t, page), -1)
+		if len(cited) == 0 {
+			t.Errorf("%s cites no test", page)
 		}
-		if !known[folder][name] {
-			t.Errorf("docs/security.md cites %s of %s, which does not exist", name, folder)
+		for _, c := range cited {
+			folder, name := c[1], c[2]
+			if known[folder] == nil {
+				known[folder] = testsIn(t, filepath.Join(repository, folder))
+			}
+			if !known[folder][name] {
+				t.Errorf("%s cites %s of %s, which does not exist", page, name, folder)
+			}
 		}
 	}
 }
