@@ -3,6 +3,7 @@ package main_test
 import (
 	"crypto/x509"
 	"errors"
+	"fmt"
 	"net"
 	"os"
 	"strings"
@@ -133,4 +134,34 @@ func TestACMEValidate(t *testing.T) {
 	if asked.Load() != 0 {
 		t.Errorf("the CA was asked %d times", asked.Load())
 	}
+}
+
+// TestACMEAhead has certificates issued for another listener before the one that clients call changes from a file to them:
+// no call is lost.
+func TestACMEAhead(t *testing.T) {
+	t.Parallel()
+	at := newFront(t)
+	ca := testacme.Start(t, at.options())
+	d := acmeDemo(t, ca, acmeSettings{names: "a.test", more: ", challenges: [http-01]"})
+	at.to(d)
+	issued := d.read("sallyport.yaml")
+	const fromCA = "keyStore: {type: ACME, names: [a.test]}"
+	const fromFile = `keyStore: {location: stores/gateway.jks, type: JKS, password: "${file:secrets/gateway.password}", alias: gateway}`
+	ahead := fmt.Sprintf("listeners:\n  - {name: ahead, address: \"127.0.0.1:%d\", %s, sslVerifyClient: none}\n", d.Ports.Issuer, fromCA)
+	d.swap("sallyport.yaml", strings.Replace(strings.Replace(issued, fromCA, fromFile, 1), "listeners:\n", ahead, 1))
+	p, _ := d.serve(new(counter))
+	load := callAll(t, []*demoFolder{d}, []string{"a.test"}, []string{"ecdsa"}, nil, &sightings{serials: map[string]bool{}})
+	testserver.Eventually(t, "it is issued", func() error {
+		if !p.warned(`msg="a server certificate was issued" name=a.test`) {
+			return errors.New("not yet")
+		}
+		return nil
+	})
+	d.swap("sallyport.yaml", issued)
+	d.waitShows("a.test", "ecdsa", ca, nil)
+	load.stop()
+	if ca.Orders() != 1 {
+		t.Errorf("%d orders", ca.Orders())
+	}
+	p.stopClean()
 }
