@@ -127,6 +127,9 @@ func TestACMEValidate(t *testing.T) {
 		if code != c.code || !strings.Contains(stdout+stderr, c.says) {
 			t.Errorf("%s: exit code %d\n%s%s", c.name, code, stdout, stderr)
 		}
+		if c.new != "# acme:" && strings.Contains(stderr, "it is not said which CA") {
+			t.Errorf("%s: %s", c.name, stderr)
+		}
 	}
 	if _, err := os.Stat(d.path("acme")); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("something is kept: %v", err)

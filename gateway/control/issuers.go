@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"time"
 
 	"github.com/caddyserver/certmagic"
 
@@ -109,13 +110,22 @@ func (l *Loop) retire() error {
 	return errors.Join(problems...)
 }
 
-// sourceOf returns where the profiles of an Assembly take their keys from that a CA issues; nil if there is none.
+// sourceOf returns where the profiles of an Assembly take their keys from that a CA issues; nil if no CA is named.
 func (a *Assembly) sourceOf() func(listenerprofiles.Order) listenerprofiles.KeySource {
-	if a.issuer == nil {
-		return nil
+	switch {
+	case a.issuer != nil:
+		return a.issuer.Source
+	case a.Spec.ACME.Value.Directory != "":
+		return func(listenerprofiles.Order) listenerprofiles.KeySource { return noKeys{} }
 	}
-	return a.issuer.Source
+	return nil
 }
+
+// noKeys stands for a CA that is named and can't be used, of which its own place tells.
+type noKeys struct{}
+
+// Keys implements listenerprofiles.KeySource.
+func (noKeys) Keys(time.Time) (listenerprofiles.Keys, error) { return listenerprofiles.Keys{}, nil }
 
 // order has the CA asked for what the profiles in force want.
 func (a *Assembly) order() {
