@@ -133,6 +133,9 @@ func (m *Manager) look(ctx context.Context, it *item) time.Duration {
 		return m.wait(it)
 	}
 	if m.due(it) && !m.cfg.Now().Before(it.current().Next) {
+		if m.isIssuing(ctx, it, s) {
+			return busyPause
+		}
 		if err = m.issue(ctx, it, s); err == nil {
 			err = m.take(ctx, it, s)
 		}
@@ -140,7 +143,8 @@ func (m *Manager) look(ctx context.Context, it *item) time.Duration {
 			return 0
 		}
 		if err == nil && m.due(it) {
-			err = errors.New("the CA has issued a certificate that is due for renewal at once: look at the clocks")
+			err = errors.New("the CA has issued a certificate that is due for renewal at once, by its end or by the window that " +
+				"the CA suggests: look at the clocks")
 		}
 		if err != nil {
 			m.failed(it, err)
@@ -150,6 +154,27 @@ func (m *Manager) look(ctx context.Context, it *item) time.Duration {
 	}
 	return m.wait(it)
 }
+
+// isIssuing reports whether somebody has a certificate of the name issued just now, on this node or on another one. Who
+// waits for it looks meanwhile what there is.
+func (m *Manager) isIssuing(ctx context.Context, it *item, s certmagic.Storage) bool {
+	locker, ok := s.(certmagic.TryLocker)
+	if !ok {
+		return false
+	}
+	free, err := locker.TryLock(ctx, it.issueLock())
+	if err != nil {
+		return false // who issues will say what is wrong
+	}
+	if free {
+		_ = locker.Unlock(context.WithoutCancel(ctx), it.issueLock())
+	}
+	return !free
+}
+
+// issueLock is the lock that certmagic holds while a certificate of the name is issued. There is one for all kinds of
+// keys: a CA that validates by TLS-ALPN-01 names nothing else by which two answers could be told apart.
+func (k itemKey) issueLock() string { return "issue_cert_" + k.name }
 
 func (m *Manager) openSoon(ctx context.Context) (certmagic.Storage, error) {
 	ctx, cancel := context.WithTimeout(ctx, storageTime)
@@ -259,11 +284,10 @@ func (m *Manager) replace(ctx context.Context, it *item, i *issuer, cfg *certmag
 // discard has certmagic take a certificate that is of no use for none at all, and reports whether it still is of none. It
 // holds certmagic's own lock: whoever is just writing another one has it.
 func (m *Manager) discard(ctx context.Context, it *item, i *issuer) (useless bool, err error) {
-	lock := "issue_cert_" + it.name
-	if err := i.storage.Lock(ctx, lock); err != nil {
+	if err := i.storage.Lock(ctx, it.issueLock()); err != nil {
 		return false, fmt.Errorf("storage: %w", err)
 	}
-	defer i.unlock(ctx, lock)
+	defer i.unlock(ctx, it.issueLock())
 	if err := m.take(ctx, it, i.storage); err != nil || !it.revoked && !it.torn {
 		return false, err
 	}

@@ -63,11 +63,12 @@ type Manager struct {
 type itemKey struct{ name, kind string }
 
 const (
-	atOnce      = 4                // orders under way
-	storageTime = 10 * time.Second // for reading or writing a few values
-	orderTime   = 15 * time.Minute // for an order with all its validations, and for waiting for another node's
-	lookPause   = 30 * time.Second // between two looks for what other nodes have
-	eagerPause  = 2 * time.Second  // the same while this node has no certificate, or one that is due
+	atOnce      = 4                      // orders under way
+	storageTime = 10 * time.Second       // for reading or writing a few values
+	orderTime   = 15 * time.Minute       // for an order with all its validations, and for waiting for another node's
+	lookPause   = 30 * time.Second       // between two looks for what other nodes have
+	busyPause   = 500 * time.Millisecond // the same while somebody has a certificate of the name issued
+	eagerPause  = 2 * time.Second        // the same while this node has no certificate, or one that is due
 )
 
 // New returns a Manager. It opens and starts nothing.
