@@ -167,6 +167,9 @@ func (d *demoFolder) noneLeft(t *testing.T, kills int) {
 		case strings.HasPrefix(kept, "acme/challenges/"):
 			answers++
 		case strings.HasPrefix(kept, "acme/pending/"):
+			if strings.HasSuffix(path, ".order") { // its key is looked at, which goes after it
+				return nil
+			}
 			name := strings.TrimSuffix(filepath.Base(path), ".key")
 			stored := d.read("acme/certificates/" + filepath.Base(filepath.Dir(path)) + "/" + name + "/" + name + ".key")
 			var pending string

@@ -30,6 +30,7 @@ type item struct {
 	now Certificate
 
 	// The rest belongs to the task that tends it.
+	tidy     bool // nothing is left of an order whose certificate is stored
 	failures int
 	revoked  bool
 	torn     bool // what certmagic keeps is not whole: a process was killed while it was written, or the disk was full
@@ -132,6 +133,9 @@ func (m *Manager) look(ctx context.Context, it *item) time.Duration {
 		m.failed(it, err)
 		return m.wait(it)
 	}
+	if !it.tidy {
+		it.tidy = m.tidy(ctx, it, s)
+	}
 	if m.due(it) && !m.cfg.Now().Before(it.current().Next) {
 		if m.isIssuing(ctx, it, s) {
 			return busyPause
@@ -153,6 +157,22 @@ func (m *Manager) look(ctx context.Context, it *item) time.Duration {
 		}
 	}
 	return m.wait(it)
+}
+
+// tidy forgets an order of which the certificate is stored: a process was killed between the two. It reports whether it
+// could look; it does not wait for whoever issues.
+func (m *Manager) tidy(ctx context.Context, it *item, s certmagic.Storage) bool {
+	locker, ok := s.(certmagic.TryLocker)
+	if !ok {
+		return true // GenerateKey settles it with the next order
+	}
+	free, err := locker.TryLock(ctx, it.issueLock())
+	if !free || err != nil {
+		return false
+	}
+	i := m.issuer(it, s)
+	defer i.unlock(ctx, it.issueLock())
+	return i.settle(ctx) == nil
 }
 
 // isIssuing reports whether somebody has a certificate of the name issued just now, on this node or on another one. Who

@@ -3,6 +3,7 @@ package acme_test
 import (
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/json"
 	"encoding/pem"
 	"errors"
 	"fmt"
@@ -213,5 +214,44 @@ func TestTorn(t *testing.T) {
 	second := wait(t, n, "a.test", acme.ECDSA, otherThan(first))
 	if _, err := tls.X509KeyPair(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: second.Raw}), read(t, files[0])); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestTidy: a process was killed after the certificate was stored and before its order was forgotten. The next start forgets
+// it, and orders nothing.
+func TestTidy(t *testing.T) {
+	t.Parallel()
+	at := freePorts(t)
+	ca := testacme.Start(t, testacme.Options{HTTPPort: at.http, TLSPort: at.tls})
+	folder := t.TempDir()
+	var n *node
+	answer(t, at, func() *node { return n })
+	n = start(t, ca, folder)
+	wishes := []acme.Wish{{Name: "a.test", Kinds: []string{acme.ECDSA}}}
+	n.Want(wishes)
+	wait(t, n, "a.test", acme.ECDSA, anyOne)
+	n.stop()
+
+	stored, err := filepath.Glob(filepath.Join(folder, "certificates", "*", "a.test", "a.test.key"))
+	if err != nil || len(stored) != 1 {
+		t.Fatalf("%q, %v", stored, err)
+	}
+	key, err := json.Marshal(string(read(t, stored[0])))
+	if err != nil {
+		t.Fatal(err)
+	}
+	pending := filepath.Join(folder, "pending", filepath.Base(filepath.Dir(filepath.Dir(stored[0]))))
+	testserver.Write(t, filepath.Join(pending, "a.test.key"), string(key))
+	testserver.Write(t, filepath.Join(pending, "a.test.order"), `{"location":"`+ca.Directory+`"}`)
+	n = start(t, ca, folder)
+	n.Want(wishes)
+	testserver.Eventually(t, "nothing is pending", func() error {
+		if left, err := os.ReadDir(pending); err != nil || len(left) > 0 {
+			return fmt.Errorf("%v, %v", left, err)
+		}
+		return nil
+	})
+	if ca.Orders() != 1 {
+		t.Errorf("%d orders", ca.Orders())
 	}
 }
