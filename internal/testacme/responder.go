@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"sallyport/internal/testserver"
 )
@@ -31,6 +32,20 @@ func NewResponder(t testing.TB) *Responder {
 // Start says of certificates that they are good.
 func (r *Responder) Start(ca *CA, leafs ...*x509.Certificate) {
 	r.t.Helper()
+	r.start(ca, "V", "", leafs)
+}
+
+// StartRevoking says of certificates that the CA has revoked them.
+func (r *Responder) StartRevoking(ca *CA, leafs ...*x509.Certificate) {
+	r.t.Helper()
+	r.start(ca, "R", time.Now().UTC().Format(indexTime), leafs)
+}
+
+// indexTime is a time in openssl's index.
+const indexTime = "060102150405Z"
+
+func (r *Responder) start(ca *CA, status, revoked string, leafs []*x509.Certificate) {
+	r.t.Helper()
 	cert, key := ca.Issuer()
 	testserver.Write(r.t, filepath.Join(r.dir, "ca.pem"), string(cert))
 	testserver.Write(r.t, filepath.Join(r.dir, "key.pem"), string(key))
@@ -40,7 +55,7 @@ func (r *Responder) Start(ca *CA, leafs ...*x509.Certificate) {
 		if len(serial)%2 == 1 {
 			serial = "0" + serial
 		}
-		index += fmt.Sprintf("V\t%s\t\t%s\tunknown\t/CN=%s\n", leaf.NotAfter.UTC().Format("060102150405Z"), serial, serial)
+		index += fmt.Sprintf("%s\t%s\t%s\t%s\tunknown\t/CN=%s\n", status, leaf.NotAfter.UTC().Format(indexTime), revoked, serial, serial)
 	}
 	testserver.Write(r.t, filepath.Join(r.dir, "index.txt"), index)
 	p := testserver.Process{T: r.t, Program: testserver.Tool(r.t, "openssl", "openssl"), Dir: r.dir}

@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -67,66 +66,13 @@ func forgetRetryAfter(t *testing.T, folder string) {
 	testserver.Write(t, files[0], changed)
 }
 
-// A responder is `openssl ocsp`, which answers for one certificate.
-type responder struct {
-	t    *testing.T
-	url  string
-	port string
-	dir  string
-}
-
-func newResponder(t *testing.T) *responder {
-	testserver.Tool(t, "openssl", "openssl")
-	port := testserver.FreePort(t)
-	return &responder{t: t, url: "http://127.0.0.1:" + port, port: port, dir: t.TempDir()}
-}
-
-// start answers for a certificate: status is V for valid or R for revoked.
-func (r *responder) start(ca *testacme.CA, leaf *x509.Certificate, status string) {
-	r.t.Helper()
-	cert, key := ca.Issuer()
-	testserver.Write(r.t, filepath.Join(r.dir, "ca.pem"), string(cert))
-	testserver.Write(r.t, filepath.Join(r.dir, "key.pem"), string(key))
-	revoked := ""
-	if status == "R" {
-		revoked = time.Now().UTC().Format("060102150405Z")
-	}
-	line := fmt.Sprintf("%s\t%s\t%s\t%s\tunknown\t/CN=a.test\n", status, leaf.NotAfter.UTC().Format("060102150405Z"), revoked, serial(leaf))
-	testserver.Write(r.t, filepath.Join(r.dir, "index.txt"), line)
-	p := testserver.Process{T: r.t, Program: must(exec.LookPath("openssl")), Dir: r.dir}
-	p.Start(func() []string {
-		return []string{"ocsp", "-port", r.port, "-index", "index.txt", "-CA", "ca.pem", "-rsigner", "ca.pem", "-rkey", "key.pem", "-nmin", "5"}
-	}, func() error { // one who connects and says nothing would keep it busy
-		if data, _ := os.ReadFile(filepath.Join(r.dir, "output")); !strings.Contains(string(data), "waiting for OCSP client") {
-			return errors.New("it does not wait for anybody yet")
-		}
-		return nil
-	})
-}
-
-func must(path string, err error) string {
-	if err != nil {
-		panic(err)
-	}
-	return path
-}
-
-// serial is a serial number as openssl's index has it.
-func serial(c *x509.Certificate) string {
-	text := fmt.Sprintf("%X", c.SerialNumber)
-	if len(text)%2 == 1 {
-		text = "0" + text
-	}
-	return text
-}
-
 // TestStaple: the responder's answer is stapled, is there after a start without the responder, and a certificate that the
 // CA has revoked is replaced.
 func TestStaple(t *testing.T) {
 	t.Parallel()
 	at := freePorts(t)
-	r := newResponder(t)
-	ca := testacme.Start(t, testacme.Options{HTTPPort: at.http, TLSPort: at.tls, OCSP: r.url})
+	r := testacme.NewResponder(t)
+	ca := testacme.Start(t, testacme.Options{HTTPPort: at.http, TLSPort: at.tls, OCSP: r.URL})
 	folder := t.TempDir()
 	var n *node
 	answer(t, at, func() *node { return n })
@@ -136,7 +82,7 @@ func TestStaple(t *testing.T) {
 	first := wait(t, n, "a.test", acme.ECDSA, anyOne) // though the responder is away
 	n.stop()
 
-	r.start(ca, first, "V")
+	r.Start(ca, first)
 	n = start(t, ca, folder)
 	n.Want(wishes)
 	testserver.Eventually(t, "a staple", func() error { return stapled(n, first) })
@@ -154,8 +100,8 @@ func TestStaple(t *testing.T) {
 func TestRevoked(t *testing.T) {
 	t.Parallel()
 	at := freePorts(t)
-	r := newResponder(t)
-	ca := testacme.Start(t, testacme.Options{HTTPPort: at.http, TLSPort: at.tls, OCSP: r.url})
+	r := testacme.NewResponder(t)
+	ca := testacme.Start(t, testacme.Options{HTTPPort: at.http, TLSPort: at.tls, OCSP: r.URL})
 	folder := t.TempDir()
 	var n *node
 	answer(t, at, func() *node { return n })
@@ -165,7 +111,7 @@ func TestRevoked(t *testing.T) {
 	first := wait(t, n, "a.test", acme.ECDSA, anyOne)
 	n.stop()
 
-	r.start(ca, first, "R")
+	r.StartRevoking(ca, first)
 	n = start(t, ca, folder)
 	n.Want(wishes)
 	second := wait(t, n, "a.test", acme.ECDSA, otherThan(first))
