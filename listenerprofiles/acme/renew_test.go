@@ -20,31 +20,51 @@ import (
 	"sallyport/listenerprofiles/acme"
 )
 
+// A home is a folder in which a node has had a certificate issued for a.test; that node was stopped.
+type home struct {
+	ca     *testacme.CA
+	folder string
+	node   *node // the last one, which answers the CA
+	first  *x509.Certificate
+}
+
+var aTest = []acme.Wish{{Name: "a.test", Kinds: []string{acme.ECDSA}}}
+
+func newHome(t testing.TB, o testacme.Options) *home {
+	t.Helper()
+	at := freePorts(t)
+	o.HTTPPort, o.TLSPort = at.http, at.tls
+	h := &home{ca: testacme.Start(t, o), folder: t.TempDir()}
+	answer(t, at, func() *node { return h.node })
+	h.start(t).Want(aTest)
+	h.first = wait(t, h.node, "a.test", acme.ECDSA, anyOne)
+	h.node.stop()
+	return h
+}
+
+// start starts another node in the folder.
+func (h *home) start(t testing.TB) *node {
+	t.Helper()
+	h.node = start(t, h.ca, h.folder)
+	return h.node
+}
+
 // TestSuggestedWindow: the CA moves the window, and the certificate is renewed long before it ends (RFC 9773).
 func TestSuggestedWindow(t *testing.T) {
 	t.Parallel()
-	at := freePorts(t)
-	ca := testacme.Start(t, testacme.Options{HTTPPort: at.http, TLSPort: at.tls})
-	folder := t.TempDir()
-	var n *node
-	answer(t, at, func() *node { return n })
-	n = start(t, ca, folder)
-	wishes := []acme.Wish{{Name: "a.test", Kinds: []string{acme.ECDSA}}}
-	n.Want(wishes)
-	first := wait(t, n, "a.test", acme.ECDSA, anyOne)
-	c := n.Certificate("a.test", acme.ECDSA)
+	h := newHome(t, testacme.Options{})
+	c := h.node.Certificate("a.test", acme.ECDSA)
 	if left := time.Until(c.Renews); left < 50*24*time.Hour || left > 62*24*time.Hour {
 		t.Errorf("renews in %s", left)
 	}
-	n.stop()
 
-	ca.SuggestWindow(first, time.Now().Add(-time.Hour), time.Now().Add(-time.Minute))
-	forgetRetryAfter(t, folder)
-	n = start(t, ca, folder)
-	n.Want(wishes)
-	wait(t, n, "a.test", acme.ECDSA, otherThan(first))
-	if ca.Orders() != 2 {
-		t.Errorf("%d orders", ca.Orders())
+	h.ca.SuggestWindow(h.first, time.Now().Add(-time.Hour), time.Now().Add(-time.Minute))
+	forgetRetryAfter(t, h.folder)
+	n := h.start(t)
+	n.Want(aTest)
+	wait(t, n, "a.test", acme.ECDSA, otherThan(h.first))
+	if h.ca.Orders() != 2 {
+		t.Errorf("%d orders", h.ca.Orders())
 	}
 }
 
@@ -66,57 +86,36 @@ func forgetRetryAfter(t *testing.T, folder string) {
 	testserver.Write(t, files[0], changed)
 }
 
-// TestStaple: the responder's answer is stapled, is there after a start without the responder, and a certificate that the
-// CA has revoked is replaced.
+// TestStaple: the responder's answer is stapled, and kept for the next start.
 func TestStaple(t *testing.T) {
 	t.Parallel()
-	at := freePorts(t)
 	r := testacme.NewResponder(t)
-	ca := testacme.Start(t, testacme.Options{HTTPPort: at.http, TLSPort: at.tls, OCSP: r.URL})
-	folder := t.TempDir()
-	var n *node
-	answer(t, at, func() *node { return n })
-	n = start(t, ca, folder)
-	wishes := []acme.Wish{{Name: "a.test", Kinds: []string{acme.ECDSA}}}
-	n.Want(wishes)
-	first := wait(t, n, "a.test", acme.ECDSA, anyOne) // though the responder is away
-	n.stop()
+	h := newHome(t, testacme.Options{OCSP: r.URL}) // though the responder is away
+	r.Start(h.ca, h.first)
+	n := h.start(t)
+	n.Want(aTest)
+	testserver.Eventually(t, "a staple", func() error { return stapled(n, h.first) })
+	h.node.stop()
 
-	r.Start(ca, first)
-	n = start(t, ca, folder)
-	n.Want(wishes)
-	testserver.Eventually(t, "a staple", func() error { return stapled(n, first) })
-	n.stop()
-
-	n = start(t, ca, folder)
-	n.Want(wishes)
-	testserver.Eventually(t, "a staple from the storage", func() error { return stapled(n, first) })
-	if ca.Orders() != 1 {
-		t.Errorf("%d orders", ca.Orders())
+	n = h.start(t)
+	n.Want(aTest)
+	testserver.Eventually(t, "a staple from the storage", func() error { return stapled(n, h.first) })
+	if h.ca.Orders() != 1 {
+		t.Errorf("%d orders", h.ca.Orders())
 	}
 }
 
 // TestRevoked: a certificate that the CA has revoked is replaced.
 func TestRevoked(t *testing.T) {
 	t.Parallel()
-	at := freePorts(t)
 	r := testacme.NewResponder(t)
-	ca := testacme.Start(t, testacme.Options{HTTPPort: at.http, TLSPort: at.tls, OCSP: r.URL})
-	folder := t.TempDir()
-	var n *node
-	answer(t, at, func() *node { return n })
-	n = start(t, ca, folder)
-	wishes := []acme.Wish{{Name: "a.test", Kinds: []string{acme.ECDSA}}}
-	n.Want(wishes)
-	first := wait(t, n, "a.test", acme.ECDSA, anyOne)
-	n.stop()
-
-	r.StartRevoking(ca, first)
-	n = start(t, ca, folder)
-	n.Want(wishes)
-	second := wait(t, n, "a.test", acme.ECDSA, otherThan(first))
-	if ca.Orders() != 2 || second.SerialNumber.Cmp(first.SerialNumber) == 0 {
-		t.Errorf("%d orders", ca.Orders())
+	h := newHome(t, testacme.Options{OCSP: r.URL})
+	r.StartRevoking(h.ca, h.first)
+	n := h.start(t)
+	n.Want(aTest)
+	second := wait(t, n, "a.test", acme.ECDSA, otherThan(h.first))
+	if h.ca.Orders() != 2 || second.SerialNumber.Cmp(h.first.SerialNumber) == 0 {
+		t.Errorf("%d orders", h.ca.Orders())
 	}
 }
 
@@ -136,28 +135,18 @@ func stapled(n *node, leaf *x509.Certificate) error {
 // renewal is made again.
 func TestTorn(t *testing.T) {
 	t.Parallel()
-	at := freePorts(t)
-	ca := testacme.Start(t, testacme.Options{HTTPPort: at.http, TLSPort: at.tls})
-	folder := t.TempDir()
-	var n *node
-	answer(t, at, func() *node { return n })
-	n = start(t, ca, folder)
-	wishes := []acme.Wish{{Name: "a.test", Kinds: []string{acme.ECDSA}}}
-	n.Want(wishes)
-	first := wait(t, n, "a.test", acme.ECDSA, anyOne)
-	n.stop()
-
-	files, err := filepath.Glob(filepath.Join(folder, "certificates", "*", "a.test", "a.test.key"))
+	h := newHome(t, testacme.Options{})
+	files, err := filepath.Glob(filepath.Join(h.folder, "certificates", "*", "a.test", "a.test.key"))
 	if err != nil || len(files) != 1 {
 		t.Fatalf("%q, %v", files, err)
 	}
 	testserver.Write(t, files[0], string(otherKey(t)))
-	n = start(t, ca, folder)
-	if c := n.Certificate("a.test", acme.ECDSA); c.Pair == nil || !c.Pair.Leaf.Equal(first) {
+	n := h.start(t)
+	if c := n.Certificate("a.test", acme.ECDSA); c.Pair == nil || !c.Pair.Leaf.Equal(h.first) {
 		t.Errorf("at the start: %v", c.Trouble)
 	}
-	n.Want(wishes)
-	second := wait(t, n, "a.test", acme.ECDSA, otherThan(first))
+	n.Want(aTest)
+	second := wait(t, n, "a.test", acme.ECDSA, otherThan(h.first))
 	if _, err := tls.X509KeyPair(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: second.Raw}), read(t, files[0])); err != nil {
 		t.Error(err)
 	}
@@ -167,18 +156,8 @@ func TestTorn(t *testing.T) {
 // it, and orders nothing.
 func TestTidy(t *testing.T) {
 	t.Parallel()
-	at := freePorts(t)
-	ca := testacme.Start(t, testacme.Options{HTTPPort: at.http, TLSPort: at.tls})
-	folder := t.TempDir()
-	var n *node
-	answer(t, at, func() *node { return n })
-	n = start(t, ca, folder)
-	wishes := []acme.Wish{{Name: "a.test", Kinds: []string{acme.ECDSA}}}
-	n.Want(wishes)
-	wait(t, n, "a.test", acme.ECDSA, anyOne)
-	n.stop()
-
-	stored, err := filepath.Glob(filepath.Join(folder, "certificates", "*", "a.test", "a.test.key"))
+	h := newHome(t, testacme.Options{})
+	stored, err := filepath.Glob(filepath.Join(h.folder, "certificates", "*", "a.test", "a.test.key"))
 	if err != nil || len(stored) != 1 {
 		t.Fatalf("%q, %v", stored, err)
 	}
@@ -186,18 +165,18 @@ func TestTidy(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	pending := filepath.Join(folder, "pending", filepath.Base(filepath.Dir(filepath.Dir(stored[0]))))
+	pending := filepath.Join(h.folder, "pending", filepath.Base(filepath.Dir(filepath.Dir(stored[0]))))
 	testserver.Write(t, filepath.Join(pending, "a.test.key"), string(key))
-	testserver.Write(t, filepath.Join(pending, "a.test.order"), `{"location":"`+ca.Directory+`"}`)
-	n = start(t, ca, folder)
-	n.Want(wishes)
+	testserver.Write(t, filepath.Join(pending, "a.test.order"), `{"location":"`+h.ca.Directory+`"}`)
+	n := h.start(t)
+	n.Want(aTest)
 	testserver.Eventually(t, "nothing is pending", func() error {
 		if left, err := os.ReadDir(pending); err != nil || len(left) > 0 {
 			return fmt.Errorf("%v, %v", left, err)
 		}
 		return nil
 	})
-	if ca.Orders() != 1 {
-		t.Errorf("%d orders", ca.Orders())
+	if h.ca.Orders() != 1 {
+		t.Errorf("%d orders", h.ca.Orders())
 	}
 }
