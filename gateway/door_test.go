@@ -45,7 +45,7 @@ func newDoorFixture(t testing.TB, change ...func(*fixture, *setup)) *doorFixture
 	f.balancer = issue("load balancer", nil, usage(x509.ExtKeyUsageClientAuth), validity(now.Add(-time.Hour), now.Add(time.Hour)))
 	f.config = clientcert.DoorConfig{
 		// The header holds the leaf alone, so its issuer has to be an entry.
-		Header: "X-WSO2-CLIENT-CERTIFICATE", Trust: trusting(t, f.caA, f.interA), BalancerTrust: trusting(t, f.balancer),
+		Header: "X-WSO2-CLIENT-CERTIFICATE", Rules: trust.Rules{Anchors: trusting(t, f.caA, f.interA)}, BalancerTrust: trusting(t, f.balancer),
 		Balancers: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("127.0.0.1/32")},
 	}
 	f.setDoor(t, f.config)

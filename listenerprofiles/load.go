@@ -28,6 +28,7 @@ type Options struct {
 	Shown      trust.Bounds                 // of the certificates that a client may show in its handshake
 	Vouching   trust.Registered             // which registered certificates need no trust store
 	Registered func([sha256.Size]byte) bool // whether a certificate is, now, registered for an API of the listener; nil: none is
+	Issuers    func() *trust.Issuers        // the registered CAs that complete chains now; nil: none does
 	Now        func() time.Time             // the clock for expiry; nil means time.Now
 	ReadFile   func(string) ([]byte, error) // nil means regular files of at most keystore.MaxSize bytes
 	Secrets    Secrets                      // what secretAlias stands for in the file

@@ -112,6 +112,7 @@ type Profile struct {
 	Challenge func(ctx context.Context, serverName string) (*tls.Certificate, error)
 
 	source      source
+	rules       trust.Rules
 	tickets     ticketKeys
 	skippedKeys []error // entries of the key store that can't be used
 	made        digests
@@ -132,6 +133,9 @@ func profileName(s Settings) string {
 	}
 	return strings.TrimSpace("profile " + address + " " + s.ServerName)
 }
+
+// Rules are what the certificates of clients are judged by.
+func (p *Profile) Rules() *trust.Rules { return &p.rules }
 
 // Vouches reports whether registrations vouch for any certificate, and whether for some at least.
 func (p *Profile) Vouches() (all, some bool) {

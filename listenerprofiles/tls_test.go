@@ -72,7 +72,7 @@ func answer(c net.Conn, local netip.Addr, set func() *Set) {
 	}
 	distrust := ""
 	if p := profile(); len(state.PeerCertificates) > 0 {
-		if _, err := p.Trust.Verify(state.PeerCertificates, p.TLS.Time()); err != nil {
+		if _, err := p.Trust.Verify(state.PeerCertificates, nil, p.TLS.Time()); err != nil {
 			distrust = "; not trusted"
 		}
 	}

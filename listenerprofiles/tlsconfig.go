@@ -45,7 +45,8 @@ func newProfile(s Settings, from source, trusted []byte, cfg Options) (*Profile,
 	if len(problems) > 0 {
 		return nil, problems
 	}
-	p.TLS = tlsConfig(s, keys.Pairs, p.Trust, cfg)
+	p.rules = trust.Rules{Anchors: p.Trust, Registered: p.Vouching}
+	p.TLS = tlsConfig(s, keys.Pairs, &p.rules, cfg)
 	if s.VerifyClient != None {
 		p.Any = p.TLS.Clone()
 		p.Any.ClientCAs = x509.NewCertPool()
@@ -112,7 +113,7 @@ func byRSA(suite uint16) bool {
 
 // tlsConfig never leaves ClientCAs nil when certificates are asked for: nil would mean the system's roots. With these
 // kinds of ClientAuth it is only the list of names to send: crypto/tls does not verify by it.
-func tlsConfig(s Settings, pairs []tls.Certificate, anchors *trust.Anchors, cfg Options) *tls.Config {
+func tlsConfig(s Settings, pairs []tls.Certificate, rules *trust.Rules, cfg Options) *tls.Config {
 	c := &tls.Config{
 		GetCertificate: newChoice(pairs, cfg.Now).get, // in the place of Certificates, to be asked for every client
 		MinVersion:     tls.VersionTLS12,
@@ -132,12 +133,12 @@ func tlsConfig(s Settings, pairs []tls.Certificate, anchors *trust.Anchors, cfg 
 	case None:
 	case Optional:
 		c.ClientAuth = tls.RequestClientCert
-		c.ClientCAs = askedFor(anchors, cfg.AlsoAskFor)
+		c.ClientCAs = askedFor(rules.Anchors, cfg.AlsoAskFor)
 		c.VerifyConnection = func(state tls.ConnectionState) error { return hold(cfg.Shown, state.PeerCertificates) }
 	default:
 		c.ClientAuth = tls.RequireAnyClientCert
-		c.ClientCAs = askedFor(anchors, cfg.AlsoAskFor)
-		c.VerifyConnection = good(anchors, cfg)
+		c.ClientCAs = askedFor(rules.Anchors, cfg.AlsoAskFor)
+		c.VerifyConnection = good(rules, cfg)
 	}
 	return c
 }
@@ -170,18 +171,27 @@ func askedFor(stores ...*trust.Anchors) *x509.CertPool {
 	return pool
 }
 
-// good returns a check that ends the handshake of a client whose certificates are beyond the bounds, or not good by
-// anchors or by registration. As VerifyConnection it also runs on resumption, which VerifyPeerCertificate does not, and
+// good returns a check that ends the handshake of a client whose certificates are beyond the bounds, or not good by rules.
+// Nothing is waited for: where it has to be asked first whether one is revoked, calls wait. As VerifyConnection it also runs on resumption, which VerifyPeerCertificate does not, and
 // before crypto/tls verifies the client's own signature. Which APIs a registration admits to is judged call by call.
-func good(anchors *trust.Anchors, cfg Options) func(tls.ConnectionState) error {
+func good(rules *trust.Rules, cfg Options) func(tls.ConnectionState) error {
 	return func(state tls.ConnectionState) error {
 		chain := state.PeerCertificates
 		if err := hold(cfg.Shown, chain); err != nil {
 			return err
 		}
 		registered := cfg.Registered != nil && cfg.Vouching != trust.None && len(chain) > 0 && cfg.Registered(sha256.Sum256(chain[0].Raw))
-		if _, err := trust.Judge(chain, anchors, registered, cfg.Vouching, cfg.Now()); err != nil {
-			return &Refused{string(trust.CauseOf(err)), err}
+		var issuers *trust.Issuers
+		if cfg.Issuers != nil {
+			issuers = cfg.Issuers()
+		}
+		now := cfg.Now()
+		v, err := rules.Judge(chain, registered, issuers, now)
+		if err == nil {
+			err = rules.Standing(chain[0], v).Check(now)
+		}
+		if cause := trust.CauseOf(err); err != nil && cause != trust.StatusUnknown {
+			return &Refused{string(cause), err}
 		}
 		return nil
 	}

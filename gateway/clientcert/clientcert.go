@@ -2,6 +2,7 @@
 package clientcert
 
 import (
+	"context"
 	"crypto/sha256"
 	"crypto/x509"
 	"errors"
@@ -18,8 +19,11 @@ type Certificate struct {
 	Leaf        *x509.Certificate // nil if it is not trusted, or was not parsed
 	Fingerprint [sha256.Size]byte // SHA-256 of the leaf's DER: the only identity there is
 
-	validity       trust.Validity // if it is not good: how long that is certain
-	byRegistration bool           // see ByRegistration
+	validity       trust.Validity  // if it is not good: how long that is certain
+	issuers        *trust.Issuers  // with which that was found
+	registered     bool            // so was it, then
+	byRegistration bool            // see ByRegistration
+	standing       *trust.Standing // nil if it is not good
 	err            error
 
 	end atomic.Pointer[string] // see End; nil: nobody has asked
@@ -40,39 +44,62 @@ func (c *Certificate) End() string {
 }
 
 // Unregistered is a certificate that is not looked into, since no API knows it.
-func Unregistered(fingerprint [sha256.Size]byte) *Certificate {
-	return &Certificate{Fingerprint: fingerprint, validity: trust.Always, err: errNobodys}
+func Unregistered(fingerprint [sha256.Size]byte, known trust.Registrations) *Certificate {
+	return &Certificate{Fingerprint: fingerprint, issuers: known.Issuers(), validity: trust.Always, err: errNobodys}
 }
 
 var errNobodys = errors.New("certificate is registered for no API")
 
-// FromChain returns the certificate that a chain from a TLS handshake, or from a header, begins with, as trust.Judge
-// judges it at now by anchors and, if it is registered for an API, by what its registration counts for; nil if there is
-// none. In a handshake, where the chain is as crypto/tls reports it, the peer has proved to hold the first one's key.
-func FromChain(chain []*x509.Certificate, anchors *trust.Anchors, registered bool, by trust.Registered, now time.Time) *Certificate {
+// FromChain returns the certificate that a chain from a TLS handshake, or from a header, begins with, as rules judge it at
+// now; nil if there is none. In a handshake, where the chain is as crypto/tls reports it, the peer has proved to hold the
+// first one's key. A certificate that no API can admit is not looked into, unless demanded says that it has to be good.
+func FromChain(chain []*x509.Certificate, rules *trust.Rules, known trust.Registrations, demanded bool, now time.Time) *Certificate {
 	if len(chain) == 0 {
 		return nil
 	}
-	c := &Certificate{Fingerprint: sha256.Sum256(chain[0].Raw)}
-	v, err := trust.Judge(chain, anchors, registered, by, now)
+	fingerprint, issuers := sha256.Sum256(chain[0].Raw), known.Issuers()
+	registered := known.Registered(fingerprint)
+	if !registered && !demanded && !issuers.MayAdmit(chain, rules.Anchors) {
+		return Unregistered(fingerprint, known)
+	}
+	c := &Certificate{Fingerprint: fingerprint, issuers: issuers, registered: registered}
+	v, err := rules.Judge(chain, registered, issuers, now)
 	if err != nil {
-		c.validity, c.err = anchors.Unchanged(chain, now), err
+		c.validity, c.err = rules.Anchors.Unchanged(chain, issuers, now), err
 		return c
 	}
 	c.Leaf, c.validity, c.byRegistration = chain[0], v.Validity, v.ByRegistration
+	c.standing = rules.Standing(chain[0], v)
 	return c
 }
+
+// Good is FromChain and Check for whoever asks once: why the certificate that chain begins with, and that is registered, is
+// not good; nil if it is.
+func Good(chain []*x509.Certificate, rules *trust.Rules, now time.Time) error {
+	return FromChain(chain, rules, alone{}, true, now).Check(now)
+}
+
+// alone knows each certificate to be registered, and no CA.
+type alone struct{}
+
+func (alone) Registered([sha256.Size]byte) bool { return true }
+func (alone) Issuers() *trust.Issuers           { return nil }
 
 // ByRegistration reports whether the certificate is trusted because it is registered, and for no other reason: whoever
 // does not know the registration has to refuse it.
 func (c *Certificate) ByRegistration() bool { return c.byRegistration }
 
-// Certain reports whether Check is right at now without another look at the chain: one that was not trusted, since not
-// valid yet, may be by now.
-func (c *Certificate) Certain(now time.Time) bool { return c.err == nil || c.validity.Contains(now) }
+// Certain reports whether Check is right at now, and with what is registered by now, without another look at the chain:
+// one that was not trusted, since not valid yet, may be by now.
+func (c *Certificate) Certain(known trust.Registrations, now time.Time) bool {
+	if c.issuers != known.Issuers() || !c.registered && known.Registered(c.Fingerprint) {
+		return false
+	}
+	return c.err == nil || c.validity.Contains(now)
+}
 
-// Check returns nil if the certificate is good at now. It goes by what FromChain has found, and by the time since.
-// The error is for logs only: callers never learn what is wrong with a certificate.
+// Check returns nil if the certificate is good at now. It goes by what FromChain has found, by the time since, and by what
+// issuers have revoked meanwhile. The error is for logs only: callers never learn what is wrong with a certificate.
 func (c *Certificate) Check(now time.Time) error {
 	switch {
 	case c.err != nil:
@@ -82,5 +109,19 @@ func (c *Certificate) Check(now time.Time) error {
 	case !now.Before(c.validity.Until):
 		return trust.Outside(trust.Expired)
 	}
-	return nil
+	return c.standing.Check(now)
+}
+
+// Pending reports whether Await may find out more than Check knows.
+func (c *Certificate) Pending(now time.Time) bool {
+	return c.err == nil && c.validity.Contains(now) && c.standing.Pending(now)
+}
+
+// Await asks whoever may know whether the certificate is revoked, until ctx ends or the time for that is over.
+func (c *Certificate) Await(ctx context.Context) { c.standing.Await(ctx) }
+
+// IssuedBy calls found for each CA by way of which the certificate is good at now, the nearest first, until found returns
+// true. It reports whether any did.
+func (c *Certificate) IssuedBy(now time.Time, found func(*trust.Issuer) bool) bool {
+	return c.Check(now) == nil && c.standing.Issuers(now, found)
 }

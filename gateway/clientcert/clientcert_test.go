@@ -21,6 +21,14 @@ func between(from, until int) testpki.Leaf {
 	return testpki.Leaf{NotBefore: noon.AddDate(0, 0, from), NotAfter: noon.AddDate(0, 0, until)}
 }
 
+// knows are registrations without a CA.
+type knows func([sha256.Size]byte) bool
+
+func (k knows) Registered(fingerprint [sha256.Size]byte) bool { return k(fingerprint) }
+func (k knows) Issuers() *trust.Issuers                       { return nil }
+
+func nobody([sha256.Size]byte) bool { return false }
+
 func trusting(t testing.TB, list ...*testpki.Identity) *trust.Anchors {
 	t.Helper()
 	anchors, err := trust.New(certificatesOf(list))
@@ -67,7 +75,7 @@ func TestFromChain(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			chain := certificatesOf(c.chain)
-			got := clientcert.FromChain(chain, c.trust, false, trust.None, c.made)
+			got := clientcert.FromChain(chain, &trust.Rules{Anchors: c.trust, Registered: trust.None}, knows(nobody), true, c.made)
 			if got.Leaf != nil && got.Leaf != chain[0] || c.good && got.Leaf == nil || got.Fingerprint != sha256.Sum256(chain[0].Raw) {
 				t.Error("got another certificate")
 			}
@@ -76,7 +84,7 @@ func TestFromChain(t *testing.T) {
 			}
 		})
 	}
-	if got := clientcert.FromChain(nil, anchors, false, trust.None, noon); got != nil {
+	if got := clientcert.FromChain(nil, &trust.Rules{Anchors: anchors}, knows(nobody), true, noon); got != nil {
 		t.Errorf("without a certificate: %v", got)
 	}
 }

@@ -21,12 +21,11 @@ import (
 type DoorConfig struct {
 	Header        string           // the only name that is read; for a pinned Format, its own
 	Format        Format           // of the header's value
-	Trust         *trust.Anchors   // vouches for clients' certificates from the header; nil: for none
-	Balancers     []netip.Prefix   // the socket peers that are believed; empty: none
-	Registered    trust.Registered // which clients' certificates their registration vouches for
-	BalancerTrust *trust.Anchors   // verifies the load balancers' own certificates; nil: none is good
-	Shown         trust.Bounds     // of what the header may hold
-	CacheSize     int              // good certificates remembered; 0 means 16,384
+	Rules         trust.Rules    // by which clients' certificates from the header are judged
+	Balancers     []netip.Prefix // the socket peers that are believed; empty: none
+	BalancerTrust *trust.Anchors // verifies the load balancers' own certificates; nil: none is good
+	Shown         trust.Bounds   // of what the header may hold
+	CacheSize     int            // good certificates remembered; 0 means 16,384
 }
 
 // refusedSize is how many bytes of headers are remembered whose certificates are not good. They have a share of their
@@ -98,30 +97,35 @@ func (d *Door) Knows(peer netip.Addr) bool {
 func (d *Door) BalancerTrust() *trust.Anchors { return d.cfg.BalancerTrust }
 
 // Judge returns why the certificate that a registered client's chain begins with is not good, or nil.
-func (d *Door) Judge(chain []*x509.Certificate, now time.Time) error {
-	return FromChain(chain, d.cfg.Trust, true, d.cfg.Registered, now).Check(now)
-}
+func (d *Door) Judge(chain []*x509.Certificate, now time.Time) error { return Good(chain, &d.cfg.Rules, now) }
 
 // Balancer returns the certificate that a peer proved to hold if it is a load balancer's own, else nil. Such a
-// certificate is never a client's. Its Check reports whether it is still valid later.
+// certificate is never a client's. Its Check reports whether it is still good later.
 func (d *Door) Balancer(chain []*x509.Certificate, now time.Time) *Certificate {
 	if d.cfg.BalancerTrust == nil {
 		return nil // most often, and then a handshake costs nothing more
 	}
-	c := FromChain(chain, d.cfg.BalancerTrust, false, trust.None, now)
+	rules := trust.Rules{Anchors: d.cfg.BalancerTrust, Registered: trust.None, Revocation: d.cfg.Rules.Revocation}
+	c := FromChain(chain, &rules, noneKnown{}, true, now)
 	if c == nil || c.err != nil {
 		return nil
 	}
 	return c
 }
 
+// noneKnown knows no registration: a load balancer has none.
+type noneKnown struct{}
+
+func (noneKnown) Registered([sha256.Size]byte) bool { return false }
+func (noneKnown) Issuers() *trust.Issuers           { return nil }
+
 // ErrAmbiguous reports a call with more than one certificate in its headers: it is unknown which is the client's.
 var ErrAmbiguous = errors.New("more than one certificate header")
 
 // Read returns the certificate that a load balancer vouches for, nil if it names none, or ErrAmbiguous. What cannot be
-// read is a certificate that is not good. registered reports whether any API knows a fingerprint: what none knows is
-// not looked into. A value that was seen before, good or not, costs a hash and no allocation.
-func (d *Door) Read(r Request, registered func([sha256.Size]byte) bool, now time.Time) (*Certificate, error) {
+// read is a certificate that is not good. What no API can admit is not looked into. A value that was seen before, good or
+// not, costs a hash and no allocation.
+func (d *Door) Read(r Request, known trust.Registrations, now time.Time) (*Certificate, error) {
 	values := r.Values(d.cfg.Header)
 	switch {
 	case r.Count(d.carries) > 1:
@@ -139,23 +143,21 @@ func (d *Door) Read(r Request, registered func([sha256.Size]byte) bool, now time
 		all += "\x00" + strings.Join(more, "\x00") // a byte that no header can hold
 	}
 	key := maphash.String(d.seed, all)
-	if r, ok := d.cache.GetIfPresent(key); ok && r.value == all && r.certificate.Check(now) == nil {
-		return r.certificate, nil
+	for _, cache := range [...]*otter.Cache[uint64, *remembered]{d.cache, d.refused} {
+		if r, ok := cache.GetIfPresent(key); ok && r.value == all && r.certificate.Certain(known, now) {
+			return r.certificate, nil
+		}
 	}
-	if r, ok := d.refused.GetIfPresent(key); ok && r.value == all && r.certificate.Certain(now) &&
-		(r.certificate.err != errNobodys || !registered(r.certificate.Fingerprint)) {
-		return r.certificate, nil
-	}
-	c := d.examine(values[0], more, registered, now)
+	c := d.examine(values[0], more, known, now)
 	in := d.refused
-	if c.Check(now) == nil {
+	if c.err == nil {
 		in = d.cache
 	}
 	in.Set(key, &remembered{strings.Clone(all), c}) // the value is part of a whole head
 	return c, nil
 }
 
-func (d *Door) examine(value string, more []string, registered func([sha256.Size]byte) bool, now time.Time) *Certificate {
+func (d *Door) examine(value string, more []string, known trust.Registrations, now time.Time) *Certificate {
 	list, err := d.cfg.Format.parse(value)
 	if err == nil && len(more) > 0 {
 		var rest [][]byte
@@ -166,23 +168,30 @@ func (d *Door) examine(value string, more []string, registered func([sha256.Size
 	if err == nil {
 		err = d.cfg.Shown.HoldDER(list)
 	}
+	issuers := known.Issuers()
+	bad := func(fingerprint [sha256.Size]byte, err error) *Certificate {
+		return &Certificate{
+			Fingerprint: fingerprint, validity: trust.Always, err: err,
+			issuers: issuers, registered: known.Registered(fingerprint),
+		}
+	}
 	if err != nil {
-		return &Certificate{validity: trust.Always, err: err}
+		return bad([sha256.Size]byte{}, err)
 	}
 	fingerprint := sha256.Sum256(list[0])
-	if !registered(fingerprint) {
-		return Unregistered(fingerprint)
+	if issuers == nil && !known.Registered(fingerprint) {
+		return Unregistered(fingerprint, known)
 	}
 	chain := make([]*x509.Certificate, 0, len(list))
 	for _, der := range list {
 		parsed, err := x509.ParseCertificate(der)
 		if err != nil {
-			return &Certificate{Fingerprint: fingerprint, validity: trust.Always, err: trust.Unreadable(err)}
+			return bad(fingerprint, trust.Unreadable(err))
 		}
 		chain = append(chain, parsed)
 	}
 	if err := d.cfg.Shown.Hold(chain); err != nil {
-		return &Certificate{Fingerprint: fingerprint, validity: trust.Always, err: err}
+		return bad(fingerprint, err)
 	}
-	return FromChain(chain, d.cfg.Trust, true, d.cfg.Registered, now)
+	return FromChain(chain, &d.cfg.Rules, known, false, now)
 }

@@ -18,10 +18,10 @@ import (
 func TestRefusedHeadersAreRemembered(t *testing.T) {
 	root, other := testpki.NewCA(t, "Root"), testpki.NewCA(t, "Other")
 	good, untrusted, late := root.Issue(between(-2, 2)), other.Issue(between(-2, 2)), root.Issue(between(1, 2))
-	door := clientcert.NewDoor(clientcert.DoorConfig{Header: wso2, Trust: trusting(t, root)})
+	door := clientcert.NewDoor(clientcert.DoorConfig{Header: wso2, Rules: trust.Rules{Anchors: trusting(t, root)}})
 	read := func(i *testpki.Identity, registered func([sha256.Size]byte) bool, now time.Time) *clientcert.Certificate {
 		t.Helper()
-		c, err := door.Read(lines{wso2: {nginx(i)}}, registered, now)
+		c, err := door.Read(lines{wso2: {nginx(i)}}, knows(registered), now)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -52,7 +52,7 @@ func TestRefusedHeadersAreRemembered(t *testing.T) {
 	// Strangers have a share of their own: the client is remembered all the same.
 	known := read(good, all, noon)
 	for i := range 50_000 {
-		if _, err := door.Read(lines{wso2: {fmt.Sprint("stranger ", i)}}, all, noon); err != nil {
+		if _, err := door.Read(lines{wso2: {fmt.Sprint("stranger ", i)}}, knows(all), noon); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -79,10 +79,10 @@ func TestHeaderBeyondTheLimits(t *testing.T) {
 		{trust.Bounds{KeyBits: 4096}, false},
 	} {
 		door := clientcert.NewDoor(clientcert.DoorConfig{
-			Header: "Client-Cert", Format: clientcert.RFC9440, Trust: trusting(t, root), Shown: c.bounds,
+			Header: "Client-Cert", Format: clientcert.RFC9440, Rules: trust.Rules{Anchors: trusting(t, root)}, Shown: c.bounds,
 		})
 		r := lines{"Client-Cert": {sequence(leaf.Cert)}, "Client-Cert-Chain": {sequence(inter.Cert)}}
-		got, err := door.Read(r, only(leaf), noon)
+		got, err := door.Read(r, knows(only(leaf)), noon)
 		if err != nil {
 			t.Fatal(err)
 		}

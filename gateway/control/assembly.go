@@ -294,7 +294,7 @@ func (b *builder) buildDoor() {
 	s := b.Spec
 	door := s.Header
 	door.Shown = b.loop.cfg.Shown
-	door.Trust, door.BalancerTrust = b.openTrust(KindTrustStore, s.HeaderTrust), b.openTrust(KindBalancer, s.Balancers)
+	door.Rules.Anchors, door.BalancerTrust = b.openTrust(KindTrustStore, s.HeaderTrust), b.openTrust(KindBalancer, s.Balancers)
 	for _, k := range b.known {
 		same := func(x, y Placed[keystore.Ref]) bool {
 			return x.Value == y.Value && k.read[x.Value.Location] == b.read[x.Value.Location]
@@ -384,6 +384,12 @@ func (l *Loop) readProfiles(
 	cfg.Registered = func(fingerprint [sha256.Size]byte) bool {
 		a := l.inForce.Load() // whatever is by then
 		return a != nil && a.registeredAt(listener.Name, fingerprint)
+	}
+	cfg.Issuers = func() *trust.Issuers {
+		if a := l.inForce.Load(); a != nil {
+			return a.Clients.Issuers()
+		}
+		return nil
 	}
 	var sets []*listenerprofiles.Set
 	for _, k := range known {

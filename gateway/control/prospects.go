@@ -60,7 +60,7 @@ func asksForCertificates(r *decision.Route) bool {
 
 // ExamineAlone is Examine by nothing but the certificate itself, for a configuration that does not load.
 func (s *Spec) ExamineAlone(certificate *x509.Certificate, now time.Time) error {
-	return clientcert.FromChain([]*x509.Certificate{certificate}, nil, true, trust.All, now).Check(now)
+	return clientcert.Good([]*x509.Certificate{certificate}, &trust.Rules{Registered: trust.All}, now)
 }
 
 // Prospects names the registrations that admit nobody now, and why: a warning each, and one for all of an API that is

@@ -7,9 +7,9 @@ import (
 	"strings"
 	"time"
 
+	"sallyport/gateway/clientcert"
 	"sallyport/gateway/decision"
 	"sallyport/listenerprofiles"
-	"sallyport/listenerprofiles/trust"
 	"sallyport/policy"
 )
 
@@ -54,8 +54,7 @@ func doors(l *decision.Listener) (list []door) {
 		for _, p := range l.Profiles.Profiles() {
 			if p.VerifyClient != listenerprofiles.None {
 				list = append(list, func(chain []*x509.Certificate, now time.Time) error {
-					_, err := trust.Judge(chain, p.Trust, true, p.Vouching, now)
-					return err
+					return clientcert.Good(chain, p.Rules(), now)
 				})
 			}
 		}

@@ -220,6 +220,7 @@ func (a *Assembly) admit() (conflicts []error, err error) {
 	}
 	var unknown []error
 	a.Clients, unknown = a.Clients.Next(a.index, a.Spec.Tiers, a.limits)
+	a.Clients.ChainValidation = a.Spec.ChainValidation
 	a.Clients.Stored = decision.Freshness{MaxAge: a.maxAge(), Seen: &a.sighting.at}
 	a.bystanders = a.findBystanders()
 	a.Warnings = nil

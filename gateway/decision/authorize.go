@@ -6,6 +6,8 @@ import (
 	"slices"
 
 	"sallyport/certstore"
+	"sallyport/gateway/clientcert"
+	"sallyport/listenerprofiles/trust"
 	"sallyport/policy"
 	"sallyport/policy/token"
 )
@@ -19,7 +21,11 @@ func authorize(x *Exchange) error {
 		d := policy.Decide(x.Resource.Security, x.evidence)
 		switch d.Need {
 		case policy.Certificate:
-			x.evidence.Certificate = examineCertificate(x)
+			proof, err := examineCertificate(x)
+			if err != nil {
+				return err
+			}
+			x.evidence.Certificate = proof
 		case policy.Token:
 			proof, err := examineToken(x)
 			if err != nil {
@@ -32,21 +38,45 @@ func authorize(x *Exchange) error {
 	}
 }
 
-// examineCertificate reports whether the caller's certificate is good for the API: registered for it, byte for byte,
-// with a tier that is known, in a store that was seen not long ago, trusted, and within its validity.
-func examineCertificate(x *Exchange) policy.Proof {
-	if x.Certificate == nil {
-		return policy.Absent
+// examineCertificate reports whether the caller's certificate is good for the API: registered for it, byte for byte, or
+// issued by a CA that is, with a tier that is known, in a store that was seen not long ago; and trusted, within its
+// validity and not revoked. It returns ErrWait when somebody has to be asked first whether it is.
+func examineCertificate(x *Exchange) (policy.Proof, error) {
+	c, clients := x.Certificate, x.Snapshot.Clients
+	if c == nil {
+		return policy.Absent, nil
 	}
-	client, err := x.Snapshot.Clients.find(x.Route.API, x.Certificate.Fingerprint, x.at())
-	if err == nil {
-		err = x.Certificate.Check(x.at())
+	if (clients.Issuers() != nil || clients.Find(x.Route.API, c.Fingerprint) != nil) && x.mayLearn(c) {
+		return policy.Unexamined, ErrWait
 	}
+	admission, err := clients.admit(x.Route.API, c, x.at())
 	if x.certificateErr = err; err != nil {
-		return policy.Bad
+		return policy.Bad, nil
 	}
-	x.registration = client
-	return policy.Good
+	x.registration, x.bucket = admission.client, admission.bucket
+	return policy.Good, nil
+}
+
+// mayLearn reports whether the call has to wait for what others know of a certificate, which it does once at most. A call
+// that is judged again does with what is known.
+func (x *Exchange) mayLearn(c *clientcert.Certificate) bool {
+	if c == nil || x.before != nil || x.asked == c || !c.Pending(x.at()) {
+		return false
+	}
+	x.asked, x.wait = c, c.Await
+	return true
+}
+
+// passing returns the reason of a refusal for a certificate with which nothing may be wrong: what there is to know of it
+// can't be known now.
+func passing(err error) (reason Reason, ok bool) {
+	switch {
+	case err == errStale:
+		return RegistrationsStale, true
+	case trust.CauseOf(err) == trust.StatusUnknown:
+		return StatusUnknown, true
+	}
+	return 0, false
 }
 
 var (
@@ -125,8 +155,8 @@ func admit(x *Exchange, d policy.Decision) error {
 	if !d.Allowed {
 		x.Claims = nil
 		reason := reasonOf(d.Reason)
-		if x.needsFreshStore() {
-			reason = RegistrationsStale
+		if passing, ok := passing(x.certificateErr); ok && x.mightBeGood() {
+			reason = passing
 		}
 		r := refuse(reason, errors.Join(x.certificateErr, x.tokenErr))
 		r.RetryAfter = token.RetryAfter(x.tokenErr)
@@ -154,11 +184,8 @@ func admit(x *Exchange, d policy.Decision) error {
 	return nil
 }
 
-// needsFreshStore reports whether the certificate's registration is too old to count, and might let the call in.
-func (x *Exchange) needsFreshStore() bool {
-	if x.certificateErr != errStale {
-		return false
-	}
+// mightBeGood reports whether the call might be let in if its certificate were good.
+func (x *Exchange) mightBeGood() bool {
 	fresh := x.evidence
 	fresh.Certificate = policy.Good
 	d := policy.Decide(x.Resource.Security, fresh)

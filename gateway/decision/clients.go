@@ -6,19 +6,24 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
+	"github.com/maypok86/otter/v2"
+
 	"sallyport/certstore"
 	"sallyport/internal/ends"
 	"sallyport/listenerprofiles"
+	"sallyport/listenerprofiles/trust"
 	"sallyport/policy/ratelimit"
 )
 
 // Clients is the registered certificates with their allowances. It never changes. The zero Clients has none.
 type Clients struct {
-	Stored Freshness // of registrations that are certstore.InStore; set before it is put into force
+	Stored          Freshness // of registrations that are certstore.InStore; set before it is put into force
+	ChainValidation bool      // a registered CA admits what it has issued; set likewise
 
 	index   *certstore.Index
 	tiers   *ratelimit.Tiers
@@ -28,6 +33,10 @@ type Clients struct {
 	more    map[[sha256.Size]byte][]*certstore.Client // the others of those that are registered for several APIs
 	uses    map[*certstore.Client]*uses               // of those that are counted each for itself
 	rest    *uses                                     // of all others
+
+	cas      []*certstore.Client                // that may admit what they have issued
+	issuers  *trust.Issuers                     // their certificates; the same from one Clients to the next as long as they are
+	admitted *otter.Cache[admitted, *admission] // of those that CAs have issued; lives on from one Clients to the next
 
 	selfIssued []*certstore.Client // issuer and subject have one name; perhaps self-signed
 	unknown    []*certstore.Client // their tier does not exist
@@ -76,7 +85,7 @@ func (c *Clients) Next(index *certstore.Index, tiers *ratelimit.Tiers, limits *r
 		next.more = make(map[[sha256.Size]byte][]*certstore.Client)
 	} else {
 		next.buckets, next.prints, next.more = maps.Clone(c.buckets), maps.Clone(c.prints), maps.Clone(c.more)
-		next.selfIssued, next.unknown = slices.Clone(c.selfIssued), slices.Clone(c.unknown)
+		next.selfIssued, next.unknown, next.cas = slices.Clone(c.selfIssued), slices.Clone(c.unknown), slices.Clone(c.cas)
 	}
 	for _, client := range gone {
 		next.remove(client)
@@ -84,6 +93,7 @@ func (c *Clients) Next(index *certstore.Index, tiers *ratelimit.Tiers, limits *r
 	for _, client := range come {
 		next.add(client)
 	}
+	next.adoptIssuers(c)
 	for _, client := range next.unknown {
 		unknown = append(unknown, fmt.Errorf("client certificate %s of %s (%s): tier %q does not exist: it is refused until the tier is configured",
 			client.Alias, client.API, client.Source, client.Tier))
@@ -102,6 +112,9 @@ func (c *Clients) add(client *certstore.Client) {
 	}
 	if bytes.Equal(client.Certificate.RawIssuer, client.Certificate.RawSubject) {
 		c.selfIssued = append(c.selfIssued, client)
+	}
+	if signs(client.Certificate) {
+		c.cas = append(c.cas, client)
 	}
 	tier, ok := c.tiers.Find(client.Tier)
 	if !ok {
@@ -124,6 +137,7 @@ func (c *Clients) remove(client *certstore.Client) {
 		delete(c.more, client.Fingerprint)
 	}
 	c.selfIssued = slices.DeleteFunc(c.selfIssued, same)
+	c.cas = slices.DeleteFunc(c.cas, same)
 	c.unknown = slices.DeleteFunc(c.unknown, same)
 	delete(c.buckets, client)
 }
@@ -205,6 +219,11 @@ func (c *Clients) Holds(key ratelimit.Key) bool {
 	if err != nil || key.Level != ratelimit.LevelClient {
 		return false
 	}
-	_, known := c.buckets[c.index.Named(api, certstore.KeyType(key.KeyType), key.Name)]
+	alias, leaf, issued := strings.Cut(key.Name, "/")
+	client := c.index.Named(api, certstore.KeyType(key.KeyType), alias)
+	if issued {
+		return c.holdsIssued(client, leaf)
+	}
+	_, known := c.buckets[client]
 	return known
 }

@@ -105,7 +105,7 @@ type Connection struct {
 // shown is the chain of a handshake, whose first certificate's key the client has proven to hold.
 type shown struct {
 	fingerprint [sha256.Size]byte   // of that certificate
-	parsed      []*x509.Certificate // nil unless it was registered for an API when the connection began
+	parsed      []*x509.Certificate // nil unless a registration could admit it when the connection began
 	der         []byte              // one after the other, if they are not kept parsed
 }
 
@@ -162,7 +162,7 @@ func Source(a netip.Addr) netip.Addr {
 // Learn tells what the TLS handshake of a connection has shown: the server name that the client gave, and the chain
 // whose first certificate's key it has proven to hold. It is called before the first call, and returns the connection.
 //
-// Learn takes the chain over. Unless its first certificate is registered, it clears the slice, which crypto/tls has in
+// Learn takes the chain over. Unless a registration may admit its first certificate, it clears the slice, which crypto/tls has in
 // common with its ConnectionState and would keep, with all certificates parsed, for as long as the connection lives.
 func (d *Decider) Learn(c *Connection, serverName string, chain []*x509.Certificate) *Connection {
 	c.plain, c.serverName = false, listenerprofiles.NormalizeName(serverName)
@@ -171,9 +171,9 @@ func (d *Decider) Learn(c *Connection, serverName string, chain []*x509.Certific
 	}
 	s := d.snapshot.Load()
 	c.shown = &shown{fingerprint: sha256.Sum256(chain[0].Raw), parsed: chain}
-	registered := s.Clients.Registered(c.shown.fingerprint)
-	c.identity.Store(identityOf(c, s.listener(c.Endpoint), registered, d.cfg.Now()))
-	if registered {
+	id := identityOf(c, s.listener(c.Endpoint), s.Clients, d.cfg.Now())
+	c.identity.Store(id)
+	if id.certificate != nil && id.certificate.Leaf != nil || s.Clients.Registered(c.shown.fingerprint) {
 		return c
 	}
 	c.shown.der, c.shown.parsed = derOf(chain, maxKept), nil
@@ -201,7 +201,6 @@ func derOf(chain []*x509.Certificate, room int) []byte {
 // An identity is who a connection's other end is by one state of its listener. A newer state makes a newer identity.
 type identity struct {
 	listener    *Listener
-	registered  bool                      // the certificate was, for some API
 	profile     *listenerprofiles.Profile // nil: plain HTTP
 	certificate *clientcert.Certificate   // of the handshake; nil if there was none, or if it is a load balancer's
 	known       bool                      // by its address it is a load balancer

@@ -203,8 +203,8 @@ func TestHeldToWhatIdentified(t *testing.T) {
 	tab := newTable(t)
 	x, leaf := tab.exchange, []*x509.Certificate{tab.leaf}
 	strict := &listenerprofiles.Profile{Settings: listenerprofiles.Settings{VerifyClient: listenerprofiles.Require}}
-	x.identity = &identity{profile: strict, certificate: clientcert.FromChain(leaf, nil, true, trust.SelfSigned, x.at())}
-	x.connection.identity.Store(&identity{profile: strict, certificate: clientcert.FromChain(leaf, nil, false, trust.None, x.at())})
+	x.identity = &identity{profile: strict, certificate: clientcert.FromChain(leaf, &trust.Rules{Registered: trust.SelfSigned}, tab.decider.Snapshot().Clients, true, x.at())}
+	x.connection.identity.Store(&identity{profile: strict, certificate: clientcert.FromChain(leaf, &trust.Rules{Registered: trust.None}, &Clients{}, true, x.at())})
 	x.Route = &Route{API: certstore.API{Name: "open", Version: "1.0.0"}}
 	var r *Refusal
 	if err := holdRegistration(x); !errors.As(err, &r) || r.Reason != InvalidCredentials {
@@ -221,7 +221,7 @@ func TestUsesTellRefusals(t *testing.T) {
 	}{{nil, 0}, {errBrokenOff, 0}, {errRightEnded, 0}, {refuse(ClientGone, nil), 0}, {refuse(BackendLate, nil), 1}, {refuse(APIThrottled, nil), 1}} {
 		before := tab.decider.Uses()[0]
 		x := *tab.exchange
-		x.Err, x.Certificate, x.Route = c.err, clientcert.Unregistered(sha256.Sum256(tab.leaf.Raw)), tab.decider.Snapshot().Routes.Routes()[0]
+		x.Err, x.Certificate, x.Route = c.err, clientcert.Unregistered(sha256.Sum256(tab.leaf.Raw), &Clients{}), tab.decider.Snapshot().Routes.Routes()[0]
 		tab.decider.Finish(&x)
 		now := tab.decider.Uses()[0]
 		if now.Calls != before.Calls+1 || now.Refusals != before.Refusals+c.refusals {

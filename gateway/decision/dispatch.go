@@ -42,10 +42,12 @@ func dispatch(x *Exchange) error {
 // Seeds of what Callers are hashed with, one for each kind of caller.
 var registrations, subjects, sources = maphash.MakeSeed(), maphash.MakeSeed(), maphash.MakeSeed()
 
-// caller is who the call counts for: the registration of its certificate, else whom its token is about, else its source.
+// caller is who the call counts for: the registration of its certificate, or the certificate itself where a CA is registered, else whom its token is about, else its source.
 func (x *Exchange) caller() backend.Caller {
 	var hash uint64
 	switch {
+	case x.Client != nil && x.Client.Fingerprint != x.Certificate.Fingerprint: // one of those that a CA has issued
+		hash = maphash.Bytes(registrations, x.Certificate.Fingerprint[:])
 	case x.Client != nil: // of this API and environment, as the place is
 		hash = maphash.String(registrations, x.Client.Alias)
 	case x.Claims != nil:

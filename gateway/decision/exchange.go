@@ -77,8 +77,10 @@ type Exchange struct {
 	stage          stage
 	forwards       uint64 // Max-Forwards as received, of which one less goes on; 0: none does
 	evidence       policy.Evidence
-	registration   *certstore.Client // the certificate's for this API, whoever settles the call
-	certificateErr error             // what is wrong with the certificate; for logs
+	registration   *certstore.Client       // the certificate's for this API, or a CA's that has issued it, whoever settles the call
+	bucket         ratelimit.Bucket        // of the registration's tier; nil: unlimited
+	asked          *clientcert.Certificate // of which the call has waited to learn whether it is revoked
+	certificateErr error                   // what is wrong with the certificate; for logs
 	tokenErr       error
 	seen           time.Time // when the head was, by the system's clock
 	now            time.Time // see at

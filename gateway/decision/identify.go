@@ -14,8 +14,7 @@ import (
 func identify(x *Exchange) error {
 	id := x.connection.identity.Load()
 	if id == nil || !id.holds(x) {
-		shown := x.connection.shown
-		id = identityOf(x.connection, x.Listener, shown != nil && x.Snapshot.Clients.Registered(shown.fingerprint), x.at())
+		id = identityOf(x.connection, x.Listener, x.Snapshot.Clients, x.at())
 		x.connection.identity.Store(id)
 	}
 	x.identity = id
@@ -25,12 +24,15 @@ func identify(x *Exchange) error {
 		}
 	}
 	x.Certificate = id.certificate
+	if id.known && x.mayLearn(id.balancer) {
+		return ErrWait
+	}
 	if !id.believed(x.at()) {
 		return nil
 	}
 	x.Balancer = true
 	var err error
-	x.Certificate, err = x.Listener.Door.Read(x.Request, x.Snapshot.Clients.Registered, x.at())
+	x.Certificate, err = x.Listener.Door.Read(x.Request, x.Snapshot.Clients, x.at())
 	if err != nil {
 		return refuse(BadRequest, err)
 	}
@@ -58,6 +60,9 @@ func holdProfile(x *Exchange, id *identity) error {
 	if id.certificate == nil {
 		return nil // a load balancer's: see identityOf
 	}
+	if x.mayLearn(id.certificate) {
+		return ErrWait
+	}
 	if err := id.certificate.Check(x.at()); err != nil {
 		return refuseShown(x, id, err)
 	}
@@ -74,20 +79,18 @@ func holdRegistration(x *Exchange) error {
 	if id.profile == nil || id.profile.VerifyClient != listenerprofiles.Require || id.certificate == nil || !id.certificate.ByRegistration() {
 		return nil
 	}
-	_, err := x.Snapshot.Clients.find(x.Route.API, id.certificate.Fingerprint, x.at())
-	switch {
-	case err == nil:
-		return nil
-	case err == errStale:
-		x.certificateErr = err
-		return refuse(RegistrationsStale, err)
+	if _, err := x.Snapshot.Clients.find(x.Route.API, id.certificate.Fingerprint, x.at()); err != nil {
+		return refuseShown(x, id, err)
 	}
-	return refuseShown(x, id, err)
+	return nil
 }
 
 // refuseShown refuses the call for the certificate that the handshake has shown.
 func refuseShown(x *Exchange, id *identity, err error) error {
 	x.Certificate, x.evidence.Certificate, x.certificateErr = id.certificate, policy.Bad, err
+	if reason, unknown := passing(err); unknown {
+		return refuse(reason, err)
+	}
 	return refuse(InvalidCredentials, err)
 }
 
@@ -95,15 +98,14 @@ func refuseShown(x *Exchange, id *identity, err error) error {
 // certificate that was not looked into, or was not good, has become of interest since.
 func (id *identity) holds(x *Exchange) bool {
 	c := id.certificate
-	return id.listener == x.Listener &&
-		(c == nil || c.Certain(x.at()) && (id.registered || !x.Snapshot.Clients.Registered(c.Fingerprint)))
+	return id.listener == x.Listener && (c == nil || c.Certain(x.Snapshot.Clients, x.at()))
 }
 
-// identityOf verifies a certificate only if it matters: if an API knows it, or if the profile demands a trusted one.
+// identityOf verifies a certificate only if it matters: if an API may admit it, or if the profile demands a trusted one.
 // Whoever shows any other pays for the look-up of its fingerprint, and where load balancers are known by certificates
 // for one signature at most.
-func identityOf(c *Connection, l *Listener, registered bool, now time.Time) *identity {
-	id := &identity{listener: l, registered: registered, known: l.Door != nil && l.Door.Knows(c.Peer.Addr())}
+func identityOf(c *Connection, l *Listener, clients *Clients, now time.Time) *identity {
+	id := &identity{listener: l, known: l.Door != nil && l.Door.Knows(c.Peer.Addr())}
 	if l.Profiles == nil {
 		return id
 	}
@@ -111,19 +113,18 @@ func identityOf(c *Connection, l *Listener, registered bool, now time.Time) *ide
 	if id.profile.VerifyClient == listenerprofiles.None || c.shown == nil {
 		return id
 	}
-	id.certificate = clientcert.Unregistered(c.shown.fingerprint)
+	id.certificate = clientcert.Unregistered(c.shown.fingerprint, clients)
+	registered := clients.Registered(c.shown.fingerprint)
 	required := id.profile.VerifyClient == listenerprofiles.Require
 	balancers := l.Door != nil && l.Door.BalancerTrust() != nil
-	if !registered && !required && !balancers {
+	if !registered && !required && !balancers && clients.Issuers() == nil {
 		return id
 	}
 	chain := c.shown.chain()
 	if len(chain) == 0 {
 		return id
 	}
-	if registered || required {
-		id.certificate = clientcert.FromChain(chain, id.profile.Trust, registered, id.profile.Vouching, now)
-	}
+	id.certificate = clientcert.FromChain(chain, id.profile.Rules(), clients, required, now)
 	if balancers {
 		// A load balancer's own is never a client's, wherever it comes from. What a stranger shows beside its
 		// certificate is not looked at.
@@ -134,13 +135,12 @@ func identityOf(c *Connection, l *Listener, registered bool, now time.Time) *ide
 			id.certificate = nil
 		}
 	}
-	if !registered {
-		// Nobody needs more of them than the outcome.
-		for _, c := range []*clientcert.Certificate{id.certificate, id.balancer} {
-			if c != nil {
-				c.Leaf = nil
-			}
-		}
+	// Of those whom no registration admits nobody needs more than the outcome.
+	if c := id.certificate; c != nil && !registered && !clients.issued(c, now) {
+		c.Leaf = nil
+	}
+	if id.balancer != nil && !registered {
+		id.balancer.Leaf = nil
 	}
 	return id
 }

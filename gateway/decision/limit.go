@@ -10,7 +10,7 @@ import (
 func limit(x *Exchange) error {
 	var client ratelimit.Bucket
 	if x.Client != nil {
-		client = x.Snapshot.Clients.buckets[x.Client]
+		client = x.bucket
 	}
 	if !x.waited {
 		x.Allowance = ratelimit.TakeAll(x.at(), x.Route.Limit, x.Resource.Limit, client)

@@ -10,7 +10,6 @@ import (
 	"testing"
 
 	"sallyport/gateway/clientcert"
-	"sallyport/listenerprofiles/trust"
 )
 
 // TestMillionStrangers: a million certificates that nobody registered, each with a good leaf, leave nothing behind: no
@@ -24,7 +23,7 @@ func TestMillionStrangers(t *testing.T) {
 	profile := tab.listener.Profiles.Find(fresh.connection.Local, fresh.connection.serverName)
 	buckets, heap := tab.limits.Len(), liveHeap()
 	for i := range uint64(1_000_000) {
-		stranger := *clientcert.FromChain([]*x509.Certificate{tab.leaf}, profile.Trust, false, trust.None, fresh.Started)
+		stranger := *clientcert.FromChain([]*x509.Certificate{tab.leaf}, profile.Rules(), &Clients{}, true, fresh.Started)
 		binary.BigEndian.PutUint64(stranger.Fingerprint[:], i)
 		x := tab.again(&fresh)
 		x.connection = &Connection{Local: fresh.connection.Local, serverName: fresh.connection.serverName}

@@ -30,6 +30,7 @@ const (
 	AudienceMismatch                   // the token is meant for somebody else
 	Forbidden                          // the caller may not do this here
 	KeyUnavailable                     // the token's key cannot be had now
+	StatusUnknown                      // whether the certificate is revoked can't be known now, and revocation fails hard
 	RegistrationsStale                 // the certificate's registration is in a store that was not seen for store.maxAge
 	APIThrottled                       // the API's own limit
 	ResourceThrottled                  // the resource's
@@ -164,6 +165,13 @@ var answers = [reasons]answer{
 		code:        "503",
 		message:     "Service Unavailable",
 		description: "The access token cannot be checked now. Try again later.",
+	},
+	StatusUnknown: {
+		name:        "status_unknown",
+		status:      503,
+		code:        "503",
+		message:     "Service Unavailable",
+		description: "The client certificate cannot be checked now. Try again later.",
 	},
 	RegistrationsStale: {
 		name:        "registrations_stale",

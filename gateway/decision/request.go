@@ -119,7 +119,7 @@ func (x *Exchange) appendOwn(b []byte) []byte {
 	if x.Client != nil {
 		b = http1.AppendField(b, "X-Sallyport-Client", headerText(x.Client.Alias))
 		b = append(b, "X-Client-Cert-Hash: "...)
-		b = hex.AppendEncode(b, x.Client.Fingerprint[:])
+		b = hex.AppendEncode(b, x.Certificate.Fingerprint[:])
 		b = append(b, "\r\n"...)
 		if settings := &x.Snapshot.Routes.settings; settings.ForwardCertificate {
 			b = http1.AppendField(b, settings.CertificateHeader, x.certificateText())

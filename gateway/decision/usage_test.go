@@ -44,7 +44,7 @@ func TestMostUses(t *testing.T) {
 		for range times {
 			x := *tab.exchange
 			x.Snapshot, x.Route = under, &Route{API: api(i)}
-			x.Certificate = clientcert.Unregistered(sha256.Sum256(tab.leaf.Raw))
+			x.Certificate = clientcert.Unregistered(sha256.Sum256(tab.leaf.Raw), &Clients{})
 			tab.decider.Finish(&x)
 		}
 	}

@@ -15,6 +15,7 @@ import (
 
 	"sallyport/internal/printable"
 	"sallyport/listenerprofiles/keystore"
+	"sallyport/listenerprofiles/revocation"
 )
 
 // A Cause is why a certificate is not good, as one word for logs, metrics and output. The words never change.
@@ -33,13 +34,15 @@ const (
 	Chain             Cause = "chain"          // an issuer may not issue it
 	Untrusted         Cause = "untrusted"      // nothing in the trust store vouches for it
 	TooLarge          Cause = "too_large"      // more is shown than is looked at
+	Revoked           Cause = "revoked"        // it, or an issuer, by who issued it
+	StatusUnknown     Cause = "status_unknown" // whether it is revoked can't be known now
 )
 
 // Never reports whether a certificate that is bad for that cause stays bad, whatever is trusted and however long one
 // waits.
 func (c Cause) Never() bool {
 	switch c {
-	case NotYetValid, Untrusted, TooLarge, "":
+	case NotYetValid, Untrusted, TooLarge, Revoked, StatusUnknown, "": // a revocation may have been a hold
 		return false
 	}
 	return true
@@ -122,31 +125,41 @@ func (r Registered) Vouches(registered *x509.Certificate) bool {
 	return false
 }
 
+// Rules are what certificates are judged by: those of a profile, or of the header. Their zero value believes none.
+type Rules struct {
+	Anchors    *Anchors            // the trust store in force; nil: it vouches for none
+	Registered Registered          // which registered certificates their registration vouches for
+	Revocation *revocation.Checker // what issuers have revoked; nil: that isn't looked up
+}
+
 // A Verdict is what Judge has found out about a good certificate.
 type Verdict struct {
 	Validity
-	ByRegistration bool // its registration vouches for it, and nothing in the trust store does
+	Paths          []Path // how it is trusted, the one first that lasts longest
+	ByRegistration bool   // its registration vouches for it, and nothing in the trust store does: there is one Path, without an issuer
 }
 
 // Judge says whether chain[0], the certificate whose key a client has proven to hold, is good at now, or else returns a
-// *Fault. It is the one judge: whoever wants to know asks here. Registration for an API is not its business.
+// *Fault. It is the one judge: whoever wants to know asks here, and then the Standing, since issuers and operators may
+// change their minds. Registration for an API is not its business.
 //
 // A certificate is good if it is within its validity; has no critical extension that is unknown; has no extended key
 // usage, or one that allows client authentication; has no key usage, or one that allows digital signatures (RFC 5280
-// section 4.2.1.3); has a key that TLS takes; and is trusted. Trusted is what anchors, which may be nil, vouch for;
-// and, if the certificate is registered, what by vouches for, which is never more than the certificate itself. The
-// rest of chain only ever helps to build the path: it is no identity.
+// section 4.2.1.3); has a key that TLS takes; and is trusted. Trusted is what the Anchors vouch for; and, if the
+// certificate is registered, what Registered vouches for, which is never more than the certificate itself. The rest of
+// chain, and the registered CAs issuers, which may be nil, only ever help to build the path: they are no identity.
 //
 // The answer holds for the whole Validity; a Fault as long as Unchanged says.
-func Judge(chain []*x509.Certificate, anchors *Anchors, registered bool, by Registered, now time.Time) (Verdict, error) {
-	v, err := anchors.Verify(chain, now)
+func (r *Rules) Judge(chain []*x509.Certificate, registered bool, issuers *Issuers, now time.Time) (Verdict, error) {
+	paths, err := r.Anchors.Verify(chain, issuers, now)
 	if err == nil {
-		return Verdict{Validity: v}, nil
+		return Verdict{Validity: paths[0].Validity, Paths: paths}, nil
 	}
 	switch CauseOf(err) {
 	case Untrusted, Chain, IssuerExpired, NotYetValid:
-		if registered && checkLeaf(chain[0], now) == nil && by.Vouches(chain[0]) {
-			return Verdict{window(chain[0]), true}, nil
+		if registered && checkLeaf(chain[0], now) == nil && r.Registered.Vouches(chain[0]) {
+			v := window(chain[0])
+			return Verdict{v, []Path{{Validity: v}}, true}, nil
 		}
 	}
 	return Verdict{}, err

@@ -96,7 +96,7 @@ func TestCauses(t *testing.T) {
 		{"of a namesake", testpki.NewCA(t, "Root").Issue(named("client")), trust.Untrusted},
 		{"self-signed", testpki.SelfSigned(t, named("client")), trust.Untrusted},
 	} {
-		_, err := trust.Judge(chain(c.who), anchors, false, trust.All, now)
+		_, err := judgeBy(chain(c.who), anchors, false, trust.All, now)
 		if got := trust.CauseOf(err); got != c.cause || (err == nil) != (c.cause == "") {
 			t.Errorf("%s: %q (%v), want %q", c.name, got, err, c.cause)
 		}
@@ -104,7 +104,7 @@ func TestCauses(t *testing.T) {
 			t.Errorf("%s is never good: %t", c.cause, !never)
 		}
 		// A registration stands in for the trust store and for nothing else.
-		_, err = trust.Judge(chain(c.who), nil, true, trust.All, now)
+		_, err = judgeBy(chain(c.who), nil, true, trust.All, now)
 		own := c.cause == "" || c.cause == trust.Untrusted || c.cause == trust.IssuerExpired || c.name == "of an issuer that is not valid yet"
 		if (err == nil) != own {
 			t.Errorf("%s, registered: %v", c.name, err)
@@ -124,7 +124,7 @@ func TestForgeableSignatures(t *testing.T) {
 		t.Fatal(err)
 	}
 	const want = `the certificate is signed by ECDSA-SHA1, which can be forged, so that its issuer "CN=Root" does not vouch for it`
-	if _, err := trust.Judge([]*x509.Certificate{cert}, anchors, true, trust.SelfSigned, now); trust.CauseOf(err) != trust.Chain || err.Error() != want {
+	if _, err := judgeBy([]*x509.Certificate{cert}, anchors, true, trust.SelfSigned, now); trust.CauseOf(err) != trust.Chain || err.Error() != want {
 		t.Errorf("%v, want %s", err, want)
 	}
 }

@@ -90,7 +90,7 @@ func judge(t *testing.T, s specimen) trust.Cause {
 		}
 		chain = append(chain, cert)
 	}
-	_, err = trust.Judge(chain, anchors, false, trust.None, time.Now())
+	_, err = judgeBy(chain, anchors, false, trust.None, time.Now())
 	if err != nil && trust.CauseOf(err) == "" {
 		t.Errorf("%s: an error without a cause: %v", s.name, err)
 	}

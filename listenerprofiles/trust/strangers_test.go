@@ -45,7 +45,7 @@ func TestSelfMadeAuthoritiesAreNotVerified(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := anchors.Verify(chain, now); err == nil {
+		if _, err := verifyBy(anchors, chain, now); err == nil {
 			t.Fatal("a stranger is trusted")
 		}
 	})
@@ -76,7 +76,7 @@ func TestPathsAreFoundInAnyOrder(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if v, err := anchors.Verify(chain, now); err != nil || !v.Contains(now) {
+			if v, err := verifyBy(anchors, chain, now); err != nil || !v.Contains(now) {
 				t.Errorf("turn %d: %v, %v", turn, v, err)
 			}
 			slices.Reverse(chain[1:])
@@ -99,16 +99,16 @@ func TestRefusalsAreRemembered(t *testing.T) {
 		good bool
 	}{{now, false}, {now.Add(time.Hour), false}, {begins.Add(-1), false}, {begins, true}, {now, false}, {ends, true}, {ends.Add(1), false}, {begins, true}} {
 		for range 2 {
-			if _, err := anchors.Verify(chain, c.at); (err == nil) != c.good {
+			if _, err := verifyBy(anchors, chain, c.at); (err == nil) != c.good {
 				t.Errorf("at %s: %v", c.at, err)
 			}
-			if v := anchors.Unchanged(chain, c.at); !v.Contains(c.at) || c.at.Before(begins) && v.Until.After(begins) {
+			if v := anchors.Unchanged(chain, nil, c.at); !v.Contains(c.at) || c.at.Before(begins) && v.Until.After(begins) {
 				t.Errorf("at %s: unchanged from %s until %s", c.at, v.From, v.Until)
 			}
 		}
 	}
-	_, first := anchors.Verify(chain, now)
-	if _, again := anchors.Verify(chain, now.Add(time.Hour)); first == nil || again != first {
+	_, first := verifyBy(anchors, chain, now)
+	if _, again := verifyBy(anchors, chain, now.Add(time.Hour)); first == nil || again != first {
 		t.Errorf("verified twice: %v, %v", first, again)
 	}
 }

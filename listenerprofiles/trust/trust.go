@@ -8,6 +8,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"github.com/maypok86/otter/v2"
@@ -31,15 +32,20 @@ const (
 // maxVouching is how many signatures of a chain's intermediates are checked at most, see vouched.
 const maxVouching = 4 * keystore.MaxChain
 
+// maxShown is how many issuers that clients have shown, and that verified chains lead through, are remembered parsed.
+const maxShown = 1_000
+
 // Anchors are the entries of a trust store. They never change, and system roots are never among them.
 type Anchors struct {
 	certs   []*x509.Certificate
-	entries map[[sha256.Size]byte]struct{} // by digest of the whole DER
+	entries map[[sha256.Size]byte]*Issuer  // by digest of the whole DER
 	named   map[string][]*x509.Certificate // by RawSubject
 	pool    *x509.CertPool
 	skipped []error
-	edges   []time.Time                               // when the validity of an entry begins or ends, in order
-	good    *otter.Cache[[sha256.Size]byte, Validity] // of chains that were verified, by all that was shown
+	edges   edges
+	between atomic.Pointer[between]                   // see intermediates; nil: nobody has asked
+	shown   *otter.Cache[[sha256.Size]byte, *Issuer]  // that paths lead through
+	good    *otter.Cache[[sha256.Size]byte, []Path]   // of chains that were verified, by all that was shown
 	refused *otter.Cache[[sha256.Size]byte, *refusal] // of chains that no entry vouches for, likewise
 }
 
@@ -74,9 +80,10 @@ func Open(data []byte, ref keystore.Ref) (*Anchors, error) {
 // New returns certs as Anchors. Without any the error is keystore.ErrEmpty: an empty store is never "trust everybody".
 func New(certs []*x509.Certificate) (*Anchors, error) {
 	a := &Anchors{
-		entries: make(map[[sha256.Size]byte]struct{}, len(certs)), pool: x509.NewCertPool(),
+		entries: make(map[[sha256.Size]byte]*Issuer, len(certs)), pool: x509.NewCertPool(),
 		named:   make(map[string][]*x509.Certificate, len(certs)),
-		good:    otter.Must(&otter.Options[[sha256.Size]byte, Validity]{MaximumSize: maxVerified}),
+		shown:   otter.Must(&otter.Options[[sha256.Size]byte, *Issuer]{MaximumSize: maxShown}),
+		good:    otter.Must(&otter.Options[[sha256.Size]byte, []Path]{MaximumSize: maxVerified}),
 		refused: otter.Must(&otter.Options[[sha256.Size]byte, *refusal]{MaximumSize: maxRefused}),
 	}
 	for _, cert := range certs {
@@ -84,15 +91,15 @@ func New(certs []*x509.Certificate) (*Anchors, error) {
 			continue
 		}
 		a.certs = append(a.certs, cert)
-		a.entries[sha256.Sum256(cert.Raw)] = struct{}{}
+		entry := newIssuer(cert)
+		a.entries[entry.Fingerprint] = entry
 		a.named[string(cert.RawSubject)] = append(a.named[string(cert.RawSubject)], cert)
 		a.pool.AddCert(cert)
-		a.edges = append(a.edges, cert.NotBefore, cert.NotAfter.Add(1))
 	}
 	if len(a.certs) == 0 {
 		return nil, keystore.ErrEmpty
 	}
-	slices.SortFunc(a.edges, time.Time.Compare)
+	a.edges = edgesOf(a.certs)
 	return a, nil
 }
 
@@ -111,69 +118,86 @@ func (a *Anchors) Certificates() []*x509.Certificate { return slices.Clone(a.cer
 // Names reports whether an entry has that name, as DER.
 func (a *Anchors) Names(name []byte) bool { return a != nil && len(a.named[string(name)]) > 0 }
 
-// Verify is Judge without a registration: chain[0] is good at now if it is so by itself, and byte for byte an entry of
-// the store, or chains to one (RFC 5280) by way of the rest of chain.
-func (a *Anchors) Verify(chain []*x509.Certificate, now time.Time) (Validity, error) {
+// Verify is Rules.Judge without a registration: chain[0] is good at now if it is so by itself, and byte for byte an entry
+// of the store, or chains to one (RFC 5280) by way of the rest of chain, of the store's other entries and of registered
+// CAs, which may be nil. It returns every path that it has found, the one first that lasts longest.
+func (a *Anchors) Verify(chain []*x509.Certificate, registered *Issuers, now time.Time) ([]Path, error) {
 	if len(chain) == 0 || chain[0] == nil {
-		return Validity{}, errors.New("no client certificate")
+		return nil, errors.New("no client certificate")
 	}
 	if len(chain) > keystore.MaxChain {
-		return Validity{}, fault(TooLarge, "a chain of %d certificates, at most %d are looked at", len(chain), keystore.MaxChain)
+		return nil, fault(TooLarge, "a chain of %d certificates, at most %d are looked at", len(chain), keystore.MaxChain)
 	}
 	leaf := chain[0]
 	if err := checkLeaf(leaf, now); err != nil {
-		return Validity{}, err
+		return nil, err
 	}
 	if a == nil {
-		return Validity{}, fault(Untrusted, "no trust store is in force that could vouch for the certificate")
+		return nil, fault(Untrusted, "no trust store is in force that could vouch for the certificate")
 	}
-	if _, ok := a.entries[sha256.Sum256(leaf.Raw)]; ok {
-		return window(leaf), nil
-	}
-	key := keyOf(chain)
-	if v, ok := a.good.GetIfPresent(key); ok && v.Contains(now) {
-		return v, nil
+	key := keyOf(chain, registered)
+	if paths, ok := a.good.GetIfPresent(key); ok && paths[0].Contains(now) {
+		return paths, nil
 	}
 	if r, ok := a.refused.GetIfPresent(key); ok && r.during.Contains(now) {
-		return Validity{}, r.err
+		return nil, r.err
 	}
-	v, err := a.verify(chain, now)
+	paths, err := a.verify(chain, registered, now)
 	if err != nil {
 		f := a.unverified(leaf, err, now)
-		a.refused.Set(key, &refusal{f, a.Unchanged(chain, now)})
-		return Validity{}, f
+		a.refused.Set(key, &refusal{f, a.Unchanged(chain, registered, now)})
+		return nil, f
 	}
-	a.good.Set(key, v)
-	return v, nil
+	a.good.Set(key, paths)
+	return paths, nil
 }
 
-func (a *Anchors) verify(chain []*x509.Certificate, now time.Time) (best Validity, err error) {
-	leaf, intermediates := readNames(chain[0]), x509.NewCertPool()
-	for _, cert := range a.vouched(chain[1:]) {
-		intermediates.AddCert(cert)
+func (a *Anchors) verify(chain []*x509.Certificate, registered *Issuers, now time.Time) ([]Path, error) {
+	if _, ok := a.entries[sha256.Sum256(chain[0].Raw)]; ok {
+		return []Path{{Validity: window(chain[0]), Issuers: a.issuerOf(chain[0])}}, nil
 	}
-	paths, err := leaf.Verify(x509.VerifyOptions{
+	leaf, others := readNames(chain[0]), a.intermediates(registered)
+	intermediates := others.pool
+	if shown := a.vouched(chain[1:], others.certs, maxVouching); len(shown) > 0 {
+		intermediates = intermediates.Clone()
+		for _, cert := range shown {
+			intermediates.AddCert(cert)
+		}
+	}
+	found, err := leaf.Verify(x509.VerifyOptions{
 		Roots:         a.pool,
 		Intermediates: intermediates,
 		CurrentTime:   now,
 		KeyUsages:     []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
 	})
-	for _, path := range paths {
-		if v := window(path...); v.Until.After(best.Until) {
-			best = v
-		}
+	if err != nil {
+		return nil, err
 	}
-	return best, err
+	slices.SortStableFunc(found, func(x, y []*x509.Certificate) int { return window(y...).Until.Compare(window(x...).Until) })
+	var paths []Path
+	for _, path := range found[:min(len(found), maxPaths)] {
+		one := Path{Validity: window(path...)}
+		for _, cert := range path[1:] {
+			one.Issuers = append(one.Issuers, a.issuer(cert, others))
+		}
+		paths = append(paths, one)
+	}
+	return paths, nil
 }
 
-// vouched returns those of shown that entries have issued, directly or by way of others that are returned. A path to an
-// entry leads through these alone. x509 checks signatures from the leaf up, with whatever keys a stranger has made:
-// fifteen of RSA-8192 take 40 ms. Here they are checked from the entries down, with keys that the store vouches for.
-func (a *Anchors) vouched(shown []*x509.Certificate) (good []*x509.Certificate) {
+// vouched returns those of shown that entries have issued, directly or by way of more or of others that are returned. A path
+// to an entry leads through these alone. x509 checks signatures from the leaf up, with whatever keys a stranger has made:
+// fifteen of RSA-8192 take 40 ms. Here they are checked from the entries down, with keys that the store vouches for, and
+// no more signatures than most.
+func (a *Anchors) vouched(shown, more []*x509.Certificate, most int) (good []*x509.Certificate) {
+	if len(shown) == 0 {
+		return nil
+	}
 	checks := 0
+	good = slices.Clone(more)
 	issued := func(cert, by *x509.Certificate) bool {
 		checks++
-		return checks <= maxVouching && cert.CheckSignatureFrom(by) == nil
+		return checks <= most && cert.CheckSignatureFrom(by) == nil
 	}
 	open := slices.DeleteFunc(slices.Clone(shown), func(cert *x509.Certificate) bool {
 		if cert == nil || rsaBits(cert) > maxRSABits {
@@ -194,12 +218,12 @@ func (a *Anchors) vouched(shown []*x509.Certificate) (good []*x509.Certificate) 
 			return by
 		})
 	}
-	return good
+	return good[len(more):]
 }
 
-// Unchanged is the time around now in which nothing of chain and store begins or ends to be valid: what Verify refuses
-// at now, it refuses all that time.
-func (a *Anchors) Unchanged(chain []*x509.Certificate, now time.Time) Validity {
+// Unchanged is the time around now in which nothing of chain, store and registered CAs begins or ends to be valid: what
+// Verify refuses at now, it refuses all that time.
+func (a *Anchors) Unchanged(chain []*x509.Certificate, registered *Issuers, now time.Time) Validity {
 	v := Always
 	mark := func(edge time.Time) {
 		if edge.After(now) {
@@ -216,22 +240,41 @@ func (a *Anchors) Unchanged(chain []*x509.Certificate, now time.Time) Validity {
 			mark(cert.NotAfter.Add(1))
 		}
 	}
-	if a == nil {
-		return v
+	if a != nil {
+		a.edges.around(now, mark)
 	}
-	next, _ := slices.BinarySearchFunc(a.edges, now, func(edge, now time.Time) int {
+	if registered != nil {
+		registered.edges.around(now, mark)
+	}
+	return v
+}
+
+// edges are when the validity of any of some certificates begins or ends, in order.
+type edges []time.Time
+
+func edgesOf(certs []*x509.Certificate) edges {
+	var list edges
+	for _, cert := range certs {
+		list = append(list, cert.NotBefore, cert.NotAfter.Add(1))
+	}
+	slices.SortFunc(list, time.Time.Compare)
+	return list
+}
+
+// around marks the edges next to now.
+func (e edges) around(now time.Time, mark func(time.Time)) {
+	next, _ := slices.BinarySearchFunc(e, now, func(edge, now time.Time) int {
 		if edge.After(now) {
 			return 1
 		}
 		return -1
 	})
 	if next > 0 {
-		mark(a.edges[next-1])
+		mark(e[next-1])
 	}
-	if next < len(a.edges) {
-		mark(a.edges[next])
+	if next < len(e) {
+		mark(e[next])
 	}
-	return v
 }
 
 // limitText bounds a text that may quote a certificate.
@@ -243,10 +286,12 @@ func limitText(s string) string {
 	return s
 }
 
-// keyOf returns a digest that identifies a chain.
-func keyOf(chain []*x509.Certificate) (key [sha256.Size]byte) {
+// keyOf returns a digest that identifies a chain, and the registered CAs that may complete it.
+func keyOf(chain []*x509.Certificate, registered *Issuers) (key [sha256.Size]byte) {
 	h := sha256.New()
 	var size [8]byte
+	binary.BigEndian.PutUint64(size[:], registered.number())
+	h.Write(size[:])
 	for _, cert := range chain {
 		if cert == nil {
 			continue // as Verify does

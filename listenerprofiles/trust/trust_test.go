@@ -159,7 +159,7 @@ func TestVerify(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			v, err := anchors.Verify(tt.chain, now)
+			v, err := verifyBy(anchors, tt.chain, now)
 			if (err == nil) != tt.good {
 				t.Fatalf("got %v, want good = %v", err, tt.good)
 			}
@@ -168,7 +168,7 @@ func TestVerify(t *testing.T) {
 			}
 		})
 	}
-	if _, err := (*trust.Anchors)(nil).Verify(chain(leaf), now); trust.CauseOf(err) != trust.Untrusted {
+	if _, err := verifyBy(nil, chain(leaf), now); trust.CauseOf(err) != trust.Untrusted {
 		t.Errorf("a nil anchors: %v", err)
 	}
 }
@@ -215,7 +215,7 @@ func TestValidity(t *testing.T) {
 		{"the same in another order", chain(leaf, longer, shortly), 2029, 2035},
 		{"the only chain", chain(leaf, shortly), 2028, 2031},
 	} {
-		got, err := anchors.Verify(tt.chain, now)
+		got, err := verifyBy(anchors, tt.chain, now)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -225,7 +225,7 @@ func TestValidity(t *testing.T) {
 		for at, want := range map[time.Time]bool{
 			got.From: true, got.From.Add(-1): false, got.Until: false, got.Until.Add(-1): true,
 		} {
-			if _, err := anchors.Verify(tt.chain, at); tt.name == "the only chain" && (err == nil) != want {
+			if _, err := verifyBy(anchors, tt.chain, at); tt.name == "the only chain" && (err == nil) != want {
 				t.Errorf("%s: at %v: %v", tt.name, at, err)
 			}
 			if got.Contains(at) != want {
@@ -237,7 +237,7 @@ func TestValidity(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got, err := itself.Verify(chain(leaf, shortly), now); err != nil || got.Until.Year() != 2040 {
+	if got, err := verifyBy(itself, chain(leaf, shortly), now); err != nil || got.Until.Year() != 2040 {
 		t.Errorf("a listed leaf has its own validity: %v, %v", got, err)
 	}
 }
@@ -259,7 +259,7 @@ func TestSystemRootsAreNotTrusted(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := anchors.Verify(chain(leaf, system), now); err == nil {
+	if _, err := verifyBy(anchors, chain(leaf, system), now); err == nil {
 		t.Error("a certificate under a system root is accepted")
 	}
 }

@@ -19,7 +19,7 @@ func verified(t testing.TB) (*trust.Anchors, []*x509.Certificate) {
 		t.Fatal(err)
 	}
 	chain := leaf.Chain()
-	if _, err := anchors.Verify(chain, now); err != nil {
+	if _, err := verifyBy(anchors, chain, now); err != nil {
 		t.Fatal(err)
 	}
 	return anchors, chain
@@ -29,14 +29,14 @@ func verified(t testing.TB) (*trust.Anchors, []*x509.Certificate) {
 // it is valid.
 func TestVerifiedChains(t *testing.T) {
 	anchors, chain := verified(t)
-	first, _ := anchors.Verify(chain, now)
-	if again, err := anchors.Verify(chain, now.AddDate(0, 0, 20)); err != nil || again != first {
+	first, _ := verifyBy(anchors, chain, now)
+	if again, err := verifyBy(anchors, chain, now.AddDate(0, 0, 20)); err != nil || again != first {
 		t.Errorf("again: %v, %v; before: %v", again, err, first)
 	}
-	if _, err := anchors.Verify(chain, now.AddDate(0, 2, 0)); err == nil {
+	if _, err := verifyBy(anchors, chain, now.AddDate(0, 2, 0)); err == nil {
 		t.Error("good though its intermediate has expired")
 	}
-	if _, err := anchors.Verify(chain[:1], now); err == nil {
+	if _, err := verifyBy(anchors, chain[:1], now); err == nil {
 		t.Error("good without its intermediate")
 	}
 	forged := bytes.Clone(chain[0].Raw)
@@ -45,14 +45,14 @@ func TestVerifiedChains(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := anchors.Verify([]*x509.Certificate{cert, chain[1]}, now); err == nil {
+	if _, err := verifyBy(anchors, []*x509.Certificate{cert, chain[1]}, now); err == nil {
 		t.Error("good with another signature")
 	}
 	other, err := trust.New([]*x509.Certificate{testpki.NewCA(t, "other").Cert})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := other.Verify(chain, now); err == nil {
+	if _, err := verifyBy(other, chain, now); err == nil {
 		t.Error("good for another trust")
 	}
 }
@@ -62,7 +62,7 @@ func BenchmarkVerify(b *testing.B) {
 	anchors, chain := verified(b)
 	b.ReportAllocs()
 	for b.Loop() {
-		if _, err := anchors.Verify(chain, now); err != nil {
+		if _, err := verifyBy(anchors, chain, now); err != nil {
 			b.Fatal(err)
 		}
 	}

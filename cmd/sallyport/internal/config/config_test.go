@@ -171,13 +171,14 @@ func TestExample(t *testing.T) {
 		},
 		Header: clientcert.DoorConfig{
 			Header: "X-WSO2-CLIENT-CERTIFICATE",
-			Format: clientcert.Auto, Registered: trust.All,
+			Format: clientcert.Auto, Rules: trust.Rules{Registered: trust.All},
 			Balancers: []netip.Prefix{
 				netip.MustParsePrefix("127.0.0.1/32"), netip.MustParsePrefix("10.1.2.3/32"),
 				netip.MustParsePrefix("10.2.0.0/16"), netip.MustParsePrefix("2001:db8::/32"),
 			},
 		},
-		HeaderTrust: control.Placed[keystore.Ref]{Value: clients},
+		ChainValidation: true,
+		HeaderTrust:     control.Placed[keystore.Ref]{Value: clients},
 		Balancers: control.Placed[keystore.Ref]{
 			Value: keystore.Ref{Location: at("stores/lb-truststore.jks"), Type: "JKS", Password: "changeit"},
 		},
@@ -319,7 +320,7 @@ var unset = []string{
 	"Spec.Problems", "Spec.LeftOut", "Spec.Elsewhere", "Spec.Release", "Placed[string].Keys", "Listener.Profiles", "Listener.Door", "DoorConfig.Trust", "DoorConfig.BalancerTrust", "DoorConfig.CacheSize",
 	"Settings.Tokens", "Settings.Name", "Settings.BindAddress", "Settings.BindHost", "Settings.ServerName", "Settings.Line",
 	"Options.ACME", "Options.AlsoAskFor", "Options.Now", "Options.ReadFile", "Options.LookupHost", "Route.Limit", "Resource.Limit",
-	"DoorConfig.Shown", "Options.Shown", "Options.Registered", "Limits.Exempt", "Bounds.Bytes", "Bounds.Certificates", "Bounds.KeyBits",
+	"DoorConfig.Shown", "Options.Shown", "Options.Registered", "Options.Issuers", "Rules.Anchors", "Rules.Revocation", "Limits.Exempt", "Bounds.Bytes", "Bounds.Certificates", "Bounds.KeyBits",
 	"Listener.Validations", "Settings.Folder", // that of files, and the example says store
 	"Upstream.Roots", "Upstream.Certificates", "Upstream.TLSDigest",
 }

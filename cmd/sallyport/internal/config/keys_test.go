@@ -54,7 +54,7 @@ var changes = map[string]any{
 	"main.mutualSSL.trustStore.location":                   "another",
 	"main.mutualSSL.trustStore.type":                       "PKCS12",
 	"main.mutualSSL.trustStore.password":                   "another",
-	"main.mutualSSL.enableCertificateChainValidation":      nil, // true is not built
+	"main.mutualSSL.enableCertificateChainValidation":      false,
 	"main.mutualSSL.trustRegistered":                       "none",
 	"main.mutualSSL.forwardClientCertificateHeader":        false,
 	"main.mutualSSL.expiryHeader":                          "X-Another",

@@ -20,7 +20,7 @@ func (l *loader) listener(n node) control.Listener {
 	m := n.mapping("a listener")
 	defer m.end()
 	name, address := m.name("name"), m.address()
-	tls := &listenerprofiles.Options{Listener: name.Value, Vouching: l.cfg.Header.Registered}
+	tls := &listenerprofiles.Options{Listener: name.Value, Vouching: l.cfg.Header.Rules.Registered}
 	tls.Own.KeyStore, tls.Own.Order = m.serverKeys("keyStore")
 	tls.Own.TrustStore = m.trustStore("trustStore").Value
 	interval := m.dynamicSSLProfiles(tls)

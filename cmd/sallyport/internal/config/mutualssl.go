@@ -33,11 +33,8 @@ func (l *loader) mutualSSL(m *mapping) {
 	}
 	l.loadBalancers(s)
 	c.HeaderTrust = s.trustStore("trustStore")
-	door.Registered, _ = ask(s, "trustRegistered", trust.SelfSigned, trust.ParseRegistered)
-	if s.boolean("enableCertificateChainValidation") {
-		l.errorf(s.find("enableCertificateChainValidation").value.Place,
-			"enableCertificateChainValidation is not built yet: say false, and register each client certificate")
-	}
+	door.Rules.Registered, _ = ask(s, "trustRegistered", trust.SelfSigned, trust.ParseRegistered)
+	c.ChainValidation = s.boolean("enableCertificateChainValidation")
 	c.Routing.CertificateHeader = door.Header
 	c.Routing.ForwardCertificate = s.boolean("forwardClientCertificateHeader")
 	c.Routing.ExpiryHeader = l.expiryHeader(s)

@@ -1,0 +1,149 @@
+package trust
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"crypto/x509"
+	"math"
+	"slices"
+	"sync/atomic"
+)
+
+// maxPaths is how many paths of one certificate count. Cross-signed issuers make several.
+const maxPaths = 8
+
+// An Issuer is the certificate of a CA, with its digest.
+type Issuer struct {
+	Certificate *x509.Certificate
+	Fingerprint [sha256.Size]byte // SHA-256 of the DER
+}
+
+func newIssuer(cert *x509.Certificate) *Issuer { return &Issuer{cert, sha256.Sum256(cert.Raw)} }
+
+// A Path leads from a certificate to an entry of a trust store.
+type Path struct {
+	Validity           // of all its certificates together
+	Issuers  []*Issuer // the certificate's own first, the entry last; none: it is an entry itself
+}
+
+// certificates are those of the path, leaf first.
+func (p *Path) certificates(leaf *x509.Certificate) []*x509.Certificate {
+	list := make([]*x509.Certificate, 0, 1+len(p.Issuers))
+	list = append(list, leaf)
+	for _, issuer := range p.Issuers {
+		list = append(list, issuer.Certificate)
+	}
+	return list
+}
+
+// Registrations are what is registered, as far as a certificate's judge has to know.
+type Registrations interface {
+	// Registered reports whether the certificate with that SHA-256 is registered for any API.
+	Registered(fingerprint [sha256.Size]byte) bool
+	// Issuers are the registered CAs that admit what they have issued: the same pointer as long as they are the same. Nil
+	// means that only what is registered itself is admitted.
+	Issuers() *Issuers
+}
+
+// Issuers are CAs that are registered: they complete chains, and are trusted for nothing by that. They never change. A nil
+// Issuers has none.
+type Issuers struct {
+	certs []*x509.Certificate
+	named map[string]bool // by RawSubject
+	edges edges
+	id    uint64
+}
+
+var issuersMade atomic.Uint64
+
+// NewIssuers returns these CAs; nil if there are none.
+func NewIssuers(certs []*x509.Certificate) *Issuers {
+	if len(certs) == 0 {
+		return nil
+	}
+	i := &Issuers{certs: slices.Clone(certs), named: map[string]bool{}, edges: edgesOf(certs), id: issuersMade.Add(1)}
+	for _, cert := range certs {
+		i.named[string(cert.RawSubject)] = true
+	}
+	return i
+}
+
+// number tells one Issuers from all others.
+func (i *Issuers) number() uint64 {
+	if i == nil {
+		return 0
+	}
+	return i.id
+}
+
+// MayAdmit reports whether one of them may have issued the certificate that chain begins with, by way of what is shown or
+// of entries of a, going by names alone. Whoever may not be theirs need not be verified.
+func (i *Issuers) MayAdmit(chain []*x509.Certificate, a *Anchors) bool {
+	if i == nil || a == nil {
+		return false
+	}
+	return slices.ContainsFunc(chain, func(cert *x509.Certificate) bool {
+		return cert != nil && (i.named[string(cert.RawIssuer)] || a.Names(cert.RawIssuer))
+	})
+}
+
+// between is what may stand between a certificate and an entry beside what is shown.
+type between struct {
+	of    *Issuers
+	certs []*x509.Certificate // that entries vouch for
+	pool  *x509.CertPool
+	known map[[sha256.Size]byte]*Issuer
+}
+
+// intermediates are the store's own entries that others may have issued, and those registered CAs that entries vouch for.
+func (a *Anchors) intermediates(registered *Issuers) *between {
+	if b := a.between.Load(); b != nil && b.of == registered {
+		return b
+	}
+	b := &between{of: registered, pool: x509.NewCertPool(), known: map[[sha256.Size]byte]*Issuer{}}
+	for _, entry := range a.certs {
+		if entry.IsCA && !bytes.Equal(entry.RawIssuer, entry.RawSubject) {
+			b.pool.AddCert(entry)
+		}
+	}
+	if registered != nil {
+		b.certs = a.vouched(registered.certs, nil, math.MaxInt)
+	}
+	for _, cert := range b.certs {
+		b.pool.AddCert(cert)
+		issuer := newIssuer(cert)
+		b.known[issuer.Fingerprint] = issuer
+	}
+	a.between.Store(b)
+	return b
+}
+
+// issuer returns a certificate of a path as one that paths share.
+func (a *Anchors) issuer(cert *x509.Certificate, others *between) *Issuer {
+	fingerprint := sha256.Sum256(cert.Raw)
+	if entry := a.entries[fingerprint]; entry != nil {
+		return entry
+	}
+	if known := others.known[fingerprint]; known != nil {
+		return known
+	}
+	if known, ok := a.shown.GetIfPresent(fingerprint); ok {
+		return known
+	}
+	shown := &Issuer{cert, fingerprint}
+	a.shown.Set(fingerprint, shown)
+	return shown
+}
+
+// issuerOf returns the entry that has issued another one, as a path of one; nil if none has, or if it is self-signed.
+func (a *Anchors) issuerOf(entry *x509.Certificate) []*Issuer {
+	if bytes.Equal(entry.RawIssuer, entry.RawSubject) {
+		return nil
+	}
+	for _, by := range a.named[string(entry.RawIssuer)] {
+		if entry.CheckSignatureFrom(by) == nil {
+			return []*Issuer{a.entries[sha256.Sum256(by.Raw)]}
+		}
+	}
+	return nil
+}

@@ -1,0 +1,121 @@
+package trust
+
+import (
+	"context"
+	"crypto/x509"
+	"sync/atomic"
+	"time"
+
+	"sallyport/listenerprofiles/revocation"
+)
+
+// A Standing is whether a certificate that was found good still is, by what issuers have revoked. It is
+// looked up when somebody asks, and remembered until that may have changed: many calls share a Standing.
+type Standing struct {
+	leaf    *x509.Certificate
+	paths   []Path
+	alone   bool // only its registration vouches for it, and it isn't self-signed: whoever issued it is not known
+	checker *revocation.Checker
+	last    atomic.Pointer[standing]
+}
+
+// A standing is what was looked up, and how long that holds.
+type standing struct {
+	generation uint64
+	until      time.Time
+	good       uint8 // bit i: Paths[i] is good
+	err        *Fault
+	pending    bool
+}
+
+// Standing returns the standing of a certificate that these rules have found good.
+func (r *Rules) Standing(leaf *x509.Certificate, v Verdict) *Standing {
+	return &Standing{
+		leaf: leaf, paths: v.Paths, checker: r.Revocation,
+		alone: v.ByRegistration && r.Revocation != nil && !SelfSigned.Vouches(leaf),
+	}
+}
+
+// Check returns nil if a path is good at now: none of its certificates is revoked. Else it returns
+// a *Fault, of cause Revoked or StatusUnknown. Nothing is waited for.
+func (s *Standing) Check(now time.Time) error {
+	if err := s.look(now).err; err != nil {
+		return err
+	}
+	return nil
+}
+
+// Pending reports whether Await may find out more than Check knows.
+func (s *Standing) Pending(now time.Time) bool { return s.look(now).pending }
+
+// Await asks whoever knows what Check does not, until ctx ends or the time for that is over.
+func (s *Standing) Await(ctx context.Context) {
+	for i := range s.paths {
+		s.checker.Await(ctx, s.paths[i].certificates(s.leaf))
+	}
+}
+
+// Issuers calls found for each issuer by way of which the certificate is good at now, each path from the certificate up,
+// until found returns true.
+func (s *Standing) Issuers(now time.Time, found func(*Issuer) bool) bool {
+	good := s.look(now).good
+	for i := range s.paths {
+		if good&(1<<i) == 0 || !s.paths[i].Contains(now) {
+			continue
+		}
+		for _, issuer := range s.paths[i].Issuers {
+			if found(issuer) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+func (s *Standing) look(now time.Time) *standing {
+	generation := s.checker.Generation()
+	if last := s.last.Load(); last != nil && last.generation == generation && now.Before(last.until) {
+		return last
+	}
+	found := s.judge(now)
+	found.generation = generation
+	s.last.Store(found)
+	return found
+}
+
+// judge asks about each path: one that is good is enough.
+func (s *Standing) judge(now time.Time) *standing {
+	found := &standing{until: Always.Until}
+	if s.checker == nil {
+		found.good = 1<<len(s.paths) - 1
+		return found
+	}
+	unknown := false
+	for i := range s.paths {
+		answer := s.checker.Status(s.paths[i].certificates(s.leaf), now)
+		if s.alone {
+			answer = s.checker.Unasked(s.leaf)
+		}
+		if answer.Until.Before(found.until) {
+			found.until = answer.Until
+		}
+		switch answer.Status {
+		case revocation.Good:
+			found.good |= 1 << i
+			continue
+		case revocation.Unknown:
+			found.pending = found.pending || answer.Pending
+			if !unknown { // rather than Revoked: another path may be good yet
+				unknown, found.err = true, fault(StatusUnknown, "%v", answer.Err)
+			}
+		case revocation.Revoked:
+			if found.err == nil {
+				found.err = fault(Revoked, "%v", answer.Err)
+			}
+		}
+	}
+	if found.good != 0 {
+		found.err, found.pending = nil, false
+	}
+	return found
+}
