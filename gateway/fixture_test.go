@@ -70,6 +70,7 @@ type fixture struct {
 
 	listeners []decision.Listener
 	vouching  trust.Registered
+	chains    bool // registered CAs admit what they have issued
 	table     atomic.Pointer[decision.Table]
 	first     atomic.Pointer[decision.Listener] // of the listeners in force
 	inForce   atomic.Pointer[decision.Clients]
@@ -271,6 +272,7 @@ func (f *fixture) loadProfiles(t testing.TB, trusted []byte, list ...string) (*l
 		Registered: func(fingerprint [sha256.Size]byte) bool {
 			return f.inForce.Load().RegisteredAt(f.table.Load(), f.first.Load(), fingerprint)
 		},
+		Issuers: func() *trust.Issuers { return f.inForce.Load().Issuers() },
 	}, last)
 }
 
@@ -326,7 +328,8 @@ func (f *fixture) newClients(t testing.TB) *decision.Clients {
 	if err != nil {
 		t.Fatal(err)
 	}
-	clients, _ := decision.NewClients(index, f.tiers, f.limits)
+	clients, _ := f.inForce.Load().Next(index, f.tiers, f.limits)
+	clients.ChainValidation = f.chains
 	f.inForce.Store(clients)
 	return clients
 }

@@ -19,8 +19,8 @@ import (
 
 // DoorConfig names the load balancers that are believed about their clients' certificates, and the format they use.
 type DoorConfig struct {
-	Header        string           // the only name that is read; for a pinned Format, its own
-	Format        Format           // of the header's value
+	Header        string         // the only name that is read; for a pinned Format, its own
+	Format        Format         // of the header's value
 	Rules         trust.Rules    // by which clients' certificates from the header are judged
 	Balancers     []netip.Prefix // the socket peers that are believed; empty: none
 	BalancerTrust *trust.Anchors // verifies the load balancers' own certificates; nil: none is good
@@ -97,7 +97,9 @@ func (d *Door) Knows(peer netip.Addr) bool {
 func (d *Door) BalancerTrust() *trust.Anchors { return d.cfg.BalancerTrust }
 
 // Judge returns why the certificate that a registered client's chain begins with is not good, or nil.
-func (d *Door) Judge(chain []*x509.Certificate, now time.Time) error { return Good(chain, &d.cfg.Rules, now) }
+func (d *Door) Judge(chain []*x509.Certificate, now time.Time) error {
+	return Good(chain, &d.cfg.Rules, now)
+}
 
 // Balancer returns the certificate that a peer proved to hold if it is a load balancer's own, else nil. Such a
 // certificate is never a client's. Its Check reports whether it is still good later.

@@ -79,6 +79,7 @@ func New(cfg Options) *Decider {
 	d.cfg.HeaderLines = cmp.Or(cfg.HeaderLines, 200)
 	d.cfg.Drain = cmp.Or(cfg.Drain, 30*time.Second)
 	d.cfg.Recheck = cmp.Or(cfg.Recheck, time.Second)
+	d.streams.recheck = make(chan struct{}, 1)
 	d.snapshot.Store(&Snapshot{Routes: &Table{}, Clients: &Clients{}, replaced: make(chan struct{})})
 	return d
 }

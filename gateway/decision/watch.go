@@ -98,9 +98,10 @@ func endless(contentType string) bool {
 // streams are the watches over calls under way. To begin and to end one takes a lock that is hardly ever contended, and
 // no memory once enough have been: BenchmarkStreams.
 type streams struct {
-	shards [16]shard
-	next   atomic.Uint32
-	idle   sync.Pool // of *watch, each with its shard for good
+	shards  [16]shard
+	recheck chan struct{} // holds a token while Run is to look
+	next    atomic.Uint32
+	idle    sync.Pool // of *watch, each with its shard for good
 }
 
 // A shard is some of the watches.
@@ -161,8 +162,17 @@ func (s *streams) appendOpen(list []*watch) []*watch {
 // roundPause is the least time between two rounds, however often snapshots are swapped.
 const roundPause = 50 * time.Millisecond
 
-// Run breaks calls of unknown end off when their right has ended, until ctx ends: soon after a new snapshot, and within
-// Options.Recheck of anything else, such as the end of a certificate, of a token or of its key. It is called once.
+// Recheck has Run look at once: something has ended the right of streams, and no new snapshot tells, such as a list of
+// revoked certificates.
+func (d *Decider) Recheck() {
+	select {
+	case d.streams.recheck <- struct{}{}:
+	default: // it looks already
+	}
+}
+
+// Run breaks calls of unknown end off when their right has ended, until ctx ends: soon after a new snapshot or Recheck, and
+// within Options.Recheck of anything else, such as the end of a certificate, of a token or of its key. It is called once.
 func (d *Decider) Run(ctx context.Context) {
 	tick := time.NewTicker(d.cfg.Recheck) // certificates and tokens expire without a swap
 	defer tick.Stop()
@@ -170,6 +180,7 @@ func (d *Decider) Run(ctx context.Context) {
 	for s := d.snapshot.Load(); ; {
 		select {
 		case <-s.replaced:
+		case <-d.streams.recheck:
 		case <-tick.C:
 		case <-ctx.Done():
 			return
