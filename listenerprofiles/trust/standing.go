@@ -94,7 +94,7 @@ func (s *Standing) judge(now time.Time) *standing {
 	for i := range s.paths {
 		answer := s.checker.Status(s.paths[i].certificates(s.leaf), now)
 		if s.alone {
-			answer = s.checker.Unasked(s.leaf)
+			answer = s.checker.Unasked(s.leaf, now)
 		}
 		if answer.Until.Before(found.until) {
 			found.until = answer.Until
