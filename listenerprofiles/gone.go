@@ -60,6 +60,9 @@ func laxer(was, is *Profile) string {
 	case was.VerifyClient == None:
 		return ""
 	}
+	if why := laxerRevocation(was.Revocation, is.Revocation); why != "" {
+		return "of revocation, " + why
+	}
 	trusted := map[string]bool{}
 	for _, cert := range was.Trust.Certificates() {
 		trusted[string(cert.Raw)] = true

@@ -189,6 +189,7 @@ func (l *loader) load() (*Set, error) {
 	var profiles []*Profile
 	var warnings []error
 	for _, s := range all {
+		l.inheritRevocation(&s)
 		p, wrong := l.profileOfFile(s)
 		for _, err := range wrong {
 			problems = append(problems, l.place(s, err))
@@ -215,6 +216,20 @@ func (l *loader) load() (*Set, error) {
 	}
 	set.file, set.hosts, set.warnings = file, l.hosts, warnings
 	return set, nil
+}
+
+// inheritRevocation gives a profile the listener's Revocation, unless the file says what its own is.
+func (l *loader) inheritRevocation(s *written) {
+	own := l.cfg.Own.Revocation
+	if s.VerifyClient == None {
+		return
+	}
+	if _, said := s.places[Part{Element: verifier}]; !said {
+		s.Revocation = own
+	} else if why := laxerRevocation(own, s.Revocation); why != "" {
+		warning := PartError{s.Name, Part{Element: verifier}, errors.New("this profile is laxer than revocation of its listener: " + why)}
+		s.warnings = append(s.warnings, l.place(*s, warning))
+	}
 }
 
 // profileOfFile resolves what only holds in the file: passwords that are elsewhere and relative paths.
@@ -396,6 +411,7 @@ func digest(s Settings, keys, trusted []byte, cfg Options) (d digests) {
 		}
 		writeField(h, b)
 	}
+	writeRevocation(h, s.Revocation)
 	writeField(h, trusted)
 	if cfg.AlsoAskFor != nil {
 		for _, cert := range cfg.AlsoAskFor.Certificates() {

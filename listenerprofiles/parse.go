@@ -9,9 +9,11 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"sallyport/internal/printable"
 	"sallyport/listenerprofiles/keystore"
+	"sallyport/listenerprofiles/revocation"
 )
 
 // Parse reads listenerprofiles.xml in WSO2's form, with our addition ServerName. It is strict: an unknown, repeated or
@@ -135,7 +137,7 @@ func (p *parser) profile(e *element) written {
 		words(p, part, ParseCiphers, &s.Ciphers)
 	}
 	if part := parts["CertificateRevocationVerifier"]; part != nil {
-		p.revocation(part)
+		p.revocation(&s, part)
 	}
 	for name, part := range parts {
 		s.places[Part{Element: name}] = part.place()
@@ -275,33 +277,86 @@ func (p *parser) password(e *element) (text, alias string) {
 	return text, ""
 }
 
-// revocation checks the element, and that revocation is switched off.
-func (p *parser) revocation(e *element) {
+// revocation reads CertificateRevocationVerifier: a Policy that is on, or its zero value if it is switched off.
+func (p *parser) revocation(s *written, e *element) {
+	enabled, said := p.enableAttribute(e)
 	parts := p.parts(e, "Enable", "CacheSize", "CacheDelay", "FullChainValidation", "ExpiryValidation")
-	var enabled, ignored bool
-	if part := p.needed(e, parts, "Enable"); part != nil {
+	switch part := parts["Enable"]; {
+	case part != nil && said:
+		p.fail(part, "the attribute enable says it already: keep one of both")
+	case part != nil:
 		word(p, part, parseBool, &enabled)
-		if enabled {
-			p.fail(part, "certificate revocation is not built yet")
-		}
+	case !said:
+		p.fail(e, "<Enable> is missing")
 	}
-	for _, name := range []string{"FullChainValidation", "ExpiryValidation"} {
+	full, expiry := true, true
+	for name, into := range map[string]*bool{"FullChainValidation": &full, "ExpiryValidation": &expiry} {
 		if part := parts[name]; part != nil {
-			word(p, part, parseBool, &ignored)
+			word(p, part, parseBool, into)
 		}
 	}
-	for _, name := range []string{"CacheSize", "CacheDelay"} {
-		if part := parts[name]; part != nil {
-			var n uint64
-			word(p, part, func(text string) (uint64, error) {
-				n, err := strconv.ParseUint(text, 10, 31)
-				if err != nil {
-					return 0, fmt.Errorf("%s is not a whole number", printable.Quote(text))
-				}
-				return n, nil
-			}, &n)
-		}
+	if enabled {
+		p.needed(e, parts, "CacheSize")
+		p.needed(e, parts, "CacheDelay")
 	}
+	// The bounds are WSO2's, which takes its own defaults beyond them.
+	size := p.bounded(s, enabled, parts["CacheSize"], 51, 9_999, "10000 answers are remembered")
+	delay := p.bounded(s, enabled, parts["CacheDelay"], 2, 1_439, "it is 5 minutes")
+	if !enabled {
+		return
+	}
+	if part := parts["ExpiryValidation"]; part != nil && !expiry {
+		s.warnings = append(s.warnings, part.problem(p.file, "false has no effect: expired certificates are never admitted"))
+	}
+	if s.VerifyClient == None {
+		s.warnings = append(s.warnings, e.problem(p.file, "nothing is looked up: SSLVerifyClient none asks for no certificate"))
+		return
+	}
+	s.Revocation = revocation.Policy{
+		OCSP:               true,
+		DistributionPoints: true,
+		LeafOnly:           !full,
+		CacheSize:          size,
+		Refresh:            time.Duration(delay) * time.Minute,
+	}
+}
+
+// enableAttribute takes the attribute enable out of e, by which axis2.xml switches the verifier on and off.
+func (p *parser) enableAttribute(e *element) (enabled, said bool) {
+	e.attributes = slices.DeleteFunc(e.attributes, func(a xml.Attr) bool {
+		if qualified(a.Name) != "enable" {
+			return false
+		}
+		var err error
+		if enabled, err = parseBool(strings.Trim(a.Value, xmlSpace)); err != nil {
+			p.fail(e, "attribute enable: %s", err)
+		}
+		said = true
+		return true
+	})
+	return enabled, said
+}
+
+// bounded reads a whole number as Java does. One beyond low and high counts as 0, with a warning if that matters.
+func (p *parser) bounded(s *written, matters bool, e *element, low, high int, instead string) int {
+	if e == nil {
+		return 0
+	}
+	n, before := 0, len(p.problems)
+	word(p, e, func(text string) (int, error) {
+		n, err := strconv.ParseInt(text, 10, 32)
+		if err != nil {
+			return 0, fmt.Errorf("%s is not a whole number", printable.Quote(text))
+		}
+		return int(n), nil
+	}, &n)
+	if n >= low && n <= high || len(p.problems) > before {
+		return n
+	}
+	if matters {
+		s.warnings = append(s.warnings, e.problem(p.file, "%d does not count, as in WSO2, since it is not from %d to %d: %s", n, low, high, instead))
+	}
+	return 0
 }
 
 func parseBool(text string) (bool, error) {
@@ -332,7 +387,9 @@ func (p *parser) parts(e *element, allowed ...string) map[string]*element {
 		case parts[child.name] != nil:
 			p.fail(child, "repeated, the first is in line %d", parts[child.name].line)
 		default:
-			if child.name != "Password" && child.name != "KeyPassword" {
+			switch child.name {
+			case "Password", "KeyPassword", "CertificateRevocationVerifier": // their readers do
+			default:
 				p.noAttributes(child)
 			}
 			parts[child.name] = child

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"testing"
 
@@ -62,6 +63,9 @@ func describe(profiles []written, err error) string {
 		}
 		fmt.Fprintf(&b, "\ttrust store %s, password %q\n", s.TrustStore, s.TrustStore.Password)
 		fmt.Fprintf(&b, "\tverify client %s, protocols %x, ciphers %x\n", s.VerifyClient, s.Protocols, s.Ciphers)
+		if !reflect.ValueOf(s.Revocation).IsZero() {
+			fmt.Fprintf(&b, "\trevocation %+v\n", s.Revocation)
+		}
 		for _, part := range []Part{
 			{"KeyStore", keystore.Password}, {"KeyStore", keystore.KeyPassword}, {"TrustStore", keystore.Password},
 		} {

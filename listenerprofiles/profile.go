@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"sallyport/listenerprofiles/keystore"
+	"sallyport/listenerprofiles/revocation"
 	"sallyport/listenerprofiles/trust"
 )
 
@@ -67,6 +68,9 @@ type Settings struct {
 	Ciphers      []uint16 // the allow-list for TLS 1.2; nil means ECDHE with AEAD. TLS 1.3 has its own, which Go fixes
 	Order        Order    // of a key store of type ACME, in the place of KeyStore; without Names there is none
 	Line         int      // where the profile begins in the file
+
+	// Revocation is how clients' certificates are looked up. A profile of the file that doesn't say has the listener's.
+	Revocation revocation.Policy
 }
 
 // A Part is the part of a profile that something is about: an element, and for KeyStore and TrustStore one of theirs.

@@ -3,6 +3,7 @@ package listenerprofiles
 import (
 	"crypto/sha256"
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"strings"
@@ -165,42 +166,55 @@ func (s *Set) checkStrictness(file string) error {
 	for _, groups := range s.byAddr {
 		sockets = append(sockets, groups)
 	}
-	weak := make(map[*Profile]*Profile) // the strictest by name, and what serves unknown names beside it
+	weak := make(map[*Profile]*Profile)  // the strictest by name, and what serves unknown names beside it
+	laxer := make(map[*Profile]*Profile) // those by name whose revocation is stricter, and the same
 	for _, groups := range sockets {
-		strictest, unknown := s.demands(groups)
-		if strictest != nil && unknown.VerifyClient.strictness() < strictest.VerifyClient.strictness() {
+		named, unknown := s.byName(groups)
+		for _, p := range named {
+			if p.VerifyClient != None && laxerRevocation(p.Revocation, unknown.Revocation) != "" {
+				laxer[p] = unknown
+			}
+		}
+		if strictest := strictestOf(named); strictest != nil && unknown.VerifyClient.strictness() < strictest.VerifyClient.strictness() {
 			weak[strictest] = unknown
 		}
 	}
 	var problems Problems
+	problem := func(p *Profile, element, format string, args ...any) {
+		problems = append(problems, &ParseError{File: file, Line: p.Line, Element: element, Message: fmt.Sprintf(format, args...)})
+	}
 	for _, p := range s.profiles {
 		if unknown := weak[p]; unknown != nil {
-			problems = append(problems, &ParseError{
-				File: file, Line: p.Line, Element: "SSLVerifyClient",
-				Message: fmt.Sprintf("%s says %s, but unknown server names on its socket are served by %s, which "+
-					"says %s and must be as strict",
-					p.Name, p.VerifyClient, unknown.Name, unknown.VerifyClient),
-			})
+			problem(p, "SSLVerifyClient",
+				"%s says %s, but unknown server names on its socket are served by %s, which says %s and must be as strict",
+				p.Name, p.VerifyClient, unknown.Name, unknown.VerifyClient)
+		} else if unknown := laxer[p]; unknown != nil {
+			problem(p, verifier, "unknown server names on the socket of %s are served by %s, whose revocation must be as strict: %s",
+				p.Name, unknown.Name, laxerRevocation(p.Revocation, unknown.Revocation))
 		}
 	}
 	return join(problems)
 }
 
-// demands returns the strictest profile by name that a connection may meet in groups, and the profile for unknown
-// names.
-func (s *Set) demands(groups []*group) (strictest, unknown *Profile) {
+// byName returns the profiles by name that a connection may meet in groups, and the profile for unknown names.
+func (s *Set) byName(groups []*group) (named []*Profile, unknown *Profile) {
 	for _, g := range groups {
-		for _, named := range []map[string]*Profile{g.exact, g.wild} {
-			for _, p := range named {
-				if strictest == nil || p.VerifyClient.strictness() > strictest.VerifyClient.strictness() ||
-					p.VerifyClient == strictest.VerifyClient && p.Name < strictest.Name {
-					strictest = p
-				}
-			}
-		}
+		named = slices.AppendSeq(named, maps.Values(g.exact))
+		named = slices.AppendSeq(named, maps.Values(g.wild))
 		if g.nameless != nil {
-			return strictest, g.nameless
+			return named, g.nameless
 		}
 	}
-	return strictest, s.own
+	return named, s.own
+}
+
+// strictestOf returns the first by name of those that demand most, or nil.
+func strictestOf(profiles []*Profile) (strictest *Profile) {
+	for _, p := range profiles {
+		if strictest == nil || p.VerifyClient.strictness() > strictest.VerifyClient.strictness() ||
+			p.VerifyClient == strictest.VerifyClient && p.Name < strictest.Name {
+			strictest = p
+		}
+	}
+	return strictest
 }

@@ -31,7 +31,7 @@ var rooms = map[string][]string{
 	"gateway/control": {
 		"gateway", "gateway/decision", "gateway/backend", "gateway/clientcert", "gateway/message", "policy", "policy/token", "policy/ratelimit", "policy/subscription",
 		"certstore", "certstore/revocation", "listenerprofiles", "listenerprofiles/keystore", "listenerprofiles/trust", "listenerprofiles/acme",
-		"listenerprofiles/challenge",
+		"listenerprofiles/challenge", "listenerprofiles/revocation",
 	},
 	"gateway/observe": {
 		"gateway", "gateway/decision", "gateway/backend", "gateway/clientcert", "gateway/message", "policy", "policy/token", "policy/ratelimit", "policy/subscription",
@@ -46,7 +46,7 @@ var rooms = map[string][]string{
 	"gateway/backend":        {"gateway/http1", "gateway/wire", "gateway/message"},
 	"gateway/http1":          {"gateway/message"},
 	"gateway/clientcert":     {"gateway/message", "listenerprofiles/trust"},
-	"listenerprofiles":       {"listenerprofiles/keystore", "listenerprofiles/trust"},
+	"listenerprofiles":       {"listenerprofiles/keystore", "listenerprofiles/trust", "listenerprofiles/revocation"},
 	"listenerprofiles/trust": {"listenerprofiles/keystore"},
 	"listenerprofiles/acme":  {"listenerprofiles", "listenerprofiles/challenge", "certstore"},
 
@@ -61,8 +61,11 @@ var rooms = map[string][]string{
 	"certstore/revocation":       nil,
 	"listenerprofiles/keystore":  nil,
 	"listenerprofiles/challenge": nil,
-	"bench":                      {"bench/port"},
-	"bench/port":                 nil,
+
+	"listenerprofiles/revocation": nil,
+
+	"bench":      {"bench/port"},
+	"bench/port": nil,
 
 	"listenerprofiles/revocation": nil,
 

@@ -300,6 +300,7 @@ func (b *builder) buildDoor() {
 			return x.Value == y.Value && k.read[x.Value.Location] == b.read[x.Value.Location]
 		}
 		if reflect.DeepEqual(k.Spec.Header, s.Header) &&
+			reflect.DeepEqual(k.Spec.HeaderRevocation.Value, s.HeaderRevocation.Value) &&
 			same(k.Spec.HeaderTrust, s.HeaderTrust) && same(k.Spec.Balancers, s.Balancers) {
 			b.door = k.door
 			return

@@ -217,15 +217,21 @@ func TestStoreOfTheConfiguration(t *testing.T) {
 		if b.InForce().door != door {
 			t.Error("the door is another one, and nothing about it has changed")
 		}
+		b.change(func(s *Spec) { s.HeaderRevocation.Value.OCSP = true })
+		b.after(t, 2*time.Second, configuration, 2, 0)
+		if b.InForce().door == door {
+			t.Error("certificates of the header are looked up, and the door has not heard")
+		}
+		door = b.InForce().door
 		b.disk.slowly("other.pem", certPEM(b.other, b.ca), []int{len(certPEM(b.other)) / 2, len(certPEM(b.other))})
-		b.after(t, 3*time.Second, configuration, 2, 0)
+		b.after(t, 3*time.Second, configuration, 3, 0)
 		if b.InForce().door == door {
 			t.Error("the new trust store is not in force")
 		}
 		b.disk.remove("other.pem")
-		b.after(t, 2*time.Second, configuration, 2, 1)
-		b.disk.write("other.pem", certPEM(b.other, b.ca))
 		b.after(t, 2*time.Second, configuration, 3, 1)
+		b.disk.write("other.pem", certPEM(b.other, b.ca))
+		b.after(t, 2*time.Second, configuration, 4, 1)
 	})
 }
 

@@ -137,4 +137,6 @@ var listenerKeys = map[string]string{
 	"HttpsProtocols":   "httpsProtocols",
 	"PreferredCiphers": "preferredCiphers",
 	"FilePath":         "dynamicSSLProfiles.filePath",
+
+	"CertificateRevocationVerifier": "revocation",
 }

@@ -9,6 +9,7 @@ import (
 	"sallyport/listenerprofiles"
 	"sallyport/listenerprofiles/acme"
 	"sallyport/listenerprofiles/keystore"
+	"sallyport/listenerprofiles/revocation"
 	"sallyport/policy/ratelimit"
 	"sallyport/policy/token"
 )
@@ -23,27 +24,28 @@ type Spec struct {
 	Problems Problems // that keep it from coming into force
 	Warnings Problems // that do not
 
-	Period          time.Duration // between two looks at every source
-	Listeners       []Listener
-	Header          clientcert.DoorConfig // without Anchors and BalancerTrust, which Build opens:
-	HeaderTrust     Placed[keystore.Ref]  // none without a Location
-	Balancers       Placed[keystore.Ref]  // of the load balancers' own certificates; none without a Location
-	Routing         decision.Settings     // without Tokens
-	ChainValidation bool                  // a registered CA admits what it has issued
-	Tiers           *ratelimit.Tiers
-	RateLimit       Placed[RateLimit] // takes effect with the next start only
-	KeyManagers     []Placed[token.KeyManager]
-	APIs            []API
-	Clients         []certstore.Client       // that API files register
-	ACME            Placed[acme.Settings]    // of the CA that server certificates are ordered from; without a Directory: none
-	Store           Placed[certstore.Source] // not for logs, since it may hold a password; without a URL: none
-	MaxAge          time.Duration            // for how long registrations of a store that can't be read are believed; 0: for ever
-	Snapshot        string                   // file of the store's registrations, for a start while it is away; "": none
-	Labels          []string                 // of this gateway; none: it serves every API
-	LeftOut         []API                    // that are not served here, since none of their Labels is one of these
-	Elsewhere       []certstore.Client       // that API files register for LeftOut
-	Release         int                      // the version of the files that came from the store; 0: none did
-	Fixed           map[string]any           // settings by key that take effect with the next start only
+	Period           time.Duration // between two looks at every source
+	Listeners        []Listener
+	Header           clientcert.DoorConfig     // without Anchors, Revocation and BalancerTrust, which Build opens:
+	HeaderTrust      Placed[keystore.Ref]      // none without a Location
+	HeaderRevocation Placed[revocation.Policy] // of certificates from the header
+	Balancers        Placed[keystore.Ref]      // of the load balancers' own certificates; none without a Location
+	Routing          decision.Settings         // without Tokens
+	ChainValidation  bool                      // a registered CA admits what it has issued
+	Tiers            *ratelimit.Tiers
+	RateLimit        Placed[RateLimit] // takes effect with the next start only
+	KeyManagers      []Placed[token.KeyManager]
+	APIs             []API
+	Clients          []certstore.Client       // that API files register
+	ACME             Placed[acme.Settings]    // of the CA that server certificates are ordered from; without a Directory: none
+	Store            Placed[certstore.Source] // not for logs, since it may hold a password; without a URL: none
+	MaxAge           time.Duration            // for how long registrations of a store that can't be read are believed; 0: for ever
+	Snapshot         string                   // file of the store's registrations, for a start while it is away; "": none
+	Labels           []string                 // of this gateway; none: it serves every API
+	LeftOut          []API                    // that are not served here, since none of their Labels is one of these
+	Elsewhere        []certstore.Client       // that API files register for LeftOut
+	Release          int                      // the version of the files that came from the store; 0: none did
+	Fixed            map[string]any           // settings by key that take effect with the next start only
 }
 
 // A Listener is a decision.Listener and what its profiles are made from.

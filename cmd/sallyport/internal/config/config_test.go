@@ -28,6 +28,7 @@ import (
 	"sallyport/listenerprofiles"
 	"sallyport/listenerprofiles/acme"
 	"sallyport/listenerprofiles/keystore"
+	"sallyport/listenerprofiles/revocation"
 	"sallyport/listenerprofiles/trust"
 	"sallyport/policy"
 	"sallyport/policy/ratelimit"
@@ -114,6 +115,16 @@ func TestExample(t *testing.T) {
 						TrustStore:   clients,
 						VerifyClient: listenerprofiles.Optional,
 						Protocols:    []uint16{tls.VersionTLS12, tls.VersionTLS13},
+						Revocation: revocation.Policy{
+							CRL:                []string{at("crls/clients.crl"), "http://crl.example.com/clients.crl"},
+							DistributionPoints: true,
+							OCSP:               true,
+							Soft:               true,
+							LeafOnly:           true,
+							MaxAge:             48 * time.Hour,
+							Refresh:            time.Minute,
+							CacheSize:          5000,
+						},
 					},
 					FilePath: at("listenerprofiles.xml"),
 					BaseDir:  at("."),
@@ -178,7 +189,10 @@ func TestExample(t *testing.T) {
 			},
 		},
 		ChainValidation: true,
-		HeaderTrust:     control.Placed[keystore.Ref]{Value: clients},
+		HeaderRevocation: control.Placed[revocation.Policy]{
+			Value: revocation.Policy{CRL: []string{"/etc/sallyport/clients.crl"}, OCSP: true},
+		},
+		HeaderTrust: control.Placed[keystore.Ref]{Value: clients},
 		Balancers: control.Placed[keystore.Ref]{
 			Value: keystore.Ref{Location: at("stores/lb-truststore.jks"), Type: "JKS", Password: "changeit"},
 		},

@@ -13,6 +13,7 @@ import (
 	"sallyport/internal/printable"
 	"sallyport/listenerprofiles"
 	"sallyport/listenerprofiles/keystore"
+	"sallyport/listenerprofiles/revocation"
 )
 
 // listener reads one entry of `listeners:`. One without a keyStore is plain HTTP.
@@ -37,6 +38,11 @@ func (l *loader) listener(n node) control.Listener {
 	verify, said := ask(m, "sslVerifyClient", listenerprofiles.Optional, listenerprofiles.ParseVerifyClient)
 	tls.Own.VerifyClient = verify
 	tls.Own.Protocols = m.protocols()
+	var revoked control.Placed[revocation.Policy]
+	if m.find("keyStore") != nil {
+		revoked = m.revocation()
+		tls.Own.Revocation = revoked.Value
+	}
 	tls.Own.Ciphers = askEach(m, "preferredCiphers", listenerprofiles.ParseCiphers)
 	header := m.word("clientCertificateHeader", "off", "off", "address", "certificate")
 	out := control.Listener{
@@ -53,6 +59,10 @@ func (l *loader) listener(n node) control.Listener {
 		l.checkPlain(m, address, header)
 	} else {
 		l.checkTLS(m, verify, said, header)
+		if verify == listenerprofiles.None && revoked.Keys != nil {
+			l.errorf(revoked.Place, "revocation is of clients' certificates, which sslVerifyClient none doesn't ask for: say optional or "+
+				"require, or remove it; profiles say it by CertificateRevocationVerifier")
+		}
 		out.TLS, out.FileReadInterval, out.Keys = tls, interval, m.keys()
 	}
 	if out.Believes {
@@ -76,7 +86,7 @@ func (m *mapping) proxyProtocol() *decision.Proxies {
 
 // checkPlain refuses on a plain listener what needs TLS.
 func (l *loader) checkPlain(m *mapping, address, header text) {
-	for _, key := range []string{"trustStore", "sslVerifyClient", "httpsProtocols", "preferredCiphers", "dynamicSSLProfiles"} {
+	for _, key := range []string{"trustStore", "sslVerifyClient", "httpsProtocols", "preferredCiphers", "dynamicSSLProfiles", "revocation"} {
 		m.refuse(key, "has no meaning without a keyStore: add a keyStore for HTTPS, or remove it")
 	}
 	switch {

@@ -33,6 +33,10 @@ func (l *loader) mutualSSL(m *mapping) {
 	}
 	l.loadBalancers(s)
 	c.HeaderTrust = s.trustStore("trustStore")
+	if c.HeaderRevocation = s.revocation(); c.HeaderRevocation.Keys != nil && s.find("trustStore") == nil {
+		l.errorf(c.HeaderRevocation.Place, "revocation here is of certificates from the header, and there is no mutualSSL.trustStore to "+
+			"judge them by: add one, or move it to a listener for those of its handshakes")
+	}
 	door.Rules.Registered, _ = ask(s, "trustRegistered", trust.SelfSigned, trust.ParseRegistered)
 	c.ChainValidation = s.boolean("enableCertificateChainValidation")
 	c.Routing.CertificateHeader = door.Header
