@@ -19,6 +19,7 @@ import (
 	"unicode/utf8"
 
 	"sallyport/internal/printable"
+	"sallyport/policy/certrule"
 )
 
 var (
@@ -119,8 +120,20 @@ type Client struct {
 	Tier        string            // the tier's name, 1 to 512 characters; the caller checks that it exists
 	Scopes      []string          // OAuth2 scopes (RFC 6749, section 3.3) or "*"; empty: none
 	Certificate *x509.Certificate // never nil
+	Match       *certrule.Matcher // of a CA alone: which of its leaves count; nil: all
 	Fingerprint [32]byte          // SHA-256 of the certificate's DER; Add and NewIndex compute it if zero
 	Source      string            // where it is registered, for messages: InStore, or a file and line
+}
+
+// everyLeaf is the Matcher of a Client without Match.
+var everyLeaf, _ = certrule.Match{}.Compile() // a Match without entries has none that is no good
+
+// Matcher says which leaves of a CA count. It is never nil; without Match it admits every leaf.
+func (c *Client) Matcher() *certrule.Matcher {
+	if c.Match == nil {
+		return everyLeaf
+	}
+	return c.Match
 }
 
 // InStore is the Source of what a Store has.
@@ -144,7 +157,24 @@ func (c Client) complete() (Client, error) {
 		return Client{}, invalid("fingerprint is another certificate's")
 	}
 	c.Fingerprint = fingerprint
+	if c.Match != nil && c.Match.IsZero() {
+		c.Match = nil
+	}
+	if err := checkMatch(c.Match, c.Certificate); err != nil {
+		return Client{}, err
+	}
 	return c, nil
+}
+
+func checkMatch(m *certrule.Matcher, cert *x509.Certificate) error {
+	switch {
+	case m == nil:
+	case m.Text() == "":
+		return invalid("match was not compiled")
+	case !cert.BasicConstraintsValid || !cert.IsCA:
+		return invalid("match says which certificates of a CA count, and this certificate is no CA's: leave match out")
+	}
+	return nil
 }
 
 // maxAlias is the width of WSO2's ALIAS column, in characters.

@@ -162,12 +162,12 @@ func (s *Store) insertFor(ctx context.Context, tx querier, ids map[API]int64, c 
 // holds reports whether a row is that registration.
 func (r row) holds(c Client) bool {
 	got, err := r.client()
-	return err == nil && got.Fingerprint == c.Fingerprint && got.Tier == c.Tier && slices.Equal(got.Scopes, c.Scopes)
+	return err == nil && got.Fingerprint == c.Fingerprint && got.Tier == c.Tier && slices.Equal(got.Scopes, c.Scopes) && got.Match.Equal(c.Match)
 }
 
 // copied are the columns that Copy takes along.
 var copied = []string{
-	"TENANT_ID", "ALIAS", "API_ID", "CERTIFICATE", "REMOVED", "TIER_NAME", "KEY_TYPE", "REVISION_UUID", "SCOPES", "FINGERPRINT",
+	"TENANT_ID", "ALIAS", "API_ID", "CERTIFICATE", "REMOVED", "TIER_NAME", "KEY_TYPE", "REVISION_UUID", "SCOPES", "FINGERPRINT", "LEAF_MATCH",
 }
 
 // leftOut counts what List leaves out.

@@ -20,7 +20,8 @@ func TestCopy(t *testing.T) {
 	acme, sandbox, gone := newClient(t, "acme"), newClient(t, "acme"), newClient(t, "gone")
 	acme.Scopes = []string{"a", "b"}
 	sandbox.KeyType, sandbox.API = certstore.Sandbox, certstore.API{Name: "other", Version: "2"}
-	add(t, from, acme, sandbox, gone)
+	partner := certstoretest.NewCA(t, "partner", "partner.test")
+	add(t, from, acme, sandbox, gone, partner)
 	if err := from.Remove(t.Context(), orders, "", "gone"); err != nil {
 		t.Fatal(err)
 	}
@@ -31,7 +32,7 @@ func TestCopy(t *testing.T) {
 	add(t, from, damaged)
 	mustExec(t, raw, `UPDATE AM_API_CLIENT_CERTIFICATE SET TIER_NAME = NULL WHERE ALIAS = 'damaged'`)
 
-	want := certstore.Copied{Added: 2, LeftOut: certstore.LeftOut{Tombstones: 1, OtherTenants: map[int]int{3: 1}, Columns: []string{"NOTE"}}}
+	want := certstore.Copied{Added: 3, LeftOut: certstore.LeftOut{Tombstones: 1, OtherTenants: map[int]int{3: 1}, Columns: []string{"NOTE"}}}
 	expect := func() {
 		t.Helper()
 		done, err := certstore.Copy(t.Context(), from, to)
@@ -45,10 +46,10 @@ func TestCopy(t *testing.T) {
 		if diff := cmp.Diff(want, done); diff != "" {
 			t.Errorf("-want +done:\n%s", diff)
 		}
-		expectList(t, to, acme, sandbox)
+		expectList(t, to, acme, partner, sandbox)
 	}
 	expect()
-	want.Added, want.Present = 0, 2
+	want.Added, want.Present = 0, 3
 	expect()
 
 	// What contradicts is named, and nothing is stored.
@@ -61,12 +62,15 @@ func TestCopy(t *testing.T) {
 	renamed := twin
 	renamed.Alias = "renamed"
 	add(t, to, renamed)
+	if err := from.Change(t.Context(), orders, "", "partner", certstore.Change{Match: certstoretest.NewCA(t, "other", "other.test").Match}); err != nil {
+		t.Fatal(err)
+	}
 	_, err := certstore.Copy(t.Context(), from, to)
 	if !errors.Is(err, certstore.ErrAliasTaken) || !errors.Is(err, certstore.ErrRegistered) ||
-		!strings.Contains(err.Error(), `"acme"`) || !strings.Contains(err.Error(), `"twin"`) {
+		!strings.Contains(err.Error(), `"acme"`) || !strings.Contains(err.Error(), `"twin"`) || !strings.Contains(err.Error(), `"partner"`) {
 		t.Errorf("copy of what contradicts: %v", err)
 	}
-	expectList(t, to, acme, renamed, sandbox)
+	expectList(t, to, acme, partner, renamed, sandbox)
 
 	reader := open(t, "sqlite:"+target, certstore.Options{ReadOnly: true})
 	if _, err := certstore.Copy(t.Context(), from, reader); !errors.Is(err, certstore.ErrReadOnly) {

@@ -116,9 +116,12 @@ func (d *dialect) migrate(ctx context.Context, conn *connection, how how) error 
 	case version == 0 && how != create:
 		return errors.New("it has no tables: put a copy of the database back, or remove it, and a new one is made")
 	}
-	conn.listed.digest = d.digest
+	conn.listed.digest, conn.listed.match = d.digest, matchColumn
 	if version < 2 && how == justRead {
 		conn.listed.digest = "NULL" // the column isn't there
+	}
+	if version < matchVersion && how == justRead {
+		conn.listed.match = "NULL" // nor is this one, yet
 	}
 	if conn.prepare != nil && how != justRead {
 		if err := conn.prepare(ctx); err != nil {

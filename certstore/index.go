@@ -87,7 +87,7 @@ func (x *Index) takeOver(c *Client) (*Client, error) {
 // same reports whether two Clients are equal, and their certificate the same.
 func (c *Client) same(other *Client) bool {
 	return c.API == other.API && c.Fingerprint == other.Fingerprint && c.Certificate == other.Certificate && c.Alias == other.Alias && c.KeyType == other.KeyType &&
-		c.Tier == other.Tier && c.Source == other.Source && slices.Equal(c.Scopes, other.Scopes)
+		c.Tier == other.Tier && c.Source == other.Source && slices.Equal(c.Scopes, other.Scopes) && c.Match.Equal(other.Match)
 }
 
 func (x *Index) add(c *Client) error {

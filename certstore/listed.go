@@ -13,6 +13,7 @@ import (
 // listed is what List has read of a database, so that the next List reads only the certificates that are new since.
 type listed struct {
 	digest string // an expression: another one for a row whose certificate is another one; NULL if there is none
+	match  string // an expression for a row's match; NULL if the tables have none
 
 	mu    sync.Mutex
 	turn  uint64
@@ -79,21 +80,37 @@ func (l *listed) foreign(ctx context.Context, s *Store, w *wso2, q querier) ([]*
 // same reports whether a row with the same key is as it was read.
 func (r *row) same(other *row) bool {
 	return r.digest.Valid && r.digest == other.digest && r.name == other.name && r.version == other.version &&
-		r.tier == other.tier && r.scopes == other.scopes
+		r.tier == other.tier && r.scopes == other.scopes && r.match == other.match
 }
 
 // ours reads the rows of a database of ours.
 func (l *listed) ours(ctx context.Context, s *Store, q querier) ([]*row, error) {
+	if err := l.lookForMatch(ctx, s, q); err != nil {
+		return nil, err
+	}
 	rows, err := l.again(ctx, s, q)
 	if err != nil || rows != nil {
 		return rows, err
 	}
-	all, err := s.rowsWith(ctx, q, l.digest, "C.CERTIFICATE", "")
+	all, err := s.rowsWith(ctx, q, l.match, l.digest, "")
 	rows = make([]*row, len(all))
 	for i := range all {
 		rows[i] = &all[i]
 	}
 	return rows, err
+}
+
+// lookForMatch looks whether the tables have matches by now: a newer program may have upgraded them since they were opened
+// for reading only.
+func (l *listed) lookForMatch(ctx context.Context, s *Store, q querier) error {
+	if l.match != "NULL" {
+		return nil
+	}
+	version, err := s.url.dialect.version(ctx, q, matchVersion)
+	if err == nil && version >= matchVersion {
+		l.match = matchColumn
+	}
+	return err
 }
 
 // again returns the rows of the last list that are as they were, and those that are new; nil if all have to be read.
@@ -113,7 +130,7 @@ func (l *listed) again(ctx context.Context, s *Store, q querier) ([]*row, error)
 		}
 	}
 	for _, key := range news {
-		same, err := s.rowsWith(ctx, q, l.digest, "C.CERTIFICATE", " AND C.API_ID = ? AND C.ALIAS = ? AND C.KEY_TYPE = ?",
+		same, err := s.rowsWith(ctx, q, l.match, l.digest, " AND C.API_ID = ? AND C.ALIAS = ? AND C.KEY_TYPE = ?",
 			key.apiID, key.alias, key.keyType)
 		if err != nil {
 			return nil, err
@@ -129,8 +146,8 @@ func (l *listed) again(ctx context.Context, s *Store, q querier) ([]*row, error)
 
 // A head is a row without its certificate, as long as no other row is read.
 type head struct {
-	apiID                                int64
-	alias, keyType, tier, scopes, digest sql.RawBytes
+	apiID                                       int64
+	alias, keyType, tier, scopes, match, digest sql.RawBytes
 }
 
 // An apiRow is a row of AM_API.
@@ -150,14 +167,14 @@ func (l *listed) look(ctx context.Context, s *Store, q querier) (news []rowKey, 
 	for _, a := range list {
 		apis[a.id] = a
 	}
-	rows, err := q.QueryContext(ctx, `SELECT C.API_ID, C.ALIAS, C.KEY_TYPE, C.TIER_NAME, C.SCOPES, `+l.digest+
+	rows, err := q.QueryContext(ctx, `SELECT C.API_ID, C.ALIAS, C.KEY_TYPE, C.TIER_NAME, C.SCOPES, `+l.match+`, `+l.digest+
 		` FROM AM_API_CLIENT_CERTIFICATE C`+liveRows, s.liveArgs()...)
 	if err != nil {
 		return nil, err
 	}
 	defer rows.Close()
 	var h head
-	places := []any{&h.apiID, &h.alias, &h.keyType, &h.tier, &h.scopes, &h.digest}
+	places := []any{&h.apiID, &h.alias, &h.keyType, &h.tier, &h.scopes, &h.match, &h.digest}
 	for rows.Next() {
 		heard(ctx)
 		if err := rows.Scan(places...); err != nil {
@@ -178,7 +195,7 @@ func (r *row) is(h *head) bool {
 	same := func(was sql.NullString, is sql.RawBytes) bool {
 		return was.Valid == (is != nil) && was.String == string(is)
 	}
-	return r.digest.Valid && same(r.digest, h.digest) && same(r.tier, h.tier) && same(r.scopes, h.scopes)
+	return r.digest.Valid && same(r.digest, h.digest) && same(r.tier, h.tier) && same(r.scopes, h.scopes) && same(r.match, h.match)
 }
 
 // keep remembers rows, and forgets all others.

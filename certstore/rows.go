@@ -11,6 +11,8 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+
+	"sallyport/policy/certrule"
 )
 
 const (
@@ -28,6 +30,7 @@ type row struct {
 	alias        string
 	keyType      string
 	tier, scopes sql.NullString
+	match        sql.NullString // of a CA; NULL: every leaf counts
 	certificate  []byte
 	digest       sql.NullString // of the certificate, as the database has it
 	known        *Client        // what the row is, once that is known, or
@@ -37,15 +40,18 @@ type row struct {
 
 // rows reads the tenant's live rows that match the condition, which is SQL with a placeholder for each of args.
 func (s *Store) rows(ctx context.Context, q querier, condition string, args ...any) ([]row, error) {
-	return s.rowsWith(ctx, q, "NULL", "C.CERTIFICATE", condition, args...)
+	return s.rowsWith(ctx, q, matchColumn, "NULL", condition, args...)
 }
 
-// rowsWith is rows with these expressions for the digest and the certificate.
-func (s *Store) rowsWith(ctx context.Context, q querier, digest, certificate, condition string, args ...any) ([]row, error) {
-	query := `SELECT C.API_ID, A.API_NAME, A.API_VERSION, C.ALIAS, C.KEY_TYPE, C.TIER_NAME, C.SCOPES, ` + digest + `, ` + certificate + `
+// matchColumn is the expression for a row's match, where there is one.
+const matchColumn = "C.LEAF_MATCH"
+
+// rowsWith is rows with these expressions for the match and the digest.
+func (s *Store) rowsWith(ctx context.Context, q querier, match, digest, condition string, args ...any) ([]row, error) {
+	query := `SELECT C.API_ID, A.API_NAME, A.API_VERSION, C.ALIAS, C.KEY_TYPE, C.TIER_NAME, C.SCOPES, ` + match + `, ` + digest + `, C.CERTIFICATE
 		FROM AM_API_CLIENT_CERTIFICATE C LEFT JOIN AM_API A ON A.API_ID = C.API_ID` + liveRows
 	return collect(ctx, q, func(r *row) []any {
-		return []any{&r.apiID, &r.name, &r.version, &r.alias, &r.keyType, &r.tier, &r.scopes, &r.digest, &r.certificate}
+		return []any{&r.apiID, &r.name, &r.version, &r.alias, &r.keyType, &r.tier, &r.scopes, &r.match, &r.digest, &r.certificate}
 	}, query+condition, append(s.liveArgs(), args...)...)
 }
 
@@ -71,11 +77,16 @@ func (s *Store) others(ctx context.Context, c *connection) (map[int]int, error) 
 
 // find returns the one live row of an alias. An empty keyType means the only one there is.
 func (s *Store) find(ctx context.Context, q querier, api API, keyType KeyType, alias string) (row, error) {
+	return s.findWith(ctx, q, matchColumn, api, keyType, alias)
+}
+
+// findWith is find with this expression for the match.
+func (s *Store) findWith(ctx context.Context, q querier, match string, api API, keyType KeyType, alias string) (row, error) {
 	apiID, err := s.apiRow(ctx, q, api)
 	if err != nil {
 		return row{}, err
 	}
-	rows, err := s.rows(ctx, q, " AND C.API_ID = ? AND C.ALIAS = ?", apiID, alias)
+	rows, err := s.rowsWith(ctx, q, match, "NULL", " AND C.API_ID = ? AND C.ALIAS = ?", apiID, alias)
 	if err != nil {
 		return row{}, err
 	}
@@ -136,11 +147,32 @@ func newUUID() string {
 
 func (s *Store) insert(ctx context.Context, tx querier, apiID int64, c Client) error {
 	scopes := sql.NullString{String: strings.Join(c.Scopes, " "), Valid: len(c.Scopes) > 0}
+	var match sql.NullString
+	if c.Match != nil {
+		match = sql.NullString{String: c.Match.Text(), Valid: true}
+		if err := needMatch(ctx, tx); err != nil {
+			return err
+		}
+	}
 	_, err := tx.ExecContext(ctx, `INSERT INTO AM_API_CLIENT_CERTIFICATE
-		(TENANT_ID, ALIAS, API_ID, CERTIFICATE, REMOVED, TIER_NAME, KEY_TYPE, REVISION_UUID, SCOPES, FINGERPRINT)
-		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+		(TENANT_ID, ALIAS, API_ID, CERTIFICATE, REMOVED, TIER_NAME, KEY_TYPE, REVISION_UUID, SCOPES, FINGERPRINT, LEAF_MATCH)
+		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
 		s.opts.TenantID, c.Alias, apiID, encodeStored(c.Certificate), false, c.Tier, string(c.KeyType), currentAPI, scopes,
-		hex.EncodeToString(c.Fingerprint[:]))
+		hex.EncodeToString(c.Fingerprint[:]), match)
+	return err
+}
+
+// matchVersion is the version of the tables that has LEAF_MATCH.
+const matchVersion = 6
+
+// needMatch keeps out programs that don't know LEAF_MATCH: one that replaced the row would leave it out, and admit what it
+// was to keep out. Until a row has a match they may share the database.
+func needMatch(ctx context.Context, tx querier) error {
+	needs, err := columns[int](ctx, tx, `SELECT NEEDS FROM SALLYPORT_SCHEMA WHERE VERSION = ?`, matchVersion)
+	if err != nil || len(needs) == 1 && needs[0] >= matchVersion {
+		return err
+	}
+	_, err = tx.ExecContext(ctx, `UPDATE SALLYPORT_SCHEMA SET NEEDS = ? WHERE VERSION = ?`, matchVersion, matchVersion)
 	return err
 }
 
@@ -200,6 +232,10 @@ func (r *row) with(cert *x509.Certificate) (Client, error) {
 	if !r.name.Valid || !r.version.Valid {
 		return Client{}, errors.New("its API is unknown")
 	}
+	match, err := r.matcher()
+	if err != nil {
+		return Client{}, err
+	}
 	return Client{
 		API:         r.api(),
 		Alias:       r.alias,
@@ -207,8 +243,21 @@ func (r *row) with(cert *x509.Certificate) (Client, error) {
 		Tier:        r.tier.String,
 		Scopes:      splitScopes(r.scopes.String),
 		Certificate: cert,
+		Match:       match,
 		Source:      InStore,
 	}.complete()
+}
+
+// matcher returns the row's match, nil if it has none.
+func (r *row) matcher() (*certrule.Matcher, error) {
+	if !r.match.Valid {
+		return nil, nil
+	}
+	m, err := certrule.Parse(r.match.String)
+	if err != nil {
+		return nil, fmt.Errorf("its match: %w", err)
+	}
+	return m, nil
 }
 
 // splitScopes splits what insert joined. It does not check the scopes; complete does.

@@ -311,8 +311,10 @@ func testRights(t *testing.T, server *testdb.Server) {
 	if err := admin.Remove(t.Context(), orders, "", "other"); err != nil {
 		t.Error(err)
 	}
+	partner := certstoretest.NewCA(t, "partner", "partner.test")
+	add(t, admin, partner)
 	acme.Tier = "Silver"
-	expectList(t, gateway, acme)
+	expectList(t, gateway, acme, partner)
 	if certstoretest.Version(t, gateway) == before {
 		t.Error("the gateway sees no change")
 	}
@@ -356,7 +358,7 @@ func testRights(t *testing.T, server *testdb.Server) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	expectList(t, owner, acme)
+	expectList(t, owner, acme, partner)
 }
 
 // expectShares expects that a gateway can do all that it does with values and leases.

@@ -11,6 +11,8 @@ import (
 	"fmt"
 	"io"
 	"time"
+
+	"sallyport/policy/certrule"
 )
 
 // A Snapshot is the registrations that a Store had at a time, for a start while its database is away. Written, it is
@@ -44,6 +46,7 @@ type snapshotClient struct {
 	Tier        string   `json:"tier"`
 	Scopes      []string `json:"scopes,omitempty"`
 	Certificate []byte   `json:"certificate"`
+	Match       string   `json:"match,omitempty"` // certrule.Matcher.Text
 }
 
 // Write writes the snapshot.
@@ -70,7 +73,7 @@ func (s Snapshot) Write(to io.Writer) error {
 	err := errors.Join(line([]byte(SnapshotHead[:len(SnapshotHead)-1])), write(snapshotOf{s.Store, s.Read.UTC().Truncate(time.Millisecond)}))
 	for i := 0; err == nil && i < len(s.Clients); i++ {
 		c := &s.Clients[i]
-		err = write(snapshotClient{c.API.Name, c.API.Version, c.Alias, c.KeyType, c.Tier, c.Scopes, c.Certificate.Raw})
+		err = write(snapshotClient{c.API.Name, c.API.Version, c.Alias, c.KeyType, c.Tier, c.Scopes, c.Certificate.Raw, c.Matcher().Text()})
 	}
 	if err != nil {
 		return err
@@ -146,9 +149,15 @@ func parseSnapshotClient(line []byte, shared map[[sha256.Size]byte]*x509.Certifi
 	if err != nil {
 		return Client{}, err
 	}
-	return Client{
+	client := Client{
 		API: API{c.API, c.Version}, Alias: c.Alias, KeyType: c.KeyType, Tier: c.Tier, Scopes: c.Scopes, Certificate: cert, Source: InStore,
-	}.complete()
+	}
+	if c.Match != "" {
+		if client.Match, err = certrule.Parse(c.Match); err != nil {
+			return Client{}, err
+		}
+	}
+	return client.complete()
 }
 
 func parseLine(line []byte, to any) error {

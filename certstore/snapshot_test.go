@@ -8,15 +8,16 @@ import (
 	"time"
 
 	"sallyport/certstore"
+	"sallyport/certstore/certstoretest"
 )
 
-// written is a snapshot of two registrations, and its text.
+// written is a snapshot of three registrations, and its text.
 func written(t testing.TB) (certstore.Snapshot, string) {
 	t.Helper()
 	a, b := newClient(t, "acme"), newClient(t, "größe “x” \u2028 😀")
 	b.KeyType, b.Scopes = certstore.Sandbox, []string{"orders:read", "*"}
 	s := certstore.Snapshot{
-		Store: "postgres://gw@db.example.com:5432/certs", Read: time.Date(2026, 11, 30, 13, 0, 0, 7e6, time.UTC), Clients: []certstore.Client{a, b},
+		Store: "postgres://gw@db.example.com:5432/certs", Read: time.Date(2026, 11, 30, 13, 0, 0, 7e6, time.UTC), Clients: []certstore.Client{a, b, certstoretest.NewCA(t, "partner", "partner.test")},
 	}
 	for i := range s.Clients {
 		s.Clients[i].Source, s.Clients[i].Fingerprint = certstore.InStore, certstore.Fingerprint(s.Clients[i].Certificate)
@@ -89,6 +90,7 @@ func FuzzSnapshotLine(f *testing.F) {
 		f.Add(line)
 	}
 	f.Add(`{"api":"a","version":"1","alias":"x","keyType":"PRODUCTION","tier":"Gold","certificate":"AA=="}`)
+	f.Add(strings.Replace(text[strings.LastIndex(text[:strings.LastIndex(text, "\n")-1], `{"api"`):], `"match":"{`, `"match":"{{`, 1))
 	f.Fuzz(func(t *testing.T, line string) {
 		c, err := certstore.ParseSnapshotClient([]byte(line))
 		if err == nil && (c.Certificate == nil || c.API.Check() != nil || c.Source != certstore.InStore) {

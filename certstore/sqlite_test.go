@@ -189,6 +189,15 @@ func TestForeignRows(t *testing.T) {
 	}
 	cert := func() []byte { return toPEM(newCertificate(t)) }
 	const now, me = "Current API", -1234
+	partner := certstoretest.NewCA(t, "partner", "partner.test")
+	add(t, s, partner)
+	for alias, match := range map[string]string{"match": `{"dns":["*.partner.test"]`, "match empty": "", "match of none": `{}`} {
+		ca := certstoretest.NewCA(t, alias, "partner.test")
+		add(t, s, ca)
+		mustExec(t, raw, `UPDATE AM_API_CLIENT_CERTIFICATE SET LEAF_MATCH = ? WHERE ALIAS = ?`, match, alias)
+	}
+	insert("match of a leaf", apiID, cert(), "Gold", "PRODUCTION", now, me, nil)
+	mustExec(t, raw, `UPDATE AM_API_CLIENT_CERTIFICATE SET LEAF_MATCH = '{"dns":["*.partner.test"]}' WHERE ALIAS = 'match of a leaf'`)
 	insert("damaged", apiID, []byte("-----BEGIN CERTIFICATE-----\nSECRET\n"), "Gold", "PRODUCTION", now, me, nil)
 	insert("empty", apiID, []byte{}, "Gold", "PRODUCTION", now, me, nil)
 	insert("two", apiID, append(cert(), cert()...), "Gold", "PRODUCTION", now, me, nil)
@@ -208,7 +217,7 @@ func TestForeignRows(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	expectSame(t, clients, []certstore.Client{good})
+	expectSame(t, clients, []certstore.Client{good, partner})
 	var got []string
 	for _, p := range problems {
 		got = append(got, p.String())
@@ -223,6 +232,10 @@ func TestForeignRows(t *testing.T) {
 		`client "damaged" ("PRODUCTION") of API "orders:1.0.0" in the store: PEM block is not well formed`,
 		`client "empty" ("PRODUCTION") of API "orders:1.0.0" in the store: certificate is empty`,
 		`client "lower" ("production") of API "orders:1.0.0" in the store: key type "production" is neither PRODUCTION nor SANDBOX`,
+		`client "match" ("PRODUCTION") of API "orders:1.0.0" in the store: its match: match is not JSON as in {"dns":["*.partner.test"]}`,
+		`client "match empty" ("PRODUCTION") of API "orders:1.0.0" in the store: its match: match is not JSON as in {"dns":["*.partner.test"]}`,
+		`client "match of a leaf" ("PRODUCTION") of API "orders:1.0.0" in the store: match says which certificates of a CA count, and this certificate is no CA's: leave match out`,
+		`client "match of none" ("PRODUCTION") of API "orders:1.0.0" in the store: its match: match has no key`,
 		`client "no tier" ("PRODUCTION") of API "orders:1.0.0" in the store: tier is empty`,
 		`client "scopes" ("PRODUCTION") of API "orders:1.0.0" in the store: scope is empty`,
 		`client "twin" ("PRODUCTION") of API "orders:1.0.0" in the store: its certificate is registered for that API more than once`,
@@ -244,7 +257,13 @@ func TestForeignRows(t *testing.T) {
 	if err := s.Update(t.Context(), orders, "", "scopes", nil, "", &[]string{"a"}); err != nil {
 		t.Error(err)
 	}
-	for _, alias := range []string{"../x", "copy", "empty", "lower", "two"} {
+	if err := s.Update(t.Context(), orders, "", "match", nil, "Silver", nil); !errors.Is(err, certstore.ErrInvalid) {
+		t.Errorf("a match that can't be read was kept: %v", err)
+	}
+	if err := s.Change(t.Context(), orders, "", "match", certstore.Change{Match: partner.Match}); err != nil {
+		t.Error(err)
+	}
+	for _, alias := range []string{"match empty", "match of a leaf", "match of none", "../x", "copy", "empty", "lower", "two"} {
 		if _, err := s.Get(t.Context(), orders, "", alias); (err == nil) != (alias == "copy") {
 			t.Errorf("get %q: %v", alias, err)
 		}
@@ -253,7 +272,7 @@ func TestForeignRows(t *testing.T) {
 		}
 	}
 	clients, problems, err = s.List(t.Context())
-	if err != nil || len(clients) != 5 || len(problems) != 3 {
+	if err != nil || len(clients) != 7 || len(problems) != 3 {
 		t.Errorf("after the repair: %d clients, %v, %v", len(clients), problems, err)
 	}
 }
@@ -285,6 +304,37 @@ func TestSchemaVersions(t *testing.T) {
 	if _, err := certstore.Open(t.Context(), "sqlite:"+path, certstore.Options{}); err == nil {
 		t.Error("opened without a version")
 	}
+}
+
+// TestMatchKeepsOlderProgramsOut: a program that doesn't know LEAF_MATCH may use the database until a row has one. One that
+// was opened for reading before the tables had the column sees it when they have.
+func TestMatchKeepsOlderProgramsOut(t *testing.T) {
+	path := versionOne(t)
+	reader := open(t, "sqlite:"+path, certstore.Options{ReadOnly: true})
+	s := open(t, "sqlite:"+path, certstore.Options{})
+	acme, partner := newClient(t, "acme"), certstoretest.NewCA(t, "partner", "partner.test")
+	needs := func(want bool) {
+		t.Helper()
+		var version, needs int
+		if err := rawSQL(t, path).QueryRow(`SELECT MAX(VERSION), MAX(NEEDS) FROM SALLYPORT_SCHEMA`).Scan(&version, &needs); err != nil {
+			t.Fatal(err)
+		}
+		if (needs > 1) != want || needs > version {
+			t.Errorf("the tables of version %d need %d", version, needs)
+		}
+	}
+	add(t, s, acme)
+	needs(false)
+	expectList(t, reader, acme)
+	add(t, s, partner)
+	needs(true)
+	expectList(t, reader, acme, partner)
+	got, err := reader.Get(t.Context(), orders, "", "partner")
+	if err != nil {
+		t.Fatal(err)
+	}
+	expectSame(t, []certstore.Client{got}, []certstore.Client{partner})
+	add(t, open(t, "sqlite:"+path, certstore.Options{}), newClient(t, "zeta"))
 }
 
 // TestSchemaShape pins the columns that WSO2's tools expect, and that a client goes with its API.

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"sallyport/internal/printable"
+	"sallyport/policy/certrule"
 )
 
 // Options say how a Store is used. The zero value reads and writes, as WSO2's super tenant.
@@ -212,15 +213,29 @@ func (s *Store) add(ctx context.Context, client Client) error {
 // registration, all in one transaction: the old row becomes the tombstone. An empty keyType means the only one that
 // the alias has for that API. The errors are Add's, and ErrNotFound.
 func (s *Store) Update(ctx context.Context, api API, keyType KeyType, alias string, cert *x509.Certificate, tier string, scopes *[]string) error {
-	err := s.update(ctx, api, keyType, alias, cert, tier, scopes)
+	return s.Change(ctx, api, keyType, alias, Change{Certificate: cert, Tier: tier, Scopes: scopes})
+}
+
+// A Change is what becomes of a registration. The zero value of a field keeps what is there.
+type Change struct {
+	Certificate *x509.Certificate
+	Tier        string
+	Scopes      *[]string
+	Match       *certrule.Matcher // one that admits every leaf takes it away
+}
+
+// Change is Update for more.
+func (s *Store) Change(ctx context.Context, api API, keyType KeyType, alias string, change Change) error {
+	err := s.change(ctx, api, keyType, alias, change)
 	if err != nil {
 		return fmt.Errorf("update %s for API %s: %w", printable.Quote(alias), printable.Quote(api.String()), err)
 	}
 	return nil
 }
 
-func (s *Store) update(ctx context.Context, api API, keyType KeyType, alias string, cert *x509.Certificate, tier string, scopes *[]string) error {
-	if cert == nil && tier == "" && scopes == nil {
+func (s *Store) change(ctx context.Context, api API, keyType KeyType, alias string, change Change) error {
+	cert, tier, scopes := change.Certificate, change.Tier, change.Scopes
+	if change == (Change{}) {
 		return invalid("nothing to change")
 	}
 	if cert != nil {
@@ -250,6 +265,11 @@ func (s *Store) update(ctx context.Context, api API, keyType KeyType, alias stri
 			next.Scopes = *scopes
 		} else {
 			next.Scopes = splitScopes(old.scopes.String)
+		}
+		if next.Match = change.Match; next.Match == nil {
+			if next.Match, err = old.matcher(); err != nil {
+				return invalid("%v: it can't be kept: give it another match", err)
+			}
 		}
 		if next, err = next.complete(); err != nil {
 			return err
@@ -304,7 +324,13 @@ func (s *Store) Get(ctx context.Context, api API, keyType KeyType, alias string)
 // look is find for reading alone.
 func (s *Store) look(ctx context.Context, c *connection, api API, keyType KeyType, alias string) (row, error) {
 	if c.wso2 == nil {
-		return s.find(ctx, session{s.url.dialect, c.db}, api, keyType, alias)
+		c.listed.mu.Lock()
+		defer c.listed.mu.Unlock()
+		q := session{s.url.dialect, c.db}
+		if err := c.listed.lookForMatch(ctx, s, q); err != nil {
+			return row{}, err
+		}
+		return s.findWith(ctx, q, c.listed.match, api, keyType, alias)
 	}
 	rows, err := c.wso2.rows(ctx, session{s.url.dialect, c.db}, s.opts.TenantID)
 	if err != nil {

@@ -39,6 +39,7 @@ func Run(t *testing.T, db Database) {
 		"texts are verbatim":                        testVerbatim,
 		"update":                                    testUpdate,
 		"what Update refuses":                       testUpdateRefuses,
+		"match":                                     testMatch,
 		"remove":                                    testRemove,
 		"the key type may be left out":              testWithoutKeyType,
 		"50 lives of one alias":                     testTombstones,

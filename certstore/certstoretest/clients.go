@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"sallyport/certstore"
+	"sallyport/policy/certrule"
 )
 
 func testEmpty(t *testing.T, s *certstore.Store) {
@@ -185,6 +186,70 @@ func testUpdateRefuses(t *testing.T, s *certstore.Store) {
 			ExpectList(t, s, acme, other)
 		})
 	}
+}
+
+// testMatch: a CA's match is kept to the letter, goes along with changes of anything else, and is for CAs alone.
+func testMatch(t *testing.T, s *certstore.Store) {
+	partner, all := NewCA(t, "partner", "partner.test"), NewCA(t, "all", "all.test")
+	all.Match = NewMatch(t, certrule.Match{}) // as good as none
+	leaf := NewClient(t, "leaf")
+	leaf.Match = partner.Match
+	if err := s.Add(t.Context(), leaf); !errors.Is(err, certstore.ErrInvalid) || !strings.Contains(err.Error(), "no CA's") {
+		t.Errorf("a match of a certificate that is no CA's: %v", err)
+	}
+	leaf.Match = new(certrule.Matcher)
+	if err := s.Add(t.Context(), leaf); !errors.Is(err, certstore.ErrInvalid) {
+		t.Errorf("a match that was not compiled: %v", err)
+	}
+	leaf.Match = nil
+	Add(t, s, partner, all, leaf)
+	all.Match = nil
+	expect := func() {
+		t.Helper()
+		ExpectList(t, s, all, leaf, partner)
+		got, err := s.Get(t.Context(), Orders, "", "partner")
+		if err != nil {
+			t.Fatal(err)
+		}
+		ExpectSame(t, []certstore.Client{got}, []certstore.Client{partner})
+	}
+	expect()
+	change := func(change certstore.Change) {
+		t.Helper()
+		if err := s.Change(t.Context(), Orders, "", "partner", change); err != nil {
+			t.Fatal(err)
+		}
+		expect()
+	}
+	partner.Tier = "Silver"
+	change(certstore.Change{Tier: "Silver"}) // keeps the match
+	partner.Certificate = NewCA(t, "partner", "partner.test").Certificate
+	change(certstore.Change{Certificate: partner.Certificate})
+	partner.Match = NewMatch(t, certrule.Match{
+		DNS: []string{"api.partner.test"}, URI: []string{"spiffe://partner.test/*"}, Email: []string{"*@partner.test"}, IP: []string{"10.0.0.0/8"},
+		Subject: []string{`O=Größe \"x\"\, 'y' 😀 \\,C=DE`}, SPKI: []string{strings.Repeat("0f", 32)}, Policies: []string{"1.2.3"},
+		Fingerprint: []string{strings.Repeat("a0", 32)},
+	})
+	change(certstore.Change{Match: partner.Match})
+	if err := s.Change(t.Context(), Orders, "", "partner", certstore.Change{Certificate: newCertificate(t)}); !errors.Is(err, certstore.ErrInvalid) {
+		t.Errorf("a certificate that is no CA's in the place of one with a match: %v", err)
+	}
+	if err := s.Change(t.Context(), Orders, "", "leaf", certstore.Change{Match: partner.Match}); !errors.Is(err, certstore.ErrInvalid) {
+		t.Errorf("a match for a certificate that is no CA's: %v", err)
+	}
+	expect()
+	partner.Match = nil
+	change(certstore.Change{Match: NewMatch(t, certrule.Match{})})
+	partner.Match = longMatch(t)
+	change(certstore.Change{Match: partner.Match})
+}
+
+// longMatch is as long as a match may be, most of it beyond ASCII.
+func longMatch(t testing.TB) *certrule.Matcher {
+	t.Helper()
+	subjects := []string{"O=a" + strings.Repeat("é", 900), "O=b" + strings.Repeat("é", 900)}
+	rest := certrule.MaxMatch - len(NewMatch(t, certrule.Match{Subject: append(subjects, "O=c")}).Text())
+	return NewMatch(t, certrule.Match{Subject: append(subjects, "O=c"+strings.Repeat("c", rest))})
 }
 
 func testRemove(t *testing.T, s *certstore.Store) {

@@ -12,6 +12,7 @@ import (
 
 	"sallyport/certstore"
 	"sallyport/internal/testpki"
+	"sallyport/policy/certrule"
 )
 
 // Orders is the API that NewClient registers for.
@@ -33,6 +34,24 @@ func endingAt(t testing.TB, end time.Time) *x509.Certificate {
 func newCertificate(t testing.TB) *x509.Certificate {
 	t.Helper()
 	return testpki.SelfSigned(t, testpki.Leaf{CommonName: "client"}).Cert
+}
+
+// NewCA returns a complete registration for Orders of a CA, of which leaves with a host name in the domain count.
+func NewCA(t testing.TB, alias, domain string) certstore.Client {
+	t.Helper()
+	c := NewClient(t, alias)
+	c.Certificate, c.Match = testpki.NewCA(t, "CA").Cert, NewMatch(t, certrule.Match{DNS: []string{"*." + domain}})
+	return c
+}
+
+// NewMatch compiles a Match, which must be good.
+func NewMatch(t testing.TB, m certrule.Match) *certrule.Matcher {
+	t.Helper()
+	compiled, err := m.Compile()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return compiled
 }
 
 // NewClient returns a complete registration for Orders, with a certificate of its own.

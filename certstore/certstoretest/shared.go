@@ -201,10 +201,13 @@ func testListAgain(t *testing.T, db Database) {
 		func() { a.Certificate = NewClient(t, "a").Certificate },
 		func() { a.Tier = "Bronze" },
 		func() { a.Scopes = []string{"x", "y"} },
+		func() { ca := NewCA(t, "a", "a.test"); a.Certificate, a.Match = ca.Certificate, ca.Match },
+		func() { a.Match = NewCA(t, "a", "b.test").Match },
 	} {
 		change()
 		scopes := a.Scopes
-		if err := writer.Update(t.Context(), a.API, a.KeyType, a.Alias, a.Certificate, a.Tier, &scopes); err != nil {
+		err := writer.Change(t.Context(), a.API, a.KeyType, a.Alias, certstore.Change{Certificate: a.Certificate, Tier: a.Tier, Scopes: &scopes, Match: a.Match})
+		if err != nil {
 			t.Fatal(err)
 		}
 		ExpectList(t, reader, a, b)

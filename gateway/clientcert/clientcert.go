@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"sallyport/listenerprofiles/trust"
+	"sallyport/policy/certrule"
 )
 
 // A Certificate is what a caller presented, and whether it can be trusted. Which APIs accept it is not decided here.
@@ -26,7 +27,8 @@ type Certificate struct {
 	standing       *trust.Standing // nil if it is not good
 	err            error
 
-	end atomic.Pointer[string] // see End; nil: nobody has asked
+	end   atomic.Pointer[string]         // see End; nil: nobody has asked
+	facts atomic.Pointer[certrule.Facts] // see Facts; nil: nobody has asked
 }
 
 // End is when the certificate ends, as headers tell it (HTTP-date, RFC 9110 section 5.6.7); "" if it was not parsed. It
@@ -41,6 +43,16 @@ func (c *Certificate) End() string {
 		c.end.Store(end)
 	}
 	return *end
+}
+
+// Facts are what the certificate says, nothing if it was not parsed. They are read once.
+func (c *Certificate) Facts() *certrule.Facts {
+	facts := c.facts.Load()
+	if facts == nil {
+		facts = certrule.FactsOf(c.Leaf)
+		c.facts.Store(facts)
+	}
+	return facts
 }
 
 // Unregistered is a certificate that is not looked into, since no API knows it.

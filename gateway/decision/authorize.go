@@ -9,6 +9,7 @@ import (
 	"sallyport/gateway/clientcert"
 	"sallyport/listenerprofiles/trust"
 	"sallyport/policy"
+	"sallyport/policy/certrule"
 	"sallyport/policy/token"
 )
 
@@ -197,17 +198,26 @@ func (x *Exchange) tokenHasScope() bool {
 	return len(x.Resource.Scopes) == 0 || overlap(x.Resource.Scopes, x.Claims.Scopes)
 }
 
-// certificateHasScope reports whether the certificate, if it counts, has a scope of the resource. Where the token has
-// one, the certificate's scopes restrict only if it lists any.
+// certificateHasScope reports whether the certificate, if it counts, has a scope of the resource: its registration lists
+// one, or one of its roles for the API stands for one. Where the token has one, the certificate's scopes restrict only if it
+// has any.
 func (x *Exchange) certificateHasScope(tokenHas bool) bool {
 	wanted := x.Resource.Scopes
 	if len(wanted) == 0 {
 		return true
 	}
-	if x.Client == nil || tokenHas && len(x.Client.Scopes) == 0 {
+	if x.Client == nil || tokenHas && len(x.Client.Scopes) == 0 && !x.Route.ScopesFrom.Any(x.facts()) {
 		return tokenHas
 	}
-	return overlap(wanted, x.Client.Scopes) || slices.Contains(x.Client.Scopes, "*")
+	return overlap(wanted, x.Client.Scopes) || slices.Contains(x.Client.Scopes, "*") || x.Route.ScopesFrom.Give(x.facts(), wanted)
+}
+
+// facts are what the certificate says, if the API asks for it.
+func (x *Exchange) facts() *certrule.Facts {
+	if x.Route.ScopesFrom == nil || x.Certificate == nil {
+		return nil
+	}
+	return x.Certificate.Facts()
 }
 
 func overlap(a, b []string) bool {

@@ -115,6 +115,7 @@ func (x *Exchange) steps(q Question) []Step {
 	if x.registration != nil {
 		c := x.registration
 		say("authorize", "it is registered as %s, tier %s, %s (%s)", c.Alias, c.Tier, c.KeyType, c.Source)
+		x.explainScopes(say)
 	}
 	x.explainProof(say, "token", x.evidence.Token, x.tokenErr)
 	if x.Claims != nil {
@@ -146,6 +147,25 @@ func (x *Exchange) steps(q Question) []Step {
 		say("forward", "to %s", urls[0])
 	}
 	return steps
+}
+
+// explainScopes tells of scopes where the resource asks for some: the registration's, and which role stands for which.
+func (x *Exchange) explainScopes(say func(stage, format string, args ...any)) {
+	if len(x.Resource.Scopes) == 0 {
+		return
+	}
+	say("authorize", "the resource asks for one of the scopes [%s]; the registration lists [%s]",
+		strings.Join(x.Resource.Scopes, " "), strings.Join(x.registration.Scopes, " "))
+	if x.Route.ScopesFrom == nil {
+		return
+	}
+	roles := x.Route.ScopesFrom.Of(x.facts())
+	for _, r := range roles {
+		say("authorize", "by scopesFrom its %s %q stands for the scopes [%s]", r.Kind, r.Value, strings.Join(r.Scopes, " "))
+	}
+	if len(roles) == 0 {
+		say("authorize", "by scopesFrom nothing in it stands for a scope")
+	}
 }
 
 func (x *Exchange) explainProof(say func(stage, format string, args ...any), kind string, p policy.Proof, problem error) {

@@ -10,6 +10,7 @@ import (
 	"sallyport/gateway/backend"
 	"sallyport/gateway/message"
 	"sallyport/policy"
+	"sallyport/policy/certrule"
 	"sallyport/policy/ratelimit"
 	"sallyport/policy/token"
 )
@@ -26,6 +27,7 @@ type Route struct {
 	KeyManagers          []string        // whose tokens are good; nil: all
 	Audiences            []string        // one of which a token has to name; nil: not checked
 	ForwardAuthorization bool            // a token that the gateway consumed goes on to the backend
+	ScopesFrom           *certrule.Roles // scopes that a certificate has beside its registration's; nil: none
 
 	EncodedSlash bool             // an escaped slash may pass (paths.encodedSlash)
 	IgnoreCase   bool             // context and templates match without regard to the case of ASCII letters (paths.case)

@@ -1,0 +1,12 @@
+-- LEAF_MATCH as in SQLite's migration. MySQL has no ADD COLUMN IF NOT EXISTS, as MariaDB has, so the statement is put
+-- together by whether the column is there.
+
+SET @add_leaf_match = IF((SELECT COUNT(*) FROM INFORMATION_SCHEMA.COLUMNS WHERE TABLE_SCHEMA = DATABASE() AND TABLE_NAME = 'AM_API_CLIENT_CERTIFICATE' AND COLUMN_NAME = 'LEAF_MATCH') = 0, 'ALTER TABLE AM_API_CLIENT_CERTIFICATE ADD COLUMN LEAF_MATCH VARCHAR(4096)', 'DO 0');
+
+PREPARE add_leaf_match FROM @add_leaf_match;
+
+EXECUTE add_leaf_match;
+
+DEALLOCATE PREPARE add_leaf_match;
+
+INSERT IGNORE INTO SALLYPORT_SCHEMA (VERSION, NEEDS) VALUES (6, 1);
