@@ -102,6 +102,10 @@ func New(cfg Options) *Gateway {
 	return g
 }
 
+// Recheck has the rights of open streams judged at once: something has ended rights, and no Set tells, such as a list of
+// revoked certificates. Any goroutine may call it.
+func (g *Gateway) Recheck() { g.decider.Recheck() }
+
 // Parts are what calls are decided by. A nil field leaves in force what is.
 type Parts struct {
 	Listeners []decision.Listener // empty and not nil: none

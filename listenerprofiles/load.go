@@ -15,6 +15,7 @@ import (
 
 	"sallyport/internal/regularfile"
 	"sallyport/listenerprofiles/keystore"
+	"sallyport/listenerprofiles/revocation"
 	"sallyport/listenerprofiles/trust"
 )
 
@@ -32,6 +33,10 @@ type Options struct {
 	Now        func() time.Time             // the clock for expiry; nil means time.Now
 	ReadFile   func(string) ([]byte, error) // nil means regular files of at most keystore.MaxSize bytes
 	Secrets    Secrets                      // what secretAlias stands for in the file
+
+	// Checker returns who looks revocations up by a policy that is not zero: the same pointer for as long as it would do the
+	// same. Nil makes each such policy an error.
+	Checker func(revocation.Policy) (*revocation.Checker, error)
 
 	// ACME returns the source of an order's keys: the same pointer for as long as it would give the same. Nil means that
 	// no CA is configured, and a key store of type ACME is an error.
@@ -280,14 +285,21 @@ func (l *loader) profile(s Settings) (*Profile, []PartError) {
 			problems = append(problems, *err)
 		}
 	}
+	checker, err := l.checker(s)
+	if err != nil {
+		problems = append(problems, *err)
+	}
 	if len(problems) > 0 {
 		return nil, problems
 	}
 	made := digest(s, from.content, trusted, l.cfg)
-	if p := l.find(func(p *Profile) bool { return p.made.key == made.key && p.source.same(from) }); p != nil {
+	same := func(p *Profile) bool {
+		return p.made.key == made.key && p.source.same(from) && p.rules.Revocation == checker
+	}
+	if p := l.find(same); p != nil {
 		return p, nil
 	}
-	p, problems := newProfile(s, from, trusted, l.cfg)
+	p, problems := newProfile(s, from, trusted, checker, l.cfg)
 	if len(problems) > 0 {
 		return nil, problems
 	}
@@ -297,6 +309,21 @@ func (l *loader) profile(s Settings) (*Profile, []PartError) {
 	}
 	p.rotate(l.cfg.Now())
 	return p, nil
+}
+
+// checker returns who looks revocations up for s; nil if nobody does.
+func (l *loader) checker(s Settings) (*revocation.Checker, *PartError) {
+	if !looksUp(s.Revocation) {
+		return nil, nil
+	}
+	if l.cfg.Checker == nil {
+		return nil, &PartError{s.Name, Part{Element: verifier}, errors.New("nobody looks revocations up here")}
+	}
+	checker, err := l.cfg.Checker(s.Revocation)
+	if err != nil {
+		return nil, &PartError{s.Name, Part{Element: verifier}, err}
+	}
+	return checker, nil
 }
 
 // find returns the first profile of the known sets that is the one, or nil.

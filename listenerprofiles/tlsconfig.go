@@ -9,11 +9,12 @@ import (
 	"slices"
 
 	"sallyport/listenerprofiles/keystore"
+	"sallyport/listenerprofiles/revocation"
 	"sallyport/listenerprofiles/trust"
 )
 
 // newProfile makes s ready to serve, but for its ticket keys. trusted is the content of its trust store.
-func newProfile(s Settings, from source, trusted []byte, cfg Options) (*Profile, []PartError) {
+func newProfile(s Settings, from source, trusted []byte, checker *revocation.Checker, cfg Options) (*Profile, []PartError) {
 	p := &Profile{Settings: s, Vouching: cfg.Vouching, source: from}
 	var problems []PartError
 	fault := func(element string, err error) {
@@ -45,7 +46,7 @@ func newProfile(s Settings, from source, trusted []byte, cfg Options) (*Profile,
 	if len(problems) > 0 {
 		return nil, problems
 	}
-	p.rules = trust.Rules{Anchors: p.Trust, Registered: p.Vouching}
+	p.rules = trust.Rules{Anchors: p.Trust, Registered: p.Vouching, Revocation: checker}
 	p.TLS = tlsConfig(s, keys.Pairs, &p.rules, cfg)
 	if s.VerifyClient != None {
 		p.Any = p.TLS.Clone()

@@ -63,8 +63,6 @@ var rooms = map[string][]string{
 	"listenerprofiles/keystore":  nil,
 	"listenerprofiles/challenge": nil,
 
-	"listenerprofiles/revocation": nil,
-
 	"bench":      {"bench/port"},
 	"bench/port": nil,
 

@@ -210,7 +210,7 @@ func openLoop(
 	ctx context.Context, cfg *config.Config, g *gateway.Gateway, metrics *observe.Metrics, log *slog.Logger,
 ) (*control.Loop, error) {
 	loop, err := control.Open(ctx, control.Options{
-		Load: specs(cfg), Set: g.Set, Told: metrics.Reloaded, Panicked: metrics.Panicked, Log: log, Shown: cfg.Limits.Shown(),
+		Load: specs(cfg), Set: g.Set, Recheck: g.Recheck, Told: metrics.Reloaded, Panicked: metrics.Panicked, Log: log, Shown: cfg.Limits.Shown(),
 		Cluster: cfg.Cluster,
 	})
 	if taken := (*net.OpError)(nil); errors.As(err, &taken) {

@@ -96,6 +96,9 @@ func (d *Door) Knows(peer netip.Addr) bool {
 // BalancerTrust is the DoorConfig's.
 func (d *Door) BalancerTrust() *trust.Anchors { return d.cfg.BalancerTrust }
 
+// Rules are what clients' certificates from the header are judged by.
+func (d *Door) Rules() *trust.Rules { return &d.cfg.Rules }
+
 // Judge returns why the certificate that a registered client's chain begins with is not good, or nil.
 func (d *Door) Judge(chain []*x509.Certificate, now time.Time) error {
 	return Good(chain, &d.cfg.Rules, now)

@@ -21,6 +21,7 @@ import (
 	"sallyport/listenerprofiles"
 	"sallyport/listenerprofiles/acme"
 	"sallyport/listenerprofiles/keystore"
+	"sallyport/listenerprofiles/revocation"
 	"sallyport/listenerprofiles/trust"
 	"sallyport/policy/ratelimit"
 	"sallyport/policy/token"
@@ -306,7 +307,27 @@ func (b *builder) buildDoor() {
 			return
 		}
 	}
+	if p := s.HeaderRevocation; !reflect.DeepEqual(p.Value, revocation.Policy{}) {
+		var err error
+		if door.Rules.Revocation, err = b.loop.revoked.Checker(p.Value); err != nil {
+			b.problems.Add(p.Place, fmt.Errorf("revocation: %w", err))
+			return
+		}
+	}
 	b.door = clientcert.NewDoor(door)
+}
+
+// checkers are those who look revocations up for what is in a.
+func (a *Assembly) checkers() (list []*revocation.Checker) {
+	if a.door != nil {
+		list = append(list, a.door.Rules().Revocation)
+	}
+	for _, set := range a.sets {
+		for _, p := range set.Profiles() {
+			list = append(list, p.Rules().Revocation)
+		}
+	}
+	return slices.DeleteFunc(list, func(c *revocation.Checker) bool { return c == nil })
 }
 
 // openTrust opens a trust store, whose entries are of that kind. Without a Location it returns nil, which trusts nobody.
@@ -386,6 +407,7 @@ func (l *Loop) readProfiles(
 		a := l.inForce.Load() // whatever is by then
 		return a != nil && a.registeredAt(listener.Name, fingerprint)
 	}
+	cfg.Checker = l.revoked.Checker
 	cfg.Issuers = func() *trust.Issuers {
 		if a := l.inForce.Load(); a != nil {
 			return a.Clients.Issuers()

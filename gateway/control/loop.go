@@ -13,6 +13,7 @@ import (
 	"sallyport/gateway"
 	"sallyport/gateway/decision"
 	"sallyport/internal/contain"
+	"sallyport/listenerprofiles/revocation"
 	"sallyport/listenerprofiles/trust"
 	"sallyport/policy/ratelimit"
 )
@@ -21,6 +22,7 @@ import (
 type Options struct {
 	Load     func() (*Spec, error)          // reads the configuration anew
 	Set      func(gateway.Parts) error      // the gateway's: puts all parts into force, or none
+	Recheck  func()                         // the gateway's: something has ended rights, and no Set tells; nil: nobody is told
 	Told     func(source string, err error) // called when a change comes into force (nil error) or is refused; nil: never
 	Log      *slog.Logger                   // nil: nothing is logged
 	Panicked func(where string)             // called for each panic, with what panicked; nil: nobody counts
@@ -47,6 +49,7 @@ type Loop struct {
 	board    board
 	limits   *ratelimit.Limiter
 	issuers  issuers
+	revoked  *revocation.Registry
 	sighting sighting
 	failed   atomic.Pointer[failed]
 	calendar calendar
@@ -98,7 +101,7 @@ func newLoop(cfg Options) *Loop {
 	if cfg.readFile == nil {
 		cfg.readFile = readFile
 	}
-	return &Loop{
+	l := &Loop{
 		cfg:     cfg,
 		log:     cfg.Log,
 		faults:  &contain.Faults{Log: cfg.Log, Count: cfg.Panicked},
@@ -116,6 +119,15 @@ func newLoop(cfg Options) *Loop {
 		unissue: func() {},
 
 		sighting: sighting{now: cfg.Now},
+	}
+	l.revoked = revocation.New(revocation.Options{Log: cfg.Log, Now: cfg.Now, Changed: l.recheck, Panicked: cfg.Panicked})
+	return l
+}
+
+// recheck has the gateway look at open streams: somebody has revoked a certificate, or is not known not to have.
+func (l *Loop) recheck() {
+	if l.cfg.Recheck != nil {
+		l.cfg.Recheck()
 	}
 }
 
@@ -194,6 +206,7 @@ func (l *Loop) Run(ctx context.Context) error {
 	l.begin(ctx, l.followCluster)
 	l.begin(ctx, l.hearStore)
 	l.begin(ctx, l.keepSnapshot)
+	l.begin(ctx, l.revoked.Run)
 	for ctx.Err() == nil {
 		err := l.contain(func() error { l.carryOn(ctx); return nil })
 		if err == nil {
@@ -302,6 +315,7 @@ func (l *Loop) put(next *Assembly) error {
 		l.sighting.note(next.registered.seen)
 	}
 	l.inForce.Store(next)
+	l.revoked.Keep(next.checkers())
 	next.order()
 	l.tellReach(last)
 	if end := l.tellEndings(next); end > 0 && end < upkeepInterval {

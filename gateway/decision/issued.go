@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"crypto/x509"
 	"encoding/hex"
+	"fmt"
 	"slices"
 	"time"
 
@@ -114,6 +115,9 @@ func (c *Clients) under(ca *certstore.Client, cert *clientcert.Certificate) (adm
 	key := admitted{ca, cert.Fingerprint}
 	if known, ok := c.admitted.GetIfPresent(key); ok {
 		return *known, nil
+	}
+	if err := ca.Matcher().AdmitsFacts(cert.Facts()); err != nil {
+		return admission{}, fmt.Errorf("of the certificates that %s has issued, its registration does not admit this one: %w", ca.Alias, err)
 	}
 	now := &admission{client: ca}
 	if tier, ok := c.tiers.Find(ca.Tier); ok {
