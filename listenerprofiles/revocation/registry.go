@@ -31,6 +31,7 @@ type Options struct {
 	Roots    *x509.CertPool     // of https addresses; nil: the system's
 	Budget   time.Duration      // how long Await waits, and how long a responder may take; 0: 2 s
 	Look     time.Duration      // how often files are looked at; 0: 500 ms
+	Retry    time.Duration      // how soon an address is asked again that gave no answer, twice as late each time; 0: 5 s
 }
 
 const (
@@ -75,6 +76,9 @@ func New(o Options) *Registry {
 	}
 	if o.Budget <= 0 {
 		o.Budget = 2 * time.Second
+	}
+	if o.Retry <= 0 {
+		o.Retry = 5 * time.Second
 	}
 	if o.Look <= 0 {
 		o.Look = 500 * time.Millisecond
@@ -448,13 +452,13 @@ func (r *Registry) lookedAt(s *source, changed bool, err error, log *slog.Logger
 	s.tell(log, err, now)
 	interval := time.Duration(s.interval.Load())
 	if s.kind == File {
-		s.end(now, false, now, 0) // with each turn
+		s.end(now, false, now, 0, 0) // with each turn
 	} else {
 		due := now.Add(spread(interval))
 		for _, h := range s.current() {
 			due = before(due, now, h.nextUpdate)
 		}
-		s.end(now, err != nil || s.isStale(now), due, interval)
+		s.end(now, err != nil || s.isStale(now), due, r.options.Retry, interval)
 	}
 	if changed {
 		r.bump()
