@@ -19,6 +19,7 @@ const (
 	fetchTime    = 5 * time.Minute // a CRL, in all
 	pace         = 2 * time.Second // in each of which a CRL has to make progress
 	paceBytes    = 4 << 10         // by so much
+	longBytes    = 512 << 10       // by so much, when others wait for its memory
 	maxRedirects = 3
 	smallBody    = 4 << 20   // a longer one waits for memory
 	bodiesBytes  = 128 << 20 // memory of longer ones at once
@@ -112,6 +113,8 @@ func (r *Registry) fetch(ctx context.Context, s *source) (changed bool, err erro
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, fetchTime, errLate("it has not been had within "+fetchTime.String()))
 	defer cancel()
+	ctx, end := context.WithCancelCause(ctx)
+	defer end(nil)
 	q, err := http.NewRequestWithContext(ctx, http.MethodGet, s.location, nil)
 	if err != nil {
 		return false, err
@@ -135,7 +138,7 @@ func (r *Registry) fetch(ctx context.Context, s *source) (changed bool, err erro
 	case res.StatusCode != http.StatusOK:
 		return false, fmt.Errorf("it answers with status %d", res.StatusCode)
 	}
-	data, release, err := r.body(ctx, cancel, res)
+	data, release, err := r.body(ctx, end, res)
 	defer release()
 	if err != nil {
 		if cause := context.Cause(ctx); cause != nil {
@@ -152,16 +155,16 @@ func (r *Registry) fetch(ctx context.Context, s *source) (changed bool, err erro
 
 // body reads a list, for which there is memory until release is called. It grows in few steps: twice the memory of a
 // list of 50 MB would be too much.
-func (r *Registry) body(ctx context.Context, cancel func(), res *http.Response) (data []byte, release func(), err error) {
+func (r *Registry) body(ctx context.Context, end context.CancelCauseFunc, res *http.Response) (data []byte, release func(), err error) {
 	release = func() {}
 	size := res.ContentLength
 	if size > maxFile {
 		return nil, release, fmt.Errorf("it is larger than %d bytes", maxFile)
 	}
-	slow := &watch{cancel: cancel}
+	slow := &watch{end: end, least: paceBytes}
 	reader := io.TeeReader(res.Body, slow)
 	stop := r.watch(slow)
-	defer stop()
+	defer func() { stop() }()
 	data = make([]byte, 0, 64<<10)
 	for {
 		n, err := io.ReadFull(reader, data[len(data):cap(data)])
@@ -169,10 +172,11 @@ func (r *Registry) body(ctx context.Context, cancel func(), res *http.Response) 
 		switch {
 		case err == io.EOF || err == io.ErrUnexpectedEOF && ctx.Err() == nil && (size < 0 || int64(len(data)) == size):
 			return data, release, nil
-		case err != nil && slow.late.Load():
-			return nil, release, errLate(fmt.Sprintf("it sends less than %d bytes a second", paceBytes/int(pace/time.Second)))
 		case err != nil:
 			return nil, release, err
+		}
+		if cap(data) > maxFile {
+			return nil, release, fmt.Errorf("it is larger than %d bytes", maxFile)
 		}
 		grown := max(4*cap(data), int(size)+1)
 		if grown > smallBody {
@@ -184,10 +188,8 @@ func (r *Registry) body(ctx context.Context, cancel func(), res *http.Response) 
 				return nil, release, err
 			}
 			release = func() { r.bodies.Release(int64(grown)) }
+			slow.least = longBytes
 			stop = r.watch(slow)
-		}
-		if cap(data) > maxFile {
-			return nil, release, fmt.Errorf("it is larger than %d bytes", maxFile)
 		}
 		data = append(make([]byte, 0, grown), data...)
 	}
@@ -195,9 +197,9 @@ func (r *Registry) body(ctx context.Context, cancel func(), res *http.Response) 
 
 // A watch counts what is read.
 type watch struct {
-	cancel func()
-	read   atomic.Int64
-	late   atomic.Bool
+	end   context.CancelCauseFunc
+	least int // bytes in each pace; changes while nobody watches
+	read  atomic.Int64
 }
 
 func (w *watch) Write(p []byte) (int, error) {
@@ -207,7 +209,7 @@ func (w *watch) Write(p []byte) (int, error) {
 
 // watch ends what is read too slowly, until stop is called.
 func (r *Registry) watch(w *watch) (stop func()) {
-	before := w.read.Load()
+	before, least := w.read.Load(), int64(w.least)
 	timer := time.NewTimer(pace)
 	over := make(chan struct{})
 	r.watching.Go(func() {
@@ -220,9 +222,8 @@ func (r *Registry) watch(w *watch) (stop func()) {
 			case <-timer.C:
 			}
 			read := w.read.Load()
-			if read-before < paceBytes {
-				w.late.Store(true)
-				w.cancel()
+			if read-before < least {
+				w.end(errLate(fmt.Sprintf("it sends less than %d bytes a second", least/int64(pace/time.Second))))
 				return
 			}
 			before = read

@@ -3,6 +3,7 @@ package revocation
 import (
 	"bytes"
 	"crypto"
+	"crypto/tls"
 	"crypto/x509"
 	"fmt"
 	"io"
@@ -539,4 +540,14 @@ func TestSilentHostHoldsUpNobodyElse(t *testing.T) {
 		t.Errorf("%+v", a)
 	}
 	group.Wait()
+}
+
+// servingTLS is the address of a server of https.
+func servingTLS(t testing.TB, id *testpki.Identity, serve http.HandlerFunc) string {
+	s := httptest.NewUnstartedServer(serve)
+	s.TLS = &tls.Config{Certificates: []tls.Certificate{id.TLS()}}
+	s.Config.ErrorLog = log.New(io.Discard, "", 0)
+	s.StartTLS()
+	t.Cleanup(s.Close)
+	return s.URL
 }
