@@ -10,13 +10,8 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/asn1"
-	"encoding/pem"
 	"errors"
 	"math/big"
-	"os"
-	"path/filepath"
-	"runtime"
-	"runtime/debug"
 	"slices"
 	"strings"
 	"sync"
@@ -285,47 +280,6 @@ var large = sync.OnceValues(func() ([]byte, *testpki.Identity) {
 	}
 	return der, ca
 })
-
-// TestLargeListTakesLittleMemory allocates all that is allocated while a CRL of 50 MB is loaded with the collector off,
-// so that the figure is the most that it can ever take, garbage and all.
-func TestLargeListTakesLittleMemory(t *testing.T) {
-	der, ca := large()
-	dir := t.TempDir()
-	for name, data := range map[string][]byte{
-		"DER": der,
-		"PEM": pem.EncodeToMemory(&pem.Block{Type: pemLabel, Bytes: der}),
-	} {
-		at := filepath.Join(dir, name)
-		if err := os.WriteFile(at, data, 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-	for _, name := range []string{"DER", "PEM"} {
-		t.Run(name, func(t *testing.T) {
-			runtime.GC()
-			defer debug.SetGCPercent(debug.SetGCPercent(-1))
-			var before, after runtime.MemStats
-			runtime.ReadMemStats(&before)
-			r := New(Options{})
-			c, err := r.Checker(Policy{CRL: []string{filepath.Join(dir, name)}})
-			if err != nil {
-				t.Fatal(err)
-			}
-			runtime.ReadMemStats(&after)
-			taken := after.TotalAlloc - before.TotalAlloc
-			runtime.GC()
-			runtime.ReadMemStats(&after)
-			t.Logf("%d bytes, %d entries: %d MiB allocated, %d MiB kept", len(der), r.State()[0].Entries, taken>>20, (after.HeapAlloc-before.HeapAlloc)>>20)
-			if taken > 100<<20 {
-				t.Errorf("%d MiB are allocated", taken>>20)
-			}
-			leaf := ca.Issue(testpki.Leaf{})
-			if a := c.Status(path(leaf, ca), time.Now()); a.Status != Good {
-				t.Errorf("%+v", a)
-			}
-		})
-	}
-}
 
 func BenchmarkLoadLarge(b *testing.B) {
 	der, _ := large()
