@@ -441,3 +441,105 @@ func TestForgedListTakesNothingAway(t *testing.T) {
 	s.serves(content(crl{number: 6}.der(t, ca))) // a good one is taken after it
 	eventually(t, c, path(leaf, ca), Good)
 }
+
+func TestMaxAge(t *testing.T) {
+	ca := newCA(t, "CA")
+	leaf, bad := ca.Issue(testpki.Leaf{}), ca.Issue(testpki.Leaf{})
+	der := crl{next: time.Now().Add(24 * time.Hour), revoked: []*testpki.Identity{bad}}.der(t, ca)
+	s := serving(t, content(der))
+	at := file(t, der)
+	r := run(t, Options{Retry: 10 * time.Millisecond})
+	address := r.checker(Policy{CRL: []string{s.URL}, MaxAge: 10 * time.Minute, Refresh: 50 * time.Millisecond})
+	unbounded := r.checker(Policy{CRL: []string{s.URL}})
+	onDisk := r.checker(Policy{CRL: []string{at}, MaxAge: 10 * time.Minute})
+	for _, c := range []*Checker{address, unbounded, onDisk} {
+		if a := asked(c, path(leaf, ca)); a.Status != Good {
+			t.Fatalf("%+v", a)
+		}
+	}
+	if a := unbounded.Status(path(leaf, ca), time.Now()); time.Until(a.Until) < 23*time.Hour {
+		t.Errorf("%+v ends before nextUpdate", a)
+	}
+	s.serves(status(http.StatusInternalServerError))
+	r.problem("status 500")
+	before := address.Status(path(leaf, ca), time.Now()).Until
+	if left := time.Until(before); left > 10*time.Minute || left < 5*time.Minute {
+		t.Errorf("the answer ends in %v", left)
+	}
+	for _, tt := range []struct {
+		name string
+		c    *Checker
+		leaf *testpki.Identity
+		at   time.Time
+		want Status
+	}{
+		{"before", address, leaf, before.Add(-time.Second), Good},
+		{"after", address, leaf, before, Unknown},
+		{"after, revoked", address, bad, before, Revoked},
+		{"without MaxAge", unbounded, leaf, before.Add(time.Hour), Good},
+		{"a file that nobody has looked at", onDisk, leaf, time.Now().Add(11 * time.Minute), Unknown},
+	} {
+		if a := tt.c.Status(path(tt.leaf, ca), tt.at); a.Status != tt.want {
+			t.Errorf("%s: %+v, want %v", tt.name, a, tt.want)
+		}
+	}
+	end := onDisk.Status(path(leaf, ca), time.Now()).Until
+	testserver.Eventually(t, "looks at the file", func() error {
+		if a := onDisk.Status(path(leaf, ca), time.Now()); !a.Until.After(end) {
+			return fmt.Errorf("%+v", a)
+		}
+		return nil
+	})
+}
+
+// TestSlowListsHoldUpNoResponder: lists and questions have turns of their own, of one host, too.
+func TestSlowListsHoldUpNoResponder(t *testing.T) {
+	ca := newCA(t, "CA")
+	answers := answering(t, ca, ocspAnswer{})
+	var lists atomic.Int64
+	s := serving(t, func(w http.ResponseWriter, r *http.Request) {
+		if r.Method == http.MethodGet {
+			lists.Add(1)
+			silent(w, r)
+			return
+		}
+		answers(w, r)
+	})
+	r := run(t, Options{Budget: time.Second})
+	points := r.checker(Policy{DistributionPoints: true})
+	for i := range 40 {
+		leaf := naming(ca, []string{fmt.Sprintf("%s/%d", s.URL, i)}, nil)
+		points.ask(path(leaf, ca), time.Now())
+	}
+	testserver.Eventually(t, "load", func() error {
+		if n := lists.Load(); n != 4 {
+			return fmt.Errorf("%d lists are asked for", n)
+		}
+		return nil
+	})
+	if a := asked(r.checker(Policy{OCSP: true}), path(naming(ca, nil, []string{s.URL}), ca)); a.Status != Good {
+		t.Errorf("%+v", a)
+	}
+	r.checker(Policy{CRL: []string{file(t, crl{}.pem(t, ca))}}) // nor files
+}
+
+func TestIssuersAreBounded(t *testing.T) {
+	ca := newCA(t, "CA")
+	leaf := ca.Issue(testpki.Leaf{})
+	r := New(Options{})
+	c, err := r.Checker(Policy{CRL: []string{file(t, crl{}.pem(t, ca))}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range maxIssuers + 100 {
+		other := *ca.Cert
+		other.RawSubject = fmt.Appendf(nil, "%d", i)
+		c.Status([]*x509.Certificate{leaf.Cert, &other}, time.Now())
+	}
+	if n := len(*r.issuers.Load()); n != maxIssuers {
+		t.Errorf("%d issuers are remembered", n)
+	}
+	if a := c.Status(path(leaf, ca), time.Now()); a.Status != Good {
+		t.Errorf("%+v", a)
+	}
+}

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/url"
 	"sync/atomic"
@@ -33,7 +34,7 @@ func newClient(roots *x509.CertPool) *http.Client {
 			TLSClientConfig:        &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12},
 			TLSHandshakeTimeout:    5 * time.Second,
 			DisableCompression:     true,
-			MaxConnsPerHost:        2 * maxRunningPerHost,
+			MaxConnsPerHost:        2 * maxPerResponder,
 			MaxIdleConnsPerHost:    2,
 			MaxIdleConns:           64,
 			IdleConnTimeout:        30 * time.Second,
@@ -59,13 +60,21 @@ func newClient(roots *x509.CertPool) *http.Client {
 func (r *Registry) send(q *http.Request) (*http.Response, error) {
 	q.Header.Set("User-Agent", "Sallyport")
 	res, err := r.client.Do(q)
+	return res, plain(q.Context(), err)
+}
+
+// plain is why something could not be had, without the ports of connections, so that the same is told once.
+func plain(ctx context.Context, err error) error {
+	if why := context.Cause(ctx); err != nil && why != nil {
+		return why
+	}
 	if one := (*url.Error)(nil); errors.As(err, &one) {
 		err = one.Err
 	}
-	if cause := context.Cause(q.Context()); err != nil && cause != nil {
-		err = cause
+	if op := (*net.OpError)(nil); errors.As(err, &op) {
+		err = fmt.Errorf("%s: %w", op.Op, op.Err)
 	}
-	return res, err
+	return err
 }
 
 // errLate is why somebody is not waited for any longer.
@@ -96,10 +105,8 @@ func (r *Registry) post(ctx context.Context, at string, request []byte, budget t
 	}
 	data, err := io.ReadAll(io.LimitReader(res.Body, maxResponse+1))
 	switch {
-	case err != nil && ctx.Err() != nil:
-		return nil, context.Cause(ctx)
 	case err != nil:
-		return nil, err
+		return nil, plain(ctx, err)
 	case len(data) > maxResponse:
 		return nil, fmt.Errorf("it answers with more than %d bytes", maxResponse)
 	}
@@ -141,10 +148,7 @@ func (r *Registry) fetch(ctx context.Context, s *source) (changed bool, err erro
 	data, release, err := r.body(ctx, end, res)
 	defer release()
 	if err != nil {
-		if cause := context.Cause(ctx); cause != nil {
-			err = cause
-		}
-		return false, err
+		return false, plain(ctx, err)
 	}
 	if changed, err = r.read(s, data, r.options.Now()); err != nil {
 		return changed, err
@@ -167,13 +171,15 @@ func (r *Registry) body(ctx context.Context, end context.CancelCauseFunc, res *h
 	defer func() { stop() }()
 	data = make([]byte, 0, 64<<10)
 	for {
-		n, err := io.ReadFull(reader, data[len(data):cap(data)])
+		n, err := reader.Read(data[len(data):cap(data)])
 		data = data[:len(data)+n]
 		switch {
-		case err == io.EOF || err == io.ErrUnexpectedEOF && ctx.Err() == nil && (size < 0 || int64(len(data)) == size):
+		case err == io.EOF:
 			return data, release, nil
 		case err != nil:
 			return nil, release, err
+		case len(data) < cap(data):
+			continue
 		}
 		if cap(data) > maxFile {
 			return nil, release, fmt.Errorf("it is larger than %d bytes", maxFile)

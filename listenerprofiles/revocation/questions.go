@@ -236,7 +236,7 @@ func newQuestion(cert *x509.Certificate, by *issuer, serial []byte) *question {
 // pose has a worker ask, unless one does. The channel is closed when there is an answer, or none.
 func (r *Registry) pose(q *question, now time.Time) <-chan struct{} {
 	landed, ask := q.begin(now)
-	if ask && !r.workers.do(hostOf(q.servers[0]), func(ctx context.Context) {
+	if ask && !r.asking.do(hostOf(q.servers[0]), func(ctx context.Context) {
 		var res response
 		at := q.servers[0]
 		err := r.faults.Do("asking an OCSP responder", func() (err error) {

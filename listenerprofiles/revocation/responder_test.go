@@ -515,7 +515,7 @@ func TestSilentHostHoldsUpNobodyElse(t *testing.T) {
 	r := run(t, Options{Budget: 3 * time.Second})
 	c := r.checker(Policy{OCSP: true})
 	var group sync.WaitGroup
-	for range 4 * maxRunningPerHost {
+	for range 4 * maxPerResponder {
 		leaf := naming(ca, nil, []string{dead.URL})
 		group.Go(func() {
 			began := time.Now()
@@ -528,12 +528,12 @@ func TestSilentHostHoldsUpNobodyElse(t *testing.T) {
 		})
 	}
 	testserver.Eventually(t, "load", func() error {
-		if n := dead.calls.Load(); n < maxRunningPerHost {
+		if n := dead.calls.Load(); n < maxPerResponder {
 			return fmt.Errorf("%d calls", n)
 		}
 		return nil
 	})
-	if n := dead.calls.Load(); n > maxRunningPerHost {
+	if n := dead.calls.Load(); n > maxPerResponder {
 		t.Errorf("%d calls at once", n)
 	}
 	if a := asked(c, path(naming(ca, nil, []string{good.URL}), ca)); a.Status != Good {
