@@ -7,9 +7,6 @@ import (
 	"time"
 )
 
-// Pauses after failures: the first, doubled by each, up to the interval of refreshing.
-const firstPause = 5 * time.Second
-
 // asking is the state of asking somebody for something: one question at a time, and none before its time. Its zero value
 // has never asked.
 type asking struct {
@@ -33,14 +30,14 @@ func (a *asking) begin(now time.Time) (landed <-chan struct{}, ask bool) {
 	return a.landed, true
 }
 
-// end is what the caller of begin tells. The next question is asked at due; after a failure, after a pause that grows up
-// to most.
-func (a *asking) end(now time.Time, failed bool, due time.Time, most time.Duration) {
+// end is what the caller of begin tells. The next question is asked at due; after a failure, after a pause that
+// doubles with each, from least up to most.
+func (a *asking) end(now time.Time, failed bool, due time.Time, least, most time.Duration) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if failed {
 		n := a.failures.Add(1)
-		due = now.Add(spread(min(firstPause<<min(n-1, 10), max(most, firstPause))))
+		due = now.Add(spread(min(least<<min(n-1, 16), max(most, least))))
 	} else {
 		a.failures.Store(0)
 	}

@@ -105,7 +105,7 @@ var (
 const pemLabel = "X509 CRL"
 
 // nextPEM decodes the first PEM block of data in place, and returns nil if there is none. pem.Decode would take twice
-// the memory (TestLargeListTakesLittleMemory).
+// the memory (TestAllocLargeList).
 func nextPEM(data []byte) (block, rest []byte, err error) {
 	_, after, found := bytes.Cut(data, pemBegin)
 	if !found {

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/url"
 	"sync/atomic"
@@ -19,6 +20,7 @@ const (
 	fetchTime    = 5 * time.Minute // a CRL, in all
 	pace         = 2 * time.Second // in each of which a CRL has to make progress
 	paceBytes    = 4 << 10         // by so much
+	longBytes    = 512 << 10       // by so much, when others wait for its memory
 	maxRedirects = 3
 	smallBody    = 4 << 20   // a longer one waits for memory
 	bodiesBytes  = 128 << 20 // memory of longer ones at once
@@ -32,7 +34,7 @@ func newClient(roots *x509.CertPool) *http.Client {
 			TLSClientConfig:        &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12},
 			TLSHandshakeTimeout:    5 * time.Second,
 			DisableCompression:     true,
-			MaxConnsPerHost:        2 * maxRunningPerHost,
+			MaxConnsPerHost:        2 * maxPerResponder,
 			MaxIdleConnsPerHost:    2,
 			MaxIdleConns:           64,
 			IdleConnTimeout:        30 * time.Second,
@@ -58,13 +60,21 @@ func newClient(roots *x509.CertPool) *http.Client {
 func (r *Registry) send(q *http.Request) (*http.Response, error) {
 	q.Header.Set("User-Agent", "Sallyport")
 	res, err := r.client.Do(q)
+	return res, plain(q.Context(), err)
+}
+
+// plain is why something could not be had, without the ports of connections, so that the same is told once.
+func plain(ctx context.Context, err error) error {
+	if why := context.Cause(ctx); err != nil && why != nil {
+		return why
+	}
 	if one := (*url.Error)(nil); errors.As(err, &one) {
 		err = one.Err
 	}
-	if cause := context.Cause(q.Context()); err != nil && cause != nil {
-		err = cause
+	if op := (*net.OpError)(nil); errors.As(err, &op) {
+		err = fmt.Errorf("%s: %w", op.Op, op.Err)
 	}
-	return res, err
+	return err
 }
 
 // errLate is why somebody is not waited for any longer.
@@ -95,10 +105,8 @@ func (r *Registry) post(ctx context.Context, at string, request []byte, budget t
 	}
 	data, err := io.ReadAll(io.LimitReader(res.Body, maxResponse+1))
 	switch {
-	case err != nil && ctx.Err() != nil:
-		return nil, context.Cause(ctx)
 	case err != nil:
-		return nil, err
+		return nil, plain(ctx, err)
 	case len(data) > maxResponse:
 		return nil, fmt.Errorf("it answers with more than %d bytes", maxResponse)
 	}
@@ -112,6 +120,8 @@ func (r *Registry) fetch(ctx context.Context, s *source) (changed bool, err erro
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, fetchTime, errLate("it has not been had within "+fetchTime.String()))
 	defer cancel()
+	ctx, end := context.WithCancelCause(ctx)
+	defer end(nil)
 	q, err := http.NewRequestWithContext(ctx, http.MethodGet, s.location, nil)
 	if err != nil {
 		return false, err
@@ -135,13 +145,10 @@ func (r *Registry) fetch(ctx context.Context, s *source) (changed bool, err erro
 	case res.StatusCode != http.StatusOK:
 		return false, fmt.Errorf("it answers with status %d", res.StatusCode)
 	}
-	data, release, err := r.body(ctx, cancel, res)
+	data, release, err := r.body(ctx, end, res)
 	defer release()
 	if err != nil {
-		if cause := context.Cause(ctx); cause != nil {
-			err = cause
-		}
-		return false, err
+		return false, plain(ctx, err)
 	}
 	if changed, err = r.read(s, data, r.options.Now()); err != nil {
 		return changed, err
@@ -152,27 +159,30 @@ func (r *Registry) fetch(ctx context.Context, s *source) (changed bool, err erro
 
 // body reads a list, for which there is memory until release is called. It grows in few steps: twice the memory of a
 // list of 50 MB would be too much.
-func (r *Registry) body(ctx context.Context, cancel func(), res *http.Response) (data []byte, release func(), err error) {
+func (r *Registry) body(ctx context.Context, end context.CancelCauseFunc, res *http.Response) (data []byte, release func(), err error) {
 	release = func() {}
 	size := res.ContentLength
 	if size > maxFile {
 		return nil, release, fmt.Errorf("it is larger than %d bytes", maxFile)
 	}
-	slow := &watch{cancel: cancel}
+	slow := &watch{end: end, least: paceBytes}
 	reader := io.TeeReader(res.Body, slow)
 	stop := r.watch(slow)
-	defer stop()
+	defer func() { stop() }()
 	data = make([]byte, 0, 64<<10)
 	for {
-		n, err := io.ReadFull(reader, data[len(data):cap(data)])
+		n, err := reader.Read(data[len(data):cap(data)])
 		data = data[:len(data)+n]
 		switch {
-		case err == io.EOF || err == io.ErrUnexpectedEOF && ctx.Err() == nil && (size < 0 || int64(len(data)) == size):
+		case err == io.EOF:
 			return data, release, nil
-		case err != nil && slow.late.Load():
-			return nil, release, errLate(fmt.Sprintf("it sends less than %d bytes a second", paceBytes/int(pace/time.Second)))
 		case err != nil:
 			return nil, release, err
+		case len(data) < cap(data):
+			continue
+		}
+		if cap(data) > maxFile {
+			return nil, release, fmt.Errorf("it is larger than %d bytes", maxFile)
 		}
 		grown := max(4*cap(data), int(size)+1)
 		if grown > smallBody {
@@ -184,10 +194,8 @@ func (r *Registry) body(ctx context.Context, cancel func(), res *http.Response) 
 				return nil, release, err
 			}
 			release = func() { r.bodies.Release(int64(grown)) }
+			slow.least = longBytes
 			stop = r.watch(slow)
-		}
-		if cap(data) > maxFile {
-			return nil, release, fmt.Errorf("it is larger than %d bytes", maxFile)
 		}
 		data = append(make([]byte, 0, grown), data...)
 	}
@@ -195,9 +203,9 @@ func (r *Registry) body(ctx context.Context, cancel func(), res *http.Response) 
 
 // A watch counts what is read.
 type watch struct {
-	cancel func()
-	read   atomic.Int64
-	late   atomic.Bool
+	end   context.CancelCauseFunc
+	least int // bytes in each pace; changes while nobody watches
+	read  atomic.Int64
 }
 
 func (w *watch) Write(p []byte) (int, error) {
@@ -207,7 +215,7 @@ func (w *watch) Write(p []byte) (int, error) {
 
 // watch ends what is read too slowly, until stop is called.
 func (r *Registry) watch(w *watch) (stop func()) {
-	before := w.read.Load()
+	before, least := w.read.Load(), int64(w.least)
 	timer := time.NewTimer(pace)
 	over := make(chan struct{})
 	r.watching.Go(func() {
@@ -220,9 +228,8 @@ func (r *Registry) watch(w *watch) (stop func()) {
 			case <-timer.C:
 			}
 			read := w.read.Load()
-			if read-before < paceBytes {
-				w.late.Store(true)
-				w.cancel()
+			if read-before < least {
+				w.end(errLate(fmt.Sprintf("it sends less than %d bytes a second", least/int64(pace/time.Second))))
 				return
 			}
 			before = read

@@ -263,3 +263,8 @@ type errCount struct {
 func (e errCount) Error() string {
 	return fmt.Sprintf("%q is there %d times, not %d", e.words, e.got, e.want)
 }
+
+var (
+	ocspSigning = []x509.ExtKeyUsage{x509.ExtKeyUsageOCSPSigning}
+	anyUsage    = []x509.ExtKeyUsage{x509.ExtKeyUsageAny}
+)

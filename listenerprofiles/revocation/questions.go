@@ -236,7 +236,7 @@ func newQuestion(cert *x509.Certificate, by *issuer, serial []byte) *question {
 // pose has a worker ask, unless one does. The channel is closed when there is an answer, or none.
 func (r *Registry) pose(q *question, now time.Time) <-chan struct{} {
 	landed, ask := q.begin(now)
-	if ask && !r.workers.do(hostOf(q.servers[0]), func(ctx context.Context) {
+	if ask && !r.asking.do(hostOf(q.servers[0]), func(ctx context.Context) {
 		var res response
 		at := q.servers[0]
 		err := r.faults.Do("asking an OCSP responder", func() (err error) {
@@ -320,7 +320,7 @@ func (r *Registry) answered(q *question, res response, at string, err error) {
 		q.cause.Store(nil)
 		due = before(due, now, res.next)
 	}
-	q.end(now, err != nil, due, interval)
+	q.end(now, err != nil, due, r.options.Retry, interval)
 	if changed {
 		r.bump()
 	}
@@ -332,13 +332,7 @@ func before(due, now, end time.Time) time.Time {
 		return due
 	}
 	left := end.Sub(now)
-	if last := now.Add(left - min(left/10, time.Minute)); last.Before(due) {
-		due = last
-	}
-	if soon := now.Add(time.Second); due.Before(soon) {
-		return soon
-	}
-	return due
+	return earlier(due, now.Add(max(left-min(left/10, time.Minute), time.Second)))
 }
 
 // responders is what is known of those who were asked last.

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"hash/maphash"
 	"log/slog"
+	"maps"
 	"net/http"
 	"net/url"
 	"path/filepath"
@@ -26,26 +27,33 @@ import (
 type Options struct {
 	Log      *slog.Logger
 	Now      func() time.Time   // nil: time.Now
-	Changed  func()             // called by Run within 50 ms after the generation has changed; may take its time
+	Changed  func()             // called by Run within 50 ms after the generation has changed, never twice at once
 	Panicked func(where string) // counts
 	Roots    *x509.CertPool     // of https addresses; nil: the system's
 	Budget   time.Duration      // how long Await waits, and how long a responder may take; 0: 2 s
 	Look     time.Duration      // how often files are looked at; 0: 500 ms
+	Retry    time.Duration      // how soon an address is asked again that gave no answer, twice as late each time; 0: 5 s
 }
 
 const (
 	defaultRefresh = 5 * time.Minute
 	defaultCache   = 10_000
 	maxIssuers     = 4_096
-	debounce       = 20 * time.Millisecond
+
+	maxPerResponder = 8 // questions at once
+	debounce        = 20 * time.Millisecond
 )
 
 // A Registry has all that is known of revocations, and renews it. Its Checkers share what they look up.
 type Registry struct {
 	options Options
 	faults  *contain.Faults
-	workers workers
 	client  *http.Client
+
+	// Apart, so that a slow address holds up no responder, and neither a file.
+	looking  workers // at files
+	fetching workers // lists
+	asking   workers // responders
 
 	generation atomic.Uint64
 	bumped     chan struct{}
@@ -60,7 +68,8 @@ type Registry struct {
 	watching   sync.WaitGroup
 	reading    sync.Mutex // held while a list is read from a file, so that memory is that of one
 
-	mu       sync.Mutex
+	making   sync.Mutex          // held while checkers are made and forgotten, which takes as long as files take
+	mu       sync.Mutex          // never held for long
 	checkers map[string]*Checker // by policy
 	sources  map[string]*source  // by location, of Policy.CRL
 }
@@ -76,6 +85,9 @@ func New(o Options) *Registry {
 	if o.Budget <= 0 {
 		o.Budget = 2 * time.Second
 	}
+	if o.Retry <= 0 {
+		o.Retry = 5 * time.Second
+	}
 	if o.Look <= 0 {
 		o.Look = 500 * time.Millisecond
 	}
@@ -86,7 +98,9 @@ func New(o Options) *Registry {
 		checkers: map[string]*Checker{},
 		sources:  map[string]*source{},
 	}
-	r.workers.faults = r.faults
+	r.looking = workers{faults: r.faults, most: 4, perHost: 1}
+	r.fetching = workers{faults: r.faults, most: 32, perHost: 4}
+	r.asking = workers{faults: r.faults, most: 64, perHost: maxPerResponder}
 	r.client = newClient(o.Roots)
 	r.bodies = semaphore.NewWeighted(bodiesBytes)
 	r.points.Store(&map[string]*source{})
@@ -103,11 +117,35 @@ func (r *Registry) Checker(p Policy) (*Checker, error) {
 	if err := p.normalize(); err != nil {
 		return nil, err
 	}
+	r.making.Lock()
+	defer r.making.Unlock()
+	key := fmt.Sprintf("%#v", p)
+	c := r.checker(key, p)
+	if err := r.readable(c.sources); err != nil {
+		return nil, err
+	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	key := fmt.Sprintf("%#v", p)
+	for _, s := range c.sources {
+		r.sources[s.location] = s
+	}
+	r.checkers[key] = c
+	r.intervals()
+	now := r.options.Now()
+	for _, s := range c.sources {
+		if s.kind == Address && s.due.Load() == 0 && r.fetching.runs() {
+			r.renew(s, now)
+		}
+	}
+	return c, nil
+}
+
+// checker is the Checker of a policy that is in force, or a new one.
+func (r *Registry) checker(key string, p Policy) *Checker {
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	if c := r.checkers[key]; c != nil {
-		return c, r.readable(c.sources)
+		return c
 	}
 	c := &Checker{registry: r, policy: p}
 	for _, at := range p.CRL {
@@ -117,15 +155,7 @@ func (r *Registry) Checker(p Policy) (*Checker, error) {
 		}
 		c.sources = append(c.sources, s)
 	}
-	if err := r.readable(c.sources); err != nil {
-		return nil, err
-	}
-	for _, s := range c.sources {
-		r.sources[s.location] = s
-	}
-	r.checkers[key] = c
-	r.intervals()
-	return c, nil
+	return c
 }
 
 // normalize fills in defaults, and reports what a policy must not say.
@@ -216,6 +246,8 @@ func (r *Registry) readable(sources []*source) error {
 
 // Keep says which Checkers are in force. What the others alone have needed is forgotten.
 func (r *Registry) Keep(checkers []*Checker) {
+	r.making.Lock()
+	defer r.making.Unlock()
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	needed := map[*source]bool{}
@@ -288,11 +320,12 @@ func (r *Registry) issuer(cert *x509.Certificate) *issuer {
 	if i := known[key]; i != nil && i.is(cert) {
 		return i
 	}
-	next := make(map[uint64]*issuer, len(known)+1)
-	if len(known) < maxIssuers { // else all are forgotten, which costs a check of each signature
-		for k, i := range known {
-			next[k] = i
+	next := maps.Clone(known)
+	for k := range next {
+		if len(next) < maxIssuers {
+			break
 		}
+		delete(next, k) // any, which costs a check of signatures
 	}
 	i := newIssuer(cert)
 	next[key] = i
@@ -324,10 +357,17 @@ func (r *Registry) bump() {
 // Run renews what Checkers need, until ctx ends.
 func (r *Registry) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
-	wait := r.workers.run(ctx)
 	defer r.client.CloseIdleConnections()
 	defer r.watching.Wait()
-	defer wait()
+	for _, w := range []*workers{&r.looking, &r.fetching, &r.asking} {
+		defer w.run(ctx)()
+	}
+	var group sync.WaitGroup
+	defer group.Wait()
+	group.Go(func() {
+		defer r.faults.Catch("telling of revocations", nil)
+		r.announce(ctx)
+	})
 	defer cancel()
 	tick := time.NewTicker(r.options.Look)
 	defer tick.Stop()
@@ -338,24 +378,30 @@ func (r *Registry) Run(ctx context.Context) error {
 			return nil
 		case <-tick.C:
 			r.turn()
-		case <-r.bumped:
-			r.announce(ctx)
 		}
 	}
 }
 
-// announce calls Changed once for changes that come together.
+// announce calls Changed, once for changes that come together.
 func (r *Registry) announce(ctx context.Context) {
-	select {
-	case <-time.After(debounce):
-	case <-ctx.Done():
-		return
-	}
-	select {
-	case <-r.bumped:
-	default:
-	}
-	if r.options.Changed != nil {
+	for {
+		select {
+		case <-r.bumped:
+		case <-ctx.Done():
+			return
+		}
+		select {
+		case <-time.After(debounce):
+		case <-ctx.Done():
+			return
+		}
+		select {
+		case <-r.bumped:
+		default:
+		}
+		if r.options.Changed == nil {
+			continue
+		}
 		_ = r.faults.Do("telling of a change of revocations", func() error {
 			r.options.Changed()
 			return nil
@@ -405,8 +451,12 @@ func (r *Registry) all() []*source {
 
 // renew has a worker look at a source. The channel is closed when it has.
 func (r *Registry) renew(s *source, now time.Time) <-chan struct{} {
+	workers := &r.fetching
+	if s.kind == File {
+		workers = &r.looking
+	}
 	landed, ask := s.begin(now)
-	if ask && !r.workers.do(s.host, func(ctx context.Context) { r.lookNow(ctx, s, r.options.Log) }) {
+	if ask && !workers.do(s.host, func(ctx context.Context) { r.lookNow(ctx, s, r.options.Log) }) {
 		r.lookedAt(s, false, errBusy, r.options.Log)
 	}
 	return landed
@@ -448,13 +498,13 @@ func (r *Registry) lookedAt(s *source, changed bool, err error, log *slog.Logger
 	s.tell(log, err, now)
 	interval := time.Duration(s.interval.Load())
 	if s.kind == File {
-		s.end(now, false, now, 0) // with each turn
+		s.end(now, false, now, 0, 0) // with each turn
 	} else {
 		due := now.Add(spread(interval))
 		for _, h := range s.current() {
 			due = before(due, now, h.nextUpdate)
 		}
-		s.end(now, err != nil || s.isStale(now), due, interval)
+		s.end(now, err != nil || s.isStale(now), due, r.options.Retry, interval)
 	}
 	if changed {
 		r.bump()

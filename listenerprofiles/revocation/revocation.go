@@ -374,6 +374,7 @@ func (f *finding) consult() error {
 		}
 		end, listed := h.until(maxAge), contains(h.revoked, f.serial)
 		if d := f.delta(h); d != nil {
+			listed = listed || contains(d.revoked, f.serial) // it is newer than the base, even if it has ended
 			if dend := d.until(maxAge); f.now.Before(dend) {
 				if end.After(dend) {
 					end = dend

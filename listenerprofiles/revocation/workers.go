@@ -7,21 +7,22 @@ import (
 	"sallyport/internal/contain"
 )
 
-// Bounds of what runs at once, and waits, in all and for each host, so that a host that does not answer holds up nobody
-// who asks another.
+// Bounds of jobs that wait, in all and for each host.
 const (
-	maxRunning        = 64
-	maxRunningPerHost = 8
 	maxWaiting        = 20_000
 	maxWaitingPerHost = 10_000
 )
 
-// workers runs jobs, a bounded number at once. What comes before run waits for it.
+// workers runs jobs, a bounded number at once, in all and for each host, so that a host that does not answer holds up
+// nobody who asks another. What comes before run waits for it.
 type workers struct {
-	faults *contain.Faults
+	faults  *contain.Faults
+	most    int // at once
+	perHost int
 
 	mu      sync.Mutex
 	ctx     context.Context // of run; nil: it does not run
+	over    bool
 	group   sync.WaitGroup
 	lanes   map[string]*lane
 	turns   []string // hosts with a job that may run
@@ -40,7 +41,7 @@ func (w *workers) do(host string, job func(context.Context)) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	l := w.lanes[host]
-	if w.waiting >= maxWaiting || l != nil && len(l.jobs) >= maxWaitingPerHost || w.ctx != nil && w.ctx.Err() != nil {
+	if w.waiting >= maxWaiting || l != nil && len(l.jobs) >= maxWaitingPerHost || w.over {
 		return false
 	}
 	if l == nil {
@@ -59,11 +60,11 @@ func (w *workers) do(host string, job func(context.Context)) bool {
 
 // start starts what may run. A host whose jobs may not run yet has its turn when one of them ends.
 func (w *workers) start() {
-	for w.ctx != nil && w.ctx.Err() == nil && w.running < maxRunning && len(w.turns) > 0 {
+	for w.ctx != nil && !w.over && w.running < w.most && len(w.turns) > 0 {
 		host := w.turns[0]
 		w.turns = w.turns[1:]
 		l := w.lanes[host]
-		if l == nil || len(l.jobs) == 0 || l.running >= maxRunningPerHost {
+		if l == nil || len(l.jobs) == 0 || l.running >= w.perHost {
 			continue
 		}
 		job := l.jobs[0]
@@ -101,6 +102,9 @@ func (w *workers) run(ctx context.Context) (wait func()) {
 	w.ctx = ctx
 	w.start()
 	return func() {
+		w.mu.Lock()
+		w.over = true
+		w.mu.Unlock()
 		w.group.Wait()
 		w.mu.Lock()
 		lanes := w.lanes
@@ -112,4 +116,11 @@ func (w *workers) run(ctx context.Context) (wait func()) {
 			}
 		}
 	}
+}
+
+// runs reports whether jobs run now.
+func (w *workers) runs() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.ctx != nil && !w.over
 }
