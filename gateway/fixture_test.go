@@ -32,6 +32,7 @@ import (
 	"sallyport/internal/testpki"
 	"sallyport/listenerprofiles"
 	"sallyport/listenerprofiles/keystore"
+	"sallyport/listenerprofiles/revocation"
 	"sallyport/listenerprofiles/trust"
 	"sallyport/policy"
 	"sallyport/policy/ratelimit"
@@ -49,6 +50,24 @@ func newClock() *clock {
 
 func (c *clock) Now() time.Time          { return time.Unix(0, c.nano.Load()) }
 func (c *clock) Advance(d time.Duration) { c.nano.Add(int64(d)) }
+
+// run has the clock go as time does until the test ends.
+func (c *clock) run(t testing.TB) {
+	end, ended := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(ended)
+		for last := time.Now(); ; {
+			select {
+			case <-end:
+				return
+			case now := <-time.After(10 * time.Millisecond):
+				c.Advance(now.Sub(last))
+				last = now
+			}
+		}
+	}()
+	t.Cleanup(func() { close(end); <-ended })
+}
 
 // A fixture is a gateway between real sockets: its profiles are read from files, and its tokens are verified with real keys.
 // The test sets its clock.
@@ -71,6 +90,8 @@ type fixture struct {
 	listeners []decision.Listener
 	vouching  trust.Registered
 	chains    bool // registered CAs admit what they have issued
+	registry  *revocation.Registry
+	policy    revocation.Policy // of the listener, and of profiles; zero: nothing is looked up
 	table     atomic.Pointer[decision.Table]
 	first     atomic.Pointer[decision.Listener] // of the listeners in force
 	inForce   atomic.Pointer[decision.Clients]
@@ -264,7 +285,9 @@ func (f *fixture) loadProfiles(t testing.TB, trusted []byte, list ...string) (*l
 			Name: "listener tls", VerifyClient: listenerprofiles.Require,
 			KeyStore:   keystore.Ref{Location: filepath.Join(f.dir, "gateway.pem"), Type: "PEM"},
 			TrustStore: keystore.Ref{Location: filepath.Join(f.dir, "trust.jks"), Type: "JKS", Password: storePassword},
+			Revocation: f.policy,
 		},
+		Checker:  f.checker,
 		FilePath: filepath.Join(f.dir, "listenerprofiles.xml"),
 		ACME:     func(listenerprofiles.Order) listenerprofiles.KeySource { return noKeysYet{} },
 		Now:      f.clock.Now,
@@ -274,6 +297,10 @@ func (f *fixture) loadProfiles(t testing.TB, trusted []byte, list ...string) (*l
 		},
 		Issuers: func() *trust.Issuers { return f.inForce.Load().Issuers() },
 	}, last)
+}
+
+func (f *fixture) checker(p revocation.Policy) (*revocation.Checker, error) {
+	return f.registry.Checker(p)
 }
 
 // noKeysYet is a CA that hasn't issued anything.

@@ -2,6 +2,7 @@ package gateway_test
 
 import (
 	"crypto/ecdsa"
+	"crypto/x509"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -9,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -98,6 +100,23 @@ func byCertificates(api certstore.API, path string) func(*testing.T, *fixture, i
 	}
 }
 
+// byRevoker are two clients of a CA that signs lists; inter is whether the one that keeps its right is of the root itself.
+func byRevoker(r *revoker, inter bool) func(*testing.T, *fixture, int) [2]visitor {
+	return func(t *testing.T, f *fixture, i int) [2]visitor {
+		r.serve(t, f, byLists)
+		for k := range r.clients {
+			by := r.inter
+			if inter && k != i {
+				by = r.root
+			}
+			r.clients[k] = issue("client", by, usage(x509.ExtKeyUsageClientAuth))
+			f.clients = append(slices.Clone(f.clients), client(payAPI, fmt.Sprint("client ", k), r.clients[k], "Unlimited"))
+		}
+		f.setClients(t)
+		return [2]visitor{{who: r.clients[0], api: payAPI}, {who: r.clients[1], api: payAPI}}
+	}
+}
+
 func byTokens(api certstore.API, path string, loser, keeper map[string]any) func(*testing.T, *fixture, int) [2]visitor {
 	return func(t *testing.T, f *fixture, i int) [2]visitor {
 		both := [2]visitor{}
@@ -152,6 +171,19 @@ func (f *fixture) rewrite(t *testing.T, loser int, change func(*certstore.Client
 	f.setClients(t)
 }
 
+// revoking is the loss of whom a CRL names.
+func revoking(name string, inter bool, whom func(*revoker, int) *party) loss {
+	var of sync.Map // revokers, by fixture
+	return loss{name, func(t *testing.T, f *fixture, i int) [2]visitor {
+		r := newRevoker()
+		of.Store(f, r)
+		return byRevoker(r, inter)(t, f, i)
+	}, func(_ *testing.T, f *fixture, i int) {
+		r, _ := of.Load(f)
+		r.(*revoker).list(f.dir, whom(r.(*revoker), i))
+	}}
+}
+
 func expire(_ *testing.T, f *fixture, _ int) { f.clock.Advance(10 * time.Minute) }
 
 func losses() []loss {
@@ -176,6 +208,16 @@ func losses() []loss {
 			f.setClients(t)
 			return both
 		}, expire},
+		revoking("certificate, CRL", false, func(r *revoker, i int) *party { return r.clients[i] }),
+		revoking("certificate, its issuer on a CRL", true, func(r *revoker, _ int) *party { return r.inter }),
+		{"certificate, registered CA", func(t *testing.T, f *fixture, i int) [2]visitor {
+			f.chains = true
+			f.clients = append(slices.Clone(f.clients), client(boxAPI, "inter", f.interA, "Unlimited"))
+			f.setClients(t)
+			both := byCertificates(payAPI, "")(t, f, i)
+			both[i] = visitor{who: issue("leaf", f.interA), api: boxAPI}
+			return both
+		}, func(t *testing.T, f *fixture, _ int) { f.remove(t, "inter") }},
 		{"certificate, API", at(payAPI, boxAPI), dropOf(payAPI, boxAPI)},
 		{"certificate, API demands a token", at(payAPI, boxAPI), func(t *testing.T, f *fixture, i int) {
 			f.alter(t, []certstore.API{payAPI, boxAPI}[i], demandsToken)

@@ -64,7 +64,10 @@ func (x *Exchange) mayLearn(c *clientcert.Certificate) bool {
 	if c == nil || x.before != nil || x.asked == c || !c.Pending(x.at()) {
 		return false
 	}
-	x.asked, x.wait = c, c.Await
+	x.wait = func(ctx context.Context) { // a carrier may decide once more before it waits
+		c.Await(ctx)
+		x.asked = c
+	}
 	return true
 }
 

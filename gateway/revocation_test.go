@@ -1,0 +1,180 @@
+package gateway_test
+
+import (
+	"crypto/x509"
+	"fmt"
+	"net/http"
+	"net/netip"
+	"testing"
+	"time"
+
+	"sallyport/gateway/clientcert"
+	"sallyport/listenerprofiles/revocation"
+	"sallyport/listenerprofiles/trust"
+)
+
+var byLists = revocation.Policy{CRL: []string{"root.crl", "inter.crl"}}
+
+// revocationFixture has two registered clients of a revoker, whose root the profiles trust.
+func revocationFixture(t *testing.T, policy revocation.Policy) (r *revoker, lost, kept *party) {
+	t.Helper()
+	r = newRevoker()
+	names := []func(*x509.Certificate){usage(x509.ExtKeyUsageClientAuth)}
+	if policy.OCSP {
+		address := r.responder(t).URL
+		names = append(names, func(c *x509.Certificate) { c.OCSPServer = []string{address} })
+	}
+	lost, kept = issue("lost", r.inter, names...), issue("kept", r.inter, names...)
+	r.serve(t, newFixture(t, register(
+		client(payAPI, "lost", lost, "Unlimited"), client(payAPI, "kept", kept, "Unlimited"), client(bothAPI, "lost", lost, "Unlimited"),
+	)), policy)
+	return r, lost, kept
+}
+
+// TestRevocationEndsLiveConnections: a certificate that a list of its issuer names is refused with its next call on every
+// connection, resumed ones too, and so is all that a revoked intermediate has issued; others go on, and what is on the list
+// no more comes back. Held: security A 4, C 43; R15.
+func TestRevocationEndsLiveConnections(t *testing.T) {
+	for _, host := range []string{"opt.test", "mtls.test"} {
+		t.Run(host, func(t *testing.T) {
+			r, lost, kept := revocationFixture(t, byLists)
+			target := "https://" + host + "/pay/1.0/x"
+			live, other := liveConnections(t, r.fixture, lost), r.client(t, kept, via{})
+			callAll := func() {
+				t.Helper()
+				for _, c := range live {
+					r.allowed(t, func() answer { return get(t, c, target) })
+				}
+				r.allowed(t, func() answer { return get(t, other, target) })
+			}
+			callAll()
+			refused := func(revoked *party, what string) {
+				r.list(r.dir, revoked)
+				probe := r.client(t, lost, via{})
+				eventually(t, what+" is known to be revoked", func() bool {
+					a, err := do(probe, "GET", target, nil)
+					return err != nil || a.status == 401
+				})
+				for name, c := range live {
+					r.after(t, name, c, target, 401, "900901")
+				}
+			}
+			refused(lost, "the certificate")
+			a := get(t, other, target)
+			if a.status != 200 || !a.kept() {
+				t.Errorf("another's: status %d, on its old connection: %v", a.status, a.kept())
+			}
+			r.list(r.dir)
+			probe := r.client(t, lost, via{})
+			eventually(t, "nothing is revoked any more", func() bool {
+				a, err := do(probe, "GET", target, nil)
+				return err == nil && a.status == 200
+			})
+			callAll()
+			refused(r.inter, "its issuer")
+		})
+	}
+}
+
+// TestRevokedHandshake: require turns a revoked client away in the handshake, and says which reason in the log alone.
+func TestRevokedHandshake(t *testing.T) {
+	r, lost, kept := revocationFixture(t, byLists)
+	r.list(r.dir, lost)
+	eventually(t, "the handshake is refused", func() bool {
+		_, err := do(r.client(t, lost, via{tls12: true}), "GET", "https://mtls.test/pay/1.0/x", nil)
+		return err != nil
+	})
+	r.allowed(t, func() answer { return get(t, r.client(t, kept, via{tls12: true}), "https://mtls.test/pay/1.0/x") })
+}
+
+// TestStatusThatCannotBeKnown: with hard failing it is 503 with Retry-After on every way in, not 401 and never a pass; a
+// token admits as itself, and open resources are open. With soft failing the certificate is good.
+func TestStatusThatCannotBeKnown(t *testing.T) {
+	for _, soft := range []bool{false, true} {
+		t.Run(fmt.Sprint("soft ", soft), func(t *testing.T) {
+			policy := byLists
+			policy.Soft = soft
+			r, lost, _ := revocationFixture(t, policy)
+			r.clock.Advance(2 * time.Hour) // the lists are stale
+			for _, how := range []via{{}, {http2: true}, {tls12: true}} {
+				for _, host := range []string{"opt.test", "mtls.test"} {
+					call := func() answer { return get(t, r.client(t, lost, how), "https://"+host+"/pay/1.0/x") }
+					if soft {
+						r.allowed(t, call)
+						continue
+					}
+					if a := r.denied(t, 503, "503", call); a.header.Get("Retry-After") == "" {
+						t.Errorf("%+v %s: no Retry-After", how, host)
+					}
+				}
+				caller := r.client(t, lost, how)
+				r.allowed(t, func() answer { return get(t, caller, "https://opt.test/pay/1.0/open") })
+				got := r.allowed(t, func() answer {
+					return get(t, caller, "https://opt.test/both/1.0/x", bearer(r.token(t, "alice", nil)))
+				})
+				want := map[bool]string{true: "lost"}[soft]
+				if got.Header.Get("X-Sallyport-Client") != want {
+					t.Errorf("with a token the caller is %q, want %q", got.Header.Get("X-Sallyport-Client"), want)
+				}
+			}
+			if !soft { // an unregistered one is refused whatever its status
+				stranger := issue("stranger", r.inter, usage(x509.ExtKeyUsageClientAuth))
+				r.denied(t, 401, "900901", func() answer { return get(t, r.client(t, stranger, via{}), "https://opt.test/pay/1.0/x") })
+			}
+		})
+	}
+}
+
+// TestResponderIsAskedOnce: the first call of a certificate waits for the responder, and calls beside it go on; the others
+// find the answer in memory. A responder that doesn't answer costs the call its budget and is 503.
+func TestResponderIsAskedOnce(t *testing.T) {
+	policy := revocation.Policy{OCSP: true, LeafOnly: true, Refresh: 200 * time.Millisecond}
+	r, lost, kept := revocationFixture(t, policy)
+	r.clock.run(t)
+	for _, how := range []via{{}, {http2: true}} {
+		for _, host := range []string{"opt.test", "mtls.test"} {
+			r.allowed(t, func() answer { return get(t, r.client(t, lost, how), "https://"+host+"/pay/1.0/x") })
+		}
+	}
+	r.tell(nil, true)
+	unasked := r.client(t, kept, via{})
+	if a := r.denied(t, 503, "503", func() answer { return get(t, unasked, "https://opt.test/pay/1.0/x") }); a.header.Get("Retry-After") == "" {
+		t.Error("no Retry-After")
+	}
+	r.allowed(t, func() answer { return get(t, r.client(t, lost, via{}), "https://opt.test/pay/1.0/x") }) // it is remembered
+	r.tell(lost, false)
+	caller := r.client(t, lost, via{})
+	becomes := func(what string, c *http.Client, status int) {
+		t.Helper()
+		eventually(t, what, func() bool { return get(t, c, "https://opt.test/pay/1.0/x").status == status })
+	}
+	becomes("the responder's answer is renewed", caller, 401)
+	becomes("the other is asked for again", unasked, 200)
+}
+
+// TestRevokedInTheHeader: the header's certificates are looked up by its own policy, remembered or not.
+func TestRevokedInTheHeader(t *testing.T) {
+	r, lost, kept := revocationFixture(t, byLists)
+	checker, err := r.registry.Checker(r.policy)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := &doorFixture{fixture: r.fixture}
+	f.balancer = issue("load balancer", nil, usage(x509.ExtKeyUsageClientAuth))
+	f.setDoor(t, clientcert.DoorConfig{
+		Header: "X-WSO2-CLIENT-CERTIFICATE", Rules: trust.Rules{Anchors: trusting(t, r.root, r.inter), Revocation: checker},
+		BalancerTrust: trusting(t, f.balancer), Balancers: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")},
+	})
+	lb := f.through(t, byAddr, nil, false, "127.0.0.1")
+	call := func(who *party) answer { return get(t, lb, "https://opt.test/pay/1.0/x", certificateHeader(who)) }
+	for range 2 {
+		f.allowed(t, func() answer { return call(lost) })
+		f.allowed(t, func() answer { return call(kept) })
+	}
+	r.list(r.dir, lost)
+	eventually(t, "the certificate is known to be revoked", func() bool { return call(lost).status == 401 })
+	f.denied(t, 401, "900901", func() answer { return call(lost) })
+	f.allowed(t, func() answer { return call(kept) })
+	r.list(r.dir)
+	eventually(t, "it is revoked no more", func() bool { return call(lost).status == 200 })
+}
