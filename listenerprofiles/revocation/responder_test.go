@@ -473,6 +473,28 @@ func TestLateAnswerIsTold(t *testing.T) {
 	}
 }
 
+// TestUnknownAfterGood: a responder that knows a certificate no longer ends what it has said, and no failure does.
+func TestUnknownAfterGood(t *testing.T) {
+	ca := newCA(t, "CA")
+	s := serving(t, answering(t, ca, ocspAnswer{}))
+	leaf := naming(ca, nil, []string{s.URL})
+	c := run(t, Options{Retry: 50 * time.Millisecond}).checker(Policy{OCSP: true, Refresh: 100 * time.Millisecond})
+	if a := asked(c, path(leaf, ca)); a.Status != Good {
+		t.Fatalf("%+v", a)
+	}
+	before := c.Generation()
+	s.serves(answering(t, ca, ocspAnswer{status: ocsp.Unknown}))
+	testserver.Eventually(t, "unknown", func() error {
+		if a := c.Status(path(leaf, ca), time.Now()); a.Status != Unknown {
+			return fmt.Errorf("%+v", a)
+		}
+		return nil
+	})
+	if c.Generation() == before {
+		t.Error("the generation stays")
+	}
+}
+
 // TestOCSPIsRefreshed: what is in use is asked again without a call, so that a revocation is known.
 func TestOCSPIsRefreshed(t *testing.T) {
 	ca := newCA(t, "CA")
