@@ -222,10 +222,32 @@ func TestDistributionPoints(t *testing.T) {
 					t.Errorf("%+v, want %v", a, tt.want)
 				}
 			}
+			if tt.name == "another CA's" {
+				r.problem("not signed by the issuer of the certificates that name it")
+			}
 			if a := r.checker(Policy{OCSP: true}).Status(path(tt.leaf, ca), time.Now()); a.Status != Unknown {
 				t.Errorf("%+v although points are not looked at", a)
 			}
 		})
+	}
+}
+
+// TestShardAlreadyThere: a shard for others does not keep the right one from being fetched.
+func TestShardAlreadyThere(t *testing.T) {
+	ca := newCA(t, "CA")
+	s := serving(t, nil)
+	one, two := s.URL+"/1.crl", s.URL+"/2.crl"
+	lists := map[string][]byte{
+		"/1.crl": crl{extensions: []pkix.Extension{critical(t, oidScope, scope{Name: named(s.URL + "/others.crl")})}}.der(t, ca),
+		"/2.crl": crl{}.der(t, ca),
+	}
+	s.serves(func(w http.ResponseWriter, r *http.Request) { _, _ = w.Write(lists[r.URL.Path]) })
+	c := run(t, Options{}).checker(Policy{DistributionPoints: true})
+	if a := asked(c, path(naming(ca, []string{one}, nil), ca)); a.Status != Unknown {
+		t.Errorf("%+v", a)
+	}
+	if a := asked(c, path(naming(ca, []string{one, two}, nil), ca)); a.Status != Good {
+		t.Errorf("%+v", a)
 	}
 }
 
@@ -295,6 +317,7 @@ func TestDeltas(t *testing.T) {
 		{"a delta to a newer base", []crl{base, ahead}, nil, false, Good, Revoked, Revoked},
 		{"a delta that is older than the base", []crl{newer, delta}, nil, false, Good, Revoked, Good},
 		{"a delta of another scope", []crl{base, scoped}, nil, false, Good, Revoked, Revoked},
+		{"a delta alone that has ended", []crl{ended}, nil, false, Unknown, Unknown, Revoked},
 		{"a delta alone", []crl{delta}, nil, false, Unknown, Unknown, Revoked},
 		{"where the base says", []crl{named}, &delta, true, Good, Good, Revoked},
 		{"where the base says, unasked", []crl{named}, &delta, false, Good, Revoked, Good},

@@ -4,10 +4,12 @@ package revocation
 
 import (
 	"encoding/pem"
+	"net/http"
 	"os"
 	"path/filepath"
 	"runtime"
 	"runtime/debug"
+	"strconv"
 	"testing"
 	"time"
 
@@ -30,42 +32,47 @@ func TestAllocStatus(t *testing.T) {
 	}
 }
 
-// TestAllocLargeList counts all that is allocated while a CRL of 50 MB is loaded with the collector off,
-// so that the figure is the most that it can ever take, garbage and all.
+// TestAllocLargeList counts all that is allocated while a CRL of 50 MB is loaded with the collector off, so that the figure
+// is the most that it can ever take, garbage and all.
 func TestAllocLargeList(t *testing.T) {
 	der, ca := large()
+	leaf := ca.Issue(testpki.Leaf{})
+	asPEM := pem.EncodeToMemory(&pem.Block{Type: pemLabel, Bytes: der})
 	dir := t.TempDir()
-	for name, data := range map[string][]byte{
-		"DER": der,
-		"PEM": pem.EncodeToMemory(&pem.Block{Type: pemLabel, Bytes: der}),
-	} {
-		at := filepath.Join(dir, name)
-		if err := os.WriteFile(at, data, 0o600); err != nil {
+	for name, data := range map[string][]byte{"DER": der, "PEM": asPEM} {
+		if err := os.WriteFile(filepath.Join(dir, name), data, 0o600); err != nil {
 			t.Fatal(err)
 		}
 	}
-	for _, name := range []string{"DER", "PEM"} {
+	announced := serving(t, func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Length", strconv.Itoa(len(der)))
+		_, _ = w.Write(der)
+	})
+	chunked := serving(t, content(asPEM))
+	for name, at := range map[string]string{
+		"file":             filepath.Join(dir, "DER"),
+		"file, PEM":        filepath.Join(dir, "PEM"),
+		"address":          announced.URL,
+		"address, unknown": chunked.URL,
+	} {
 		t.Run(name, func(t *testing.T) {
+			r := run(t, Options{Budget: time.Minute})
 			runtime.GC()
 			defer debug.SetGCPercent(debug.SetGCPercent(-1))
 			var before, after runtime.MemStats
 			runtime.ReadMemStats(&before)
-			r := New(Options{})
-			c, err := r.Checker(Policy{CRL: []string{filepath.Join(dir, name)}})
-			if err != nil {
-				t.Fatal(err)
+			c := r.checker(Policy{CRL: []string{at}})
+			if a := asked(c, path(leaf, ca)); a.Status != Good {
+				t.Fatalf("%+v", a)
 			}
 			runtime.ReadMemStats(&after)
 			taken := after.TotalAlloc - before.TotalAlloc
 			runtime.GC()
 			runtime.ReadMemStats(&after)
-			t.Logf("%d bytes, %d entries: %d MiB allocated, %d MiB kept", len(der), r.State()[0].Entries, taken>>20, (after.HeapAlloc-before.HeapAlloc)>>20)
+			t.Logf("%d bytes, %d entries: %d MiB allocated, %d MiB kept",
+				len(der), r.State()[0].Entries, taken>>20, int64(after.HeapAlloc-before.HeapAlloc)>>20)
 			if taken > 100<<20 {
 				t.Errorf("%d MiB are allocated", taken>>20)
-			}
-			leaf := ca.Issue(testpki.Leaf{})
-			if a := c.Status(path(leaf, ca), time.Now()); a.Status != Good {
-				t.Errorf("%+v", a)
 			}
 		})
 	}

@@ -24,7 +24,7 @@ import (
 // Bounds of what is read.
 const (
 	maxList     = 64 << 20 // bytes of a CRL in DER
-	maxFile     = 96 << 20 // bytes of a file or body: such a list in PEM
+	maxFile     = 80 << 20 // bytes of a file or body: a list in PEM takes a third more
 	maxLists    = 1_000    // CRLs of a file
 	maxEd25519  = 4 << 20  // bytes of a CRL that is signed by Ed25519, which is kept: its signature covers no digest
 	maxPoints   = 64       // addresses that a list names
@@ -207,7 +207,7 @@ func cut(tbs, signature cryptobyte.String) (frame []byte, entries cryptobyte.Str
 		var one cryptobyte.String
 		rest := extensions
 		if !rest.ReadASN1Element(&one, cbasn1.Tag(0).Constructed().ContextSpecific()) || !rest.Empty() {
-			return nil, nil, errMalformed
+			return nil, nil, errors.New("there is more in the CRL than a CRL has")
 		}
 	}
 	var b cryptobyte.Builder

@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -119,6 +120,7 @@ func TestFile(t *testing.T) {
 		{"of a CA of the same name, beside", [][]byte{byTwin, ofRoot}, Policy{}, path(inner, root), Good},
 		{"of the CA of the same name", [][]byte{byTwin, ofRoot}, Policy{}, path(twin.Issue(testpki.Leaf{}), twin), Good},
 		{"by a CA that may not sign CRLs", [][]byte{unchecked(t, noSigner)}, Policy{}, path(noSigner.Issue(testpki.Leaf{}), noSigner), Unknown},
+		{"of another key that it names", [][]byte{rekeyed(t, root)}, Policy{}, path(inner, root), Unknown},
 		{"ended", [][]byte{crl{this: time.Now().Add(-time.Hour), next: time.Now().Add(-time.Minute)}.pem(t, root)}, Policy{}, path(inner, root), Unknown},
 		{
 			"ended, but it was revoked by then", [][]byte{crl{
@@ -144,6 +146,47 @@ func TestFile(t *testing.T) {
 		})
 	}
 }
+
+// rekeyed is a CRL that names another key than it is signed by.
+func rekeyed(t *testing.T, ca *testpki.Identity) []byte {
+	other := *ca
+	cert := *ca.Cert
+	cert.SubjectKeyId = []byte("another key")
+	other.Cert = &cert
+	return crl{}.pem(t, &other)
+}
+
+// TestEndedListGivesWay: a CA that counts anew after a loss is believed when its last list has ended.
+func TestEndedListGivesWay(t *testing.T) {
+	ca := newCA(t, "CA")
+	leaf := ca.Issue(testpki.Leaf{})
+	now := time.Now()
+	at := file(t, crl{number: 9, this: now.Add(-time.Hour), next: now.Add(time.Hour)}.pem(t, ca))
+	var ahead atomic.Int64
+	clock := func() time.Time { return now.Add(time.Duration(ahead.Load())) }
+	r := run(t, Options{Now: clock})
+	c := r.checker(Policy{CRL: []string{at}})
+	if a := c.Status(path(leaf, ca), clock()); a.Status != Good {
+		t.Fatalf("%+v", a)
+	}
+	put(t, at, crl{number: 1, this: now, next: now.Add(3 * time.Hour), revoked: []*testpki.Identity{leaf}}.pem(t, ca))
+	r.problem("is older than the one in force")
+	if a := c.Status(path(leaf, ca), clock()); a.Status != Good {
+		t.Fatalf("%+v", a)
+	}
+	ahead.Store(int64(2 * time.Hour))
+	testserver.Eventually(t, "the new one", func() error {
+		if a := c.Status(path(leaf, ca), clock()); a.Status != Revoked {
+			ahead.Add(int64(time.Second)) // it is read again after a while
+			return errStatus{a}
+		}
+		return nil
+	})
+}
+
+type errStatus struct{ Answer }
+
+func (e errStatus) Error() string { return e.Status.String() }
 
 // unchecked is a CRL by a CA that may not sign any, which x509 refuses to make.
 func unchecked(t *testing.T, ca *testpki.Identity) []byte {
@@ -181,8 +224,17 @@ func TestFileChanges(t *testing.T) {
 		r.problem("is older than the one in force")
 		eventually(t, c, path(two, ca), Revoked)
 		eventually(t, c, path(one, ca), Good)
+		restore := func() {
+			put(t, at, revoked(2, two))
+			r.noProblem()
+		}
+		restore()
 		put(t, at, crl{number: 1, this: time.Now()}.pem(t, ca))
 		r.problem("is older than the one in force") // by its number, although not by its date
+		eventually(t, c, path(two, ca), Revoked)
+		restore()
+		put(t, at, crl{number: 2, this: time.Now().Add(-100 * time.Hour)}.pem(t, ca))
+		r.problem("is older than the one in force") // by its date, although not by its number
 		eventually(t, c, path(two, ca), Revoked)
 	})
 	t.Run("a bad one is not taken", func(t *testing.T) {
@@ -217,7 +269,7 @@ func TestFileChanges(t *testing.T) {
 		eventually(t, c, path(one, ca), Revoked)
 		eventually(t, c, path(two, ca), Good)
 		r.noProblem()
-		testserver.Eventually(t, "log", func() error { return r.log.wants("CRL is good again", 1) })
+		testserver.Eventually(t, "log", func() error { return r.log.wants("CRL is good again", 3) })
 	})
 	t.Run("written slowly in place", func(t *testing.T) {
 		f, err := os.OpenFile(at, os.O_WRONLY|os.O_TRUNC, 0)
@@ -226,11 +278,11 @@ func TestFileChanges(t *testing.T) {
 		}
 		defer f.Close()
 		data := revoked(4, two)
-		for _, half := range [][]byte{data[:len(data)/2], data[len(data)/2:]} {
+		for i, half := range [][]byte{data[:len(data)/2], data[len(data)/2:]} {
 			if _, err := f.Write(half); err != nil {
 				t.Fatal(err)
 			}
-			if len(half) == len(data)/2 {
+			if i == 0 {
 				r.problem("has no end")
 				eventually(t, c, path(one, ca), Revoked)
 			}

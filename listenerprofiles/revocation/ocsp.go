@@ -123,7 +123,7 @@ func isAbout(data cryptobyte.String, by *issuer, serial *big.Int) error {
 		var one cryptobyte.String
 		var critical bool
 		if !extensions.ReadASN1(&one, cbasn1.SEQUENCE) || !one.SkipASN1(cbasn1.OBJECT_IDENTIFIER) ||
-			!one.ReadOptionalASN1Boolean(&critical, cbasn1.BOOLEAN, false) {
+			one.PeekASN1Tag(cbasn1.BOOLEAN) && !one.ReadASN1Boolean(&critical) {
 			return errData
 		}
 		if critical {

@@ -13,11 +13,17 @@ const (
 	maxNamed      = 8         // distribution points of a certificate that are looked at
 )
 
-// isFetched reports whether an address in a certificate is one that is asked: not LDAP's, for instance.
+// isFetched reports whether an address in a certificate is one that is asked: not LDAP's, for instance, and none with a
+// user name, which would be shown in logs.
 func isFetched(at string) bool {
-	const http, https = "http://", "https://"
-	return len(at) <= maxAddress && (len(at) > len(http) && strings.EqualFold(at[:len(http)], http) ||
-		len(at) > len(https) && strings.EqualFold(at[:len(https)], https))
+	scheme, rest, found := strings.Cut(at, "://")
+	if !found || len(at) > maxAddress || !strings.EqualFold(scheme, "http") && !strings.EqualFold(scheme, "https") {
+		return false
+	}
+	if end := strings.IndexAny(rest, "/?#\\"); end >= 0 {
+		rest = rest[:end]
+	}
+	return rest != "" && !strings.Contains(rest, "@")
 }
 
 var errFull = errors.New("too many distribution points are in use")

@@ -271,21 +271,22 @@ func (r *Registry) Keep(checkers []*Checker) {
 // intervals sets how often each source is looked at, as often as the most eager Checker wants, and how many answers of
 // responders are remembered.
 func (r *Registry) intervals() {
-	for _, s := range r.sources {
-		s.interval.Store(0)
-	}
+	eager := make(map[*source]time.Duration, len(r.sources))
 	most := 0
 	points, asks := false, false
 	for _, c := range r.checkers {
 		for _, s := range c.sources {
-			if old := s.interval.Load(); old == 0 || int64(c.policy.interval()) < old {
-				s.interval.Store(int64(c.policy.interval()))
+			if old, known := eager[s]; !known || c.policy.interval() < old {
+				eager[s] = c.policy.interval()
 			}
 		}
 		points, asks = points || c.policy.DistributionPoints, asks || c.policy.OCSP
 		if c.policy.OCSP {
 			most = max(most, c.policy.CacheSize)
 		}
+	}
+	for s, interval := range eager {
+		s.interval.Store(int64(interval))
 	}
 	r.questions.most.Store(int64(most))
 	if !points {

@@ -3,8 +3,12 @@ package revocation
 import (
 	"bytes"
 	"crypto"
+	"crypto/rand"
+	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/asn1"
 	"fmt"
 	"io"
 	"log"
@@ -190,6 +194,12 @@ func TestParseResponse(t *testing.T) {
 		{"a client's certificate", ocspAnswer{signer: leaf}, 0, "may not sign for OCSP"},
 		{"a delegate that has ended", ocspAnswer{signer: delegate(ca, testpki.Leaf{NotAfter: now.Add(-time.Hour)})}, 0, "not valid now"},
 		{"a delegate that begins", ocspAnswer{signer: delegate(ca, testpki.Leaf{NotBefore: now.Add(time.Hour)})}, 0, "not valid now"},
+		{"a delegate with an unknown critical extension", ocspAnswer{signer: delegate(ca, testpki.Leaf{Change: func(c *x509.Certificate) {
+			c.ExtraExtensions = []pkix.Extension{{Id: asn1.ObjectIdentifier{1, 2, 3}, Critical: true, Value: []byte{5, 0}}}
+		}})}, 0, "unknown critical extension"},
+		{"a delegate that may not sign", ocspAnswer{signer: delegate(ca, testpki.Leaf{Change: func(c *x509.Certificate) {
+			c.KeyUsage = x509.KeyUsageKeyEncipherment
+		}})}, 0, "key usage"},
 		{"a delegate of another CA", ocspAnswer{signer: delegate(other, testpki.Leaf{})}, 0, "of another issuer"},
 		{"a delegate of a CA of the same name", ocspAnswer{signer: delegate(twin, testpki.Leaf{})}, 0, "verification"},
 		{"a delegate's delegate", ocspAnswer{signer: delegate(delegate(ca, testpki.Leaf{}), testpki.Leaf{})}, 0, "of another issuer"},
@@ -213,6 +223,13 @@ func TestParseResponse(t *testing.T) {
 			}
 		})
 	}
+	for critical, refused := range map[bool]bool{false: false, true: true} {
+		der := extended(t, ca, ocspAnswer{}.der(t, ca, leaf.Cert.SerialNumber), critical)
+		_, err := parseResponse(der, newIssuer(ca.Cert), leaf.Cert.SerialNumber, now)
+		if (err != nil) != refused || refused && !strings.Contains(err.Error(), "critical extension that is not known") {
+			t.Errorf("an extension, critical %v: %v", critical, err)
+		}
+	}
 	for name, der := range map[string][]byte{
 		"empty": nil, "garbage": []byte("<html>"), "long": make([]byte, maxResponse+1), "malformed": ocsp.MalformedRequestErrorResponse,
 		"try later": ocsp.TryLaterErrorResponse, "unauthorized": ocsp.UnauthorizedErrorResponse, "internal error": ocsp.InternalErrorErrorResponse,
@@ -222,6 +239,66 @@ func TestParseResponse(t *testing.T) {
 			t.Errorf("%s: %v", name, res.status)
 		}
 	}
+}
+
+// extended is a response with an extension of all its parts, signed anew.
+func extended(t testing.TB, ca *testpki.Identity, der []byte, critical bool) []byte {
+	t.Helper()
+	res, err := ocsp.ParseResponse(der, ca.Cert)
+	if err != nil {
+		t.Fatal(err)
+	}
+	type explicit struct {
+		Extensions []pkix.Extension `asn1:"explicit,tag:1"`
+	}
+	more, err := asn1.Marshal(explicit{[]pkix.Extension{{Id: asn1.ObjectIdentifier{1, 2, 3}, Critical: critical, Value: []byte{5, 0}}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var data, field asn1.RawValue
+	for _, one := range []struct {
+		der []byte
+		out *asn1.RawValue
+	}{{res.TBSResponseData, &data}, {more, &field}} {
+		if _, err := asn1.Unmarshal(one.der, one.out); err != nil {
+			t.Fatal(err)
+		}
+	}
+	tbs, err := asn1.Marshal(asn1.RawValue{Tag: asn1.TagSequence, IsCompound: true, Bytes: append(data.Bytes, field.Bytes...)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	digest := sha256.Sum256(tbs)
+	signature, err := ca.Key.Sign(rand.Reader, digest[:], crypto.SHA256)
+	if err != nil {
+		t.Fatal(err)
+	}
+	type answered struct {
+		TBS       asn1.RawValue
+		Algorithm pkix.AlgorithmIdentifier
+		Signature asn1.BitString
+	}
+	basic, err := asn1.Marshal(answered{
+		asn1.RawValue{FullBytes: tbs},
+		pkix.AlgorithmIdentifier{Algorithm: asn1.ObjectIdentifier{1, 2, 840, 10045, 4, 3, 2}},
+		asn1.BitString{Bytes: signature, BitLength: 8 * len(signature)},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	type body struct {
+		Type  asn1.ObjectIdentifier
+		Basic []byte
+	}
+	type response struct {
+		Status asn1.Enumerated
+		Body   body `asn1:"explicit,tag:0"`
+	}
+	all, err := asn1.Marshal(response{0, body{asn1.ObjectIdentifier{1, 3, 6, 1, 5, 5, 7, 48, 1, 1}, basic}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return all
 }
 
 func FuzzParseResponse(f *testing.F) {
@@ -367,6 +444,54 @@ func TestFailuresAreRemembered(t *testing.T) {
 	}
 	if n := r.log.count("OCSP responder gives no answer that counts"); n != 1 {
 		t.Errorf("it is logged %d times", n)
+	}
+}
+
+// TestLateAnswerIsTold: whoever was told that a status is unknown asks again when it is known.
+func TestLateAnswerIsTold(t *testing.T) {
+	ca := newCA(t, "CA")
+	s := serving(t, status(http.StatusInternalServerError))
+	leaf := naming(ca, nil, []string{s.URL})
+	r := run(t, Options{Retry: 50 * time.Millisecond})
+	c := r.checker(Policy{OCSP: true, Soft: true})
+	before := c.Generation()
+	testserver.Eventually(t, "a definite answer", func() error {
+		if a := asked(c, path(leaf, ca)); a.Status != Good || a.Pending {
+			return fmt.Errorf("%+v", a)
+		}
+		return nil
+	})
+	s.serves(answering(t, ca, ocspAnswer{status: ocsp.Revoked}))
+	testserver.Eventually(t, "another generation", func() error {
+		if c.Generation() == before {
+			return fmt.Errorf("it is the same")
+		}
+		return nil
+	})
+	if a := c.Status(path(leaf, ca), time.Now()); a.Status != Revoked {
+		t.Errorf("%+v", a)
+	}
+}
+
+// TestUnknownAfterGood: a responder that knows a certificate no longer ends what it has said, and no failure does.
+func TestUnknownAfterGood(t *testing.T) {
+	ca := newCA(t, "CA")
+	s := serving(t, answering(t, ca, ocspAnswer{}))
+	leaf := naming(ca, nil, []string{s.URL})
+	c := run(t, Options{Retry: 50 * time.Millisecond}).checker(Policy{OCSP: true, Refresh: 100 * time.Millisecond})
+	if a := asked(c, path(leaf, ca)); a.Status != Good {
+		t.Fatalf("%+v", a)
+	}
+	before := c.Generation()
+	s.serves(answering(t, ca, ocspAnswer{status: ocsp.Unknown}))
+	testserver.Eventually(t, "unknown", func() error {
+		if a := c.Status(path(leaf, ca), time.Now()); a.Status != Unknown {
+			return fmt.Errorf("%+v", a)
+		}
+		return nil
+	})
+	if c.Generation() == before {
+		t.Error("the generation stays")
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"hash/maphash"
 	"io/fs"
 	"os"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -139,15 +140,17 @@ func (s *source) isStale(now time.Time) bool {
 	return false
 }
 
-// racy is how long after a file has changed a second change may be without a trace in its times.
+// racy is how long after a file has changed a second change may be without a trace in its times. A file that was read
+// sooner is read once more then.
 const racy = 2 * time.Second
 
-// changed reports whether a file has to be read: it is another one, or written to, or may have been written to while it
-// was read.
-func (s *source) changed(info fs.FileInfo) bool {
+// changed reports whether a file has to be read: it is another one, or was written to, or may have been.
+func (s *source) changed(info fs.FileInfo, now time.Time) bool {
 	old := s.stat
-	return old == nil || !os.SameFile(old, info) || old.Size() != info.Size() || !old.ModTime().Equal(info.ModTime()) ||
-		s.statAt.Sub(old.ModTime()) < racy
+	if old == nil || !os.SameFile(old, info) || old.Size() != info.Size() || !old.ModTime().Equal(info.ModTime()) {
+		return true
+	}
+	return s.statAt.Sub(old.ModTime()).Abs() < racy && now.Sub(old.ModTime()) >= racy
 }
 
 // retried is how often a file is read again that has not changed since it was found bad.
@@ -164,7 +167,7 @@ func (r *Registry) look(s *source, now time.Time) (changed bool, err error) {
 		return false, err
 	}
 	p := s.problem.Load()
-	if !s.changed(info) && (p == nil || now.Sub(s.statAt).Abs() < retried) {
+	if !s.changed(info, now) && (p == nil || now.Sub(s.statAt).Abs() < retried) {
 		s.seenAgain(now)
 		if p != nil {
 			return false, p.err
@@ -277,7 +280,26 @@ func (r *Registry) take(s *source, lists []*list, now time.Time) (changed bool, 
 	if changed {
 		s.lists.Store(&next)
 	}
-	return changed, errors.Join(errs...)
+	return changed, several(errs)
+}
+
+// several is the first errors as one.
+func several(errs []error) error {
+	const told = 3
+	if more := len(errs) - told; more > 1 {
+		errs = append(errs[:told:told], fmt.Errorf("and %d more are not taken", more))
+	}
+	switch len(errs) {
+	case 0:
+		return nil
+	case 1:
+		return errs[0]
+	}
+	texts := make([]string, len(errs))
+	for i, err := range errs {
+		texts[i] = err.Error()
+	}
+	return errors.New(strings.Join(texts, "; "))
 }
 
 // nextEnd is until when a list may stay that is not at its source any more.
