@@ -72,14 +72,7 @@ func (r *Resource) asksAs(other *Resource, route *Route) bool {
 	}
 	return r.Security == other.Security && r.Limit == nil && other.Limit == nil &&
 		within(r.Scopes, other.Scopes) && within(other.Scopes, r.Scopes) &&
-		sameRule(r.Allow, other.Allow) && !tellsApart(r.Allow) && !tellsApart(route.Allow)
-}
-
-func sameRule(a, b *rule.Rule) bool {
-	if a == nil || b == nil {
-		return a == b
-	}
-	return a.String() == b.String()
+		r.Allow.Equal(other.Allow) && !tellsApart(r.Allow) && !tellsApart(route.Allow)
 }
 
 func tellsApart(r *rule.Rule) bool { return r != nil && r.Uses("resource") }

@@ -123,6 +123,14 @@ func firstOf(issues *cel.Issues) error {
 // String is the expression.
 func (r *Rule) String() string { return r.source }
 
+// Equal reports whether both are the same expression, or both are nil.
+func (r *Rule) Equal(other *Rule) bool {
+	if r == nil || other == nil {
+		return r == other
+	}
+	return r.source == other.source
+}
+
 // Uses reports whether the expression reads a variable, as in "path", or one of those that begin like "certificate.".
 func (r *Rule) Uses(variable string) bool {
 	if !strings.HasSuffix(variable, ".") {
