@@ -95,18 +95,23 @@ func (x *Exchange) inEachReading(r *rule.Rule, in *rule.Input) (allowed bool, er
 	if !r.Uses("path") {
 		return r.Allows(in)
 	}
-	var space [256]byte
-	ask := func(reading message.Reading) bool {
-		meaning := message.AppendReading(space[:0], x.Path, reading)
-		if x.Route.IgnoreCase {
-			meaning = appendLower(nil, meaning)
+	return r.AllowsEach(in, func(yield func(string) bool) {
+		first := x.readPath(message.AsReceived)
+		if !yield(first) {
+			return
 		}
-		in.Path = message.Text(meaning)
-		allowed, err = r.Allows(in)
-		return allowed
+		message.Readings(x.Path, x.Snapshot.Routes.worthTrying(x.Route), func(reading message.Reading) bool {
+			text := x.readPath(reading)
+			return text == first || yield(text)
+		})
+	})
+}
+
+func (x *Exchange) readPath(reading message.Reading) string {
+	var space [256]byte
+	meaning := message.AppendReading(space[:0], x.Path, reading)
+	if x.Route.IgnoreCase {
+		meaning = appendLower(nil, meaning)
 	}
-	if ask(message.AsReceived) {
-		message.Readings(x.Path, x.Snapshot.Routes.worthTrying(x.Route), ask)
-	}
-	return allowed, err
+	return message.Text(meaning)
 }

@@ -30,14 +30,15 @@ type inspector struct {
 	tree     *ast.AST
 	uses     map[string]bool
 	operands map[int64]bool // ids of "certificate" in "certificate.subject"
+	patterns int            // instructions of the largest pattern
 	problem  error          // the first
 }
 
-// inspect returns the variables that an expression reads.
-func inspect(tree *ast.AST) (uses map[string]bool, problem error) {
+// inspect returns the variables that an expression reads, and the size of its largest pattern.
+func inspect(tree *ast.AST) (uses map[string]bool, patterns int, problem error) {
 	i := &inspector{tree: tree, uses: map[string]bool{}, operands: map[int64]bool{}}
 	ast.PreOrderVisit(tree.Expr(), ast.NewExprVisitor(i.visit))
-	return i.uses, i.problem
+	return i.uses, i.patterns, i.problem
 }
 
 func (i *inspector) errorf(e ast.Expr, format string, args ...any) {
@@ -114,7 +115,7 @@ func (i *inspector) call(e ast.Expr) {
 	call := e.AsCall()
 	args := call.Args()
 	switch function := call.FunctionName(); {
-	case function == "matches":
+	case function == matchFunction:
 		if len(args) > 0 {
 			i.pattern(args[len(args)-1])
 		}
@@ -139,6 +140,7 @@ func (i *inspector) pattern(e ast.Expr) {
 		case size > maxProgram:
 			i.errorf(e, "the pattern of matches takes %d instructions, and %d are the most: repeat less", size, maxProgram)
 		}
+		i.patterns = max(i.patterns, size)
 	}
 }
 
@@ -221,34 +223,4 @@ func parseNetwork(text string) (netip.Prefix, error) {
 		return n, fmt.Errorf("the network has bits beyond its length: write %s", n.Masked())
 	}
 	return n, nil
-}
-
-// sizes tells the cost estimator how large the values of variables may be.
-type sizes struct{}
-
-// EstimateSize implements cost.Estimator.
-func (sizes) EstimateSize(n cost.AstNode) *cost.SizeEstimate {
-	path := n.Path()
-	if len(path) == 0 {
-		return nil
-	}
-	v := byName[path[0]]
-	if v == nil {
-		return nil
-	}
-	var size cost.SizeEstimate
-	switch inList := v.kind == texts; {
-	case inList && len(path) == 1:
-		size = cost.ListSizeEstimate(cost.RangedSizeEstimate(0, someTexts), cost.RangedSizeEstimate(0, v.size))
-	case v.size > 0:
-		size = cost.RangedSizeEstimate(0, v.size)
-	default:
-		return nil
-	}
-	return &size
-}
-
-// EstimateCallCost implements cost.Estimator.
-func (sizes) EstimateCallCost(string, string, *cost.AstNode, []cost.AstNode) *cost.CallEstimate {
-	return nil
 }

@@ -6,6 +6,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"iter"
 	"slices"
 	"strings"
 	"sync"
@@ -82,10 +83,11 @@ func Compile(source string) (*Rule, error) {
 	if err := firstOf(issues); err != nil {
 		return nil, err
 	}
-	uses, err := inspect(parsed.NativeRep())
+	uses, patterns, err := inspect(parsed.NativeRep())
 	if err != nil {
 		return nil, err
 	}
+	price := prices{patterns}
 	checked, issues := env.Check(parsed)
 	if err := firstOf(issues); err != nil {
 		return nil, err
@@ -93,14 +95,14 @@ func Compile(source string) (*Rule, error) {
 	if kind := checked.OutputType(); !kind.IsExactType(types.BoolType) {
 		return nil, &Error{1, 1, fmt.Sprintf("the expression is to be true or false, and is of type %s", cel.FormatCELType(kind))}
 	}
-	cost, err := env.EstimateCost(checked, sizes{})
+	cost, err := env.EstimateCost(checked, price)
 	if err != nil {
 		return nil, &Error{1, 1, "what the expression costs can't be told: " + err.Error()}
 	}
 	if cost.Max > maxCost {
 		return nil, &Error{1, 1, fmt.Sprintf("the expression may cost %d units, and %d is the most: it goes through too much", cost.Max, maxCost)}
 	}
-	program, err := env.Program(checked, cel.EvalOptions(cel.OptOptimize), cel.CostLimit(maxCost))
+	program, err := env.Program(checked, cel.EvalOptions(cel.OptOptimize), cel.CostTracking(price), cel.CostLimit(maxCost))
 	if err != nil {
 		return nil, &Error{1, 1, err.Error()}
 	}
@@ -148,16 +150,43 @@ var errNoRule = errors.New("there is no rule")
 
 // Allows evaluates the rule. With an error, which is for operators alone, it allows nothing.
 func (r *Rule) Allows(in *Input) (bool, error) {
+	allowed, _, err := r.evaluate(in)
+	return allowed, err
+}
+
+// AllowsEach evaluates the rule for a call with one path after the other, and reports whether it allows all of them. They
+// may cost together what one may, and a little more than that. Without any it allows nothing.
+func (r *Rule) AllowsEach(in *Input, paths iter.Seq[string]) (allowed bool, err error) {
+	spent := uint64(0)
+	for in.Path = range paths {
+		if spent > maxCost {
+			return false, errSpent
+		}
+		var cost uint64
+		if allowed, cost, err = r.evaluate(in); !allowed {
+			return false, err
+		}
+		spent += cost
+	}
+	return allowed, nil
+}
+
+var errSpent = errors.New("the path can be read in so many ways that the rule costs too much")
+
+func (r *Rule) evaluate(in *Input) (allowed bool, cost uint64, err error) {
 	if r == nil || r.program == nil {
-		return false, errNoRule
+		return false, 0, errNoRule
 	}
-	out, _, err := r.program.Eval((*activation)(in))
+	out, details, err := r.program.Eval((*activation)(in))
 	if err != nil {
-		return false, err
+		return false, 0, err
 	}
-	allowed, ok := out.(types.Bool)
+	if c := details.ActualCost(); c != nil {
+		cost = *c
+	}
+	is, ok := out.(types.Bool)
 	if !ok {
-		return false, fmt.Errorf("the rule is neither true nor false but %s", out.Type().TypeName())
+		return false, cost, fmt.Errorf("the rule is neither true nor false but %s", out.Type().TypeName())
 	}
-	return bool(allowed), nil
+	return bool(is), cost, nil
 }

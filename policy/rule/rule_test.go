@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/netip"
 	"net/url"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -209,6 +210,9 @@ func TestErrorsOfRules(t *testing.T) {
 		{`path.matches("` + strings.Repeat("a", MaxPattern+1) + `")`, "1:14", "longer than 256"},
 		{`path.matches("((a{30}){30})")`, "1:14", "instructions"},
 		{`path.matches("(")`, "1:14", "is none"},
+		{`path.matches("(x{20}){20}y")`, "1:1", "may cost"},
+		{`matches(path, "(x{20}){20}y")`, "1:1", "may cost"},
+		{`certificate.dns.all(d, d.matches("(x{20}){20}y"))`, "1:1", "may cost"},
 		{`inNetwork(address, path)`, "1:20", "is to be a text in quotes"},
 		{`inNetwork(address, "10.0.0.1/8")`, "1:20", "write 10.0.0.0/8"},
 		{`inNetwork(address, "10.0.0.1")`, "1:20", "an address and a length"},
@@ -251,6 +255,56 @@ func TestCostsAreBoundedWhenEvaluated(t *testing.T) {
 	ok, err := compile(t, `certificate.dns.all(d, d.endsWith(".example"))`).Allows(in)
 	if ok || err == nil || !strings.Contains(err.Error(), "cost limit") {
 		t.Fatalf("is %t, %v", ok, err)
+	}
+}
+
+// A pattern costs what it takes to match, and not what it takes to write it.
+func TestPatternsArePricedByTheirSize(t *testing.T) {
+	in := whole(t)
+	for _, tt := range []struct {
+		source string
+		least  uint64
+	}{
+		{`path.matches("^/orders/[0-9]+$")`, 1000},
+		{`path.matches("(x{10}){9}y")`, 80_000},
+		{`matches(path, "(x{10}){9}y")`, 80_000},
+	} {
+		r := compile(t, "!"+tt.source)
+		in.Path = strings.Repeat("x", longText)
+		ok, cost, err := r.evaluate(in)
+		if !ok || err != nil || cost < tt.least || cost > maxCost {
+			t.Errorf("%s costs %d: %t, %v", tt.source, cost, ok, err)
+		}
+		in.Path = strings.Repeat("x", 4*longText)
+		if ok, _, err := r.evaluate(in); ok && tt.least > 10_000 || err == nil && tt.least > 10_000 {
+			t.Errorf("%s of a text beyond all bounds: %t, %v", tt.source, ok, err)
+		}
+	}
+}
+
+// Many paths cost together what one may.
+func TestAllowsEach(t *testing.T) {
+	in := whole(t)
+	r := compile(t, `!path.matches("(x{10}){9}y") && path != "/no"`)
+	if ok, err := r.AllowsEach(in, slices.Values([]string{"/a", "/b", "/c"})); !ok || err != nil {
+		t.Errorf("three short paths: %t, %v", ok, err)
+	}
+	if ok, err := r.AllowsEach(in, slices.Values([]string{"/a", "/no", "/c"})); ok || err != nil {
+		t.Errorf("one that is not allowed: %t, %v", ok, err)
+	}
+	if ok, _ := r.AllowsEach(in, slices.Values([]string{})); ok {
+		t.Error("no path is allowed")
+	}
+	asked := 0
+	ok, err := r.AllowsEach(in, func(yield func(string) bool) {
+		for range 80 {
+			if asked++; !yield(strings.Repeat("x", longText)) {
+				return
+			}
+		}
+	})
+	if ok || !errors.Is(err, errSpent) || asked > 4 {
+		t.Errorf("long ones: %t, %v after %d", ok, err, asked)
 	}
 }
 
@@ -299,10 +353,14 @@ func BenchmarkAllows(b *testing.B) {
 		"method":  `method == "GET"`,
 		"typical": typical,
 		"subject": `certificate.subject == "CN=gold"`,
+		"worst":   `!path.matches("([a-z]{1,12}){4}!")`,
 		"pattern": `path.matches("^/orders/[0-9.]+/items/[0-9]+$")`,
 	} {
 		b.Run(name, func(b *testing.B) {
 			r, in := compile(b, source), whole(b)
+			if name == "worst" {
+				in.Path = strings.Repeat("x", longText)
+			}
 			b.ReportAllocs()
 			for b.Loop() {
 				_, _ = r.Allows(in)
