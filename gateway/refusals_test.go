@@ -61,6 +61,7 @@ func TestEveryRefusal(t *testing.T) {
 		add("few", func(r *decision.Route) {
 			r.Resources = []decision.Resource{{Path: "/x", Methods: []string{"POST"}, Security: open}}
 		})
+		add("ruled", allows(t, "path.endsWith('/allowed')"))
 		add("small", func(r *decision.Route) { r.MaxBody = 3 })
 		add("laxer", func(r *decision.Route) {
 			r.Resources = []decision.Resource{{Path: "/*", Security: open}, {Path: "/shut", Security: byToken}}
@@ -112,6 +113,7 @@ func TestEveryRefusal(t *testing.T) {
 		{"scope_missing", 403, "900910", f.a4, "/both/1.0/scoped", []func(*http.Request){bearer(raw)}, map[string]string{"WWW-Authenticate": none}},
 		{"audience_mismatch", 403, "900914", nil, "/aud/1.0/x", []func(*http.Request){bearer(raw)}, map[string]string{"WWW-Authenticate": `Bearer realm="sallyport", error="invalid_token"`}},
 		{"forbidden", 403, "900908", f.s1, "/pay/1.0/x", nil, nil},
+		{"rule", 403, "900908", nil, "/ruled/1.0/x", nil, map[string]string{"WWW-Authenticate": none}},
 		{"key_unavailable", 503, "503", nil, "/tok/1.0/x", []func(*http.Request){bearer("unavailable")}, map[string]string{"Retry-After": ""}},
 		{"throttled_api", 429, "900800", nil, "/limited/1.0/x", nil, map[string]string{"Retry-After": "60", "Ratelimit-Policy": `"api";q=0;w=60`, "Ratelimit": `"api";r=0;t=60`}},
 		{"throttled_resource", 429, "900802", nil, "/narrow/1.0/x", nil, map[string]string{"Retry-After": "60", "Ratelimit": ""}},

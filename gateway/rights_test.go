@@ -186,6 +186,12 @@ func revoking(name string, inter bool, whom func(*revoker, int) *party) loss {
 
 func expire(_ *testing.T, f *fixture, _ int) { f.clock.Advance(10 * time.Minute) }
 
+// allows gives a route a rule.
+func allows(t testing.TB, source string) func(*decision.Route) {
+	r := ruleOf(t, source)
+	return func(route *decision.Route) { route.Allow = r }
+}
+
 func losses() []loss {
 	soon := map[string]any{"exp": newClock().Now().Add(5 * time.Minute).Unix()}
 	dropOf := func(apis ...certstore.API) func(*testing.T, *fixture, int) {
@@ -250,6 +256,20 @@ func losses() []loss {
 			f.alter(t, tokAPI, func(r *decision.Route) { r.KeyManagers = []string{[]string{"second", "first"}[i]} })
 		}},
 		{"token, API", at(tokAPI, tok2API), dropOf(tokAPI, tok2API)},
+		{"certificate, rule", byCertificates(payAPI, ""), func(t *testing.T, f *fixture, i int) {
+			f.alter(t, payAPI, allows(t, fmt.Sprintf("certificate.alias == %q", []string{"a2", "a4"}[i])))
+		}},
+		{"certificate, rule of the time", byCertificates(payAPI, ""), func(t *testing.T, f *fixture, i int) {
+			soon := f.clock.Now().Add(time.Minute).Format(time.RFC3339)
+			f.alter(t, payAPI, allows(t, fmt.Sprintf("certificate.alias == %q || now < timestamp(%q)", []string{"a2", "a4"}[i], soon)))
+			f.clock.Advance(10 * time.Minute)
+		}},
+		{"token, rule", byTokens(tokAPI, "", nil, nil), func(t *testing.T, f *fixture, i int) {
+			f.alter(t, tokAPI, allows(t, fmt.Sprintf("token.subject == %q", []string{"bob", "alice"}[i])))
+		}},
+		{"open, rule", at(pubAPI, pub2API), func(t *testing.T, f *fixture, i int) {
+			f.alter(t, []certstore.API{pubAPI, pub2API}[i], allows(t, "method == 'BREW'"))
+		}},
 		{"open, API", at(pubAPI, pub2API), dropOf(pubAPI, pub2API)},
 		{"open, API demands a token", at(pubAPI, pub2API), func(t *testing.T, f *fixture, i int) {
 			f.alter(t, []certstore.API{pubAPI, pub2API}[i], demandsToken)

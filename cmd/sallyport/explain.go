@@ -26,7 +26,7 @@ import (
 )
 
 func explainCommand() *cobra.Command {
-	var api, certFile, tokenFile, method, path, listener string
+	var api, certFile, tokenFile, method, path, listener, address string
 	cmd := &cobra.Command{
 		Use:   "explain --api NAME:VERSION",
 		Short: "Print the decision about a call, and how it comes about",
@@ -43,6 +43,7 @@ is 0 if the call would be let in, and 1 if it would be refused.`,
 	cmd.Flags().StringVar(&tokenFile, "token", "", "`FILE` that holds the caller's access token")
 	cmd.Flags().StringVar(&method, "method", "GET", "the call's `METHOD`")
 	cmd.Flags().StringVar(&path, "path", "/", "the call's `PATH`, below the API's context and version")
+	cmd.Flags().StringVar(&address, "address", "", "the client's `ADDRESS`, for rules (default: not known)")
 	cmd.Flags().StringVar(&listener, "listener", "", "the `NAME` of the listener that it comes in at (default the API's first)")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		wantJSON, err := asJSON()
@@ -60,6 +61,9 @@ is 0 if the call would be let in, and 1 if it would be refused.`,
 		defer a.Close()
 		question, err := ask(cfg, a, api, listener)
 		if err != nil {
+			return err
+		}
+		if question.Address, err = clientAddress(address); err != nil {
 			return err
 		}
 		question.Method = method
@@ -97,6 +101,16 @@ is 0 if the call would be let in, and 1 if it would be refused.`,
 		return err
 	}
 	return cmd
+}
+
+func clientAddress(text string) (a netip.Addr, err error) {
+	if text == "" {
+		return a, nil
+	}
+	if a, err = netip.ParseAddr(text); err != nil {
+		return a, usage(fmt.Errorf("--address %s is no address: give one as 192.0.2.7 or 2001:db8::7", printable.Quote(text)))
+	}
+	return a.Unmap(), nil
 }
 
 // tellLimits adds where the limit that applies is counted now.

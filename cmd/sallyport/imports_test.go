@@ -40,7 +40,7 @@ var rooms = map[string][]string{
 	"gateway":        {"gateway/engine", "gateway/decision", "gateway/backend", "gateway/http1", "gateway/wire", "gateway/message", "gateway/proxyproto", "listenerprofiles"},
 	"gateway/engine": {"gateway/decision", "gateway/backend", "gateway/http1", "gateway/wire", "gateway/message"},
 	"gateway/decision": {
-		"gateway/backend", "gateway/http1", "gateway/message", "gateway/clientcert", "policy", "policy/certrule", "policy/token", "policy/ratelimit", "policy/subscription",
+		"gateway/backend", "gateway/http1", "gateway/message", "gateway/clientcert", "policy", "policy/certrule", "policy/token", "policy/ratelimit", "policy/rule", "policy/subscription",
 		"certstore", "certstore/revocation", "listenerprofiles", "listenerprofiles/challenge",
 	},
 	"gateway/backend":        {"gateway/http1", "gateway/wire", "gateway/message"},
@@ -57,6 +57,7 @@ var rooms = map[string][]string{
 	"policy/certrule":            nil,
 	"policy/token":               nil,
 	"policy/ratelimit":           nil,
+	"policy/rule":                nil,
 	"policy/subscription":        nil,
 	"certstore":                  {"policy/certrule"},
 	"certstore/revocation":       nil,

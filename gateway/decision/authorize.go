@@ -13,7 +13,8 @@ import (
 	"sallyport/policy/token"
 )
 
-// authorize fetches the proofs that policy.Decide asks for, one after the other, until it has decided.
+// authorize fetches the proofs that policy.Decide asks for, one after the other, until it has decided. Rules have the
+// last word.
 func authorize(x *Exchange) error {
 	if err := holdRegistration(x); err != nil {
 		return err
@@ -34,7 +35,10 @@ func authorize(x *Exchange) error {
 			}
 			x.evidence.Token = proof
 		default:
-			return admit(x, d)
+			if err := admit(x, d); err != nil {
+				return err
+			}
+			return allow(x)
 		}
 	}
 }

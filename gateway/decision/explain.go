@@ -26,6 +26,7 @@ type Question struct {
 	Target        string              // path and query
 	Chain         []*x509.Certificate // of the handshake, leaf first; none: no certificate
 	Authorization string              // the header; "": none
+	Address       netip.Addr          // the client's, for rules; zero: not known
 }
 
 // An Explanation is a decision with the steps that led to it.
@@ -48,6 +49,7 @@ type Step struct {
 func (d *Decider) Explain(ctx context.Context, q Question) Explanation {
 	x := new(Exchange)
 	c := NewConnection(new(Endpoint), netip.AddrPort{}, q.Local)
+	c.Claimed = q.Address
 	c.Endpoint.SetSettings(q.Listener)
 	if q.Listener.Profiles != nil {
 		d.Learn(c, q.Host, slices.Clone(q.Chain))
@@ -120,6 +122,11 @@ func (x *Exchange) steps(q Question) []Step {
 	x.explainProof(say, "token", x.evidence.Token, x.tokenErr)
 	if x.Claims != nil {
 		say("authorize", "it is %s's, of key manager %s, scopes [%s]", x.Claims.Subject, x.Claims.KeyManager, strings.Join(x.Claims.Scopes, " "))
+	}
+	if r := (*Refusal)(nil); x.stage > stageAuthorize || errors.As(x.Err, &r) && r.Reason == NotAllowed {
+		for _, f := range x.findings() {
+			say("authorize", "%v", f)
+		}
 	}
 	if last(stageAuthorize) {
 		return steps

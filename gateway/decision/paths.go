@@ -49,25 +49,15 @@ func (t *Table) find(l *Listener, host, path, method string) (place, error) {
 	}
 	at.left = behind(path, bytes.Count(meaning[:end], slash))
 
-	var among message.Reading // what is worth trying
-	if at.route.EncodedSlash {
-		among |= message.SplitSlash
-	}
-	if t.folded != nil {
-		among |= message.FoldLetters
-	}
-	if t.slashed {
-		among |= message.AddSlash
-	}
 	var problem error
-	message.Readings(path, among, func(r message.Reading) bool {
+	message.Readings(path, t.worthTrying(at.route), func(r message.Reading) bool {
 		meaning = message.AppendReading(meaning[:0], path, r)
 		other, _ := t.lookUp(l, host, method, meaning, more[:0])
 		switch {
 		case other.resource == nil || slashDecides(r, at.resource, other.resource):
 		case other.route != at.route:
 			problem = errOtherAPI
-		case other.resource != at.resource && !other.resource.asksAs(at.resource):
+		case other.resource != at.resource && !other.resource.asksAs(at.resource, at.route):
 			problem = &ambiguity{at.resource, other.resource, r}
 		}
 		return problem == nil
@@ -76,6 +66,20 @@ func (t *Table) find(l *Listener, host, path, method string) (place, error) {
 		return place{route: at.route}, refuse(AmbiguousPath, problem)
 	}
 	return at, nil
+}
+
+// worthTrying are the readings beyond the common ones that a server may have of a path of the route.
+func (t *Table) worthTrying(r *Route) (among message.Reading) {
+	if r.EncodedSlash {
+		among |= message.SplitSlash
+	}
+	if t.folded != nil {
+		among |= message.FoldLetters
+	}
+	if t.slashed {
+		among |= message.AddSlash
+	}
+	return among
 }
 
 // slashDecides reports whether a reading that differs by a final slash alone does not lead to other: a template without a

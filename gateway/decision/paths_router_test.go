@@ -67,7 +67,7 @@ func judgeAgainst(t *testing.T, r router, dice *rand.Rand, count int) {
 			if ran == "" || ran == judged[i] {
 				continue
 			}
-			if !resourceOf(route, ran).asksAs(resourceOf(route, judged[i])) {
+			if !resourceOf(route, ran).asksAs(resourceOf(route, judged[i]), &route) {
 				if wrong++; wrong < 10 {
 					t.Errorf("%s was judged as %s and runs %s, among %s", paths[i], judged[i], ran, templates)
 				}

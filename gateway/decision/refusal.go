@@ -29,6 +29,7 @@ const (
 	ScopeMissing                       // neither the token nor the certificate's registration has a scope of the resource
 	AudienceMismatch                   // the token is meant for somebody else
 	Forbidden                          // the caller may not do this here
+	NotAllowed                         // a rule of the API or of the resource does not hold
 	KeyUnavailable                     // the token's key cannot be had now
 	StatusUnknown                      // whether the certificate is revoked can't be known now, and revocation fails hard
 	RegistrationsStale                 // the certificate's registration is in a store that was not seen for store.maxAge
@@ -158,6 +159,13 @@ var answers = [reasons]answer{
 		code:        "900908",
 		message:     "Resource forbidden",
 		description: "The credential does not open this environment of the API.",
+	},
+	NotAllowed: {
+		name:        "rule",
+		status:      403,
+		code:        "900908",
+		message:     "Resource forbidden",
+		description: "A rule of the API does not allow this call.",
 	},
 	KeyUnavailable: {
 		name:        "key_unavailable",

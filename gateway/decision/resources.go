@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"sallyport/gateway/message"
+	"sallyport/policy/rule"
 )
 
 // resources finds the resource of a path by its segments: a literal goes before a parameter, a parameter before a "*",
@@ -63,14 +64,18 @@ func newResources(route *Route) (*resources, error) {
 	return t, nil
 }
 
-// asksAs reports whether both resources ask the same of a call. A limit is a resource's own.
-func (r *Resource) asksAs(other *Resource) bool {
+// asksAs reports whether both resources of a route ask the same of a call. A limit is a resource's own, and so is what a
+// rule says that reads which resource it is asked about.
+func (r *Resource) asksAs(other *Resource, route *Route) bool {
 	within := func(a, b []string) bool {
 		return !slices.ContainsFunc(a, func(s string) bool { return !slices.Contains(b, s) })
 	}
 	return r.Security == other.Security && r.Limit == nil && other.Limit == nil &&
-		within(r.Scopes, other.Scopes) && within(other.Scopes, r.Scopes)
+		within(r.Scopes, other.Scopes) && within(other.Scopes, r.Scopes) &&
+		r.Allow.Equal(other.Allow) && !tellsApart(r.Allow) && !tellsApart(route.Allow)
 }
+
+func tellsApart(r *rule.Rule) bool { return r != nil && r.Uses("resource") }
 
 // lower folds ASCII letters to lower case. It keeps the length.
 func lower(s string) string { return string(appendLower(nil, []byte(s))) }

@@ -12,6 +12,7 @@ import (
 	"sallyport/policy"
 	"sallyport/policy/certrule"
 	"sallyport/policy/ratelimit"
+	"sallyport/policy/rule"
 	"sallyport/policy/token"
 )
 
@@ -26,6 +27,7 @@ type Route struct {
 	Security             policy.Security // of the API; what a resource demands stands with the resource
 	KeyManagers          []string        // whose tokens are good; nil: all
 	Audiences            []string        // one of which a token has to name; nil: not checked
+	Allow                *rule.Rule      // which every call has to satisfy, open ones too; nil: none
 	ForwardAuthorization bool            // a token that the gateway consumed goes on to the backend
 	ScopesFrom           *certrule.Roles // scopes that a certificate has beside its registration's; nil: none
 
@@ -46,6 +48,7 @@ type Resource struct {
 	Methods  []string // none: every method
 	Security policy.Security
 	Scopes   []string         // one of which a caller has to have; none: not checked
+	Allow    *rule.Rule       // which a call has to satisfy, beside the API's; nil: none
 	Limit    ratelimit.Bucket // nil: none
 }
 

@@ -214,6 +214,26 @@ func Spell(meaning string) string {
 	return b.String()
 }
 
+// Text is a meaning as people write it: with the escapes that were not undone.
+func Text(meaning []byte) string {
+	if bytes.IndexByte(meaning, keptSlash) < 0 && bytes.IndexByte(meaning, keptEscape) < 0 {
+		return string(meaning)
+	}
+	var b strings.Builder
+	for i := 0; i < len(meaning); i++ {
+		switch c := meaning[i]; {
+		case c == keptSlash:
+			b.WriteString("%2F")
+		case c == keptEscape && i+1 < len(meaning):
+			i++
+			fmt.Fprintf(&b, "%%%02X", meaning[i])
+		default:
+			b.WriteByte(c)
+		}
+	}
+	return b.String()
+}
+
 // plain tells the octets that need no escape, since a path may have them as they are.
 func plain(c byte) bool { return c > ' ' && c < 0x7f && !strings.ContainsRune(`%\#?/`, rune(c)) }
 

@@ -135,7 +135,9 @@ func (l *loader) addAPI(n node) {
 	clients := l.cfg.Clients
 	l.clientCertificates(m, &api)
 	m.paths(&api)
+	api.Allow = m.allow()
 	l.resources(m, &api)
+	l.warnOfRules(m, &api)
 	l.checkCase(&api)
 	if !here {
 		l.cfg.Elsewhere = append(l.cfg.Elsewhere, l.cfg.Clients[len(clients):]...)

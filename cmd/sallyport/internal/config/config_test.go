@@ -32,6 +32,7 @@ import (
 	"sallyport/listenerprofiles/trust"
 	"sallyport/policy"
 	"sallyport/policy/ratelimit"
+	"sallyport/policy/rule"
 	"sallyport/policy/token"
 )
 
@@ -39,6 +40,15 @@ var update = flag.Bool("update", false, "rewrite the golden files")
 
 // limits are the defaults, which the example spells out.
 var limits = gateway.Limits{Connections: 20_000, ConnectionsPerSource: 5_000, Handshakes: 1_000, HandshakesPerSource: 100, HeaderLines: 200, Streams: 100, HeaderTimeout: 10 * time.Second, FirstCallTimeout: time.Minute, IdleTimeout: 620 * time.Second, CertificateBytes: 32 << 10, Certificates: 16, CertificateKeyBits: 8192, BodyRate: 240}
+
+func allow(t *testing.T, source string) *rule.Rule {
+	t.Helper()
+	r, err := rule.Compile(source)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
 
 func TestExample(t *testing.T) {
 	t.Setenv("STORE_PASSWORD", "changeit")
@@ -225,13 +235,14 @@ func TestExample(t *testing.T) {
 					Listeners:   []string{"https", "behind-lb", "strict", "issued", "several"},
 					Security:    both,
 					KeyManagers: []string{"resident", "files", "pinned"},
+					Allow:       allow(t, "!certificate.present ||\n\"Ops\" in certificate.ou"),
 					MaxBody:     10 << 20, EncodedSlash: true, IgnoreCase: true,
 					Upstream: backend.Upstream{
 						URLs: []*url.URL{link("http://127.0.0.1:9000")}, Timeout: time.Minute, MaxCalls: 2048, MaxCallsPerCaller: 1536, StreamIdleTimeout: 10 * time.Minute,
 						ConnectTimeout: 5 * time.Second, IdleTimeout: 55 * time.Second, BodyRate: 240,
 					},
 					Resources: []decision.Resource{
-						{Path: "/items/{id}", Methods: []string{"GET"}, Scopes: []string{"orders:read"}, Security: both},
+						{Path: "/items/{id}", Methods: []string{"GET"}, Scopes: []string{"orders:read"}, Security: both, Allow: allow(t, `method == "GET"`)},
 						{Path: "/status", Methods: []string{"GET"}, Security: policy.Security{Open: true}},
 					},
 				},
@@ -289,11 +300,11 @@ func TestExample(t *testing.T) {
 		Clients: []certstore.Client{
 			{
 				API: orders, Alias: "acme", Tier: "Gold", KeyType: certstore.Production,
-				Certificate: client("clients/acme.crt"), Fingerprint: certstore.Fingerprint(client("clients/acme.crt")), Source: "testdata/example/apis/orders.yaml:19:9",
+				Certificate: client("clients/acme.crt"), Fingerprint: certstore.Fingerprint(client("clients/acme.crt")), Source: "testdata/example/apis/orders.yaml:23:9",
 			},
 			{
 				API: orders, Alias: "acme", Tier: "Trial", KeyType: certstore.Sandbox, Scopes: []string{"*"},
-				Certificate: client("clients/acme-test.crt"), Fingerprint: certstore.Fingerprint(client("clients/acme-test.crt")), Source: "testdata/example/apis/orders.yaml:20:9",
+				Certificate: client("clients/acme-test.crt"), Fingerprint: certstore.Fingerprint(client("clients/acme-test.crt")), Source: "testdata/example/apis/orders.yaml:24:9",
 			},
 		},
 		Files: []string{

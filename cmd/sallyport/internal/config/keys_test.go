@@ -171,6 +171,8 @@ var changes = map[string]any{
 	"api.apis.0.resources.0.path":                          "/another",
 	"api.apis.0.resources.0.methods":                       []any{"PUT"},
 	"api.apis.0.resources.0.scopes":                        []any{"another"},
+	"api.apis.0.allow":                                     "method != 'PUT'",
+	"api.apis.0.resources.0.allow":                         "method != 'PUT'",
 	"api.apis.0.resources.0.policy":                        "Gold",
 	"api.apis.0.resources.1.security":                      []any{"mutualssl", "oauth2"},
 }

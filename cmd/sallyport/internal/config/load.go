@@ -18,6 +18,7 @@ import (
 	"sallyport/gateway/control"
 	"sallyport/internal/regularfile"
 	"sallyport/policy/ratelimit"
+	"sallyport/policy/rule"
 )
 
 // Load reads file and the API files, certificates and secrets that it names. The error is control.Problems,
@@ -192,9 +193,10 @@ type loader struct {
 	tiers    []control.Placed[ratelimit.Tier] // the configured ones
 	errs     control.Problems
 	warnings control.Problems
-	yaml     []string          // names of the YAML files, in the order in which they were read
-	files    map[string][]byte // by absolute path; each is read once, so that what is checked is what is used
-	env      map[string]string // variables that were used
+	yaml     []string              // names of the YAML files, in the order in which they were read
+	files    map[string][]byte     // by absolute path; each is read once, so that what is checked is what is used
+	env      map[string]string     // variables that were used
+	rules    map[string]*rule.Rule // by their text: APIs may share one
 }
 
 func (l *loader) errorf(at control.Place, format string, args ...any) {
@@ -213,6 +215,7 @@ func newLoader(from *source, data []byte, o outside) *loader {
 		yaml:    []string{from.name},
 		files:   map[string][]byte{from.path: data},
 		env:     map[string]string{},
+		rules:   map[string]*rule.Rule{},
 	}
 }
 

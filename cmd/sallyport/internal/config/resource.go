@@ -37,6 +37,7 @@ func (l *loader) resource(n node, api *control.API) (out decision.Resource, tier
 	defer m.end()
 	out = decision.Resource{Path: m.template(), Methods: m.methods(), Scopes: m.scopes(false)}
 	out.Security = m.resourceSecurity(api)
+	out.Allow = m.allow()
 	tier = m.policy("")
 	if e := m.find("scopes"); len(out.Scopes) > 0 && (out.Security.Open || api.Security.Open) {
 		l.errorf(e.Place, "scopes have no meaning where no credential is asked for: remove them, or the none of security")
