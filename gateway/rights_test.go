@@ -19,6 +19,7 @@ import (
 	"sallyport/gateway/backend"
 	"sallyport/gateway/decision"
 	"sallyport/policy"
+	"sallyport/policy/certrule"
 	"sallyport/policy/token"
 )
 
@@ -167,6 +168,23 @@ func losses() []loss {
 		}},
 		{"certificate, scope", byCertificates(payAPI, "/scoped"), func(t *testing.T, f *fixture, i int) {
 			f.rewrite(t, i, func(c *certstore.Client) { c.Scopes = []string{"pay:write"} })
+		}},
+		{"certificate, role", func(t *testing.T, f *fixture, _ int) (both [2]visitor) {
+			f.clients = slices.Clone(f.clients)
+			for i, unit := range []string{"Payments", "Sales"} {
+				both[i] = visitor{who: issue(unit, f.interA, ofUnit(unit)), api: payAPI, path: "/scoped"}
+				f.clients = append(f.clients, client(payAPI, unit, both[i].who, "Unlimited"))
+			}
+			f.setClients(t)
+			f.alter(t, payAPI, func(r *decision.Route) {
+				r.ScopesFrom = rolesOf(t, certrule.ScopesFrom{SubjectOU: map[string][]string{"Payments": {"pay:read"}, "Sales": {"pay:read"}}})
+			})
+			return both
+		}, func(t *testing.T, f *fixture, i int) {
+			kept := []string{"Sales", "Payments"}[i]
+			f.alter(t, payAPI, func(r *decision.Route) {
+				r.ScopesFrom = rolesOf(t, certrule.ScopesFrom{SubjectOU: map[string][]string{kept: {"pay:read"}}})
+			})
 		}},
 		{"certificate, expiry", func(t *testing.T, f *fixture, i int) [2]visitor {
 			both := byCertificates(payAPI, "")(t, f, i)
