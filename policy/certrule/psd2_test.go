@@ -97,7 +97,7 @@ func FuzzPSD2(f *testing.F) {
 	f.Fuzz(func(t *testing.T, der []byte) {
 		roles := parsePSD2Roles(der)
 		for i, role := range roles {
-			if CheckPSD2Role(role) != nil || slices.Contains(roles[:i], role) {
+			if CheckRole("psd2Roles", role) != nil || slices.Contains(roles[:i], role) {
 				t.Errorf("%q", roles)
 			}
 		}
