@@ -25,7 +25,7 @@ func TestFacts(t *testing.T) {
 	if c.Facts() != c.Facts() {
 		t.Error("it is read again")
 	}
-	if f := Unregistered([32]byte{1}).Facts(); f == nil || len(f.OU) > 0 {
+	if f := Unregistered([32]byte{1}, alone{}).Facts(); f == nil || len(f.OU) > 0 {
 		t.Errorf("one that nobody knows says %+v", f)
 	}
 }
