@@ -219,7 +219,7 @@ func parseMatch(values []string) (*certrule.Matcher, error) {
 			return nil, usage(fmt.Errorf("--match %s is not KEY=VALUE: KEY is one of %s", printable.Quote(v), strings.Join(certrule.Keys(), ", ")))
 		}
 		if err := match.Add(key, entry); err != nil {
-			return nil, usage(fmt.Errorf("--match %w", err))
+			return nil, usage(fmt.Errorf("--match: %w", err))
 		}
 	}
 	compiled, err := match.Compile()
