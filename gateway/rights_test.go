@@ -186,6 +186,20 @@ func losses() []loss {
 				r.ScopesFrom = rolesOf(t, certrule.ScopesFrom{SubjectOU: map[string][]string{kept: {"pay:read"}}})
 			})
 		}},
+		{"certificate, match of its CA", func(t *testing.T, f *fixture, _ int) (both [2]visitor) {
+			f.chains = true
+			for i, host := range []string{"one.test", "two.test"} {
+				both[i] = visitor{who: issue(host, f.interA, ofDNS(host)), api: payAPI}
+			}
+			f.clients = append(slices.Clone(f.clients), client(payAPI, "inter", f.interA, "Unlimited"))
+			f.setClients(t)
+			return both
+		}, func(t *testing.T, f *fixture, i int) {
+			f.clients = slices.Clone(f.clients)
+			last := len(f.clients) - 1
+			f.clients[last] = matching(t, f.clients[last], certrule.Match{DNS: []string{[]string{"two.test", "one.test"}[i]}})
+			f.setClients(t)
+		}},
 		{"certificate, expiry", func(t *testing.T, f *fixture, i int) [2]visitor {
 			both := byCertificates(payAPI, "")(t, f, i)
 			now := f.clock.Now()
