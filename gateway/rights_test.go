@@ -21,6 +21,7 @@ import (
 	"sallyport/gateway/backend"
 	"sallyport/gateway/decision"
 	"sallyport/policy"
+	"sallyport/policy/certrule"
 	"sallyport/policy/token"
 )
 
@@ -205,6 +206,37 @@ func losses() []loss {
 		}},
 		{"certificate, scope", byCertificates(payAPI, "/scoped"), func(t *testing.T, f *fixture, i int) {
 			f.rewrite(t, i, func(c *certstore.Client) { c.Scopes = []string{"pay:write"} })
+		}},
+		{"certificate, role", func(t *testing.T, f *fixture, _ int) (both [2]visitor) {
+			f.clients = slices.Clone(f.clients)
+			for i, unit := range []string{"Payments", "Sales"} {
+				both[i] = visitor{who: issue(unit, f.interA, ofUnit(unit)), api: payAPI, path: "/scoped"}
+				f.clients = append(f.clients, client(payAPI, unit, both[i].who, "Unlimited"))
+			}
+			f.setClients(t)
+			f.alter(t, payAPI, func(r *decision.Route) {
+				r.ScopesFrom = rolesOf(t, certrule.ScopesFrom{SubjectOU: map[string][]string{"Payments": {"pay:read"}, "Sales": {"pay:read"}}})
+			})
+			return both
+		}, func(t *testing.T, f *fixture, i int) {
+			kept := []string{"Sales", "Payments"}[i]
+			f.alter(t, payAPI, func(r *decision.Route) {
+				r.ScopesFrom = rolesOf(t, certrule.ScopesFrom{SubjectOU: map[string][]string{kept: {"pay:read"}}})
+			})
+		}},
+		{"certificate, match of its CA", func(t *testing.T, f *fixture, _ int) (both [2]visitor) {
+			f.chains = true
+			for i, host := range []string{"one.test", "two.test"} {
+				both[i] = visitor{who: issue(host, f.interA, ofDNS(host)), api: payAPI}
+			}
+			f.clients = append(slices.Clone(f.clients), client(payAPI, "inter", f.interA, "Unlimited"))
+			f.setClients(t)
+			return both
+		}, func(t *testing.T, f *fixture, i int) {
+			f.clients = slices.Clone(f.clients)
+			last := len(f.clients) - 1
+			f.clients[last] = matching(t, f.clients[last], certrule.Match{DNS: []string{[]string{"two.test", "one.test"}[i]}})
+			f.setClients(t)
 		}},
 		{"certificate, expiry", func(t *testing.T, f *fixture, i int) [2]visitor {
 			both := byCertificates(payAPI, "")(t, f, i)

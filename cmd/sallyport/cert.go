@@ -17,8 +17,10 @@ import (
 	"sallyport/certstore"
 	"sallyport/cmd/sallyport/internal/config"
 	"sallyport/gateway/control"
+	"sallyport/internal/printable"
 	"sallyport/internal/regularfile"
 	"sallyport/listenerprofiles/trust"
+	"sallyport/policy/certrule"
 )
 
 func certCommand() *cobra.Command {
@@ -144,7 +146,7 @@ func storeError(err error) error {
 func certAdd() *cobra.Command {
 	var f certFlags
 	var tier string
-	var scopes []string
+	var scopes, matches []string
 	var force bool
 	cmd := &cobra.Command{
 		Use:        "add --api NAME:VERSION --alias ALIAS --tier TIER FILE",
@@ -154,6 +156,7 @@ func certAdd() *cobra.Command {
 	f.add(cmd)
 	cmd.Flags().StringVar(&tier, "tier", "", "the `TIER` that the certificate is held to")
 	cmd.Flags().StringSliceVar(&scopes, "scope", nil, "a `SCOPE` that the certificate has, or \"*\"; may be repeated")
+	cmd.Flags().StringArrayVar(&matches, "match", nil, matchHelp)
 	cmd.Flags().BoolVar(&force, "force", false, forceHelp)
 	cmd.Args = oneFile
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
@@ -175,10 +178,16 @@ func certAdd() *cobra.Command {
 			API: api, Alias: f.alias, KeyType: keyType, Tier: tier, Scopes: scopes,
 			Certificate: certificate, Fingerprint: certstore.Fingerprint(certificate), Source: args[0],
 		}
+		if f.given("match") {
+			if client.Match, err = parseMatch(matches); err != nil {
+				return err
+			}
+		}
 		if err := checkClient(cfg, client); err != nil {
 			return err
 		}
-		problem, err := judge(cmd.Context(), cfg, client, args[0], force)
+		// A CA with a match is registered for what it issues, whether or not it is good for calls of its own.
+		problem, err := judge(cmd.Context(), cfg, client, args[0], force || client.Match != nil)
 		if err != nil {
 			return err
 		}
@@ -194,6 +203,30 @@ func certAdd() *cobra.Command {
 			hex.EncodeToString(client.Fingerprint[:]), certificate.NotAfter.UTC().Format(time.DateOnly), cfg.Period)
 	}
 	return cmd
+}
+
+const matchHelp = "`KEY=VALUE` that a leaf of this CA has to hold, as in dns=*.partner.test; may be repeated"
+
+// parseMatch reads the values of --match. One alone that is empty is a match that admits every leaf.
+func parseMatch(values []string) (*certrule.Matcher, error) {
+	var match certrule.Match
+	if len(values) == 1 && values[0] == "" {
+		values = nil
+	}
+	for _, v := range values {
+		key, entry, ok := strings.Cut(v, "=")
+		if !ok {
+			return nil, usage(fmt.Errorf("--match %s is not KEY=VALUE: KEY is one of %s", printable.Quote(v), strings.Join(certrule.Keys(), ", ")))
+		}
+		if err := match.Add(key, entry); err != nil {
+			return nil, usage(fmt.Errorf("--match: %w", err))
+		}
+	}
+	compiled, err := match.Compile()
+	if err != nil {
+		return nil, usage(fmt.Errorf("--match: %w", err))
+	}
+	return compiled, nil
 }
 
 // checkClient checks a registration against the configuration: its API and tier exist, and no API file registers it.
@@ -343,20 +376,21 @@ func oneFile(cmd *cobra.Command, args []string) error {
 func certUpdate() *cobra.Command {
 	var f certFlags
 	var tier string
-	var scopes []string
+	var scopes, matches []string
 	var force bool
 	cmd := &cobra.Command{
-		Use:        "update --api NAME:VERSION --alias ALIAS [--tier TIER] [--scope SCOPE]... [FILE]",
+		Use:        "update --api NAME:VERSION --alias ALIAS [--tier TIER] [--scope SCOPE]... [--match KEY=VALUE]... [FILE]",
 		SuggestFor: []string{"change", "set", "replace"},
-		Short:      "Replace a registration's certificate, tier or scopes",
+		Short:      "Replace a registration's certificate, tier, scopes or match",
 	}
 	f.add(cmd)
 	cmd.Flags().StringVar(&tier, "tier", "", "the new `TIER`")
 	cmd.Flags().StringSliceVar(&scopes, "scope", nil, "the new `SCOPE`s; \"\" for none")
+	cmd.Flags().StringArrayVar(&matches, "match", nil, matchHelp+"; \"\" for every leaf")
 	cmd.Flags().BoolVar(&force, "force", false, forceHelp)
 	cmd.Args = func(cmd *cobra.Command, args []string) error {
-		if len(args) == 0 && !f.given("tier") && !f.given("scope") {
-			return usage(errors.New("nothing to update: name --tier, --scope or a certificate file"))
+		if len(args) == 0 && !f.given("tier") && !f.given("scope") && !f.given("match") {
+			return usage(errors.New("nothing to update: name --tier, --scope, --match or a certificate file"))
 		}
 		if len(args) > 1 {
 			return oneFile(cmd, args)
@@ -382,10 +416,16 @@ func certUpdate() *cobra.Command {
 		if err := checkFiles(cfg, api, keyType, f.alias, certificate); err != nil {
 			return err
 		}
+		var match *certrule.Matcher
+		if f.given("match") {
+			if match, err = parseMatch(matches); err != nil {
+				return err
+			}
+		}
 		var problem error
 		if certificate != nil {
 			client := certstore.Client{API: api, Alias: f.alias, KeyType: keyType, Certificate: certificate}
-			if problem, err = judge(cmd.Context(), cfg, client, args[0], force); err != nil {
+			if problem, err = judge(cmd.Context(), cfg, client, args[0], force || match != nil); err != nil {
 				return err
 			}
 		}
@@ -395,7 +435,7 @@ func certUpdate() *cobra.Command {
 			newScopes = &scopes
 		}
 		err = f.change(cmd.Context(), cfg, api, keyType, certstore.Options{AnyTime: force}, func(s *certstore.Store) error {
-			return s.Update(cmd.Context(), api, keyType, f.alias, certificate, tier, newScopes)
+			return s.Change(cmd.Context(), api, keyType, f.alias, certstore.Change{Certificate: certificate, Tier: tier, Scopes: newScopes, Match: match})
 		})
 		if err != nil {
 			return err

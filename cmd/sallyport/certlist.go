@@ -19,6 +19,7 @@ import (
 	"sallyport/certstore"
 	"sallyport/cmd/sallyport/internal/config"
 	"sallyport/internal/printable"
+	"sallyport/policy/certrule"
 )
 
 func certList() *cobra.Command {
@@ -125,7 +126,7 @@ func (r registrations) problemAdvice() string {
 	if r.foreign {
 		return "mend it in WSO2, whose database this is"
 	}
-	return "let sallyport cert remove end it, or sallyport cert update replace its certificate"
+	return "let sallyport cert remove end it, or sallyport cert update replace what is wrong"
 }
 
 // registerAdvice says how to register the first certificate.
@@ -170,6 +171,9 @@ func certShow() *cobra.Command {
 		}
 		c, w := client.Certificate, tabwriter.NewWriter(cmd.OutOrStdout(), 0, 0, 2, ' ', 0)
 		fmt.Fprintf(w, "api\t%s\nalias\t%s\nkey type\t%s\ntier\t%s\nscopes\t%s\n", client.API, printable.Text(client.Alias), client.KeyType, client.Tier, printable.Text(strings.Join(client.Scopes, " ")))
+		if client.Match != nil {
+			fmt.Fprintf(w, "match\t%s\n", printable.Text(client.Match.String()))
+		}
 		fmt.Fprintf(w, "subject\t%q\nissuer\t%q\nserial\t%s\n", c.Subject.String(), c.Issuer.String(), c.SerialNumber)
 		fmt.Fprintf(w, "valid\t%s to %s (%s)\n", c.NotBefore.UTC().Format(time.RFC3339), c.NotAfter.UTC().Format(time.RFC3339), expiry(c.NotAfter, time.Now()))
 		fmt.Fprintf(w, "SHA-256\t%s\nfrom\t%s\n", hex.EncodeToString(client.Fingerprint[:]), client.Source)
@@ -254,10 +258,14 @@ func (f *certFlags) notThere(
 
 func printClients(out io.Writer, clients []certstore.Client, now time.Time) {
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "API\tALIAS\tKEY TYPE\tTIER\tEXPIRES\t\tSHA-256\tFROM")
+	head, match := "", func(certstore.Client) string { return "" }
+	if slices.ContainsFunc(clients, func(c certstore.Client) bool { return c.Match != nil }) {
+		head, match = "\tMATCH", func(c certstore.Client) string { return "\t" + printable.Text(c.Matcher().String()) }
+	}
+	fmt.Fprintln(w, "API\tALIAS\tKEY TYPE\tTIER\tEXPIRES\t\tSHA-256\tFROM"+head)
 	for _, c := range clients {
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s…\t%s\n", c.API, printable.Text(c.Alias), c.KeyType, c.Tier,
-			c.Certificate.NotAfter.UTC().Format(time.DateOnly), expiry(c.Certificate.NotAfter, now), hex.EncodeToString(c.Fingerprint[:8]), c.Source)
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s…\t%s%s\n", c.API, printable.Text(c.Alias), c.KeyType, c.Tier,
+			c.Certificate.NotAfter.UTC().Format(time.DateOnly), expiry(c.Certificate.NotAfter, now), hex.EncodeToString(c.Fingerprint[:8]), c.Source, match(c))
 	}
 	w.Flush()
 }
@@ -279,23 +287,30 @@ func expiry(end, now time.Time) string {
 
 // A clientRow is a registration's JSON form.
 type clientRow struct {
-	API         string    `json:"api"`
-	Alias       string    `json:"alias"`
-	KeyType     string    `json:"keyType"`
-	Tier        string    `json:"tier"`
-	Scopes      []string  `json:"scopes"`
-	Subject     string    `json:"subject"`
-	Issuer      string    `json:"issuer"`
-	Serial      string    `json:"serial"`
-	NotBefore   time.Time `json:"notBefore"`
-	NotAfter    time.Time `json:"notAfter"`
-	Fingerprint string    `json:"sha256"`
-	From        string    `json:"from"`
+	API         string          `json:"api"`
+	Alias       string          `json:"alias"`
+	KeyType     string          `json:"keyType"`
+	Tier        string          `json:"tier"`
+	Scopes      []string        `json:"scopes"`
+	Match       *certrule.Match `json:"match,omitempty"` // of a CA that counts for some of its leaves alone
+	Subject     string          `json:"subject"`
+	Issuer      string          `json:"issuer"`
+	Serial      string          `json:"serial"`
+	NotBefore   time.Time       `json:"notBefore"`
+	NotAfter    time.Time       `json:"notAfter"`
+	Fingerprint string          `json:"sha256"`
+	From        string          `json:"from"`
 }
 
 func rowOf(c certstore.Client) clientRow {
 	x := c.Certificate
+	var match *certrule.Match
+	if c.Match != nil {
+		m := c.Match.Match()
+		match = &m
+	}
 	return clientRow{
+		Match:       match,
 		API:         c.API.String(),
 		Alias:       c.Alias,
 		KeyType:     string(c.KeyType),

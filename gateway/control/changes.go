@@ -24,7 +24,7 @@ func nameOf(c *certstore.Client) registrationName {
 // different returns was and is without what both begin and end with.
 func different(was, is []certstore.Client) (x, y []certstore.Client) {
 	same := func(x, y *certstore.Client) bool {
-		return x.Certificate == y.Certificate && nameOf(x) == nameOf(y) && x.Tier == y.Tier && slices.Equal(x.Scopes, y.Scopes)
+		return x.Certificate == y.Certificate && nameOf(x) == nameOf(y) && x.Tier == y.Tier && slices.Equal(x.Scopes, y.Scopes) && x.Match.Equal(y.Match)
 	}
 	first, last := ends.Common(was, is, same)
 	return was[first : len(was)-last], is[first : len(is)-last]
@@ -52,9 +52,10 @@ func (l *Loop) tellChanges(last, next *Assembly) (changed bool) {
 		switch {
 		case old == nil:
 			l.tellChange("added", c)
-		case old.Fingerprint != c.Fingerprint || old.Tier != c.Tier || !slices.Equal(old.Scopes, c.Scopes):
-			l.tellChange("changed", c, slog.Group("before",
-				"fingerprint", hex.EncodeToString(old.Fingerprint[:]), "tier", old.Tier, "scopes", old.Scopes))
+		case old.Fingerprint != c.Fingerprint || old.Tier != c.Tier || !slices.Equal(old.Scopes, c.Scopes) || !old.Match.Equal(c.Match):
+			l.tellChange("changed", c, slog.Group("before", append([]any{
+				"fingerprint", hex.EncodeToString(old.Fingerprint[:]), "tier", old.Tier, "scopes", old.Scopes,
+			}, matchOf(old)...)...))
 		default:
 			continue
 		}
@@ -78,7 +79,15 @@ func (l *Loop) tellChange(what string, c *certstore.Client, more ...any) {
 		"change", what, "api", c.API.String(), "alias", c.Alias, "key_type", string(c.KeyType), "tier", c.Tier, "scopes", c.Scopes,
 		"fingerprint", hex.EncodeToString(c.Fingerprint[:]), "subject", limitText(c.Certificate.Subject.String()),
 		"not_after", c.Certificate.NotAfter.UTC(), "by", by,
-	}, more...)...)
+	}, append(matchOf(c), more...)...)...)
+}
+
+// matchOf is which leaves of a CA count, for the log; nothing if all do.
+func matchOf(c *certstore.Client) []any {
+	if c.Match == nil {
+		return nil
+	}
+	return []any{"match", c.Match.Text()}
 }
 
 // maxSubject is how many bytes of a name from a certificate are logged.

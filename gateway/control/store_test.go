@@ -14,6 +14,7 @@ import (
 
 	"sallyport/certstore"
 	"sallyport/internal/testdb"
+	"sallyport/policy/certrule"
 )
 
 // storeBed is a bed with a store that others change, and its clients by alias.
@@ -130,13 +131,17 @@ func TestChangesAreToldOnce(t *testing.T) {
 	if told("was changed", "fingerprint="+print(b.other), "before.fingerprint="+print(b.client), "tier=Bronze", "before.tier=Gold", `by="the file apis.yaml:3:5"`) != 1 {
 		t.Errorf("the change is not told whole:\n%s", b.log.text.String())
 	}
+	match, err := certrule.Match{DNS: []string{"*.partner.test"}}.Compile()
+	must(err)
+	must(other.Change(t.Context(), orders, certstore.Production, "third", certstore.Change{Match: match}))
+	eventually(t, "a CA's match is told of", func() bool { return told("was changed", "alias=third", `match="{\"dns\":[\"*.partner.test\"]}"`) == 1 })
 	counts := told("registered certificates")
 	must(b.Reload(t.Context()))
 	if n := told("registered certificates"); n != counts+1 {
 		t.Errorf("a reload that was asked for tells the number %d times", n-counts)
 	}
-	if n := told("a client certificate was"); n != told("a client certificate was", "alias=second")+4 {
-		t.Errorf("%d changes are told, of which 4 and those of second were made", n)
+	if n := told("a client certificate was"); n != told("a client certificate was", "alias=second")+5 {
+		t.Errorf("%d changes are told, of which 5 and those of second were made", n)
 	}
 }
 

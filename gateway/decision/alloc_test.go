@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"sallyport/gateway/http1"
+	"sallyport/policy/certrule"
 )
 
 // TestAllocDecide: to decide an allowed mTLS call, with a scope and three limits, takes no memory.
@@ -22,6 +23,28 @@ func TestAllocDecide(t *testing.T) {
 	}
 	if x := tab.exchange; x.Client == nil || x.Client.Alias != "acme" || x.Allowance.Window == 0 {
 		t.Errorf("decided as %+v", x)
+	}
+}
+
+// TestAllocDecideByRole: nor does one whose scope is one of a role's.
+func TestAllocDecideByRole(t *testing.T) {
+	tab := newTable(t)
+	tab.decider.Snapshot().Clients.All()[0].Scopes = nil
+	fresh := *tab.exchange
+	if err := tab.decide(&fresh); err == nil {
+		t.Fatal("admitted without a scope")
+	}
+	roles, err := certrule.ScopesFrom{SubjectOU: map[string][]string{"Orders": {"orders:write", "orders:read"}}}.Compile()
+	if err != nil {
+		t.Fatal(err)
+	}
+	tab.decider.Snapshot().Routes.routes[0].ScopesFrom = roles
+	if n := testing.AllocsPerRun(1000, func() {
+		if err := tab.decide(&fresh); err != nil {
+			t.Fatal(err)
+		}
+	}); n != 0 {
+		t.Errorf("%v allocations, want 0", n)
 	}
 }
 

@@ -37,7 +37,7 @@ func newTable(t testing.TB) *table {
 	t.Helper()
 	dir := t.TempDir()
 	now := time.Date(2031, 2, 3, 4, 5, 6, 0, time.UTC)
-	acme := testpki.SelfSigned(t, testpki.Leaf{CommonName: "acme"})
+	acme := testpki.SelfSigned(t, testpki.Leaf{CommonName: "acme", Change: func(c *x509.Certificate) { c.Subject.OrganizationalUnit = []string{"Orders"} }})
 	leaf := acme.Cert
 	for name, text := range map[string][]byte{"key.pem": acme.PEM(), "trust.pem": acme.CertPEM()} {
 		if err := os.WriteFile(filepath.Join(dir, name), text, 0o600); err != nil {

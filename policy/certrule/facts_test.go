@@ -277,7 +277,7 @@ func FuzzFacts(f *testing.F) {
 			}
 		}
 		for _, role := range facts.PSD2 {
-			if CheckPSD2Role(role) != nil {
+			if CheckRole("psd2Roles", role) != nil {
 				t.Errorf("%q is a role", role)
 			}
 		}

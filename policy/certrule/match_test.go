@@ -408,3 +408,35 @@ func TestKeysAreAllOfThem(t *testing.T) {
 		}
 	}
 }
+
+// FuzzMatchNames holds entries against names by another rule than the Matcher's: label by label, and segment by segment.
+func FuzzMatchNames(f *testing.F) {
+	for _, entry := range []string{"*.partner.test", "api.partner.test", "spiffe://partner.test/*", "spiffe://partner.test/billing", "*@partner.test", "a@partner.test"} {
+		for _, name := range []string{
+			"api.partner.test", "partner.test", "x.y.partner.test", "*.partner.test", "API.PARTNER.TEST.", "spiffe://partner.test/billing", "spiffe://partner.test/a/b",
+			"spiffe://partner.test/../b", "spiffe://partner.test//", "a@partner.test", "A@Partner.Test", "a@x.partner.test",
+		} {
+			f.Add(entry, name)
+		}
+	}
+	f.Fuzz(func(t *testing.T, entry, name string) {
+		facts := new(Facts)
+		facts.addNames(altNames{dns: []string{name}, emails: []string{name}, uris: []string{name}})
+		for _, key := range []string{"dns", "email", "uri"} {
+			var m Match
+			if m.Add(key, entry) != nil || compile(t, m).AdmitsFacts(facts) != nil {
+				continue
+			}
+			separator := map[string]string{"dns": ".", "email": "@", "uri": "/"}[key]
+			is, want := strings.Split(name, separator), strings.Split(entry, separator)
+			if key == "uri" && want[len(want)-1] == "*" {
+				is = append(is[:min(len(want)-1, len(is))], "*")
+			}
+			for i := range max(len(is), len(want)) {
+				if i >= len(is) || i >= len(want) || want[i] != "*" && !strings.EqualFold(is[i], want[i]) {
+					t.Fatalf("%s %q admits %q", key, entry, name)
+				}
+			}
+		}
+	})
+}

@@ -68,6 +68,7 @@ func TestPSD2Roles(t *testing.T) {
 		{"an authority in another type", statements(statement(element(tags.SEQUENCE, element(tags.SEQUENCE, as), element(tags.PrintableString, []byte("BaFin")), utf("DE-BAFIN")))), nil},
 		{"a name in another type", statements(statement(psd2Type(element(tags.SEQUENCE, oidElement(1, 1), element(tags.PrintableString, []byte("PSP AS")))))), nil},
 		{"a role with more", statements(statement(psd2Type(element(tags.SEQUENCE, oidElement(1, 1), utf("PSP_AS"), utf("x"))))), nil},
+		{"all roles in one pair", statements(statement(psd2Type(element(tags.SEQUENCE, oidElement(1, 1), utf("PSP_AS"), oidElement(1, 2), utf("PSP_PI"))))), nil},
 		{"a role in a set", statements(statement(psd2Type(element(tags.SET, oidElement(1, 1), utf("PSP_AS"))))), nil},
 		{"an identifier with a leading zero octet", statements(statement(psd2Type(element(tags.SEQUENCE, oidElement(1, 0x80, 1), utf("PSP_AS"))))), nil},
 		{"something behind the end", append(slices.Clone(all), 0), nil},
@@ -97,7 +98,7 @@ func FuzzPSD2(f *testing.F) {
 	f.Fuzz(func(t *testing.T, der []byte) {
 		roles := parsePSD2Roles(der)
 		for i, role := range roles {
-			if CheckPSD2Role(role) != nil || slices.Contains(roles[:i], role) {
+			if CheckRole("psd2Roles", role) != nil || slices.Contains(roles[:i], role) {
 				t.Errorf("%q", roles)
 			}
 		}

@@ -37,28 +37,20 @@ func (s ScopesFrom) Compile() (*Roles, error) {
 		roles map[string][]string
 	}{{"subjectOU", s.SubjectOU}, {"sanURI", s.SANURI}, {"extension", s.Extension.Values}, {"psd2Roles", s.PSD2Roles}} {
 		for _, role := range slices.Sorted(maps.Keys(list.roles)) {
-			switch {
-			case !isPlain(role):
-				return nil, fmt.Errorf("%s %s is empty, too long, no UTF-8, or has a control character", list.key, printable.Quote(role))
-			case len(list.roles[role]) == 0:
+			if err := CheckRole(list.key, role); err != nil {
+				return nil, err
+			}
+			if len(list.roles[role]) == 0 {
 				return nil, fmt.Errorf("%s %s stands for no scope", list.key, printable.Quote(role))
 			}
 		}
 	}
 	for _, role := range slices.Sorted(maps.Keys(s.SANURI)) {
-		u, err := CheckRoleURI(role)
-		if err != nil {
-			return nil, err
-		}
+		u, _ := parseURI(role) // it was checked
 		if r.uri == nil {
 			r.uri = map[string][]string{}
 		}
-		r.uri[u] = slices.Concat(r.uri[u], s.SANURI[role])
-	}
-	for _, role := range slices.Sorted(maps.Keys(s.PSD2Roles)) {
-		if err := CheckPSD2Role(role); err != nil {
-			return nil, err
-		}
+		r.uri[u.text] = slices.Concat(r.uri[u.text], s.SANURI[role])
 	}
 	if len(s.Extension.Values) > 0 || s.Extension.OID != "" {
 		if err := CheckExtension(s.Extension.OID); err != nil {
@@ -71,22 +63,18 @@ func (s ScopesFrom) Compile() (*Roles, error) {
 	return r, nil
 }
 
-// CheckRoleURI returns a URI that roles may be by as it is compared, or what is wrong with it.
-func CheckRoleURI(role string) (string, error) {
-	u, ok := parseURI(role)
+// CheckRole returns what is wrong with a value that stands for scopes under subjectOU, sanURI, extension or psd2Roles, or nil.
+func CheckRole(key, value string) error {
+	_, isURI := parseURI(value)
 	switch {
-	case strings.HasSuffix(role, "/*"):
-		return "", fmt.Errorf("sanURI %s: URIs of roles are compared whole: name each", printable.Quote(role))
-	case !ok:
-		return "", fmt.Errorf("sanURI %s is no URI that can be compared, as in spiffe://partner.test/billing", printable.Quote(role))
-	}
-	return u.text, nil
-}
-
-// CheckPSD2Role returns what is wrong with the name of a role of a PSD2 statement, or nil.
-func CheckPSD2Role(role string) error {
-	if !slices.Contains(PSD2Roles(), role) {
-		return fmt.Errorf("psd2Roles %s is none of %s", printable.Quote(role), strings.Join(PSD2Roles(), ", "))
+	case !isPlain(value):
+		return fmt.Errorf("%s %s is empty, too long, no UTF-8, or has a control character", key, printable.Quote(value))
+	case key == "sanURI" && strings.HasSuffix(value, "/*"):
+		return fmt.Errorf("%s %s: URIs of roles are compared whole: name each", key, printable.Quote(value))
+	case key == "sanURI" && !isURI:
+		return fmt.Errorf("%s %s is no URI that can be compared, as in spiffe://partner.test/billing", key, printable.Quote(value))
+	case key == "psd2Roles" && !slices.Contains(PSD2Roles(), value):
+		return fmt.Errorf("%s %s is none of %s", key, printable.Quote(value), strings.Join(PSD2Roles(), ", "))
 	}
 	return nil
 }

@@ -134,9 +134,11 @@ func (l *loader) addAPI(n node) {
 	api.ForwardAuthorization = m.boolean("forwardAuthorization")
 	clients := l.cfg.Clients
 	l.clientCertificates(m, &api)
+	l.scopesFrom(m, &api)
 	m.paths(&api)
 	api.Allow = m.allow()
 	l.resources(m, &api)
+	l.checkScopesFrom(m, &api)
 	l.warnOfRules(m, &api)
 	l.checkCase(&api)
 	if !here {
@@ -384,8 +386,9 @@ func (l *loader) clientCertificate(n node, api certstore.API) certstore.Client {
 	l.checkTier(tier)
 	out := certstore.Client{API: api, Alias: alias.Value, Tier: tier.Value, Source: n.Place.String()}
 	out.KeyType, _ = ask(m, "keyType", certstore.Production, certstore.ParseKeyType)
-	out.Scopes = m.scopes(true)
+	out.Scopes = m.scopes("scopes", true)
 	if !file.OK {
+		out.Match = m.match(nil)
 		return out
 	}
 	path := m.from.resolve(file.Value)
@@ -403,12 +406,13 @@ func (l *loader) clientCertificate(n node, api certstore.API) certstore.Client {
 		}
 		out.Fingerprint = certstore.Fingerprint(out.Certificate)
 	}
+	out.Match = m.match(out.Certificate)
 	return out
 }
 
-// scopes reads `scopes`; anyScope allows "*" for all.
-func (m *mapping) scopes(anyScope bool) []string {
-	values, _ := m.texts("scopes")
+// scopes reads the scopes under key; anyScope allows "*" for all.
+func (m *mapping) scopes(key string, anyScope bool) []string {
+	values, _ := m.texts(key)
 	for _, v := range values {
 		if v.Value == "*" && !anyScope {
 			m.load.errorf(v.Place, "scope \"*\" is for client certificates: name scopes here, or remove the list")

@@ -31,6 +31,7 @@ import (
 	"sallyport/listenerprofiles/revocation"
 	"sallyport/listenerprofiles/trust"
 	"sallyport/policy"
+	"sallyport/policy/certrule"
 	"sallyport/policy/ratelimit"
 	"sallyport/policy/rule"
 	"sallyport/policy/token"
@@ -83,6 +84,23 @@ func TestExample(t *testing.T) {
 		{Name: "Bursty", RequestCount: 100, UnitTime: 1, TimeUnit: ratelimit.Second, Burst: 500},
 		{Name: "Monthly", RequestCount: 1000000, UnitTime: 2, TimeUnit: ratelimit.Month},
 	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	match, err := certrule.Match{
+		DNS: []string{"api.partner.test", "*.partner.test"}, URI: []string{"spiffe://partner.test/*"}, Email: []string{"*@partner.test"},
+		IP: []string{"10.0.0.0/8"}, Subject: []string{"O=Partner,C=DE"}, SPKI: []string{"sha256/" + strings.Repeat("A", 43) + "="},
+		Policies: []string{"1.3.6.1.4.1.99999.7"}, Fingerprint: []string{strings.Repeat("0f", 32)},
+	}.Compile()
+	if err != nil {
+		t.Fatal(err)
+	}
+	roles, err := certrule.ScopesFrom{
+		SubjectOU: map[string][]string{"Payments": {"orders:read", "orders:write"}},
+		SANURI:    map[string][]string{"spiffe://partner.test/billing": {"orders:read"}},
+		Extension: certrule.ExtensionScopes{OID: "1.3.6.1.4.1.99999.1", Values: map[string][]string{"gold": {"*"}}},
+		PSD2Roles: map[string][]string{"PSP_AI": {"accounts"}, "PSP_PI": {"payments"}},
+	}.Compile()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -237,6 +255,7 @@ func TestExample(t *testing.T) {
 					KeyManagers: []string{"resident", "files", "pinned"},
 					Allow:       allow(t, "!certificate.present ||\n\"Ops\" in certificate.ou"),
 					MaxBody:     10 << 20, EncodedSlash: true, IgnoreCase: true,
+					ScopesFrom: roles,
 					Upstream: backend.Upstream{
 						URLs: []*url.URL{link("http://127.0.0.1:9000")}, Timeout: time.Minute, MaxCalls: 2048, MaxCallsPerCaller: 1536, StreamIdleTimeout: 10 * time.Minute,
 						ConnectTimeout: 5 * time.Second, IdleTimeout: 55 * time.Second, BodyRate: 240,
@@ -306,9 +325,13 @@ func TestExample(t *testing.T) {
 				API: orders, Alias: "acme", Tier: "Trial", KeyType: certstore.Sandbox, Scopes: []string{"*"},
 				Certificate: client("clients/acme-test.crt"), Fingerprint: certstore.Fingerprint(client("clients/acme-test.crt")), Source: "testdata/example/apis/orders.yaml:24:9",
 			},
+			{
+				API: orders, Alias: "partner", Tier: "Silver", KeyType: certstore.Production, Match: match,
+				Certificate: client("clients/partner-ca.crt"), Fingerprint: certstore.Fingerprint(client("clients/partner-ca.crt")), Source: "testdata/example/apis/orders.yaml:21:9",
+			},
 		},
 		Files: []string{
-			at("apis/orders.yaml"), at("clients/acme-test.crt"), at("clients/acme.crt"), at("sallyport.yaml"), at("secrets/store.password"),
+			at("apis/orders.yaml"), at("clients/acme-test.crt"), at("clients/acme.crt"), at("clients/partner-ca.crt"), at("sallyport.yaml"), at("secrets/store.password"),
 		},
 		Globs:  []string{at("apis/*.yaml")},
 		Labels: []string{"eu", "internal"},

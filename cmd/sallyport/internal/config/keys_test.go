@@ -175,6 +175,21 @@ var changes = map[string]any{
 	"api.apis.0.resources.0.allow":                         "method != 'PUT'",
 	"api.apis.0.resources.0.policy":                        "Gold",
 	"api.apis.0.resources.1.security":                      []any{"mutualssl", "oauth2"},
+
+	"api.apis.0.clientCertificates.2.match.dns":                  []any{"another.test"},
+	"api.apis.0.clientCertificates.2.match.uri":                  []any{"spiffe://another.test/*"},
+	"api.apis.0.clientCertificates.2.match.email":                []any{"*@another.test"},
+	"api.apis.0.clientCertificates.2.match.ip":                   []any{"10.9.0.0/16"},
+	"api.apis.0.clientCertificates.2.match.subject":              []any{"O=Another"},
+	"api.apis.0.clientCertificates.2.match.spki":                 []any{strings.Repeat("09", 32)},
+	"api.apis.0.clientCertificates.2.match.policies":             []any{"1.2.9"},
+	"api.apis.0.clientCertificates.2.match.fingerprint":          []any{strings.Repeat("09", 32)},
+	"api.apis.0.scopesFrom.subjectOU.Payments":                   []any{"another"},
+	"api.apis.0.scopesFrom.sanURI.spiffe://partner.test/billing": []any{"another"},
+	"api.apis.0.scopesFrom.extension.oid":                        "1.2.9",
+	"api.apis.0.scopesFrom.extension.values.gold":                []any{"another"},
+	"api.apis.0.scopesFrom.psd2Roles.PSP_AI":                     []any{"another"},
+	"api.apis.0.scopesFrom.psd2Roles.PSP_PI":                     []any{"another"},
 }
 
 // Every key that is read makes another Config: one that is dropped would change nothing, whatever a reload does.
@@ -184,6 +199,7 @@ func TestEveryKeyIsPassedOn(t *testing.T) {
 	for name, from := range map[string]string{
 		"clients/acme.crt":       "clients/acme.crt",
 		"clients/acme-test.crt":  "clients/acme-test.crt",
+		"clients/partner-ca.crt": "clients/partner-ca.crt",
 		"secrets/store.password": "secrets/store.password",
 	} {
 		put(t, filepath.Join(dir, name), read(t, filepath.Join("testdata/example", from)))

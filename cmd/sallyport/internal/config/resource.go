@@ -35,7 +35,7 @@ func (l *loader) resources(m *mapping, api *control.API) {
 func (l *loader) resource(n node, api *control.API) (out decision.Resource, tier string) {
 	m := n.mapping("a resource")
 	defer m.end()
-	out = decision.Resource{Path: m.template(), Methods: m.methods(), Scopes: m.scopes(false)}
+	out = decision.Resource{Path: m.template(), Methods: m.methods(), Scopes: m.scopes("scopes", false)}
 	out.Security = m.resourceSecurity(api)
 	out.Allow = m.allow()
 	tier = m.policy("")
