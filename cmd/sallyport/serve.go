@@ -63,24 +63,29 @@ func loadToServe(ctx context.Context, find func() (string, error), stderr io.Wri
 		return nil, cmp.Or(all, usage(err))
 	}
 	if node.Cluster.Folder == "" {
-		return loadConfig(file)
+		return loadLenient(file)
 	}
 	log := newLogger(config.Log{}, stderr) // how it is to be logged is not known yet
 	if err := node.Cluster.Prepare(ctx, node.Place, node.Store, log); err != nil {
 		return nil, err
 	}
-	cfg, err := loadConfig(file)
 	if node.Cluster.Proven() {
-		return cfg, err
+		return loadLenient(file)
 	}
-	problem := err
+	cfg, problem := loadConfig(file) // one that has never been in force is to be good in all its files
 	if problem == nil {
 		problem = builds(ctx, cfg)
 	}
-	if problem != nil && exitCode(problem) == exitUsage && node.Cluster.GoBack(problem, log) {
-		return loadConfig(file)
+	if problem != nil && exitCode(problem) == exitUsage {
+		_ = node.Cluster.GoBack(problem, log) // else there is none to go back to
 	}
-	return cfg, err
+	return loadLenient(file)
+}
+
+// loadLenient is loadConfig for a gateway that serves: an API file that is not good keeps no other from being served.
+func loadLenient(file string) (*config.Config, error) {
+	cfg, err := config.LoadToServe(file)
+	return cfg, usage(err)
 }
 
 // builds reports what is wrong with all that cfg names.
