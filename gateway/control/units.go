@@ -292,10 +292,11 @@ func (b *builder) contests(units []builtUnit) map[int]Problems {
 					if why == "" {
 						continue
 					}
-					if !u.settled || v.settled {
+					both := u.settled && v.settled // by a change of the main file, which is to say who gives way
+					if !u.settled || both && v.File != "" {
 						found[i] = append(found[i], contested(&u.APIs[x], &v.APIs[y], why))
 					}
-					if !v.settled {
+					if !v.settled || both && v.File == "" {
 						found[j] = append(found[j], contested(&v.APIs[y], &u.APIs[x], why))
 					}
 				}
