@@ -94,7 +94,7 @@ func (l *Loop) lookAtConfiguration(t *attempt, known []*Assembly) {
 		t.found[configuration] = faulty(err, nil)
 		return
 	}
-	if spec.Digest == t.next.Spec.Digest && !l.stale(t.next) {
+	if spec.Digest == t.next.Spec.Digest && !l.stale(t.next) && !t.next.doubtful() {
 		t.found[configuration] = finding{content: t.next.content()}
 		return
 	}

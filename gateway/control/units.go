@@ -3,7 +3,9 @@ package control
 import (
 	"fmt"
 	"maps"
+	"path/filepath"
 	"slices"
+	"strings"
 
 	"sallyport/certstore"
 	"sallyport/gateway/decision"
@@ -23,6 +25,8 @@ type Unit struct {
 	Clients   []certstore.Client // that they register
 	LeftOut   []API              // that are not served here, by their labels
 	Elsewhere []certstore.Client // that those register
+
+	contradicts bool // registrations of the store, which may change while the File does not
 }
 
 // Fenced reports whether the file is not good.
@@ -39,6 +43,11 @@ func (a *Assembly) Fenced() (units []*Unit) {
 		}
 	}
 	return units
+}
+
+// doubtful reports whether a file may be good by now though it has not changed.
+func (a *Assembly) doubtful() bool {
+	return slices.ContainsFunc(a.Fenced(), func(u *Unit) bool { return u.contradicts })
 }
 
 // unitOf returns what is in force of a file, or nil.
@@ -63,8 +72,10 @@ type builtUnit struct {
 	built    bool
 	routes   []decision.Route
 	problems Problems
-	opened   []Certificate
-	warnings Problems
+
+	contradicted bool // by the store
+	opened       []Certificate
+	warnings     Problems
 }
 
 // buildUnits makes the Routes, and a Spec that says what they are made of. A file that is not good, or whose APIs are at
@@ -94,7 +105,6 @@ func (b *builder) buildUnits(settings decision.Settings) {
 	if len(b.problems) > 0 {
 		return
 	}
-	var routes []decision.Route
 	var claims []decision.Claim
 	var all Problems
 	spec.APIs, spec.Clients, spec.LeftOut, spec.Elsewhere = nil, nil, nil, nil
@@ -102,16 +112,11 @@ func (b *builder) buildUnits(settings decision.Settings) {
 		u := &units[i]
 		spec.APIs, spec.Clients = append(spec.APIs, u.APIs...), append(spec.Clients, u.Clients...)
 		spec.LeftOut, spec.Elsewhere = append(spec.LeftOut, u.LeftOut...), append(spec.Elsewhere, u.Elsewhere...)
-		routes, claims, all = append(routes, u.routes...), append(claims, u.Claims...), append(all, u.Problems...)
+		claims, all = append(claims, u.Claims...), append(all, u.Problems...)
 		b.opened, b.storeWarnings = append(b.opened, u.opened...), append(b.storeWarnings, u.warnings...)
 	}
 	if len(all) > 0 && len(spec.APIs)+len(spec.LeftOut) == 0 { // nothing is left to serve
 		b.problems = append(b.problems, all...)
-		return
-	}
-	var err error
-	if b.Routes, err = decision.NewTable(settings, routes); err != nil {
-		b.problems.Add(spec.Place, err)
 		return
 	}
 	b.Routes.Fence(claims)
@@ -125,7 +130,8 @@ func (b *builder) fence(u *builtUnit, why Problems) {
 	case u.File == "", u.Fenced() && u.built: // what serves has trouble with itself, or with the main file
 		b.problems = append(b.problems, why...)
 		return
-	case u.Fenced() && u.last != nil && u.last.Digest == u.Digest: // it is as it was when it was good
+	case u.Fenced() && u.last != nil && u.last.Digest == u.Digest, // it is as it was when it was good
+		b.ofNewVersion(u.File):
 		b.problems = append(b.problems, why...)
 		return
 	}
@@ -133,7 +139,7 @@ func (b *builder) fence(u *builtUnit, why Problems) {
 	for _, api := range u.APIs {
 		claims = append(claims, decision.Claim{API: api.API, Context: api.Context, DefaultVersion: api.DefaultVersion})
 	}
-	*u.Unit = Unit{Place: u.Place, File: u.File, Digest: u.Digest, Problems: why, Claims: claims}
+	*u.Unit = Unit{Place: u.Place, File: u.File, Digest: u.Digest, Problems: why, Claims: claims, contradicts: u.contradicted}
 	if u.last != nil {
 		kept, err := b.adapt(u.last)
 		if err != nil {
@@ -141,10 +147,17 @@ func (b *builder) fence(u *builtUnit, why Problems) {
 			b.problems.Add(u.Place, fmt.Errorf("this file is not good, and what it was does not fit the rest any more: %w", err))
 			return
 		}
-		kept.Place, kept.Problems, kept.Claims = u.Place, why, nil
+		kept.Place, kept.Problems, kept.Claims, kept.contradicts = u.Place, why, nil, u.contradicted
 		*u.Unit = kept
 	}
 	u.settled, u.built, u.routes, u.problems, u.opened, u.warnings = true, false, nil, nil, nil, nil
+}
+
+// ofNewVersion reports whether a file comes with a version of the cluster's files that is not in force yet: that comes into
+// force as a whole or not at all.
+func (b *builder) ofNewVersion(file string) bool {
+	folder := b.loop.cfg.Cluster.Folder
+	return folder != "" && len(b.known) > 0 && b.known[0].Spec.Release != b.Spec.Release && strings.HasPrefix(file, folder+string(filepath.Separator))
 }
 
 // adapt returns a unit that is in force, for the rest of a Spec that may be another one. What the rest has no more its
@@ -194,7 +207,8 @@ func (b *builder) labelled(labels []string) bool {
 		slices.ContainsFunc(labels, func(s string) bool { return slices.Contains(b.Spec.Labels, s) })
 }
 
-// troubles returns what is wrong with units, by index: with each by itself first, then between them.
+// troubles returns what is wrong with units, by index: with each by itself first, then between them. If nothing is, it
+// makes the Routes.
 func (b *builder) troubles(settings decision.Settings, units []builtUnit) map[int]Problems {
 	found := map[int]Problems{}
 	var routes []decision.Route
@@ -211,9 +225,9 @@ func (b *builder) troubles(settings decision.Settings, units []builtUnit) map[in
 	if len(found) > 0 {
 		return found
 	}
-	_, err := decision.NewTable(settings, routes)
-	if names := namesakes(units); len(names) > 0 || err != nil {
-		if found = b.contests(units); len(found) == 0 {
+	var err error
+	if b.Routes, err = decision.NewTable(settings, routes); err != nil || namesakes(units) {
+		if found = contests(units); len(found) == 0 {
 			b.problems.Add(b.Spec.Place, err)
 		}
 	}
@@ -262,26 +276,28 @@ func (b *builder) contradict(u *builtUnit) {
 		for _, err := range conflicts {
 			b.problems.Add(u.Place, err)
 		}
+		u.contradicted = len(conflicts) > 0
 	}
 }
 
-// namesakes returns the APIs that several units have.
-func namesakes(units []builtUnit) map[certstore.API]bool {
-	seen, twice := map[certstore.API]int{}, map[certstore.API]bool{}
+// namesakes reports whether several units have an API of one name.
+func namesakes(units []builtUnit) bool {
+	seen := map[certstore.API]bool{}
 	for i := range units {
-		for _, api := range units[i].APIs {
-			if j, ok := seen[api.API]; ok && j != i {
-				twice[api.API] = true
+		for j := range units[i].APIs {
+			name := units[i].APIs[j].API
+			if seen[name] {
+				return true
 			}
-			seen[api.API] = i
+			seen[name] = true
 		}
 	}
-	return twice
+	return false
 }
 
 // contests finds the units that claim a name or a place of another. What serves stays: a unit that is new gives way to
 // one that is settled, and two that are new both give way.
-func (b *builder) contests(units []builtUnit) map[int]Problems {
+func contests(units []builtUnit) map[int]Problems {
 	found := map[int]Problems{}
 	for i := range units {
 		for j := range units[:i] {

@@ -319,3 +319,81 @@ func TestFencedUnitIsTold(t *testing.T) {
 		}
 	})
 }
+
+// TestUnitsOfAVersion: a version of a cluster's files comes into force as a whole or not at all; what breaks in the one in
+// force is fenced off, and so is a file that the node has to itself.
+func TestUnitsOfAVersion(t *testing.T) {
+	b := newBed(t, func(_ *bed, cfg *Options) { cfg.Cluster.Folder = "/cluster" })
+	defer b.Close()
+	build := func(release int, known []*Assembly, units ...Unit) (*Assembly, error) {
+		b.change(func(s *Spec) { s.Release = release; withUnits(s, units...) })
+		next := b.builder(b.spec.Load(), known...)
+		err := next.build()
+		return next.Assembly, err
+	}
+	shared, own := unitOf("cluster/f.yaml", apiOf("f")), unitOf("own.yaml", apiOf("o"))
+	first, err := build(1, nil, shared, own)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct {
+		name    string
+		release int
+		units   []Unit
+		want    string // described; "" is refused
+	}{
+		{"a bad file of a new version", 2, []Unit{badUnit("cluster/f.yaml"), own}, ""},
+		{"a new bad file of a new version", 2, []Unit{shared, badUnit("cluster/g.yaml"), own}, ""},
+		{"a bad file of the one in force", 1, []Unit{badUnit("cluster/f.yaml"), own}, "f/f o/o - cluster/f.yaml"},
+		{"a bad file of the node's", 2, []Unit{unitOf("cluster/f.yaml", apiOf("f/g")), badUnit("own.yaml")}, "f/g o/o - own.yaml"},
+	} {
+		next, err := build(tt.release, []*Assembly{first}, tt.units...)
+		if got := ""; err == nil {
+			if got = next.described(); got != tt.want {
+				t.Errorf("%s: %s, want %q", tt.name, got, tt.want)
+			}
+		} else if tt.want != "" || !strings.Contains(err.Error(), "bad") {
+			t.Errorf("%s: %v", tt.name, err)
+		}
+	}
+	if start, err := build(2, nil, badUnit("cluster/f.yaml"), own); err != nil || start.described() != "o/o - cluster/f.yaml" {
+		t.Errorf("at a start: %v", err)
+	}
+}
+
+// TestUnitThatContradictsTheStore: a file that registers anew what the store has is fenced off, and what it registered
+// before stays.
+func TestUnitThatContradictsTheStore(t *testing.T) {
+	b := newBed(t, nil)
+	defer b.Close()
+	with := func(alias string, who *party) Unit {
+		u := unitOf("f.yaml", apiOf("f"))
+		u.Clients = []certstore.Client{{API: apiOf("f").API, Alias: alias, KeyType: certstore.Production, Tier: "Gold", Certificate: who.cert, Source: "f.yaml:3:5"}}
+		u.Digest = sha256.Sum256([]byte(alias + string(who.cert.Raw)))
+		return u
+	}
+	build := func(known []*Assembly, u Unit) *Assembly {
+		t.Helper()
+		b.change(func(s *Spec) { withUnits(s, u, inline(apiOf("g"))) })
+		next := b.builder(b.spec.Load(), known...)
+		if err := next.build(); err != nil {
+			t.Fatal(err)
+		}
+		return next.Assembly
+	}
+	first := build(nil, with("file", b.client))
+	first.registered.clients = []certstore.Client{{API: apiOf("f").API, Alias: "stored", KeyType: certstore.Production, Tier: "Gold", Certificate: b.second.cert}}
+	for name, u := range map[string]Unit{"its alias": with("stored", b.client), "its certificate": with("other", b.second)} {
+		next := build([]*Assembly{first}, u)
+		if got := next.described(); got != "f/f g/g - f.yaml" || len(next.Spec.Clients) != 1 || next.Spec.Clients[0].Alias != "file" || !next.doubtful() {
+			t.Errorf("%s: %s with %v", name, got, next.Spec.Clients)
+		}
+		next.registered.clients = nil // it is removed from the store, and the file is as it is
+		if mended := build([]*Assembly{next}, u); mended.described() != "f/f g/g -" || mended.doubtful() {
+			t.Errorf("%s: %s", name, mended.described())
+		}
+	}
+	if next := build([]*Assembly{first}, with("third", b.client)); next.described() != "f/f g/g -" || next.Spec.Clients[0].Alias != "third" {
+		t.Errorf("%s with %v", next.described(), next.Spec.Clients)
+	}
+}

@@ -19,7 +19,7 @@ type Status struct {
 	Ready   func() bool             // calls are welcome
 	Broken  func() map[string]error // what could not be reloaded, and why
 	Limits  func() ratelimit.State  // where limits are counted
-	Servers func() []string         // a line for each server certificate, the first to end first; nil: none
+	Servers func() []string         // a line for each server certificate, the first to end first, and for what else there is to know of certificates; nil: none
 }
 
 // StatusHandler serves /healthz (this process answers), /readyz (send calls here: 503 while draining, or while nothing

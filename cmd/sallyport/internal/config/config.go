@@ -25,6 +25,7 @@ type Config struct {
 	sums    map[string][sha256.Size]byte // of Files
 	matched []string                     // by Globs
 	toServe bool                         // it was loaded by LoadToServe
+	name    string                       // of its file, as messages show it
 	unread  bool                         // a file could not be read, which may be there by now
 	access  control.Place                // of log.access
 	cluster control.Place                // of gateway.config

@@ -47,7 +47,7 @@ func load(file, instead string, toServe bool) (*Config, error) {
 	if err != nil {
 		return nil, err
 	}
-	cfg.matched, cfg.toServe = matched, toServe
+	cfg.matched, cfg.toServe, cfg.name = matched, toServe, file
 	return cfg, nil
 }
 
@@ -91,7 +91,7 @@ func (c *Config) Reload() (*Config, error) {
 	if !c.changed() {
 		return c, nil
 	}
-	return load(c.Place.File, "", c.toServe)
+	return load(c.name, "", c.toServe)
 }
 
 // changed reports whether a file that was read has changed, or a pattern matches other files. It returns true when in
