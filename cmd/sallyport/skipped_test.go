@@ -55,7 +55,7 @@ func TestExpiredTrustEntry(t *testing.T) {
 	old := testpki.NewCA(t, "Old Root", func(c *x509.Certificate) { c.NotAfter = ended })
 	d.write(file, d.trustStoreFile("client-truststore", d.certificate("ca.crt"), old.Cert))
 	d.putClient(old, "aged")
-	d.mustRun("cert", "add", "-c", d.ConfigFile, "--api", "payments:1.0.0", "--alias", "aged", "--tier", "Gold", "clients/aged.crt")
+	d.mustRun("cert", "add", "-c", d.ConfigFile, "--api", "payments:1.0.0", "--alias", "aged", "--tier", "Gold", "--force", "clients/aged.crt")
 
 	for _, command := range []string{"validate", "certificates"} {
 		if n := count(d.mustRun(command), "Old Root", ended.UTC().Format("2006-01-02")); n == 0 {
