@@ -157,7 +157,8 @@ func (b *builder) fence(u *builtUnit, why Problems) {
 // force as a whole or not at all.
 func (b *builder) ofNewVersion(file string) bool {
 	folder := b.loop.cfg.Cluster.Folder
-	return folder != "" && len(b.known) > 0 && b.known[0].Spec.Release != b.Spec.Release && strings.HasPrefix(file, folder+string(filepath.Separator))
+	return folder != "" && len(b.known) > 0 && b.known[0].Spec.Release != b.Spec.Release &&
+		strings.HasPrefix(file, folder+string(filepath.Separator))
 }
 
 // adapt returns a unit that is in force, for the rest of a Spec that may be another one. What the rest has no more its
@@ -172,11 +173,15 @@ func (b *builder) adapt(last *Unit) (Unit, error) {
 			u.LeftOut, elsewhere[api.API] = append(u.LeftOut, api), true
 			continue
 		}
-		listeners := slices.DeleteFunc(slices.Clone(api.Listeners), func(name string) bool { return b.Spec.listener(name) == nil })
+		listeners := slices.DeleteFunc(slices.Clone(api.Listeners), func(name string) bool {
+			return b.Spec.listener(name) == nil
+		})
 		if len(listeners) == 0 && len(api.Listeners) > 0 {
 			return u, fmt.Errorf("API %s has no listener any more", api.API)
 		}
-		keyManagers := slices.DeleteFunc(slices.Clone(api.KeyManagers), func(name string) bool { return b.Spec.keyManager(name) == nil })
+		keyManagers := slices.DeleteFunc(slices.Clone(api.KeyManagers), func(name string) bool {
+			return b.Spec.keyManager(name) == nil
+		})
 		if len(keyManagers) == 0 && len(api.KeyManagers) > 0 {
 			return u, fmt.Errorf("API %s has no key manager any more", api.API)
 		}
@@ -190,7 +195,8 @@ func (b *builder) adapt(last *Unit) (Unit, error) {
 	}
 	for _, c := range last.Clients {
 		if _, ok := b.Spec.Tiers.Find(c.Tier); !ok {
-			return u, fmt.Errorf("certificate %s of API %s has the tier %s, which is no more", printable.Quote(c.Alias), c.API, printable.Quote(c.Tier))
+			return u, fmt.Errorf("certificate %s of API %s has the tier %s, which is no more",
+				printable.Quote(c.Alias), c.API, printable.Quote(c.Tier))
 		}
 		if elsewhere[c.API] {
 			u.Elsewhere = append(u.Elsewhere, c)
@@ -333,8 +339,8 @@ func contest(a, b *decision.Route) string {
 }
 
 func contested(api, other *API, why string) Problem {
-	return Problem{Place: api.Place, Message: fmt.Sprintf("API %s, and %s at %s, %s: give one another name, version or context, or other hosts "+
-		"or listeners", api.API, other.API, other.Place, why)}
+	return Problem{Place: api.Place, Message: fmt.Sprintf("API %s, and %s at %s, %s: give one another name, version or "+
+		"context, or other hosts or listeners", api.API, other.API, other.Place, why)}
 }
 
 // apiFileOf is the source that a fenced file is told as.
