@@ -83,6 +83,7 @@ type fixture struct {
 	limits   *ratelimit.Limiter
 	settings decision.Settings
 	routes   []decision.Route
+	claims   []decision.Claim
 	clients  []certstore.Client
 	log      *logBook
 	stop     func() error // ends Run and returns its error
@@ -104,6 +105,7 @@ type setup struct {
 	config   gateway.Options
 	settings decision.Settings
 	routes   []decision.Route
+	claims   []decision.Claim
 	clients  []certstore.Client
 }
 
@@ -186,7 +188,7 @@ func newFixture(t testing.TB, change ...func(*fixture, *setup)) *fixture {
 	}
 	// The default is short for a handshake of many clients at once beside busy neighbours, and the race detector.
 	s.config.Limits.HeaderTimeout = cmp.Or(s.config.Limits.HeaderTimeout, time.Minute)
-	f.settings, f.routes, f.clients = s.settings, s.routes, s.clients
+	f.settings, f.routes, f.claims, f.clients = s.settings, s.routes, s.claims, s.clients
 	f.gateway = gateway.New(s.config)
 	f.setRoutes(t)
 	f.listeners = []decision.Listener{
@@ -328,6 +330,7 @@ func (f *fixture) setRoutes(t testing.TB) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	table.Fence(f.claims)
 	f.table.Store(table)
 	f.set(t, gateway.Parts{Routes: table, Clients: f.newClients(t)})
 }

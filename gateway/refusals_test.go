@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"sallyport/certstore"
 	"sallyport/gateway/decision"
 	"sallyport/policy/ratelimit"
 	"sallyport/policy/token"
@@ -66,6 +67,7 @@ func TestEveryRefusal(t *testing.T) {
 		add("laxer", func(r *decision.Route) {
 			r.Resources = []decision.Resource{{Path: "/*", Security: open}, {Path: "/shut", Security: byToken}}
 		})
+		s.claims = []decision.Claim{{API: certstore.API{Name: "fenced", Version: "1.0"}, Context: "/fenced"}}
 		add("busy", func(r *decision.Route) { r.Upstream.MaxCalls = -1 })
 		// A verifier that panics, or has no keys, for the tokens that say so, and the real one for others.
 		good := s.settings.Tokens
@@ -102,6 +104,8 @@ func TestEveryRefusal(t *testing.T) {
 		{"ambiguous_path", 400, "400", nil, "/laxer/1.0/shut;x", nil, nil},
 		{"misdirected", 421, "421", nil, "/pub/1.0/x", []func(*http.Request){host("open.test")}, nil},
 		{"no_such_api", 404, "404", nil, "/nothing", nil, nil},
+		{"api_fenced", 503, "503", nil, "/fenced/1.0/x", nil, map[string]string{"Retry-After": "5"}},
+		{"no_such_api", 404, "404", nil, "/fenced/x", nil, nil}, // it is not the default version
 		{"no_such_resource", 403, "900906", nil, "/few/1.0/x", nil, nil},
 		{"missing_credentials", 401, "900902", nil, "/pay/1.0/x", nil, map[string]string{"WWW-Authenticate": basic}},
 		{"missing_credentials", 401, "900902", nil, "/both/1.0/x", nil, map[string]string{"WWW-Authenticate": basic + `|Bearer realm="sallyport"`}},

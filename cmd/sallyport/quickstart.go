@@ -46,7 +46,7 @@ func runQuickstart(ctx context.Context, opts quickstart.Options, stdout, stderr 
 		return err
 	}
 	defer demo.Close()
-	cfg, err := config.Load(demo.ConfigFile)
+	cfg, err := config.LoadToServe(demo.ConfigFile)
 	if err != nil {
 		return usage(err)
 	}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"net"
 	"net/http"
 	"os"
@@ -63,24 +64,29 @@ func loadToServe(ctx context.Context, find func() (string, error), stderr io.Wri
 		return nil, cmp.Or(all, usage(err))
 	}
 	if node.Cluster.Folder == "" {
-		return loadConfig(file)
+		return loadLenient(file)
 	}
 	log := newLogger(config.Log{}, stderr) // how it is to be logged is not known yet
 	if err := node.Cluster.Prepare(ctx, node.Place, node.Store, log); err != nil {
 		return nil, err
 	}
-	cfg, err := loadConfig(file)
 	if node.Cluster.Proven() {
-		return cfg, err
+		return loadLenient(file)
 	}
-	problem := err
+	cfg, problem := loadConfig(file) // one that has never been in force is to be good in all its files
 	if problem == nil {
 		problem = builds(ctx, cfg)
 	}
-	if problem != nil && exitCode(problem) == exitUsage && node.Cluster.GoBack(problem, log) {
-		return loadConfig(file)
+	if problem != nil && exitCode(problem) == exitUsage {
+		_ = node.Cluster.GoBack(problem, log) // else there is none to go back to
 	}
-	return cfg, err
+	return loadLenient(file)
+}
+
+// loadLenient is loadConfig for a gateway that serves: an API file that is not good keeps no other from being served.
+func loadLenient(file string) (*config.Config, error) {
+	cfg, err := config.LoadToServe(file)
+	return cfg, usage(err)
 }
 
 // builds reports what is wrong with all that cfg names.
@@ -127,7 +133,9 @@ func serve(ctx context.Context, cfg *config.Config, stdout, stderr io.Writer, re
 		}
 		status := observe.StatusHandler(metrics, observe.Status{
 			Ready: g.Ready, Broken: func() map[string]error { return broken(loop) }, Limits: loop.Limits,
-			Servers: func() []string { return serverLines(loop.InForce(), time.Now()) },
+			Servers: func() []string {
+				return slices.Concat(serverLines(loop.InForce(), time.Now()), uselessLines(loop.InForce(), time.Now()))
+			},
 		})
 		server := &http.Server{Handler: status, ReadHeaderTimeout: 5 * time.Second}
 		outer.Go(func() error {
@@ -322,6 +330,26 @@ func serverLines(a *control.Assembly, now time.Time) (lines []string) {
 	slices.SortStableFunc(servers, func(x, y control.Server) int { return x.End().Compare(y.End()) })
 	for _, s := range servers {
 		lines = append(lines, s.Lines(now)...)
+	}
+	return lines
+}
+
+// uselessLines tell what of trust stores and of other stores is of no use: entries that have expired, and those that
+// can't be read.
+func uselessLines(a *control.Assembly, now time.Time) (lines []string) {
+	for _, c := range a.Certificates(now, 0) {
+		trusted := c.Kind == control.KindTrustStore || c.Kind == control.KindBalancer
+		if trusted && c.NotAfter.Before(now) {
+			lines = append(lines, fmt.Sprintf("certificate of a trust store: %s: expired on %s, and vouches for nobody",
+				printable.Text(c.Name()), c.NotAfter.UTC().Format(time.RFC3339)))
+		}
+	}
+	skipped := a.SkippedEntries()
+	for _, location := range slices.Sorted(maps.Keys(skipped)) {
+		if n := skipped[location]; n > 0 {
+			lines = append(lines, fmt.Sprintf("certificate of a store: %s: entries that can't be used are skipped, and the log names them: %d",
+				printable.Text(location), n))
+		}
 	}
 	return lines
 }

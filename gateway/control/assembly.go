@@ -470,6 +470,13 @@ func (b *builder) buildRoutes() {
 	if b.tokens != nil {
 		settings.Tokens = b.tokens
 	}
+	if len(b.Spec.Units) > 0 && !b.loop.cfg.readOnly {
+		b.buildUnits(settings)
+		return
+	}
+	for _, u := range b.Spec.Units {
+		b.problems = append(b.problems, u.Problems...)
+	}
 	var routes []decision.Route
 	for _, api := range b.Spec.APIs {
 		route, err := b.route(api)

@@ -249,7 +249,9 @@ func (f *follower) tellStore(ctx context.Context, s *certstore.Store) {
 func (l *Loop) trouble() string {
 	var list []string
 	for _, s := range l.board.list() {
-		if s.Broken != nil && (s.Name == configuration || s.Name == cluster || strings.HasPrefix(s.Name, profilesOf(""))) {
+		ofFiles := s.Name == configuration || s.Name == cluster || strings.HasPrefix(s.Name, profilesOf("")) ||
+			strings.HasPrefix(s.Name, apiFileOf(""))
+		if s.Broken != nil && ofFiles {
 			list = append(list, s.Name+": "+strings.ReplaceAll(s.Broken.Error(), "\n", "; "))
 		}
 	}

@@ -11,6 +11,7 @@
 //	profiles of listener L   the profiles' file of L, and the stores that it and L name
 //	store                    the registered certificates
 //	keys of K                the keys of key manager K
+//	API file F               F, as long as it is not good, while the rest of the configuration is
 //
 // A task of its own, followCluster, writes the versions of a cluster's files in the store to this node, where they are
 // files as any others. What keeps a version from being written is the State of "configuration in the store".
@@ -32,6 +33,10 @@
 // A Spec that changes what a listener's profiles are made from comes into force with these profiles or not at all.
 // Profiles that are broken by themselves stop nothing else. A source that is broken or kept changing is looked at again
 // with every other file source, and at the end of each period.
+//
+// An API file that is not good, or claims what serves, is fenced off (Unit): the Spec comes into force with what was in
+// force of that file, or without it at a start. A Spec of which nothing would serve is broken as a whole, and so is one in
+// which what was in force of a fenced file has no place.
 //
 // Two sources need no second look. A database is never half written, so registrations are swapped in at once, even
 // while files settle. Keys are fetched by the token verifier, at its own intervals and when it meets an unknown key ID;

@@ -100,6 +100,9 @@ func (l *Loop) judge(ctx context.Context, t *attempt) {
 		}
 		l.tell(name, f, t, last)
 	}
+	if _, ok := t.found[configuration]; ok && (t.rebuilt || len(l.waiting) > 0) {
+		l.tellFences(last, len(l.waiting) > 0)
+	}
 }
 
 // tell reports a finding if it is news. In a Reload it also repeats what is broken, and that the configuration is good.
@@ -152,7 +155,7 @@ func (l *Loop) answer(err error) {
 		return
 	}
 	for _, s := range l.board.list() {
-		if s.Broken != nil && l.sources[s.Name] != nil {
+		if s.Broken != nil && (l.sources[s.Name] != nil || strings.HasPrefix(s.Name, apiFileOf(""))) {
 			err = errors.Join(err, fmt.Errorf("%s: %w", s.Name, s.Broken))
 		}
 	}

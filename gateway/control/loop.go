@@ -173,6 +173,7 @@ func (l *Loop) open(ctx context.Context) error {
 	for _, w := range spec.Warnings {
 		l.log.Warn("configuration", "place", w.Place.String(), "warning", w.Message)
 	}
+	l.tellFences(nil, false)
 	l.warnOfStores(nil)
 	l.tellSnapshot()
 	l.tellClients(nil, true)

@@ -94,7 +94,7 @@ func (l *Loop) lookAtConfiguration(t *attempt, known []*Assembly) {
 		t.found[configuration] = faulty(err, nil)
 		return
 	}
-	if spec.Digest == t.next.Spec.Digest && !l.stale(t.next) {
+	if spec.Digest == t.next.Spec.Digest && !l.stale(t.next) && !t.next.doubtful() {
 		t.found[configuration] = finding{content: t.next.content()}
 		return
 	}
@@ -109,7 +109,7 @@ func (l *Loop) lookAtConfiguration(t *attempt, known []*Assembly) {
 // stale reports whether a file that a's Spec names itself has changed.
 func (l *Loop) stale(a *Assembly) bool {
 	for path, sum := range a.read {
-		if data, err := l.cfg.readFile(path); err != nil || sha256.Sum256(data) != sum {
+		if data, _ := l.cfg.readFile(path); sha256.Sum256(data) != sum { // one that can't be read has no data, as in readNamed
 			return true
 		}
 	}
@@ -218,6 +218,9 @@ func (l *Loop) attend() {
 	}
 	for _, k := range spec.KeyManagers {
 		names = append(names, keysOf(k.Value.Name))
+	}
+	for _, u := range l.inForce.Load().Fenced() {
+		names = append(names, u.source())
 	}
 	if l.cfg.Cluster.Folder != "" {
 		names = append(names, cluster)

@@ -35,6 +35,7 @@ type Spec struct {
 	Tiers            *ratelimit.Tiers
 	RateLimit        Placed[RateLimit] // takes effect with the next start only
 	KeyManagers      []Placed[token.KeyManager]
+	Units            []Unit // of APIs, which are told once more in APIs, Clients, LeftOut and Elsewhere
 	APIs             []API
 	Clients          []certstore.Client       // that API files register
 	ACME             Placed[acme.Settings]    // of the CA that server certificates are ordered from; without a Directory: none
@@ -83,6 +84,16 @@ func (s *Spec) listener(name string) *Listener {
 	for i := range s.Listeners {
 		if s.Listeners[i].Name == name {
 			return &s.Listeners[i]
+		}
+	}
+	return nil
+}
+
+// keyManager returns the key manager of that name, or nil.
+func (s *Spec) keyManager(name string) *token.KeyManager {
+	for i := range s.KeyManagers {
+		if s.KeyManagers[i].Value.Name == name {
+			return &s.KeyManagers[i].Value
 		}
 	}
 	return nil

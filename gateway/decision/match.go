@@ -41,7 +41,7 @@ func match(x *Exchange) error {
 	case err != nil:
 		return err
 	case x.Route == nil:
-		return refuse(NoSuchAPI, nil)
+		return x.Snapshot.Routes.missing(x.Path)
 	case x.Resource == nil:
 		return refuse(NoSuchResource, nil)
 	}

@@ -22,6 +22,7 @@ const (
 	AmbiguousPath                      // a path that servers read as those of resources that ask for different things
 	Misdirected                        // TLS server name and Host lead to different profiles
 	NoSuchAPI                          //
+	APIFenced                          // there would be such an API, and its definition is not good
 	NoSuchResource                     // the API has no such path or method
 	MissingCredentials                 // nothing was presented
 	InvalidCredentials                 // what was presented is not good
@@ -109,6 +110,13 @@ var answers = [reasons]answer{
 		code:        "404",
 		message:     "Not Found",
 		description: "The requested resource is not available. Check the context and the version in the path.",
+	},
+	APIFenced: {
+		name:        "api_fenced",
+		status:      503,
+		code:        "503",
+		message:     "Service Unavailable",
+		description: "The API is not served at present. Try again later.",
 	},
 	NoSuchResource: {
 		name:        "no_such_resource",

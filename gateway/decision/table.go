@@ -69,6 +69,7 @@ type Table struct {
 	folded   map[string][]*Route // those that ignore case, by places in lower case; nil: none
 	slashed  bool                // a template of theirs ends with a slash
 	settings Settings
+	fenced   map[string]certstore.API // by meaning: places of APIs that are not served since their definitions are not good
 
 	certificateHeader string // message.Fold
 	expiryHeader      string // message.Fold
@@ -110,10 +111,7 @@ func (t *Table) add(r *Route) error {
 	for _, place := range r.Places() {
 		meaning := message.Meaning(place)
 		for _, other := range t.routes {
-			if r.Meets(other) && slices.ContainsFunc(other.Places(), func(p string) bool {
-				p = message.Meaning(p)
-				return p == meaning || (r.IgnoreCase || other.IgnoreCase) && lower(p) == lower(meaning)
-			}) {
+			if r.answersAt(other, meaning) {
 				return fmt.Errorf("APIs %s and %s both answer at %s", other.API, r.API, place)
 			}
 		}
@@ -129,6 +127,24 @@ func (t *Table) add(r *Route) error {
 	t.routes = append(t.routes, r)
 	t.slashed = t.slashed || r.resources.slashed
 	return nil
+}
+
+// answersAt reports whether calls at one of r's places, by its meaning, may as well be other's.
+func (r *Route) answersAt(other *Route, meaning string) bool {
+	return r.Meets(other) && slices.ContainsFunc(other.Places(), func(p string) bool {
+		p = message.Meaning(p)
+		return p == meaning || (r.IgnoreCase || other.IgnoreCase) && lower(p) == lower(meaning)
+	})
+}
+
+// Contests returns a place at which both routes would answer, so that no Table has both; "" if there is none.
+func (r *Route) Contests(other *Route) string {
+	for _, place := range r.Places() {
+		if r.answersAt(other, message.Meaning(place)) {
+			return place
+		}
+	}
+	return ""
 }
 
 // Places are the paths that the route answers at, and below.

@@ -1,6 +1,7 @@
 package decision
 
 import (
+	"errors"
 	"net/url"
 	"slices"
 	"strings"
@@ -254,5 +255,75 @@ func TestOpenResources(t *testing.T) {
 	}
 	if want := []string{"any method /*", "GET,HEAD /status"}; !slices.Equal(got, want) {
 		t.Errorf("%q, want %q", got, want)
+	}
+}
+
+func upstreamOfTests() backend.Upstream {
+	return backend.Upstream{URLs: []*url.URL{{Scheme: "http", Host: "b"}}}
+}
+
+// TestFence: a claim answers where there is no API, takes no call from one, and is no API.
+func TestFence(t *testing.T) {
+	routes := []Route{
+		{API: certstore.API{Name: "a", Version: "1"}, Context: "/a", DefaultVersion: true, Security: policy.Security{Open: true}, Upstream: upstreamOfTests()},
+		{API: certstore.API{Name: "b", Version: "1"}, Context: "/b", Security: policy.Security{Open: true}, Upstream: upstreamOfTests()},
+	}
+	table, err := NewTable(Settings{}, routes)
+	if err != nil {
+		t.Fatal(err)
+	}
+	table.Fence([]Claim{
+		{API: certstore.API{Name: "a", Version: "1"}, Context: "/a", DefaultVersion: true},
+		{API: certstore.API{Name: "x", Version: "9"}, Context: "/a/sub"},
+		{API: certstore.API{Name: "b", Version: "2"}, Context: "/b", DefaultVersion: true},
+		{API: certstore.API{Name: "c", Version: "1"}, Context: "/c"},
+	})
+	for path, want := range map[string]Reason{
+		"/c/1": APIFenced, "/c/1/x": APIFenced, "/%63/1/x": APIFenced, "/c/1/": APIFenced, "/c": NoSuchAPI, "/c/1x": NoSuchAPI, "/c/2": NoSuchAPI, "/": NoSuchAPI,
+		"/b/2/x": APIFenced, "/b/x": APIFenced, "/b/3": APIFenced, "/d": NoSuchAPI,
+	} {
+		var refusal *Refusal
+		if err := table.missing(path); !errors.As(err, &refusal) || refusal.Reason != want {
+			t.Errorf("%s: %v, want %s", path, err, want)
+		}
+	}
+	for path, want := range map[string]string{"/a/sub/9/x": "a", "/a/1/x": "a", "/a/x": "a", "/b/1/x": "b"} {
+		if at, err := table.find(nil, "", path, "GET"); err != nil || at.route == nil || at.route.API.Name != want {
+			t.Errorf("%s: %v %v, want %s", path, at.route, err, want)
+		}
+	}
+	if table.Of(certstore.API{Name: "c", Version: "1"}) != nil || len(table.Routes()) != 2 {
+		t.Error("a claim is an API")
+	}
+}
+
+// TestContests: two routes contest a place exactly if no table has both.
+func TestContests(t *testing.T) {
+	of := func(name, context string, change func(*Route)) Route {
+		r := Route{API: certstore.API{Name: name, Version: "1"}, Context: context, Security: policy.Security{Open: true}, Upstream: upstreamOfTests()}
+		if change != nil {
+			change(&r)
+		}
+		return r
+	}
+	byDefault := func(r *Route) { r.DefaultVersion = true }
+	routes := []Route{
+		of("a", "/x", nil), of("b", "/x", byDefault), of("c", "/X", nil), of("d", "/X", func(r *Route) { r.IgnoreCase = true }),
+		of("e", "/x", func(r *Route) { r.Hosts = []string{"a.test"} }), of("f", "/x", func(r *Route) { r.Listeners = []string{"one"} }),
+		of("g", "/x", func(r *Route) { r.Listeners = []string{"two"} }), of("h", "/x/1", byDefault), of("i", "/%78", nil), of("j", "/y", nil),
+	}
+	some := false
+	for i := range routes {
+		for j := range routes[:i] {
+			_, err := NewTable(Settings{}, []Route{routes[j], routes[i]})
+			there, back := routes[i].Contests(&routes[j]), routes[j].Contests(&routes[i])
+			if (err != nil) != (there != "") || (there == "") != (back == "") {
+				t.Errorf("%s and %s: %v, %q, %q", routes[i].API, routes[j].API, err, there, back)
+			}
+			some = some || there != ""
+		}
+	}
+	if !some {
+		t.Error("nothing is contested")
 	}
 }

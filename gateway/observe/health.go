@@ -1,6 +1,7 @@
 package observe
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -18,7 +19,7 @@ type Status struct {
 	Ready   func() bool             // calls are welcome
 	Broken  func() map[string]error // what could not be reloaded, and why
 	Limits  func() ratelimit.State  // where limits are counted
-	Servers func() []string         // a line for each server certificate, the first to end first; nil: none
+	Servers func() []string         // a line for each server certificate, the first to end first, and for what else there is to know of certificates; nil: none
 }
 
 // StatusHandler serves /healthz (this process answers), /readyz (send calls here: 503 while draining, or while nothing
@@ -46,8 +47,11 @@ func statusPages(m *Metrics, s Status) http.Handler {
 		}
 		broken := s.Broken()
 		for _, what := range slices.Sorted(maps.Keys(broken)) {
-			text += fmt.Sprintf("%s: the last change was refused, the one before it serves on: %s\n",
-				what, printable.Text(strings.ReplaceAll(broken[what].Error(), "\n", "; ")))
+			state := "the last change was refused, the one before it serves on"
+			if none := (interface{ ServesNothing() bool })(nil); errors.As(broken[what], &none) && none.ServesNothing() {
+				state = "it is not good, and nothing of it serves"
+			}
+			text += fmt.Sprintf("%s: %s: %s\n", what, state, printable.Text(strings.ReplaceAll(broken[what].Error(), "\n", "; ")))
 		}
 		if line := DescribeLimits(s.Limits()); line != "" {
 			text += "limits: " + line + "\n"

@@ -20,20 +20,58 @@ func (l *loader) apis(m *mapping) {
 	seen := map[string]bool{}
 	for _, n := range m.nodes("apis") {
 		if _, ok := n.rawText(); !ok {
+			l.unit = &control.Unit{Place: control.Place{File: m.from.name}}
 			l.addAPI(n)
+			l.unit.Claims = nil // the file is good, or nothing comes into force
+			l.cfg.Units = append(l.cfg.Units, *l.unit)
 			continue
 		}
 		if t := n.text("an entry of apis"); t.OK {
 			l.apiFiles(m.from, t, seen)
 		}
 	}
-	if len(l.cfg.Problems) == 0 {
-		_, err := certstore.NewIndex(l.cfg.Clients)
-		l.cfg.Problems.Add(l.cfg.Place, err)
+	c := l.cfg
+	inFiles := len(c.Problems)
+	var here control.Unit // all of the main file
+	for i := range c.Units {
+		u := &c.Units[i]
+		c.APIs, c.Clients = append(c.APIs, u.APIs...), append(c.Clients, u.Clients...)
+		c.LeftOut, c.Elsewhere = append(c.LeftOut, u.LeftOut...), append(c.Elsewhere, u.Elsewhere...)
+		if u.File == "" || !l.toServe {
+			here.APIs, here.Clients = append(here.APIs, u.APIs...), append(here.Clients, u.Clients...)
+		}
 	}
-	if len(l.cfg.APIs) == 0 && len(l.cfg.LeftOut) == 0 && len(l.errs) == 0 {
+	l.checkPlaces(here.APIs)
+	if inFiles == 0 {
+		_, err := certstore.NewIndex(here.Clients)
+		c.Problems.Add(c.Place, err)
+	}
+	if len(c.APIs) == 0 && len(c.LeftOut) == 0 && len(l.errs) == 0 && !slices.ContainsFunc(c.Units, control.Unit.Fenced) {
 		l.warnf(m.Place, "there are no APIs: every call is answered 404; add some under apis")
 	}
+}
+
+// endFile adds the unit of an API file that was read to the configuration. In a gateway that serves, what is wrong since
+// there were so many errors, problems and warnings is of this unit alone.
+func (l *loader) endFile(errs, problems, warnings int) {
+	u := l.unit
+	u.Digest = [32]byte(l.made.Sum(nil))
+	if l.toServe {
+		l.checkPlaces(u.APIs)
+		if len(l.errs) == errs && len(l.cfg.Problems) == problems {
+			_, err := certstore.NewIndex(u.Clients)
+			l.cfg.Problems.Add(u.Place, err)
+		}
+		if wrong := slices.Concat(l.errs[errs:], l.cfg.Problems[problems:]); len(wrong) > 0 {
+			u.Problems = l.sorted(wrong)
+			u.APIs, u.LeftOut, u.Clients, u.Elsewhere = nil, nil, nil, nil
+			l.errs, l.cfg.Problems, l.warnings = l.errs[:errs], l.cfg.Problems[:problems], l.warnings[:warnings]
+		}
+	}
+	if !u.Fenced() {
+		u.Claims = nil
+	}
+	l.cfg.Units, l.unit = append(l.cfg.Units, *u), nil
 }
 
 // apiFiles reads the files that pattern matches and no earlier pattern did.
@@ -73,6 +111,9 @@ const maxAPIFiles = 10_000
 // apiFile reads one file with a list under `apis:`.
 func (l *loader) apiFile(from *source, pattern text) {
 	l.yaml = append(l.yaml, from.name)
+	l.unit = &control.Unit{Place: control.Place{File: from.name}, File: from.path}
+	l.made.Reset()
+	defer l.endFile(len(l.errs), len(l.cfg.Problems), len(l.warnings))
 	data, err := l.read(from.stead.actual(from.path), maxFile)
 	if err != nil {
 		l.errorf(pattern.Place, "API file %s: %v", from.name, err)
@@ -105,14 +146,15 @@ func (l *loader) addAPI(n node) {
 		if err := api.API.Check(); err != nil {
 			l.errorf(version.Place, "%v", err) // names are short enough
 		}
-		for _, other := range l.cfg.APIs {
-			if here && other.API == api.API {
-				l.errorf(name.Place,
-					"a second API %s, the first at %s: give it another name or version", api.API, other.Place)
-			}
+		if other := l.namesake(api.API); here && other != nil {
+			l.errorf(name.Place,
+				"a second API %s, the first at %s: give it another name or version", api.API, other.Place)
 		}
 	}
 	api.DefaultVersion = m.boolean("defaultVersion")
+	if name.OK && version.OK && api.Context != "" && here {
+		l.unit.Claims = append(l.unit.Claims, decision.Claim{API: api.API, Context: api.Context, DefaultVersion: api.DefaultVersion})
+	}
 	api.Hosts = m.hosts()
 	m.apiSecurity(&api)
 	if here {
@@ -132,7 +174,7 @@ func (l *loader) addAPI(n node) {
 	api.Keys = m.keys()
 	api.MaxBody = m.bodySize("maxBodySize")
 	api.ForwardAuthorization = m.boolean("forwardAuthorization")
-	clients := l.cfg.Clients
+	clients := l.unit.Clients
 	l.clientCertificates(m, &api)
 	l.scopesFrom(m, &api)
 	m.paths(&api)
@@ -141,12 +183,35 @@ func (l *loader) addAPI(n node) {
 	l.checkScopesFrom(m, &api)
 	l.warnOfRules(m, &api)
 	l.checkCase(&api)
-	if !here {
-		l.cfg.Elsewhere = append(l.cfg.Elsewhere, l.cfg.Clients[len(clients):]...)
-		l.cfg.Clients, l.cfg.LeftOut = clients, append(l.cfg.LeftOut, api)
-		return
+	if u := l.unit; !here {
+		u.Elsewhere = append(u.Elsewhere, u.Clients[len(clients):]...)
+		u.Clients, u.LeftOut = clients, append(u.LeftOut, api)
+	} else {
+		u.APIs = append(u.APIs, api)
 	}
-	l.cfg.APIs = append(l.cfg.APIs, api)
+}
+
+// namesake returns the API of that name that was read before, or nil. In a gateway that serves, one of another file
+// doesn't make this one wrong.
+func (l *loader) namesake(api certstore.API) *control.API {
+	find := func(u *control.Unit) *control.API {
+		for i := range u.APIs {
+			if u.APIs[i].API == api {
+				return &u.APIs[i]
+			}
+		}
+		return nil
+	}
+	for i := range l.cfg.Units {
+		u := &l.cfg.Units[i]
+		if l.toServe && u.File != l.unit.File {
+			continue
+		}
+		if other := find(u); other != nil {
+			return other
+		}
+	}
+	return find(l.unit)
 }
 
 // paths reads `paths`.
@@ -367,7 +432,7 @@ func (l *loader) clientCertificates(m *mapping, api *control.API) {
 				"a SANDBOX certificate reaches sandboxUrls only, and upstream has none: its calls are answered 403")
 		}
 		own = append(own, control.Placed[certstore.Client]{Place: n.Place, Value: c})
-		l.cfg.Clients = append(l.cfg.Clients, c)
+		l.unit.Clients = append(l.unit.Clients, c)
 	}
 }
 

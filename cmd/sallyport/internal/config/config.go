@@ -24,6 +24,9 @@ type Config struct {
 
 	sums    map[string][sha256.Size]byte // of Files
 	matched []string                     // by Globs
+	toServe bool                         // it was loaded by LoadToServe
+	name    string                       // of its file, as messages show it
+	unread  bool                         // a file could not be read, which may be there by now
 	access  control.Place                // of log.access
 	cluster control.Place                // of gateway.config
 }
@@ -92,7 +95,6 @@ func (l *loader) config(m *mapping) {
 	c.DrainTimeout = m.duration("drainTimeout", 0, 30*time.Second)
 	l.apis(m)
 	m.end()
-	l.checkPlaces()
 }
 
 // store reads `store:`, a URL or a map of it and what stands beside it. Line and column of its place are 0 if the file

@@ -355,7 +355,7 @@ func fixed(s config.Startup, limiting control.RateLimit) map[string]any {
 var equal = []cmp.Option{
 	cmpopts.IgnoreUnexported(config.Config{}, decision.Route{}),
 	cmpopts.IgnoreTypes(control.Place{}, control.Keys{}),
-	cmpopts.IgnoreFields(control.Spec{}, "Digest"),
+	cmpopts.IgnoreFields(control.Spec{}, "Digest", "Units"), // what is in Units is told once more
 	cmp.AllowUnexported(ratelimit.Tiers{}),
 	cmpopts.EquateComparable(netip.Prefix{}, netip.Addr{}),
 }
@@ -364,6 +364,7 @@ var equal = []cmp.Option{
 // is its zero.
 var unset = []string{
 	"Problem.Passing",
+	"Unit.Problems", "Unit.Claims", "Unit.LeftOut", "Unit.Elsewhere",
 	"DoorConfig.Format",
 	"Spec.Problems", "Spec.LeftOut", "Spec.Elsewhere", "Spec.Release", "Placed[string].Keys", "Listener.Profiles", "Listener.Door", "DoorConfig.Trust", "DoorConfig.BalancerTrust", "DoorConfig.CacheSize",
 	"Settings.Tokens", "Settings.Name", "Settings.BindAddress", "Settings.BindHost", "Settings.ServerName", "Settings.Line",

@@ -44,7 +44,7 @@ func LoadNode(file string) (Node, error) {
 }
 
 // LoadWith is Load with the files of the folder dir, an absolute path, in the place of those in gateway.config.folder.
-func LoadWith(file, dir string) (*Config, error) { return load(file, dir) }
+func LoadWith(file, dir string) (*Config, error) { return load(file, dir, false) }
 
 // gateway reads `gateway`, what is this one's alone.
 func (l *loader) gateway(m *mapping) {

@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"hash"
 	"io"
 	"io/fs"
 	"maps"
@@ -23,10 +24,14 @@ import (
 
 // Load reads file and the API files, certificates and secrets that it names. The error is control.Problems,
 // with everything that is wrong, or why file can't be read.
-func Load(file string) (*Config, error) { return load(file, "") }
+func Load(file string) (*Config, error) { return load(file, "", false) }
+
+// LoadToServe is Load for a gateway that serves: what is wrong with an API file is no error, but the Problems of its
+// Unit.
+func LoadToServe(file string) (*Config, error) { return load(file, "", true) }
 
 // load reads the files of gateway.config.folder in the folder instead, unless that is "".
-func load(file, instead string) (*Config, error) {
+func load(file, instead string, toServe bool) (*Config, error) {
 	from, data, err := open(file)
 	if err != nil {
 		return nil, err
@@ -38,12 +43,12 @@ func load(file, instead string) (*Config, error) {
 		matched = append(matched, found...)
 		return found, err
 	}
-	l.instead = instead
+	l.instead, l.toServe = instead, toServe
 	cfg, err := l.load(from, data)
 	if err != nil {
 		return nil, err
 	}
-	cfg.matched = matched
+	cfg.matched, cfg.toServe, cfg.name = matched, toServe, file
 	return cfg, nil
 }
 
@@ -87,12 +92,15 @@ func (c *Config) Reload() (*Config, error) {
 	if !c.changed() {
 		return c, nil
 	}
-	return Load(c.Place.File)
+	return load(c.name, "", c.toServe)
 }
 
 // changed reports whether a file that was read has changed, or a pattern matches other files. It returns true when in
 // doubt.
 func (c *Config) changed() bool {
+	if c.unread {
+		return true
+	}
 	for file, sum := range c.sums {
 		if data, err := regularfile.Read(file, maxFile); err != nil || sha256.Sum256(data) != sum {
 			return true
@@ -188,7 +196,9 @@ func (s *source) beside(path string) *source {
 // A loader makes one Config.
 type loader struct {
 	outside  outside
-	instead  string // of gateway.config.folder; "": that itself
+	instead  string        // of gateway.config.folder; "": that itself
+	toServe  bool          // what is wrong with an API file is of its unit alone
+	unit     *control.Unit // that is being read
 	cfg      *Config
 	tiers    []control.Placed[ratelimit.Tier] // the configured ones
 	errs     control.Problems
@@ -196,6 +206,8 @@ type loader struct {
 	yaml     []string              // names of the YAML files, in the order in which they were read
 	files    map[string][]byte     // by absolute path; each is read once, so that what is checked is what is used
 	env      map[string]string     // variables that were used
+	unread   map[string]bool       // files that could not be read, by absolute path
+	made     hash.Hash             // of all that the unit is made of
 	rules    map[string]*rule.Rule // by their text: APIs may share one
 }
 
@@ -216,6 +228,8 @@ func newLoader(from *source, data []byte, o outside) *loader {
 		files:   map[string][]byte{from.path: data},
 		env:     map[string]string{},
 		rules:   map[string]*rule.Rule{},
+		unread:  map[string]bool{},
+		made:    sha256.New(),
 	}
 }
 
@@ -232,11 +246,13 @@ func (l *loader) load(from *source, data []byte) (*Config, error) {
 	c.Fixed = c.Startup.byKey()
 	c.Fixed["rateLimit"] = c.RateLimit.Value
 	c.Files = slices.Sorted(maps.Keys(l.files))
+	c.unread = len(l.unread) > 0
 	c.Digest = l.digest()
 	c.sums = map[string][sha256.Size]byte{}
 	for file, data := range l.files {
 		c.sums[file] = sha256.Sum256(data)
 	}
+	c.Files = slices.Compact(slices.Sorted(slices.Values(slices.AppendSeq(c.Files, maps.Keys(l.unread))))) // they may come
 	return c, nil
 }
 
@@ -266,6 +282,19 @@ func (l *loader) document(from *source, data []byte) (node, bool) {
 
 // read returns a file's content, the same for the life of the loader.
 func (l *loader) read(path string, limit int64) ([]byte, error) {
+	data, err := l.readOnce(path, limit)
+	writeText(l.made, path)
+	writeText(l.made, string(data))
+	if err != nil {
+		if l.unit != nil {
+			l.unread[path] = true
+		}
+		writeText(l.made, err.Error())
+	}
+	return data, err
+}
+
+func (l *loader) readOnce(path string, limit int64) ([]byte, error) {
 	if data, ok := l.files[path]; ok {
 		if int64(len(data)) > limit {
 			return nil, fmt.Errorf("larger than %d bytes", limit)
@@ -280,22 +309,27 @@ func (l *loader) read(path string, limit int64) ([]byte, error) {
 	return data, nil
 }
 
-// digest covers every file and variable, each with its length, so that no two inputs collide by concatenation.
+// writeText writes a text with its length, so that no two inputs collide by concatenation.
+func writeText(h hash.Hash, s string) {
+	_ = binary.Write(h, binary.BigEndian, uint64(len(s))) // writing to a hash never fails
+	_, _ = io.WriteString(h, s)
+}
+
+// digest covers every file and variable, and what could not be read.
 func (l *loader) digest() [32]byte {
 	h := sha256.New()
-	write := func(s string) {
-		_ = binary.Write(h, binary.BigEndian, uint64(len(s))) // writing to a hash never fails
-		_, _ = io.WriteString(h, s)
-	}
 	for _, file := range l.cfg.Files {
-		write("file")
-		write(file)
-		write(string(l.files[file]))
+		writeText(h, "file")
+		writeText(h, file)
+		writeText(h, string(l.files[file]))
 	}
 	for _, name := range slices.Sorted(maps.Keys(l.env)) {
-		write("env")
-		write(name)
-		write(l.env[name])
+		writeText(h, "env")
+		writeText(h, name)
+		writeText(h, l.env[name])
+	}
+	for _, u := range l.cfg.Units {
+		h.Write(u.Digest[:])
 	}
 	return [32]byte(h.Sum(nil))
 }

@@ -3,10 +3,10 @@ package config
 import "sallyport/gateway/control"
 
 // checkPlaces reports APIs that answer at the same place: which of them serves a call would be arbitrary.
-func (l *loader) checkPlaces() {
+func (l *loader) checkPlaces(apis []control.API) {
 	taken := map[string][]*control.API{}
-	for i := range l.cfg.APIs {
-		api := &l.cfg.APIs[i]
+	for i := range apis {
+		api := &apis[i]
 		if api.Context == "" || api.API.Version == "" || len(api.Listeners) == 0 {
 			continue // reported already
 		}

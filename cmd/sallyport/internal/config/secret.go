@@ -24,6 +24,8 @@ func (n node) expand(key string, encode func(string) string) (value string, ok b
 		Env: func(name string) (string, bool) {
 			value, set := n.load.outside.lookupEnv(name)
 			n.load.env[name] = value
+			writeText(n.load.made, name)
+			writeText(n.load.made, value)
 			return value, set
 		},
 		File:   func(path string) ([]byte, error) { return n.load.read(n.from.resolve(path), maxFile) },
