@@ -98,7 +98,10 @@ func (k denialKey) String() string {
 	if k.serial != "" {
 		text += " " + k.serial
 	}
-	return printable.Quote(text)
+	if len(text) > 256 {
+		text = text[:256] + "…" // SQLite holds no column to its width
+	}
+	return `"` + printable.Text(text) + `"`
 }
 
 // ID is a short name of the denial, the same in every store: 16 hex digits.
