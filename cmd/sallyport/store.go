@@ -57,10 +57,10 @@ func storeCopy() *cobra.Command {
 		Use:   "copy FROM TO",
 		Short: "Copy all registrations from one store to another",
 		Long: `Copy all registrations from one store to another, all of them or, if one contradicts a
-registration that is there, none. What the gateways of a cluster keep in a store, as
+registration that is there, none. The deny list comes along, too. What the gateways of a cluster keep in a store, as
 certificates from ACME, comes along, except what TO keeps by the same name. FROM and TO
 are each the URL of a store without a password, or the sallyport.yaml that names the
-store. FROM is not changed. The deny list comes along, too.`,
+store. FROM is not changed.`,
 		Args: func(cmd *cobra.Command, args []string) error {
 			if len(args) != 2 {
 				return usage(fmt.Errorf("%s takes two stores, FROM and TO, and got %d: see %s --help", cmd.CommandPath(), len(args), cmd.CommandPath()))
