@@ -240,7 +240,10 @@ func addDenials(ctx context.Context, tx querier, list []Denial) (added int, err 
 		}
 		added++
 	}
-	return added, nil
+	if added > 0 {
+		err = needVersion(ctx, tx, denialVersion) // a program that doesn't know the list would admit whom it names
+	}
+	return added, err
 }
 
 // whichDenial selects the row with the given key.

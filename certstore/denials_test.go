@@ -92,6 +92,10 @@ func TestDenialsOfOlderTables(t *testing.T) {
 	certstoretest.Deny(t, newer, denials...)
 	certstoretest.ExpectDenials(t, s, denials...)
 	expectList(t, newer, client)
+	var needs int
+	if err := raw.QueryRow(`SELECT max(NEEDS) FROM SALLYPORT_SCHEMA`).Scan(&needs); err != nil || needs != 7 {
+		t.Errorf("with a deny list the tables need a program of version %d, %v", needs, err)
+	}
 }
 
 // TestTooManyDenials: the list takes so many, and one that another program made longer is no list.

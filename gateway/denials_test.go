@@ -150,6 +150,34 @@ func TestDeniedIsThatOne(t *testing.T) {
 	}
 }
 
+// TestDeniedIssuer: who is issued by a CA that is denied, however it is named, has a bad certificate, though it is
+// registered itself. Those of another CA go on.
+func TestDeniedIssuer(t *testing.T) {
+	f := newFixture(t, register(client(payAPI, "a2", theWorld().a2, "Unlimited")))
+	for name, issuer := range map[string]*party{"the entry of the trust store": f.caA, "an intermediate": f.interA} {
+		for way, by := range map[string]func(*party) trust.Denial{"fingerprint": fingerprintOf, "serial": serialOf, "key": keyOf} {
+			a4, a2 := f.client(t, f.a4, via{http2: true}), f.client(t, f.a4, via{http2: true})
+			call := func(c *http.Client, target string) func() answer {
+				return func() answer { return get(t, c, target) }
+			}
+			f.setDenied(t)
+			f.allowed(t, call(a4, lax+"/pay/1.0/x"))
+			f.allowed(t, call(a2, strict+"/pay/1.0/x"))
+			f.setDenied(t, by(issuer))
+			a := f.denied(t, 401, "900901", call(a4, lax+"/pay/1.0/x"))
+			if x := f.seen(t, a.id()); trust.CauseOf(x.Err) != trust.Denied {
+				t.Errorf("%s by %s: the log has %v", name, way, x.Err)
+			}
+			f.denied(t, 401, "900901", call(a2, strict+"/pay/1.0/x"))
+			f.handshakeFails(t, f.client(t, f.a4, via{}), strict+"/pay/1.0/x")
+		}
+	}
+	own := issue("own", nil)
+	f.clients = append(f.clients, client(payAPI, "own", own, "Unlimited"))
+	f.setClients(t)
+	f.allowed(t, func() answer { return get(t, f.client(t, own, via{}), lax+"/pay/1.0/x") })
+}
+
 // TestDeniedBehindABalancer: a certificate that a load balancer has vouched for, and that the door remembers as good, does
 // not outlive a denial. A load balancer that is denied itself speaks for nobody, and is a bad certificate.
 func TestDeniedBehindABalancer(t *testing.T) {

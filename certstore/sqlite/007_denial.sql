@@ -3,7 +3,7 @@
 -- name as DER, with SERIAL_NUMBER, in hex without leading zeros, which is '' for the other kinds. SINCE is in seconds since
 -- 1970. A change of the list is told like one of registrations.
 --
--- Programs that are older do not look here: what is denied is in force once all gateways know this version.
+-- Once the list has had a row, NEEDS of this version is raised: a program that doesn't know it would admit whom it names.
 
 CREATE TABLE SALLYPORT_DENIAL (
     KIND          VARCHAR(16) NOT NULL,
