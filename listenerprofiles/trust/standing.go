@@ -14,7 +14,7 @@ import (
 type Standing struct {
 	leaf    *x509.Certificate
 	paths   []Path
-	alone   bool // only its registration vouches for it, and it isn't self-signed: whoever issued it is not known
+	alone   bool  // only its registration vouches for it, and it isn't self-signed: whoever issued it is not known
 	marks   Marks // of leaf
 	checker *revocation.Checker
 	last    atomic.Pointer[standing]
