@@ -16,6 +16,7 @@ type Copied struct {
 	Added   int // registrations that are new in the target
 	Present int // that the target had already, the very same
 	Values  int // values that are new in the target
+	Denials int // entries of the deny list that are new in the target
 	LeftOut LeftOut
 }
 
@@ -29,9 +30,10 @@ type LeftOut struct {
 	Values       []string    // names of values that the target has with another content, which stays
 }
 
-// Copy registers everything that List of from returns in to, and takes its values along, in one transaction: all of it or,
-// after an error, nothing. What to has already stays. A registration that contradicts one in to is an error matching
-// ErrAliasTaken or ErrRegistered, which names the first hundred of them. Leases, quotas and configurations stay behind.
+// Copy registers everything that List of from returns in to, and takes its values and its deny list along, in one
+// transaction: all of it or, after an error, nothing. What to has already stays. A registration that contradicts one in to
+// is an error matching ErrAliasTaken or ErrRegistered, which names the first hundred of them. A denial that can't be read
+// is an error. Leases, quotas and configurations stay behind.
 func Copy(ctx context.Context, from, to *Store) (done Copied, err error) {
 	clients, problems, err := from.List(ctx)
 	if err != nil {
@@ -45,7 +47,14 @@ func Copy(ctx context.Context, from, to *Store) (done Copied, err error) {
 	if err != nil {
 		return Copied{}, err
 	}
+	denials, unreadable, err := from.Denials(ctx)
+	if err = errors.Join(append(unreadable, err)...); err != nil {
+		return Copied{}, err
+	}
 	err = to.write(ctx, func(ctx context.Context, tx querier) (err error) {
+		if done.Denials, err = addDenials(ctx, tx, denials); err != nil {
+			return err
+		}
 		if done.Added, done.Present, err = to.takeOver(ctx, tx, clients); err != nil {
 			return err
 		}

@@ -167,12 +167,15 @@ const matchVersion = 6
 
 // needMatch keeps out programs that don't know LEAF_MATCH: one that replaced the row would leave it out, and admit what it
 // was to keep out. Until a row has a match they may share the database.
-func needMatch(ctx context.Context, tx querier) error {
-	needs, err := columns[int](ctx, tx, `SELECT NEEDS FROM SALLYPORT_SCHEMA WHERE VERSION = ?`, matchVersion)
-	if err != nil || len(needs) == 1 && needs[0] >= matchVersion {
+func needMatch(ctx context.Context, tx querier) error { return needVersion(ctx, tx, matchVersion) }
+
+// needVersion keeps out programs that don't know a version of the tables, from now on.
+func needVersion(ctx context.Context, tx querier, version int) error {
+	needs, err := columns[int](ctx, tx, `SELECT NEEDS FROM SALLYPORT_SCHEMA WHERE VERSION = ?`, version)
+	if err != nil || len(needs) == 1 && needs[0] >= version {
 		return err
 	}
-	_, err = tx.ExecContext(ctx, `UPDATE SALLYPORT_SCHEMA SET NEEDS = ? WHERE VERSION = ?`, matchVersion, matchVersion)
+	_, err = tx.ExecContext(ctx, `UPDATE SALLYPORT_SCHEMA SET NEEDS = ? WHERE VERSION = ?`, version, version)
 	return err
 }
 

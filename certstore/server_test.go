@@ -318,6 +318,14 @@ func testRights(t *testing.T, server *testdb.Server) {
 	if certstoretest.Version(t, gateway) == before {
 		t.Error("the gateway sees no change")
 	}
+	denials := newDenials(t)
+	certstoretest.Deny(t, admin, denials...)
+	certstoretest.ExpectDenials(t, gateway, denials...)
+	if err := admin.RemoveDenial(t.Context(), denials[0]); err != nil {
+		t.Error(err)
+	}
+	certstoretest.ExpectDenials(t, gateway, denials[1:]...)
+	_, denying := gateway.AddDenial(t.Context(), denials[0])
 	now := time.Unix(1_700_000_000, 0)
 	quota := certstore.Quota{Tag: "t", Unit: "day", Start: now, End: now.Add(24 * time.Hour), Used: 7}
 	if err := errors.Join(gateway.KeepQuotas(t.Context(), []certstore.Quota{quota}), gateway.ForgetQuotas(t.Context(), now)); err != nil {
@@ -353,6 +361,8 @@ func testRights(t *testing.T, server *testdb.Server) {
 		"the gateway's user registers":  gateway.Add(t.Context(), other),
 		"the admin's user keeps quotas": admin.KeepQuotas(t.Context(), []certstore.Quota{quota}),
 		"the gateway's user removes":    gateway.Remove(t.Context(), orders, "", "acme"),
+		"the gateway's user denies":     denying,
+		"the gateway's user undenies":   gateway.RemoveDenial(t.Context(), denials[1]),
 	} {
 		if err == nil || !strings.Contains(err.Error(), "lacks a right") || strings.Contains(err.Error(), secret) {
 			t.Errorf("%s: %v", name, err)

@@ -10,17 +10,20 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strconv"
 	"time"
 
 	"sallyport/policy/certrule"
 )
 
-// A Snapshot is the registrations that a Store had at a time, for a start while its database is away. Written, it is
-// lines of text: SnapshotHead, what it is of, a line for each registration, and a digest of all before it.
+// A Snapshot is the registrations and the deny list that a Store had at a time, for a start while its database is away.
+// Written, it is lines of text: SnapshotHead, what it is of, a line for each registration and each denial, and a digest of
+// all before it. Programs that know of no denials refuse one that has some.
 type Snapshot struct {
 	Store   string    // the URL, as URL.String has it
 	Read    time.Time // when the Store was last seen to have these registrations; whole milliseconds are kept
 	Clients []Client
+	Denials []Denial
 }
 
 // SnapshotHead begins each snapshot. Its number is the format's.
@@ -49,6 +52,18 @@ type snapshotClient struct {
 	Match       string   `json:"match,omitempty"` // certrule.Matcher.Text
 }
 
+type snapshotDenial struct {
+	Deny    string `json:"deny"` // Denial.Kind
+	Digest  string `json:"digest,omitempty"`
+	Issuer  []byte `json:"issuer,omitempty"`
+	Serial  string `json:"serial,omitempty"`
+	Comment string `json:"comment,omitempty"`
+	Since   int64  `json:"since"`
+}
+
+// denialWord begins the line of a denial, and of nothing else.
+const denialWord = `{"deny":`
+
 // Write writes the snapshot.
 func (s Snapshot) Write(to io.Writer) error {
 	digest := sha256.New()
@@ -75,6 +90,9 @@ func (s Snapshot) Write(to io.Writer) error {
 		c := &s.Clients[i]
 		err = write(snapshotClient{c.API.Name, c.API.Version, c.Alias, c.KeyType, c.Tier, c.Scopes, c.Certificate.Raw, c.Matcher().Text()})
 	}
+	for i := 0; err == nil && i < len(s.Denials); i++ {
+		err = write(snapshotDenialOf(&s.Denials[i]))
+	}
 	if err != nil {
 		return err
 	}
@@ -96,7 +114,7 @@ func ParseSnapshot(from io.Reader) (Snapshot, error) {
 func parseSnapshot(from io.Reader) (s Snapshot, err error) {
 	lines := bufio.NewReaderSize(io.LimitReader(from, maxSnapshot), maxSnapshotLine+1)
 	digest := sha256.New()
-	shared := map[[sha256.Size]byte]*x509.Certificate{}
+	shared, issuers := map[[sha256.Size]byte]*x509.Certificate{}, map[string][]byte{}
 	for n := 1; ; n++ {
 		line, err := lines.ReadSlice('\n')
 		if errors.Is(err, io.EOF) {
@@ -119,6 +137,12 @@ func parseSnapshot(from io.Reader) (s Snapshot, err error) {
 			err = parseLine(line, &of)
 			s.Store, s.Read = of.Store, of.Read
 		default:
+			if bytes.HasPrefix(line, []byte(denialWord)) {
+				var d Denial
+				d, err = parseSnapshotDenial(line, issuers)
+				s.Denials = append(s.Denials, d)
+				break
+			}
 			var c Client
 			c, err = parseSnapshotClient(line, shared)
 			s.Clients = append(s.Clients, c)
@@ -158,6 +182,20 @@ func parseSnapshotClient(line []byte, shared map[[sha256.Size]byte]*x509.Certifi
 		}
 	}
 	return client.complete()
+}
+
+func snapshotDenialOf(d *Denial) snapshotDenial {
+	k := d.key()
+	return snapshotDenial{Deny: k.kind, Digest: k.digest, Issuer: d.Issuer, Serial: k.serial, Comment: d.Comment, Since: d.Since.Unix()}
+}
+
+func parseSnapshotDenial(line []byte, issuers map[string][]byte) (Denial, error) {
+	var d snapshotDenial
+	if err := parseLine(line, &d); err != nil {
+		return Denial{}, err
+	}
+	r := denialRow{denialKey{d.Deny, d.Digest, d.Serial}, d.Issuer, d.Comment, strconv.FormatInt(d.Since, 10)}
+	return r.denial(issuers)
 }
 
 func parseLine(line []byte, to any) error {

@@ -11,13 +11,14 @@ import (
 	"sallyport/certstore/certstoretest"
 )
 
-// written is a snapshot of three registrations, and its text.
+// written is a snapshot of three registrations and three denials, and its text.
 func written(t testing.TB) (certstore.Snapshot, string) {
 	t.Helper()
 	a, b := newClient(t, "acme"), newClient(t, "größe “x” \u2028 😀")
 	b.KeyType, b.Scopes = certstore.Sandbox, []string{"orders:read", "*"}
 	s := certstore.Snapshot{
 		Store: "postgres://gw@db.example.com:5432/certs", Read: time.Date(2026, 11, 30, 13, 0, 0, 7e6, time.UTC), Clients: []certstore.Client{a, b, certstoretest.NewCA(t, "partner", "partner.test")},
+		Denials: newDenials(t),
 	}
 	for i := range s.Clients {
 		s.Clients[i].Source, s.Clients[i].Fingerprint = certstore.InStore, certstore.Fingerprint(s.Clients[i].Certificate)

@@ -96,6 +96,7 @@ type fixture struct {
 	table     atomic.Pointer[decision.Table]
 	first     atomic.Pointer[decision.Listener] // of the listeners in force
 	inForce   atomic.Pointer[decision.Clients]
+	deny      atomic.Pointer[trust.Denials]
 	mu        sync.Mutex
 	calls     []seen
 }
@@ -293,7 +294,7 @@ func (f *fixture) loadProfiles(t testing.TB, trusted []byte, list ...string) (*l
 		FilePath: filepath.Join(f.dir, "listenerprofiles.xml"),
 		ACME:     func(listenerprofiles.Order) listenerprofiles.KeySource { return noKeysYet{} },
 		Now:      f.clock.Now,
-		Vouching: f.vouching,
+		Vouching: f.vouching, Denied: f.deny.Load,
 		Registered: func(fingerprint [sha256.Size]byte) bool {
 			return f.inForce.Load().RegisteredAt(f.table.Load(), f.first.Load(), fingerprint)
 		},
@@ -448,12 +449,13 @@ type seen struct {
 	Limit                                                 decision.Limit
 	In, Out                                               int64
 	Evidence                                              policy.Evidence
+	Err                                                   error
 }
 
 func (f *fixture) observe(x *decision.Exchange) {
 	s := seen{
 		ID: x.ID, Path: x.Path, Status: x.Status, By: x.Access.By.String(), Upstream: x.Upstream,
-		Limit: x.Limit, In: x.BytesIn, Out: x.BytesOut, Evidence: x.Evidence(),
+		Limit: x.Limit, In: x.BytesIn, Out: x.BytesOut, Evidence: x.Evidence(), Err: x.Err,
 	}
 	if x.Route != nil {
 		s.API = x.Route.API.String()

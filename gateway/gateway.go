@@ -17,6 +17,7 @@ import (
 	"sallyport/gateway/backend"
 	"sallyport/gateway/decision"
 	"sallyport/gateway/engine"
+	"sallyport/listenerprofiles/trust"
 )
 
 // Options are what a Gateway works with. Their zero value is usable.
@@ -111,6 +112,7 @@ type Parts struct {
 	Listeners []decision.Listener // empty and not nil: none
 	Routes    *decision.Table
 	Clients   *decision.Clients
+	Denied    *trust.Denials
 }
 
 // Set puts parts into force as one: no call sees some of them and not the others. Calls under way finish on what they
@@ -120,9 +122,12 @@ func (g *Gateway) Set(p Parts) error {
 	g.setting.Lock()
 	defer g.setting.Unlock()
 	last := g.decider.Snapshot()
-	next := decision.Snapshot{Routes: last.Routes, Clients: last.Clients, Listeners: last.Listeners}
+	next := decision.Snapshot{Routes: last.Routes, Clients: last.Clients, Listeners: last.Listeners, Denied: last.Denied}
 	if p.Clients != nil {
 		next.Clients = p.Clients
+	}
+	if p.Denied != nil {
+		next.Denied = p.Denied
 	}
 	put := func() {
 		if p.Routes == nil || p.Routes == last.Routes {

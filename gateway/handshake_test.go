@@ -50,6 +50,8 @@ func TestHandshakeReasons(t *testing.T) {
 	shows := func(p *party) func(net.Conn) {
 		return shake(func(c *tls.Config) { c.GetClientCertificate = give(*p.tls()) })
 	}
+	denied := issue("denied", f.caA)
+	f.setDenied(t, fingerprintOf(denied))
 	unreadable := *f.a1.tls()
 	unreadable.Certificate = [][]byte{[]byte("no certificate")}
 	unreadable.Leaf = nil
@@ -81,6 +83,7 @@ func TestHandshakeReasons(t *testing.T) {
 		"certificate_key_usage": shows(issue("no signer", f.caA, func(c *x509.Certificate) {
 			c.KeyUsage = x509.KeyUsageKeyAgreement
 		})),
+		"certificate_denied": shows(denied),
 		"certificate_critical_extension": shows(issue("odd", f.caA, func(c *x509.Certificate) {
 			c.ExtraExtensions = []pkix.Extension{{Id: asn1.ObjectIdentifier{1, 2, 3, 4}, Critical: true, Value: []byte{5, 0}}}
 		})),

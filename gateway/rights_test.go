@@ -256,6 +256,9 @@ func losses() []loss {
 			both[i] = visitor{who: issue("leaf", f.interA), api: boxAPI}
 			return both
 		}, func(t *testing.T, f *fixture, _ int) { f.remove(t, "inter") }},
+		{"certificate, deny list by fingerprint", byCertificates(payAPI, ""), denying(fingerprintOf)},
+		{"certificate, deny list by serial number", byCertificates(payAPI, ""), denying(serialOf)},
+		{"certificate, deny list by key", byCertificates(payAPI, ""), denying(keyOf)},
 		{"certificate, API", at(payAPI, boxAPI), dropOf(payAPI, boxAPI)},
 		{"certificate, API demands a token", at(payAPI, boxAPI), func(t *testing.T, f *fixture, i int) {
 			f.alter(t, []certstore.API{payAPI, boxAPI}[i], demandsToken)

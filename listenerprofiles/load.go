@@ -30,6 +30,7 @@ type Options struct {
 	Vouching   trust.Registered             // which registered certificates need no trust store
 	Registered func([sha256.Size]byte) bool // whether a certificate is, now, registered for an API of the listener; nil: none is
 	Issuers    func() *trust.Issuers        // the registered CAs that complete chains now; nil: none does
+	Denied     func() *trust.Denials        // the deny list in force now, to which require holds handshakes; nil: none is
 	Now        func() time.Time             // the clock for expiry; nil means time.Now
 	ReadFile   func(string) ([]byte, error) // nil means regular files of at most keystore.MaxSize bytes
 	Secrets    Secrets                      // what secretAlias stands for in the file

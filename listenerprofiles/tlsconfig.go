@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	"sallyport/listenerprofiles/keystore"
 	"sallyport/listenerprofiles/revocation"
@@ -172,8 +173,9 @@ func askedFor(stores ...*trust.Anchors) *x509.CertPool {
 	return pool
 }
 
-// good returns a check that ends the handshake of a client whose certificates are beyond the bounds, or not good by rules.
-// Nothing is waited for: where it has to be asked first whether one is revoked, calls wait. As VerifyConnection it also runs on resumption, which VerifyPeerCertificate does not, and
+// good returns a check that ends the handshake of a client whose certificates are beyond the bounds, or not good by rules,
+// or denied. Nothing is waited for: where it has to be asked first whether one is revoked, calls wait. As VerifyConnection
+// it also runs on resumption, which VerifyPeerCertificate does not, and
 // before crypto/tls verifies the client's own signature. Which APIs a registration admits to is judged call by call.
 func good(rules *trust.Rules, cfg Options) func(tls.ConnectionState) error {
 	return func(state tls.ConnectionState) error {
@@ -189,13 +191,23 @@ func good(rules *trust.Rules, cfg Options) func(tls.ConnectionState) error {
 		now := cfg.Now()
 		v, err := rules.Judge(chain, registered, issuers, now)
 		if err == nil {
-			err = rules.Standing(chain[0], v).Check(now)
+			err = holdStanding(rules.Standing(chain[0], v), cfg, now)
 		}
 		if cause := trust.CauseOf(err); err != nil && cause != trust.StatusUnknown {
 			return &Refused{string(cause), err}
 		}
 		return nil
 	}
+}
+
+// holdStanding returns why a certificate that was found good is not, by the deny list and by what issuers have revoked.
+func holdStanding(s *trust.Standing, cfg Options, now time.Time) error {
+	if cfg.Denied != nil {
+		if entry := s.Denied(cfg.Denied()); entry != nil {
+			return trust.DeniedBy(entry)
+		}
+	}
+	return s.Check(now)
 }
 
 func hold(shown trust.Bounds, chain []*x509.Certificate) error {

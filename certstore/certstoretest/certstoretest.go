@@ -60,6 +60,9 @@ func Run(t *testing.T, db Database) {
 		"what values refuse":                        testValuesRefuse,
 		"values are no registrations":               testValuesApart,
 		"leases":                                    testLeases,
+		"denials":                                   testDenials,
+		"what denials refuse":                       testDenialsRefuse,
+		"denials change the version":                testDenialsVersion,
 	} {
 		t.Run(name, func(t *testing.T) { test(t, Open(t, db.New(t), certstore.Options{})) })
 	}
@@ -82,6 +85,7 @@ func Run(t *testing.T, db Database) {
 		"two stores put values":          testTwoStoresPut,
 		"two stores fight for a lease":   testTwoStoresFight,
 		"the term of a lease is whole":   testTermIsWhole,
+		"two stores deny":                testTwoStoresDeny,
 	} {
 		t.Run(name, func(t *testing.T) { test(t, db) })
 	}

@@ -33,7 +33,7 @@ that API files register are listed too, and changed there.`,
 		Args: noSuchCommand,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(certAdd(), certList(), certShow(), certUpdate(), certRemove(), certExport())
+	cmd.AddCommand(certAdd(), certList(), certShow(), certUpdate(), certRemove(), certExport(), certDeny())
 	return cmd
 }
 

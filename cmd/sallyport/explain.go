@@ -85,7 +85,7 @@ is 0 if the call would be let in, and 1 if it would be refused.`,
 			question.Authorization = "Bearer " + text
 		}
 		g := gateway.New(gateway.Options{})
-		if err := g.Set(gateway.Parts{Routes: a.Routes, Clients: a.Clients}); err != nil {
+		if err := g.Set(gateway.Parts{Routes: a.Routes, Clients: a.Clients, Denied: a.Denied()}); err != nil {
 			return err
 		}
 		e := g.Explain(cmd.Context(), question)

@@ -37,11 +37,14 @@ var rooms = map[string][]string{
 		"gateway", "gateway/decision", "gateway/backend", "gateway/clientcert", "gateway/message", "policy", "policy/token", "policy/ratelimit", "policy/subscription",
 		"certstore", "certstore/revocation", "listenerprofiles",
 	},
-	"gateway":        {"gateway/engine", "gateway/decision", "gateway/backend", "gateway/http1", "gateway/wire", "gateway/message", "gateway/proxyproto", "listenerprofiles"},
+	"gateway": {
+		"gateway/engine", "gateway/decision", "gateway/backend", "gateway/http1", "gateway/wire", "gateway/message", "gateway/proxyproto", "listenerprofiles",
+		"listenerprofiles/trust",
+	},
 	"gateway/engine": {"gateway/decision", "gateway/backend", "gateway/http1", "gateway/wire", "gateway/message"},
 	"gateway/decision": {
 		"gateway/backend", "gateway/http1", "gateway/message", "gateway/clientcert", "policy", "policy/certrule", "policy/token", "policy/ratelimit", "policy/rule", "policy/subscription",
-		"certstore", "certstore/revocation", "listenerprofiles", "listenerprofiles/challenge",
+		"certstore", "certstore/revocation", "listenerprofiles", "listenerprofiles/challenge", "listenerprofiles/trust",
 	},
 	"gateway/backend":        {"gateway/http1", "gateway/wire", "gateway/message"},
 	"gateway/http1":          {"gateway/message"},

@@ -205,7 +205,8 @@ func noSuchCommand(cmd *cobra.Command, args []string) error {
 		if begins := slices.DeleteFunc(slices.Clone(like), func(s string) bool { return !strings.HasPrefix(s, args[0]) }); len(begins) > 0 {
 			like = begins
 		}
-		if len(like) > 0 {
+		slices.Sort(like)
+		if like = slices.Compact(like); len(like) > 0 {
 			meant = fmt.Sprintf(" (did you mean %s?)", strings.Join(like, " or "))
 		}
 		return usage(fmt.Errorf("unknown command %q%s: %s --help lists the commands", args[0], meant, cmd.CommandPath()))

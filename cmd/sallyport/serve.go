@@ -235,6 +235,7 @@ func openLoop(
 	metrics.WatchRenewals(func() []observe.Renewal { return renewals(loop.InForce()) })
 	metrics.WatchLimits(loop.Limits)
 	metrics.WatchStoreAge(loop.StoreAge)
+	metrics.WatchDenials(func() int { return loop.InForce().Denied().Len() })
 	metrics.WatchStores(func() map[string]int {
 		counts := map[string]int{}
 		for location, n := range loop.InForce().SkippedEntries() {

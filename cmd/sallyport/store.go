@@ -57,7 +57,7 @@ func storeCopy() *cobra.Command {
 		Use:   "copy FROM TO",
 		Short: "Copy all registrations from one store to another",
 		Long: `Copy all registrations from one store to another, all of them or, if one contradicts a
-registration that is there, none. What the gateways of a cluster keep in a store, as
+registration that is there, none. The deny list comes along, too. What the gateways of a cluster keep in a store, as
 certificates from ACME, comes along, except what TO keeps by the same name. FROM and TO
 are each the URL of a store without a password, or the sallyport.yaml that names the
 store. FROM is not changed.`,
@@ -146,10 +146,11 @@ func storeNamed(argument, text string, options certstore.Options) (open func(con
 
 // A copyReport is what a copy did, as JSON.
 type copyReport struct {
-	Copied       int      `json:"copied"`
-	AlreadyThere int      `json:"alreadyThere"`
-	CopiedValues int      `json:"copiedValues"`
-	LeftOut      leftOver `json:"leftOut"`
+	Copied        int      `json:"copied"`
+	AlreadyThere  int      `json:"alreadyThere"`
+	CopiedValues  int      `json:"copiedValues"`
+	CopiedDenials int      `json:"copiedDenials"`
+	LeftOut       leftOver `json:"leftOut"`
 }
 
 type leftOver struct {
@@ -173,13 +174,16 @@ func reportOf(done certstore.Copied) copyReport {
 	for tenant, n := range done.LeftOut.OtherTenants {
 		left.OtherTenants[strconv.Itoa(tenant)] = n
 	}
-	return copyReport{done.Added, done.Present, done.Values, left}
+	return copyReport{done.Added, done.Present, done.Values, done.Denials, left}
 }
 
 func printCopied(out io.Writer, done certstore.Copied) {
 	fmt.Fprintf(out, "copied: %s", count(done.Added, "registration"))
 	if done.Values > 0 {
 		fmt.Fprintf(out, ", %s", count(done.Values, "value"))
+	}
+	if done.Denials > 0 {
+		fmt.Fprintf(out, ", %s", count(done.Denials, "denial"))
 	}
 	if done.Present > 0 {
 		fmt.Fprintf(out, "; already there: %d", done.Present)

@@ -61,6 +61,9 @@ func TestStoreOfWSO2(t *testing.T) {
 	whose := "another program's, the database of WSO2"
 	expect(1, []string{"cert", "add", "--api", "orders:1.0.0", "--alias", "new", "--tier", "Gold", "clients/trial2.crt"}, whose)
 	expect(1, []string{"cert", "remove", "--api", "orders:1.0.0", "--alias", "gold"}, whose)
+	expect(1, []string{"cert", "deny", "add", "--certificate", "clients/gold.crt"}, "the database of WSO2", "a store of its own", "revocation list")
+	expect(1, []string{"cert", "deny", "remove", "--certificate", "clients/gold.crt"}, "the database of WSO2")
+	expect(0, []string{"cert", "deny", "list"}, "the deny list names nothing")
 	if err := os.Chmod(file, 0o400); err != nil { // a file that can't be written is no problem
 		t.Fatal(err)
 	}

@@ -101,6 +101,16 @@ func (alone) Issuers() *trust.Issuers           { return nil }
 // does not know the registration has to refuse it.
 func (c *Certificate) ByRegistration() bool { return c.byRegistration }
 
+// Denied returns why the certificate is not good whatever Check says, a *trust.Fault, if a deny list names it or an issuer
+// that vouches for it; else nil. It is asked for each call, by the list that is in force then: nothing of the answer is
+// remembered.
+func (c *Certificate) Denied(list *trust.Denials) error {
+	if entry := c.standing.Denied(list); entry != nil {
+		return trust.DeniedBy(entry)
+	}
+	return nil
+}
+
 // Certain reports whether Check is right at now, and with what is registered by now, without another look at the chain:
 // one that was not trusted, since not valid yet, may be by now.
 func (c *Certificate) Certain(known trust.Registrations, now time.Time) bool {

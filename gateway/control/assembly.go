@@ -414,6 +414,7 @@ func (l *Loop) readProfiles(
 		}
 		return nil
 	}
+	cfg.Denied = func() *trust.Denials { return l.inForce.Load().Denied() }
 	var sets []*listenerprofiles.Set
 	for _, k := range known {
 		sets = append(sets, k.sets[listener.Name])

@@ -2,6 +2,7 @@ package control
 
 import (
 	"crypto/sha256"
+	"crypto/x509"
 	"fmt"
 	"slices"
 	"strings"
@@ -73,6 +74,8 @@ func (a *Assembly) registrationsByEnd(first func([]*certstore.Client) int) (list
 			note = "no such API is served here"
 		case !a.tierExists(c.Tier):
 			note = fmt.Sprintf("its tier %q doesn't exist: it admits nobody", c.Tier)
+		case a.Denied().Find([]*x509.Certificate{c.Certificate}) != nil:
+			note = "it is on the deny list: it admits nobody"
 		}
 		list = append(list, registrationOf(c, note))
 	}

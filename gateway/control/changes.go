@@ -31,7 +31,7 @@ func different(was, is []certstore.Client) (x, y []certstore.Client) {
 }
 
 // tellChanges logs once each registration that next has and last has not, or has otherwise, and the reverse, whether it is
-// admitted or not. It reports whether there are any.
+// admitted or not, and so with denials. It reports whether there are any.
 func (l *Loop) tellChanges(last, next *Assembly) (changed bool) {
 	was, is := different(last.registered.clients, next.registered.clients)
 	inFiles, filesNow := different(last.Spec.Clients, next.Spec.Clients)
@@ -67,6 +67,22 @@ func (l *Loop) tellChanges(last, next *Assembly) (changed bool) {
 			changed = true
 		}
 	}
+	return l.tellDenials(last, next) || changed
+}
+
+// tellDenials logs each denial that next has and last has not, and the reverse.
+func (l *Loop) tellDenials(last, next *Assembly) (changed bool) {
+	was, is := last.registered.denials, next.registered.denials
+	first, end := ends.Common(was, is, func(x, y *certstore.Denial) bool { return sameDenial(*x, *y) })
+	was, is = was[first:len(was)-end], is[first:len(is)-end]
+	tell := func(message, change string, list []certstore.Denial) {
+		for i := range list {
+			l.log.Info(message, "change", change, "id", list[i].ID(), "names", limitText(list[i].By()), "comment", list[i].Comment)
+			changed = true
+		}
+	}
+	tell("certificates were put on the deny list", "denied", certstore.DenialsWith(was, is)[len(was):])
+	tell("certificates were taken off the deny list", "undenied", certstore.DenialsWith(is, was)[len(is):])
 	return changed
 }
 

@@ -87,7 +87,7 @@ func (l *Loop) judge(ctx context.Context, t *attempt) {
 	}
 	if t.rebuilt {
 		l.unread = l.unread && t.next.store == last.store
-		if l.attend(); !l.unread {
+		if l.attend(); !l.unread && len(t.next.registered.unreadable) == 0 {
 			l.board.mended(store) // open has found no conflict with the files
 		}
 		l.follow(ctx, last)

@@ -296,7 +296,7 @@ func (l *Loop) rouse() {
 
 // put puts next into force, or none of it.
 func (l *Loop) put(next *Assembly) error {
-	parts := gateway.Parts{Listeners: next.Listeners(), Routes: next.Routes, Clients: next.Clients}
+	parts := gateway.Parts{Listeners: next.Listeners(), Routes: next.Routes, Clients: next.Clients, Denied: next.Denied()}
 	last := l.inForce.Load()
 	if last != nil {
 		if slices.EqualFunc(parts.Listeners, last.Listeners(), sameListener) {
@@ -307,6 +307,9 @@ func (l *Loop) put(next *Assembly) error {
 		}
 		if parts.Clients == last.Clients {
 			parts.Clients = nil
+		}
+		if parts.Denied == last.Denied() {
+			parts.Denied = nil
 		}
 	}
 	if err := l.cfg.Set(parts); err != nil {

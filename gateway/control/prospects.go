@@ -22,6 +22,9 @@ func (a *Assembly) Examine(client certstore.Client, now time.Time) error {
 	if err := a.Spec.ExamineAlone(client.Certificate, now); trust.CauseOf(err).Never() {
 		return err
 	}
+	if entry := a.Denied().Find([]*x509.Certificate{client.Certificate}); entry != nil {
+		return trust.DeniedBy(entry)
+	}
 	route := a.Routes.Of(client.API)
 	if route == nil && slices.ContainsFunc(a.Spec.LeftOut, func(api API) bool { return api.API == client.API }) {
 		return nil // others judge it

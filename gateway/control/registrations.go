@@ -1,6 +1,7 @@
 package control
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -13,6 +14,7 @@ import (
 
 	"sallyport/certstore"
 	"sallyport/gateway/decision"
+	"sallyport/listenerprofiles/trust"
 )
 
 // registrations are what one reading of the store has found.
@@ -22,10 +24,18 @@ type registrations struct {
 	clients  []certstore.Client
 	problems []certstore.Problem
 	others   map[int]int // registrations of tenants that are not served, by the tenant's id
-	away     error       // why they come from the snapshot and not from the store; nil: they do not
+
+	denials    []certstore.Denial
+	denied     *trust.Denials // denials, as they are asked; nil: there are none
+	unreadable []error        // rows of the deny list that are not in denials, unless an earlier reading has found them
+
+	away error // why they come from the snapshot and not from the store; nil: they do not
 }
 
-func (a *Assembly) readRegistrations(ctx context.Context) (r registrations, err error) {
+// readRegistrations reads the store. What it denies and can't be read is an error, unless last is an earlier reading of
+// the same store: then that is denied, too, which was denied by last, so that nothing ends being denied by becoming
+// unreadable.
+func (a *Assembly) readRegistrations(ctx context.Context, last *registrations) (r registrations, err error) {
 	store := a.store
 	r.seen = a.sighting.now()
 	if r.version, err = store.Version(ctx); err == nil {
@@ -34,10 +44,82 @@ func (a *Assembly) readRegistrations(ctx context.Context) (r registrations, err 
 	if err == nil {
 		r.others, err = store.OtherTenants(ctx)
 	}
-	if err != nil {
-		err = fmt.Errorf("store: %w", err)
+	if err == nil {
+		r.denials, r.unreadable, err = store.Denials(ctx)
 	}
-	return r, err
+	if err == nil && last == nil {
+		err = errors.Join(r.unreadable...)
+	}
+	if err != nil {
+		return r, fmt.Errorf("store: %w", err)
+	}
+	if len(r.unreadable) > 0 {
+		r.denials = certstore.DenialsWith(r.denials, last.denials)
+	}
+	r.deny(last)
+	return r, nil
+}
+
+// deny makes denied of denials, or takes it over from last, which may be nil.
+func (r *registrations) deny(last *registrations) {
+	if last != nil && slices.EqualFunc(r.denials, last.denials, sameDenial) {
+		r.denied = last.denied
+		return
+	}
+	list := make([]trust.Denial, len(r.denials))
+	for i, d := range r.denials {
+		list[i] = trust.Denial{
+			Fingerprint: d.Fingerprint, Issuer: d.Issuer, Serial: d.Serial, Key: d.Key, Comment: d.Comment, Since: d.Since,
+		}
+	}
+	r.denied = trust.NewDenials(list)
+}
+
+func sameDenial(x, y certstore.Denial) bool {
+	return x.Fingerprint == y.Fingerprint && x.Key == y.Key && bytes.Equal(x.Issuer, y.Issuer) && bytes.Equal(x.Serial, y.Serial) &&
+		x.Comment == y.Comment && x.Since.Equal(y.Since)
+}
+
+// noDenials is the deny list where there is none.
+var noDenials = trust.NewDenials(nil)
+
+// Denied is the deny list; it is never nil.
+func (a *Assembly) Denied() *trust.Denials {
+	if a == nil || a.registered.denied == nil {
+		return noDenials
+	}
+	return a.registered.denied
+}
+
+// DenyList is the deny list as the store has it. The caller does not change it.
+func (a *Assembly) DenyList() []certstore.Denial { return a.registered.denials }
+
+// IssuerNames returns the names, as DER, that can be issuers of certificates that are admitted: those that registered
+// certificates have, as issuer or as subject, and those of the entries of trust stores.
+func (a *Assembly) IssuerNames() [][]byte {
+	names := map[string]bool{}
+	for _, c := range a.Clients.All() {
+		names[string(c.Certificate.RawIssuer)], names[string(c.Certificate.RawSubject)] = true, true
+	}
+	stores := []*trust.Anchors{a.door.Rules().Anchors, a.door.BalancerTrust()}
+	for _, set := range a.sets {
+		for _, p := range set.Profiles() {
+			stores = append(stores, p.Trust)
+		}
+	}
+	for _, anchors := range stores {
+		if anchors == nil {
+			continue
+		}
+		for _, cert := range anchors.Certificates() {
+			names[string(cert.RawIssuer)], names[string(cert.RawSubject)] = true, true
+		}
+	}
+	list := make([][]byte, 0, len(names))
+	for _, name := range slices.Sorted(maps.Keys(names)) {
+		list = append(list, []byte(name))
+	}
+	return list
 }
 
 // open opens the store, or takes it over from last, and joins its registrations with those of the API files.
@@ -85,7 +167,7 @@ func (a *Assembly) openStore(ctx context.Context, options certstore.Options) (er
 	}
 	a.store, err = a.Spec.Store.Value.Open(ctx, options)
 	if err == nil {
-		a.registered, err = a.readRegistrations(ctx)
+		a.registered, err = a.readRegistrations(ctx, nil)
 		return err
 	}
 	if options.ReadOnly && errors.Is(err, fs.ErrNotExist) {

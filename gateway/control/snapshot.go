@@ -63,9 +63,10 @@ func (a *Assembly) replaceStore(cause error, options certstore.Options) error {
 	}
 	a.store = later
 	a.registered = registrations{
-		seen: s.Read, clients: s.Clients,
+		seen: s.Read, clients: s.Clients, denials: s.Denials,
 		away: fmt.Errorf("%w; the registrations of the snapshot %s serve", cause, file),
 	}
+	a.registered.deny(nil)
 	return nil
 }
 
@@ -90,7 +91,7 @@ func (l *Loop) tellSnapshot() {
 	}
 	l.unread = true
 	l.board.bad(store, r.away)
-	l.log.Warn("the store can't be read; registrations of the snapshot serve until it can", "read", r.seen, "registrations", len(r.clients), "error", r.away)
+	l.log.Warn("the store can't be read; registrations of the snapshot serve until it can", "read", r.seen, "registrations", len(r.clients), "denials", len(r.denials), "error", r.away)
 }
 
 // saved is what the snapshot was written of last.
@@ -133,7 +134,9 @@ func (l *Loop) saveSnapshot() {
 	if !last.failed && next.file == last.file && next.store == last.store && next.version == last.version && seen.Sub(last.seen) < life {
 		return
 	}
-	err := writeSnapshot(next.file, certstore.Snapshot{Store: a.Spec.Store.Value.URL, Read: *seen, Clients: a.registered.clients})
+	err := writeSnapshot(next.file, certstore.Snapshot{
+		Store: a.Spec.Store.Value.URL, Read: *seen, Clients: a.registered.clients, Denials: a.registered.denials,
+	})
 	switch next.failed = err != nil; {
 	case next.failed && !last.failed:
 		l.log.Error("the snapshot can't be written: a start without the store would not know of what changes from now on", "snapshot", next.file, "error", err)

@@ -162,7 +162,7 @@ func (l *Loop) lookAtStore(ctx context.Context, asked bool) {
 	var conflicts []error
 	if err != nil {
 		err = fmt.Errorf("store: %w", err)
-	} else if next.registered, err = next.readRegistrations(reading); err == nil {
+	} else if next.registered, err = next.readRegistrations(reading, &last.registered); err == nil {
 		conflicts, err = next.admit()
 	}
 	if ctx.Err() != nil {
@@ -182,6 +182,15 @@ func (l *Loop) lookAtStore(ctx context.Context, asked bool) {
 		return
 	}
 	changed := l.tellClients(last, asked)
+	if err := errors.Join(next.registered.unreadable...); err != nil {
+		err = errors.Join(append(conflicts, err)...)
+		if before := l.board.state(store).Broken; !asked && before != nil && before.Error() == err.Error() {
+			return
+		}
+		l.board.bad(store, err)
+		l.log.Error("the deny list can't be read as a whole; what was denied stays denied, and what is new to it is in force", "error", err)
+		return
+	}
 	if err := errors.Join(conflicts...); err != nil {
 		l.board.bad(store, err)
 		l.log.Error("registered certificates contradict each other", "error", err)

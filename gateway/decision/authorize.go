@@ -45,11 +45,15 @@ func authorize(x *Exchange) error {
 
 // examineCertificate reports whether the caller's certificate is good for the API: registered for it, byte for byte, or
 // issued by a CA that is, with a tier that is known, in a store that was seen not long ago; and trusted, within its
-// validity and not revoked. It returns ErrWait when somebody has to be asked first whether it is.
+// validity, not denied and not revoked. It returns ErrWait when somebody has to be asked first whether it is.
 func examineCertificate(x *Exchange) (policy.Proof, error) {
 	c, clients := x.Certificate, x.Snapshot.Clients
 	if c == nil {
 		return policy.Absent, nil
+	}
+	if err := x.denied(c); err != nil {
+		x.certificateErr = err
+		return policy.Bad, nil
 	}
 	if (clients.Issuers() != nil || clients.Find(x.Route.API, c.Fingerprint) != nil) && x.mayLearn(c) {
 		return policy.Unexamined, ErrWait
@@ -85,6 +89,15 @@ func passing(err error) (reason Reason, ok bool) {
 		return StatusUnknown, true
 	}
 	return 0, false
+}
+
+// denied returns why a certificate is not good whatever else vouches for it: the deny list in force names it, or an issuer
+// of it; else nil.
+func (x *Exchange) denied(c *clientcert.Certificate) error {
+	if c == nil {
+		return nil
+	}
+	return c.Denied(x.Snapshot.Denied)
 }
 
 var (

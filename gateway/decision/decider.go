@@ -16,6 +16,7 @@ import (
 	"sallyport/gateway/http1"
 	"sallyport/internal/contain"
 	"sallyport/listenerprofiles"
+	"sallyport/listenerprofiles/trust"
 )
 
 // Options are what a Decider works with. Their zero value is usable.
@@ -49,6 +50,7 @@ type Snapshot struct {
 	Routes    *Table
 	Clients   *Clients
 	Listeners map[string]*Listener // by address
+	Denied    *trust.Denials       // certificates that are not good, whatever vouches for them; nil: none is denied
 
 	replaced chan struct{}                      // closed when another one is in force
 	askAny   map[*listenerprofiles.Profile]bool // see AsksForAny

@@ -24,6 +24,10 @@ func identify(x *Exchange) error {
 		}
 	}
 	x.Certificate = id.certificate
+	if id.balancer != nil && x.denied(id.balancer) != nil {
+		x.Certificate = id.balancer // a bad one: whom it speaks for is not believed
+		return nil
+	}
 	if id.known && x.mayLearn(id.balancer) {
 		return ErrWait
 	}
@@ -57,17 +61,23 @@ func holdProfile(x *Exchange, id *identity) error {
 	if c.shown == nil {
 		return refuse(MissingCredentials, nil)
 	}
-	if id.certificate == nil {
-		return nil // a load balancer's: see identityOf
+	if id.certificate == nil { // a load balancer's: see identityOf
+		if err := x.denied(id.balancer); err != nil {
+			return refuseShown(x, id.balancer, err)
+		}
+		return nil
+	}
+	if err := x.denied(id.certificate); err != nil {
+		return refuseShown(x, id.certificate, err)
 	}
 	if x.mayLearn(id.certificate) {
 		return ErrWait
 	}
 	if err := id.certificate.Check(x.at()); err != nil {
-		return refuseShown(x, id, err)
+		return refuseShown(x, id.certificate, err)
 	}
 	if id.certificate.ByRegistration() && !x.Snapshot.Clients.RegisteredAt(x.Snapshot.Routes, x.Listener, id.certificate.Fingerprint) {
-		return refuseShown(x, id, errUnregistered)
+		return refuseShown(x, id.certificate, errUnregistered)
 	}
 	return nil
 }
@@ -80,14 +90,14 @@ func holdRegistration(x *Exchange) error {
 		return nil
 	}
 	if _, err := x.Snapshot.Clients.find(x.Route.API, id.certificate.Fingerprint, x.at()); err != nil {
-		return refuseShown(x, id, err)
+		return refuseShown(x, id.certificate, err)
 	}
 	return nil
 }
 
 // refuseShown refuses the call for the certificate that the handshake has shown.
-func refuseShown(x *Exchange, id *identity, err error) error {
-	x.Certificate, x.evidence.Certificate, x.certificateErr = id.certificate, policy.Bad, err
+func refuseShown(x *Exchange, c *clientcert.Certificate, err error) error {
+	x.Certificate, x.evidence.Certificate, x.certificateErr = c, policy.Bad, err
 	if reason, unknown := passing(err); unknown {
 		return refuse(reason, err)
 	}

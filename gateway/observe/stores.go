@@ -32,6 +32,28 @@ func (s storeAge) Collect(out chan<- prometheus.Metric) {
 	}
 }
 
+// WatchDenials has the metrics tell how many entries of the deny list are in force. count is called at each look. It may
+// be called once.
+func (m *Metrics) WatchDenials(count func() int) {
+	m.registry.MustRegister(denials{&m.faults, prometheus.NewDesc("sallyport_denials",
+		"Entries of the deny list that are in force.", nil, nil), count})
+}
+
+type denials struct {
+	faults *contain.Faults
+	desc   *prometheus.Desc
+	count  func() int
+}
+
+// Describe is prometheus.Collector's.
+func (d denials) Describe(out chan<- *prometheus.Desc) { out <- d.desc }
+
+// Collect is prometheus.Collector's, which calls it on a goroutine of its own.
+func (d denials) Collect(out chan<- prometheus.Metric) {
+	defer d.faults.Catch("a metric", nil)
+	out <- prometheus.MustNewConstMetric(d.desc, prometheus.GaugeValue, float64(d.count()))
+}
+
 // stores tells how many entries are skipped of each store that is in use when somebody looks.
 type stores struct {
 	faults  *contain.Faults

@@ -1,6 +1,7 @@
 package observe_test
 
 import (
+	"fmt"
 	"net/http/httptest"
 	"strings"
 	"testing"
@@ -19,6 +20,20 @@ func TestStoreAge(t *testing.T) {
 		if told := strings.Contains(w.Body.String(), "sallyport_store_age_seconds 1.5\n"); told != there {
 			t.Errorf("with a store: %v; told: %v", there, told)
 		}
+	}
+}
+
+func TestDenialsAreCounted(t *testing.T) {
+	m := observe.NewMetrics("test")
+	n := 0
+	m.WatchDenials(func() int { return n })
+	for range 2 {
+		w := httptest.NewRecorder()
+		m.Handler().ServeHTTP(w, httptest.NewRequest("GET", "/metrics", nil))
+		if want := fmt.Sprintf("sallyport_denials %d\n", n); !strings.Contains(w.Body.String(), want) {
+			t.Errorf("no %s", want)
+		}
+		n = 3
 	}
 }
 

@@ -16,9 +16,14 @@ const maxPaths = 8
 type Issuer struct {
 	Certificate *x509.Certificate
 	Fingerprint [sha256.Size]byte // SHA-256 of the DER
+
+	marks Marks
 }
 
-func newIssuer(cert *x509.Certificate) *Issuer { return &Issuer{cert, sha256.Sum256(cert.Raw)} }
+func newIssuer(cert *x509.Certificate) *Issuer {
+	marks := MarksOf(cert)
+	return &Issuer{cert, marks.fingerprint, marks}
+}
 
 // A Path leads from a certificate to an entry of a trust store.
 type Path struct {
@@ -130,7 +135,7 @@ func (a *Anchors) issuer(cert *x509.Certificate, others *between) *Issuer {
 	if known, ok := a.shown.GetIfPresent(fingerprint); ok {
 		return known
 	}
-	shown := &Issuer{cert, fingerprint}
+	shown := newIssuer(cert)
 	a.shown.Set(fingerprint, shown)
 	return shown
 }

@@ -14,7 +14,8 @@ import (
 type Standing struct {
 	leaf    *x509.Certificate
 	paths   []Path
-	alone   bool // only its registration vouches for it, and it isn't self-signed: whoever issued it is not known
+	alone   bool  // only its registration vouches for it, and it isn't self-signed: whoever issued it is not known
+	marks   Marks // of leaf
 	checker *revocation.Checker
 	last    atomic.Pointer[standing]
 }
@@ -31,7 +32,7 @@ type standing struct {
 // Standing returns the standing of a certificate that these rules have found good.
 func (r *Rules) Standing(leaf *x509.Certificate, v Verdict) *Standing {
 	return &Standing{
-		leaf: leaf, paths: v.Paths, checker: r.Revocation,
+		leaf: leaf, paths: v.Paths, marks: MarksOf(leaf), checker: r.Revocation,
 		alone: v.ByRegistration && r.Revocation != nil && !SelfSigned.Vouches(leaf),
 	}
 }
@@ -41,6 +42,25 @@ func (r *Rules) Standing(leaf *x509.Certificate, v Verdict) *Standing {
 func (s *Standing) Check(now time.Time) error {
 	if err := s.look(now).err; err != nil {
 		return err
+	}
+	return nil
+}
+
+// Denied returns an entry of a deny list that names the certificate, or an issuer on any path of it: that another path is
+// left makes nobody good whose issuer is denied. It returns nil if there is none, and if s is nil. It allocates nothing.
+func (s *Standing) Denied(list *Denials) *Denial {
+	if s == nil || list.Len() == 0 {
+		return nil
+	}
+	if entry := list.FindMarks(s.marks); entry != nil {
+		return entry
+	}
+	for i := range s.paths {
+		for _, issuer := range s.paths[i].Issuers {
+			if entry := list.FindMarks(issuer.marks); entry != nil {
+				return entry
+			}
+		}
 	}
 	return nil
 }
