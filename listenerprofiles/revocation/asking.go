@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// asking is the state of asking somebody for something: one question at a time, and none before its time. Its zero value
-// has never asked.
+// asking is the state of asking somebody for something: one question at a time, and none before its time. Its zero
+// value has never asked.
 type asking struct {
 	mu     sync.Mutex
 	landed chan struct{} // closed when the question under way has an answer; nil: there is none
@@ -64,7 +64,8 @@ const (
 	fresh             // it was not asked yet, or its answer has ended
 )
 
-// turn says whether to wait for an answer. Nobody waits for a question that has been under way for longer than a budget.
+// turn says whether to wait for an answer. Nobody waits for a question that has been under way for longer than a
+// budget.
 func (a *asking) turn(now time.Time, budget time.Duration) turn {
 	failed := a.failures.Load() > 0
 	if since := a.flight.Load(); since != 0 {

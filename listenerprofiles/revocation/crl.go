@@ -481,8 +481,8 @@ func oidContent(id asn1.ObjectIdentifier) []byte {
 	return der[2:]
 }
 
-// sortHashes sorts in place, and pauses: slices.Sort would take a whole core for long. Hashes are spread evenly, so their
-// first byte makes 256 parts of like size.
+// sortHashes sorts in place, and pauses: slices.Sort would take a whole core for long. Hashes are spread evenly, so
+// their first byte makes 256 parts of like size.
 func sortHashes(hashes []uint64) {
 	if len(hashes) <= pausedItems {
 		slices.Sort(hashes)

@@ -159,7 +159,9 @@ func (r *Registry) fetch(ctx context.Context, s *source) (changed bool, err erro
 
 // body reads a list, for which there is memory until release is called. It grows in few steps: twice the memory of a
 // list of 50 MB would be too much.
-func (r *Registry) body(ctx context.Context, end context.CancelCauseFunc, res *http.Response) (data []byte, release func(), err error) {
+func (r *Registry) body(
+	ctx context.Context, end context.CancelCauseFunc, res *http.Response,
+) (data []byte, release func(), err error) {
 	release = func() {}
 	size := res.ContentLength
 	if size > maxFile {

@@ -29,7 +29,8 @@ type response struct {
 	next   time.Time // nextUpdate, or the end of its signer's validity; zero: neither is named
 }
 
-// parseResponse reads the response of a responder about the certificate of an issuer with that serial number (RFC 6960).
+// parseResponse reads the response of a responder about the certificate of an issuer with that serial number (RFC
+// 6960).
 //
 // ocsp.ParseResponseForCert compares serial numbers alone, and checks the signature of a certificate that comes along
 // without asking whose that is; the rest is done here.
@@ -69,8 +70,8 @@ func parseResponse(der []byte, by *issuer, serial *big.Int, now time.Time) (resp
 	return r, nil
 }
 
-// signedFor checks that a response is signed by the issuer of the certificate, or by a certificate that it has issued for
-// that (RFC 6960 section 4.2.2.2), and returns until when that one is valid. Some responders send the issuer's own
+// signedFor checks that a response is signed by the issuer of the certificate, or by a certificate that it has issued
+// for that (RFC 6960 section 4.2.2.2), and returns until when that one is valid. Some responders send the issuer's own
 // certificate along. Whether the delegate's certificate is revoked is not asked: it would be by the delegate.
 func signedFor(res *ocsp.Response, by *issuer, now time.Time) (until time.Time, err error) {
 	delegate := res.Certificate // whose signature of the response was checked
@@ -113,7 +114,8 @@ func isAbout(data cryptobyte.String, by *issuer, serial *big.Int) error {
 	var skipped cryptobyte.String
 	if !data.ReadASN1(&data, cbasn1.SEQUENCE) || !data.SkipOptionalASN1(context(0)) ||
 		!data.ReadAnyASN1(&skipped, &tag) || !data.SkipASN1(cbasn1.GeneralizedTime) ||
-		!data.ReadASN1(&responses, cbasn1.SEQUENCE) || !data.ReadOptionalASN1(&extensions, &more, context(1)) || !data.Empty() {
+		!data.ReadASN1(&responses, cbasn1.SEQUENCE) ||
+		!data.ReadOptionalASN1(&extensions, &more, context(1)) || !data.Empty() {
 		return errData
 	}
 	if more && !extensions.ReadASN1(&extensions, cbasn1.SEQUENCE) {

@@ -105,7 +105,8 @@ func (q *questions) find(key questionKey, serial []byte) *question {
 	return nil
 }
 
-// add adds a question, unless it is there, and returns the one that is. The least used of some goes if there are too many.
+// add adds a question, unless it is there, and returns the one that is. The least used of some goes if there are too
+// many.
 func (q *questions) add(key questionKey, one *question) *question {
 	shard := &q.shards[key.serial%uint64(len(q.shards))]
 	shard.mu.Lock()

@@ -108,9 +108,9 @@ func New(o Options) *Registry {
 	return r
 }
 
-// Checker returns the Checker of a policy: the same one for an equal policy while that is in force. A file that cannot be
-// read, or holds no CRL, is an error, unless a list of it is in memory, which is kept; an address that does not answer is
-// none.
+// Checker returns the Checker of a policy: the same one for an equal policy while that is in force. A file that cannot
+// be read, or holds no CRL, is an error, unless a list of it is in memory, which is kept; an address that does not
+// answer is none.
 //
 // A Checker is in force from then on until a Keep that does not name it.
 func (r *Registry) Checker(p Policy) (*Checker, error) {

@@ -167,7 +167,8 @@ func (f *finding) wait(landed <-chan struct{}) {
 // inline is how many lists of an issuer need no memory of their own.
 const inline = 8
 
-// ask asks whoever has to be asked about path. The channel is closed when one of them has answered; nil: nobody is asked.
+// ask asks whoever has to be asked about path. The channel is closed when one of them has answered; nil: nobody is
+// asked.
 func (c *Checker) ask(path []*x509.Certificate, now time.Time) (first <-chan struct{}) {
 	for i := range c.looked(path) {
 		f := finding{checker: c, cert: path[i], now: now, asks: true}
@@ -249,7 +250,8 @@ type certificateError struct {
 }
 
 func (e *certificateError) Error() string {
-	return fmt.Sprintf("certificate %s of %s: %v", e.cert.SerialNumber.Text(16), printable.Quote(e.cert.Issuer.String()), e.err)
+	issuer := printable.Quote(e.cert.Issuer.String())
+	return fmt.Sprintf("certificate %s of %s: %v", e.cert.SerialNumber.Text(16), issuer, e.err)
 }
 
 func (e *certificateError) Unwrap() error { return e.err }

@@ -65,8 +65,9 @@ func (h *held) signedBy(i *issuer) bool {
 	return false
 }
 
-// until is the end of what a list says: its nextUpdate, or maxAge after it was last seen at its source. A list without a
-// nextUpdate says something for maxAge, or for a day, after its thisUpdate: else one that is replayed would count for ever.
+// until is the end of what a list says: its nextUpdate, or maxAge after it was last seen at its source. A list without
+// a nextUpdate says something for maxAge, or for a day, after its thisUpdate: else one that is replayed would count
+// for ever.
 func (h *held) until(maxAge time.Duration) time.Time {
 	end := h.nextUpdate
 	if end.IsZero() {
@@ -224,7 +225,8 @@ func (r *Registry) take(s *source, lists []*list, now time.Time) (changed bool, 
 	fresh := make([]*held, 0, len(lists))
 	for _, l := range lists {
 		if l.thisUpdate.After(now.Add(skew)) {
-			errs = append(errs, fmt.Errorf("the CRL of %s is of the future: thisUpdate is %s", l.issuerName(), l.thisUpdate.UTC().Format(time.RFC3339)))
+			errs = append(errs, fmt.Errorf("the CRL of %s is of the future: thisUpdate is %s",
+				l.issuerName(), l.thisUpdate.UTC().Format(time.RFC3339)))
 			continue
 		}
 		h := &held{list: l, at: s.location}
