@@ -369,7 +369,7 @@ var unset = []string{
 	"Spec.Problems", "Spec.LeftOut", "Spec.Elsewhere", "Spec.Release", "Placed[string].Keys", "Listener.Profiles", "Listener.Door", "DoorConfig.Trust", "DoorConfig.BalancerTrust", "DoorConfig.CacheSize",
 	"Settings.Tokens", "Settings.Name", "Settings.BindAddress", "Settings.BindHost", "Settings.ServerName", "Settings.Line",
 	"Options.ACME", "Options.AlsoAskFor", "Options.Now", "Options.ReadFile", "Options.LookupHost", "Route.Limit", "Resource.Limit",
-	"DoorConfig.Shown", "Options.Shown", "Options.Registered", "Options.Issuers", "Options.Denied", "Rules.Anchors", "Rules.Revocation", "Limits.Exempt", "Bounds.Bytes", "Bounds.Certificates", "Bounds.KeyBits",
+	"DoorConfig.Shown", "Options.Shown", "Options.Registered", "Options.Issuers", "Options.Checker", "Options.Denied", "Rules.Anchors", "Rules.Revocation", "Limits.Exempt", "Bounds.Bytes", "Bounds.Certificates", "Bounds.KeyBits",
 	"Listener.Validations", "Settings.Folder", // that of files, and the example says store
 	"Upstream.Roots", "Upstream.Certificates", "Upstream.TLSDigest",
 }
