@@ -67,6 +67,8 @@ var rooms = map[string][]string{
 	"listenerprofiles/keystore":  nil,
 	"listenerprofiles/challenge": nil,
 
+	"listenerprofiles/revocation": nil,
+
 	"bench":      {"bench/port"},
 	"bench/port": nil,
 
