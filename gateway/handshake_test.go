@@ -23,6 +23,7 @@ import (
 
 	"sallyport/gateway/observe"
 	"sallyport/internal/testpki"
+	"sallyport/listenerprofiles/revocation"
 )
 
 // TestHandshakeReasons: each kind of handshake that fails has its word, in sallyport_handshakes_refused_total and in
@@ -33,6 +34,8 @@ func TestHandshakeReasons(t *testing.T) {
 		s.config.Handshakes = metrics.HandshakeRefused
 	})
 	now := f.clock.Now()
+	r := newRevoker()
+	r.serve(t, f, byLists)
 	f.setProfiles(t, f.profiles(t, nil, append(slices.Clone(allProfiles), "issued.test require ACME")...))
 	shake := func(change func(*tls.Config)) func(net.Conn) {
 		return func(c net.Conn) {
@@ -50,6 +53,16 @@ func TestHandshakeReasons(t *testing.T) {
 	shows := func(p *party) func(net.Conn) {
 		return shake(func(c *tls.Config) { c.GetClientCertificate = give(*p.tls()) })
 	}
+	revoked := issue("revoked", r.inter)
+	r.list(f.dir, revoked)
+	checker, err := f.registry.Checker(f.policy)
+	if err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the list is read", func() bool {
+		path := []*x509.Certificate{revoked.cert, r.inter.cert, r.root.cert}
+		return checker.Status(path, f.clock.Now()).Status == revocation.Revoked
+	})
 	denied := issue("denied", f.caA)
 	f.setDenied(t, fingerprintOf(denied))
 	unreadable := *f.a1.tls()
@@ -83,7 +96,8 @@ func TestHandshakeReasons(t *testing.T) {
 		"certificate_key_usage": shows(issue("no signer", f.caA, func(c *x509.Certificate) {
 			c.KeyUsage = x509.KeyUsageKeyAgreement
 		})),
-		"certificate_denied": shows(denied),
+		"certificate_denied":  shows(denied),
+		"certificate_revoked": shows(revoked),
 		"certificate_critical_extension": shows(issue("odd", f.caA, func(c *x509.Certificate) {
 			c.ExtraExtensions = []pkix.Extension{{Id: asn1.ObjectIdentifier{1, 2, 3, 4}, Critical: true, Value: []byte{5, 0}}}
 		})),
@@ -240,8 +254,9 @@ func reasonsOfCode(t *testing.T) (words []string) {
 	find("handshake.go", `return "([a-z_]+[a-z])"`, "")
 	find("handshake.go", `", "([a-z_]+)"\}`, "")
 	find("../listenerprofiles/trust/judge.go", `Cause = "([a-z_]+)"`, "certificate_")
-	// Of a header's certificate. crypto/tls ends the handshake of one: certificate_unparseable.
-	words = slices.DeleteFunc(words, func(w string) bool { return w == "certificate_malformed" })
+	// Of a header's certificate. crypto/tls ends the handshake of one: certificate_unparseable. And of one that ends no
+	// handshake: its calls wait for its status.
+	words = slices.DeleteFunc(words, func(w string) bool { return w == "certificate_malformed" || w == "certificate_status_unknown" })
 	slices.Sort(words)
 	return slices.Compact(words)
 }

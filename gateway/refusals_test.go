@@ -182,6 +182,7 @@ func TestEveryRefusal(t *testing.T) {
 	elsewhere := []string{
 		"client_gone",         // TestClientGone
 		"registrations_stale", // TestStaleRegistrations
+		"status_unknown",      // TestStatusThatCannotBeKnown
 		"stopped",             // TestAbort
 		"caller_busy",         // TestOneCallerLeavesRoom
 		"body_too_slow",       // takes its time

@@ -14,6 +14,7 @@ import (
 
 	"sallyport/internal/testpki"
 	"sallyport/listenerprofiles/keystore"
+	"sallyport/listenerprofiles/revocation"
 )
 
 // A party is a certificate and its key.
@@ -87,11 +88,12 @@ type fixture struct {
 	ca, other      *party // other is trusted by other.pem only
 	client         *party // under ca
 	server, second *party
+	revoked        *revocation.Registry
 }
 
 func newFixture(t testing.TB) *fixture {
 	t.Helper()
-	f := &fixture{dir: t.TempDir(), ca: issue(t, "CA", nil, isCA), other: issue(t, "Other", nil, isCA)}
+	f := &fixture{dir: t.TempDir(), revoked: revocation.New(revocation.Options{}), ca: issue(t, "CA", nil, isCA), other: issue(t, "Other", nil, isCA)}
 	f.client = issue(t, "client", f.ca)
 	f.server = issue(t, "server", f.ca)
 	f.second = issue(t, "second", f.ca)
@@ -159,7 +161,13 @@ func (f *fixture) config() Options {
 			TrustStore: keystore.Ref{Location: f.path("trust.pem"), Type: "PEM"},
 		},
 		FilePath: f.path("listenerprofiles.xml"),
+		Checker:  f.checker,
 	}
+}
+
+// checker looks nothing up that a policy names: the same for each policy.
+func (f *fixture) checker(revocation.Policy) (*revocation.Checker, error) {
+	return f.revoked.Checker(revocation.Policy{OCSP: true})
 }
 
 func (f *fixture) load(t testing.TB, profiles ...string) *Set {

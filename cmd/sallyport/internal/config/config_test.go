@@ -327,7 +327,7 @@ func TestExample(t *testing.T) {
 			},
 			{
 				API: orders, Alias: "partner", Tier: "Silver", KeyType: certstore.Production, Match: match,
-				Certificate: client("clients/partner-ca.crt"), Fingerprint: certstore.Fingerprint(client("clients/partner-ca.crt")), Source: "testdata/example/apis/orders.yaml:21:9",
+				Certificate: client("clients/partner-ca.crt"), Fingerprint: certstore.Fingerprint(client("clients/partner-ca.crt")), Source: "testdata/example/apis/orders.yaml:25:9",
 			},
 		},
 		Files: []string{
