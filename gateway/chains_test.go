@@ -4,6 +4,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"fmt"
+	"net/http"
 	"testing"
 	"time"
 )
@@ -159,5 +160,24 @@ func TestRemovedRegisteredCAEndsItsLeaves(t *testing.T) {
 	f.setClients(t)
 	for name, call := range callers {
 		t.Run(name+" again", func(t *testing.T) { f.allowed(t, call) })
+	}
+}
+
+// TestIssuerOfALeafIsAskedFor: a client that shows a certificate only to who names its issuer shows one that a registered
+// CA has issued, though the trust store names the root alone.
+func TestIssuerOfALeafIsAskedFor(t *testing.T) {
+	w := theWorld()
+	f := newFixture(t, withChains, register(client(payAPI, "inter", w.interA, "Unlimited")))
+	f.setProfiles(t, f.profiles(t, certPEM(f.caA), allProfiles...))
+	leaf := alone(issue("leaf", w.interA, usage(x509.ExtKeyUsageClientAuth)))
+	config := f.clientTLS(nil, via{})
+	config.Certificates = []tls.Certificate{*leaf.tls()}
+	for _, host := range []string{"opt.test", "mtls.test"} {
+		transport := f.client(t, nil, via{}).Transport.(*http.Transport)
+		transport.TLSClientConfig = config.Clone()
+		got := f.allowed(t, func() answer { return get(t, &http.Client{Transport: transport}, "https://"+host+"/pay/1.0/x") })
+		if hash := got.Header.Get("X-Client-Cert-Hash"); hash != leaf.hash() {
+			t.Errorf("%s: %q, want the leaf's", host, hash)
+		}
 	}
 }

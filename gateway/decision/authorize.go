@@ -69,12 +69,14 @@ func examineCertificate(x *Exchange) (policy.Proof, error) {
 // mayLearn reports whether the call has to wait for what others know of a certificate, which it does once at most. A call
 // that is judged again does with what is known.
 func (x *Exchange) mayLearn(c *clientcert.Certificate) bool {
-	if c == nil || x.before != nil || x.asked == c || !c.Pending(x.at()) {
+	const most = 2 // the load balancer's own, and the client's
+	if c == nil || x.before != nil || x.asked == c || x.waits == most || !c.Pending(x.at()) {
 		return false
 	}
 	x.wait = func(ctx context.Context) { // a carrier may decide once more before it waits
 		c.Await(ctx)
 		x.asked = c
+		x.waits++
 	}
 	return true
 }

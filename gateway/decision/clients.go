@@ -183,8 +183,13 @@ func (c *Clients) find(api certstore.API, fingerprint [sha256.Size]byte, now tim
 }
 
 // unnamed reports whether a registration for an API of the listener counts for a certificate whose issuer the profile does
-// not name when it asks for one. Then it has to ask for any, or the client would not send its own.
+// not name when it asks for one, be it registered itself or issued by a CA that is. Then it has to ask for any, or the client would not send its own.
 func (c *Clients) unnamed(routes *Table, l *Listener, p *listenerprofiles.Profile) bool {
+	if c.Issuers() != nil && slices.ContainsFunc(c.cas, func(ca *certstore.Client) bool {
+		return !p.Trust.Names(ca.Certificate.RawSubject) && routes.Serves(ca.API, l)
+	}) {
+		return true // who shows nothing but what it has issued
+	}
 	clients := c.selfIssued
 	if all, some := p.Vouches(); all {
 		clients = c.All()

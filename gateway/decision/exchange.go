@@ -80,6 +80,7 @@ type Exchange struct {
 	registration   *certstore.Client       // the certificate's for this API, or a CA's that has issued it, whoever settles the call
 	bucket         ratelimit.Bucket        // of the registration's tier; nil: unlimited
 	asked          *clientcert.Certificate // of which the call has waited to learn whether it is revoked
+	waits          int                     // for that
 	certificateErr error                   // what is wrong with the certificate; for logs
 	tokenErr       error
 	seen           time.Time // when the head was, by the system's clock

@@ -68,8 +68,13 @@ func (s *Standing) Denied(list *Denials) *Denial {
 // Pending reports whether Await may find out more than Check knows.
 func (s *Standing) Pending(now time.Time) bool { return s.look(now).pending }
 
+// patience is how long Await waits at most, however many paths there are.
+const patience = 3 * time.Second
+
 // Await asks whoever knows what Check does not, until ctx ends or the time for that is over.
 func (s *Standing) Await(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
 	for i := range s.paths {
 		s.checker.Await(ctx, s.paths[i].certificates(s.leaf))
 	}
