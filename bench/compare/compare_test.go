@@ -89,30 +89,35 @@ func TestContestants(t *testing.T) {
 		want     []contestant
 	}{
 		{plain, without, []contestant{
-			{instance{0, false}, true, "Sallyport", "sallyport"},
-			{instance{1, false}, false, "NGINX", "nginx"},
+			{instance{0, false, false}, true, "Sallyport", "sallyport"},
+			{instance{1, false, false}, false, "NGINX", "nginx"},
 		}},
 		{plain, with, []contestant{
-			{instance{0, false}, true, "Sallyport", "sallyport"},
-			{instance{1, false}, true, "Baseline", "baseline"},
-			{instance{2, false}, false, "NGINX", "nginx"},
+			{instance{0, false, false}, true, "Sallyport", "sallyport"},
+			{instance{1, false, false}, true, "Baseline", "baseline"},
+			{instance{2, false, false}, false, "NGINX", "nginx"},
+		}},
+		{Scenario{Revoked: true}, without, []contestant{
+			{instance{0, false, true}, true, "Sallyport", "sallyport"},
+			{instance{0, false, false}, false, "Sallyport, without a CRL", "sallyport-without"},
+			{instance{1, false, false}, false, "NGINX", "nginx"},
 		}},
 		{tokens, without, []contestant{
-			{instance{0, false}, true, "Sallyport", "sallyport"},
-			{instance{0, false}, false, "Sallyport, by certificate", "sallyport-certificate"},
-			{instance{1, false}, false, "NGINX", "nginx"},
+			{instance{0, false, false}, true, "Sallyport", "sallyport"},
+			{instance{0, false, false}, false, "Sallyport, by certificate", "sallyport-certificate"},
+			{instance{1, false, false}, false, "NGINX", "nginx"},
 		}},
 		{tokens, with, []contestant{
-			{instance{0, false}, true, "Sallyport", "sallyport"},
-			{instance{1, false}, true, "Baseline", "baseline"},
-			{instance{0, false}, false, "Sallyport, by certificate", "sallyport-certificate"},
-			{instance{2, false}, false, "NGINX", "nginx"},
+			{instance{0, false, false}, true, "Sallyport", "sallyport"},
+			{instance{1, false, false}, true, "Baseline", "baseline"},
+			{instance{0, false, false}, false, "Sallyport, by certificate", "sallyport-certificate"},
+			{instance{2, false, false}, false, "NGINX", "nginx"},
 		}},
 		{shared, with, []contestant{
-			{instance{0, true}, true, "Sallyport", "sallyport"},
-			{instance{1, true}, true, "Baseline", "baseline"},
-			{instance{0, false}, false, "Sallyport, local limits", "sallyport-local"},
-			{instance{2, false}, false, "NGINX", "nginx"},
+			{instance{0, true, false}, true, "Sallyport", "sallyport"},
+			{instance{1, true, false}, true, "Baseline", "baseline"},
+			{instance{0, false, false}, false, "Sallyport, local limits", "sallyport-local"},
+			{instance{2, false, false}, false, "NGINX", "nginx"},
 		}},
 	} {
 		if got := contestants(tt.Scenario, tt.programs); !slices.Equal(got, tt.want) {

@@ -10,6 +10,7 @@ import (
 type instance struct {
 	program int  // index into Options.Programs
 	redis   bool // counts its limits in Redis
+	revoked bool // looks up whether certificates are revoked
 }
 
 // A contestant is one row of a scenario.
@@ -29,17 +30,19 @@ func contestants(s Scenario, programs []peer.Program) []contestant {
 		c := contestant{instance: instance{program: i}, own: p.Sallyport(), title: p.Title, name: p.Name}
 		if p.Sallyport() {
 			builds++
-			c.redis = s.Redis
+			c.redis, c.revoked = s.Redis, s.Revoked
 		}
 		list = append(list, c)
 	}
 	second := list[0]
-	second.own, second.redis = false, false
+	second.own, second.redis, second.revoked = false, false, false
 	switch {
 	case s.own != nil:
 		second.title, second.name = second.title+", by certificate", second.name+"-certificate"
 	case s.Redis:
 		second.title, second.name = second.title+", local limits", second.name+"-local"
+	case s.Revoked:
+		second.title, second.name = second.title+", without a CRL", second.name+"-without"
 	default:
 		return list
 	}

@@ -98,6 +98,7 @@ func (r *run) start(ctx context.Context, c contestant, folder string, counted pe
 	if c.redis {
 		site.Redis = counted
 	}
+	site.Revoked = c.revoked
 	p := r.Programs[c.program]
 	if err := p.Configure(site); err != nil {
 		return nil, err

@@ -28,6 +28,9 @@ type Scenario struct {
 	// Redis says that Sallyport counts its limits in Redis. Its peers, and Sallyport in a second row, count in their
 	// process.
 	Redis bool
+	// Revoked says that Sallyport looks each client's certificate up in a CRL. Its peers, and Sallyport in a second row,
+	// don't.
+	Revoked bool
 }
 
 // calls describes the calls of one scenario to one gateway.
@@ -61,6 +64,21 @@ var Scenarios = []Scenario{
 			"the limit of each certificate is counted in Redis, by the others in their process",
 		calls: func(c *calls) { c.Connections = 64 },
 		Redis: true,
+	},
+	{
+		Name:  "revocation",
+		Title: "certificates looked up in a CRL",
+		Detail: "64 kept mTLS connections, 1 KiB answers, as fast as they come; " +
+			"each call goes by the CA's CRL, those of the others don't",
+		calls:   func(c *calls) { c.Connections = 64 },
+		Revoked: true,
+	},
+	{
+		Name:    "revocation-handshake",
+		Title:   "full handshakes, looked up in a CRL",
+		Detail:  "a new mTLS connection for each call, 16 at once; each handshake goes by the CA's CRL, those of the others don't",
+		calls:   func(c *calls) { c.Connections, c.Workload = 16, load.NewConn },
+		Revoked: true,
 	},
 	{
 		Name:   "many",

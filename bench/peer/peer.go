@@ -60,6 +60,7 @@ type Site struct {
 	AccessLog bool   // to access.log in the folder
 	Profiles  string // path of Sallyport's listenerprofiles.xml; empty: none
 	Limit     Limit  // of each certificate on Sallyport; zero: one that is never reached
+	Revoked   bool   // Sallyport looks up whether the CA has revoked clients' certificates
 	Redis     Redis  // where Sallyport counts limits; zero: in its process
 }
 

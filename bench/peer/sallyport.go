@@ -38,6 +38,10 @@ func sallyportFiles(s Site) map[string]string {
 	if s.Profiles != "" {
 		profiles = fmt.Sprintf("\n    dynamicSSLProfiles: {filePath: %q, fileReadInterval: 10m}", s.Profiles)
 	}
+	revocation := ""
+	if s.Revoked {
+		revocation = fmt.Sprintf("\n    revocation: {crl: [%q]}", s.within(pki.CRL))
+	}
 	limit := s.Limit
 	if limit == (Limit{}) {
 		limit = unreached
@@ -51,9 +55,9 @@ func sallyportFiles(s Site) map[string]string {
     address: %q
     keyStore: {location: %q}
     trustStore: {location: %q}
-    sslVerifyClient: require%s
+    sslVerifyClient: require%s%[12]s
   - name: balancer
-    address: %q
+    address: %[5]q
     clientCertificateHeader: address
 mutualSSL:
   loadBalancers: {addresses: [127.0.0.1]}
@@ -65,7 +69,7 @@ log: {level: warn, access: %[7]s}
 tiers:
   - {name: %[8]s, requestCount: %[9]d, timeUnit: %[10]s, burst: %[11]d}
 `, s.HTTPS, s.within(pki.Server), s.within(pki.CA), profiles, s.HTTP, s.Status, access,
-		Tier, limit.Count, limit.Unit, limit.Burst)
+		Tier, limit.Count, limit.Unit, limit.Burst, revocation)
 	b.WriteString(s.Redis.config())
 	b.WriteString("keyManagers:\n")
 	for _, i := range s.PKI.Issuers {

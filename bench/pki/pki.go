@@ -24,6 +24,7 @@ import (
 // Files in the folder of a Set.
 const (
 	CA     = "ca.crt"
+	CRL    = "ca.crl"     // what the CA has revoked: nothing
 	Server = "server.pem" // certificate and key, which server.crt and server.key hold separately
 )
 
@@ -50,12 +51,21 @@ func Make(folder string, n int) (*Set, error) {
 	s := &Set{Folder: folder, Roots: x509.NewCertPool()}
 	var err error
 	if s.ca, s.caKey, err = s.issue(&x509.Certificate{
-		Subject: pkix.Name{CommonName: "sallybench CA"}, IsCA: true, KeyUsage: x509.KeyUsageCertSign,
+		Subject: pkix.Name{CommonName: "sallybench CA"}, IsCA: true, KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageCRLSign,
 	}); err != nil {
 		return nil, err
 	}
 	s.Roots.AddCert(s.ca)
 	if err := s.write(CA, certificatePEM(s.ca)); err != nil {
+		return nil, err
+	}
+	list, err := x509.CreateRevocationList(rand.Reader, &x509.RevocationList{
+		Number: big.NewInt(1), ThisUpdate: time.Now().Add(-time.Hour), NextUpdate: time.Now().Add(life),
+	}, s.ca, s.caKey)
+	if err != nil {
+		return nil, fmt.Errorf("signing a CRL: %w", err)
+	}
+	if err := s.write(CRL, list); err != nil {
 		return nil, err
 	}
 	if err := s.NewServer("server"); err != nil {
