@@ -72,8 +72,6 @@ var rooms = map[string][]string{
 	"bench":      {"bench/port"},
 	"bench/port": nil,
 
-	"listenerprofiles/revocation": nil,
-
 	"internal/testpki":        nil,
 	"internal/testserver":     {"bench/port"},
 	"internal/testredis":      {"internal/testpki", "internal/testserver"},

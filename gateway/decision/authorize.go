@@ -55,7 +55,7 @@ func examineCertificate(x *Exchange) (policy.Proof, error) {
 		x.certificateErr = err
 		return policy.Bad, nil
 	}
-	if (clients.Issuers() != nil || clients.Find(x.Route.API, c.Fingerprint) != nil) && x.mayLearn(c) {
+	if c.Pending(x.at()) && (clients.Issuers() != nil || clients.Find(x.Route.API, c.Fingerprint) != nil) && x.mayLearn(c) {
 		return policy.Unexamined, ErrWait
 	}
 	admission, err := clients.admit(x.Route.API, c, x.at())

@@ -1,4 +1,3 @@
-// Package revocation answers whether issuers have revoked certificates, by CRLs (RFC 5280) and OCSP (RFC 6960).
 package revocation
 
 import (
