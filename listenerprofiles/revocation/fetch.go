@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"runtime"
 	"sync/atomic"
 	"time"
 )
@@ -195,7 +196,10 @@ func (r *Registry) body(
 			if err := r.bodies.Acquire(ctx, int64(grown)); err != nil {
 				return nil, release, err
 			}
-			release = func() { r.bodies.Release(int64(grown)) }
+			release = func() {
+				runtime.GC() // or the next one would come on top of this one
+				r.bodies.Release(int64(grown))
+			}
 			slow.least = longBytes
 			stop = r.watch(slow)
 		}

@@ -6,6 +6,7 @@ import (
 	"hash/maphash"
 	"io/fs"
 	"os"
+	"runtime"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -178,6 +179,7 @@ func (r *Registry) look(s *source, now time.Time) (changed bool, err error) {
 	if info.Size() > smallBody { // one at a time, for the memory's sake
 		r.reading.Lock()
 		defer r.reading.Unlock()
+		defer runtime.GC() // or the next one would come on top of this one
 	}
 	s.stat, s.statAt = info, now
 	data, err := regularfile.Read(s.location, maxFile)
