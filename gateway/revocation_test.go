@@ -11,6 +11,7 @@ import (
 	"sallyport/gateway/clientcert"
 	"sallyport/listenerprofiles/revocation"
 	"sallyport/listenerprofiles/trust"
+	"sallyport/policy/certrule"
 )
 
 var byLists = revocation.Policy{CRL: []string{"root.crl", "inter.crl"}}
@@ -177,4 +178,26 @@ func TestRevokedInTheHeader(t *testing.T) {
 	f.allowed(t, func() answer { return call(kept) })
 	r.list(r.dir)
 	eventually(t, "it is revoked no more", func() bool { return call(lost).status == 200 })
+}
+
+// TestResponderIsAskedAboutALeafOfARegisteredCA: a certificate that a registered CA has issued, and of which nothing is
+// known yet when it is shown, is held to the registration's match with the first call, and goes on as itself.
+func TestResponderIsAskedAboutALeafOfARegisteredCA(t *testing.T) {
+	for _, host := range []string{"opt.test", "mtls.test"} {
+		for _, how := range []via{{}, {http2: true}, {tls12: true}} {
+			r := newRevoker()
+			address := r.responder(t).URL
+			names := func(name string) *party {
+				return issue(name, r.inter, usage(x509.ExtKeyUsageClientAuth), func(c *x509.Certificate) {
+					c.OCSPServer, c.DNSNames = []string{address}, []string{name + ".partner.test"}
+				})
+			}
+			ca := matching(t, client(payAPI, "inter", r.inter, "Unlimited"), certrule.Match{DNS: []string{"*.partner.test"}})
+			r.serve(t, newFixture(t, withChains, register(ca)), revocation.Policy{OCSP: true, LeafOnly: true})
+			caller := r.client(t, names("leaf"), how)
+			for range 2 {
+				r.allowed(t, func() answer { return get(t, caller, "https://"+host+"/pay/1.0/x") })
+			}
+		}
+	}
 }

@@ -147,3 +147,7 @@ func (c *Certificate) Await(ctx context.Context) { c.standing.Await(ctx) }
 func (c *Certificate) IssuedBy(now time.Time, found func(*trust.Issuer) bool) bool {
 	return c.Check(now) == nil && c.standing.Issuers(now, found)
 }
+
+// Under reports whether found reports true for a CA that the certificate leads to, whether it is good by way of it now or
+// not: an issuer's word on it may be awaited yet.
+func (c *Certificate) Under(found func(*trust.Issuer) bool) bool { return c.standing.Under(found) }

@@ -3,6 +3,7 @@ package trust
 import (
 	"context"
 	"crypto/x509"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -95,6 +96,15 @@ func (s *Standing) Issuers(now time.Time, found func(*Issuer) bool) bool {
 		}
 	}
 	return false
+}
+
+// Under is Issuers for all paths, whether they are good now or not: what is unknown or revoked may be good later. It is
+// false if s is nil.
+func (s *Standing) Under(found func(*Issuer) bool) bool {
+	if s == nil {
+		return false
+	}
+	return slices.ContainsFunc(s.paths, func(p Path) bool { return slices.ContainsFunc(p.Issuers, found) })
 }
 
 func (s *Standing) look(now time.Time) *standing {
