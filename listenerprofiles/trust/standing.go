@@ -118,7 +118,7 @@ func (s *Standing) look(now time.Time) *standing {
 	return found
 }
 
-// judge asks about each path: one that is good is enough.
+// judge asks about each path: one that is good is enough, while it lasts.
 func (s *Standing) judge(now time.Time) *standing {
 	found := &standing{until: Always.Until}
 	if s.checker == nil {
@@ -127,13 +127,18 @@ func (s *Standing) judge(now time.Time) *standing {
 	}
 	unknown := false
 	for i := range s.paths {
+		if p := &s.paths[i]; !p.Contains(now) {
+			if now.Before(p.From) {
+				found.until = earlier(found.until, p.From)
+			}
+			continue
+		}
+		found.until = earlier(found.until, s.paths[i].Until)
 		answer := s.checker.Status(s.paths[i].certificates(s.leaf), now)
 		if s.alone {
 			answer = s.checker.Unasked(s.leaf, now)
 		}
-		if answer.Until.Before(found.until) {
-			found.until = answer.Until
-		}
+		found.until = earlier(found.until, answer.Until)
 		switch answer.Status {
 		case revocation.Good:
 			found.good |= 1 << i
@@ -149,8 +154,18 @@ func (s *Standing) judge(now time.Time) *standing {
 			}
 		}
 	}
-	if found.good != 0 {
+	switch {
+	case found.good != 0:
 		found.err, found.pending = nil, false
+	case found.err == nil:
+		found.err = Outside(Expired)
 	}
 	return found
+}
+
+func earlier(a, b time.Time) time.Time {
+	if b.Before(a) {
+		return b
+	}
+	return a
 }

@@ -1,0 +1,78 @@
+package trust_test
+
+import (
+	"crypto/rand"
+	"crypto/x509"
+	"math/big"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"sallyport/internal/testpki"
+	"sallyport/listenerprofiles/revocation"
+	"sallyport/listenerprofiles/trust"
+)
+
+func signsCRLs(c *x509.Certificate) { c.KeyUsage |= x509.KeyUsageCRLSign }
+
+// lists are files with the CRLs of CAs, each with what that has revoked.
+func lists(t *testing.T, now time.Time, revoked map[*testpki.Identity][]*x509.Certificate) (files []string) {
+	t.Helper()
+	for ca, certs := range revoked {
+		list := &x509.RevocationList{Number: big.NewInt(1), ThisUpdate: now.Add(-time.Hour), NextUpdate: now.Add(1000 * time.Hour)}
+		for _, cert := range certs {
+			list.RevokedCertificateEntries = append(list.RevokedCertificateEntries,
+				x509.RevocationListEntry{SerialNumber: cert.SerialNumber, RevocationTime: list.ThisUpdate})
+		}
+		der, err := x509.CreateRevocationList(rand.Reader, list, ca.Cert, ca.Key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		file := filepath.Join(t.TempDir(), "list.crl")
+		if err := os.WriteFile(file, der, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		files = append(files, file)
+	}
+	return files
+}
+
+// TestPathThatHasEnded: a path without a revoked certificate counts until its end, and not for one that is revoked after it.
+func TestPathThatHasEnded(t *testing.T) {
+	now := time.Now()
+	one, two := testpki.NewCA(t, "One", signsCRLs), testpki.NewCA(t, "Two", signsCRLs)
+	inter := one.IssueCA("Issuer", signsCRLs)
+	crossed := *inter
+	crossed.Cert = two.Issue(testpki.Leaf{
+		CommonName: "Issuer", Key: inter.Key, Usages: testpki.NoUsages, NotAfter: now.Add(time.Hour),
+		Change: func(c *x509.Certificate) { isCA(c); signsCRLs(c) },
+	}).Cert
+	leaf := inter.Issue(named("leaf")).Cert
+	registry := revocation.New(revocation.Options{Now: func() time.Time { return now }})
+	checker, err := registry.Checker(revocation.Policy{CRL: lists(t, now, map[*testpki.Identity][]*x509.Certificate{
+		one: {inter.Cert}, two: nil, inter: nil,
+	})})
+	if err != nil {
+		t.Fatal(err)
+	}
+	anchors, err := trust.New([]*x509.Certificate{one.Cert, two.Cert})
+	if err != nil {
+		t.Fatal(err)
+	}
+	rules := trust.Rules{Anchors: anchors, Revocation: checker}
+	v, err := rules.Judge([]*x509.Certificate{leaf, inter.Cert, crossed.Cert}, false, nil, now)
+	if err != nil || len(v.Paths) != 2 {
+		t.Fatalf("%d paths, %v; want both", len(v.Paths), err)
+	}
+	standing := rules.Standing(leaf, v)
+	if err := standing.Check(now); err != nil {
+		t.Errorf("while the other path holds: %v", err)
+	}
+	later := now.Add(2 * time.Hour)
+	for _, s := range []*trust.Standing{standing, rules.Standing(leaf, v)} {
+		if cause := trust.CauseOf(s.Check(later)); cause != trust.Revoked {
+			t.Errorf("when it has ended: %q, want %q", cause, trust.Revoked)
+		}
+	}
+}
