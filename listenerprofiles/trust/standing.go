@@ -90,6 +90,9 @@ func (s *Standing) Issuers(now time.Time, found func(*Issuer) bool) bool {
 			continue
 		}
 		for _, issuer := range s.paths[i].Issuers {
+			if !window(issuer.Certificate).Contains(now) {
+				break // of an entry, whose path lasts as long as itself
+			}
 			if found(issuer) {
 				return true
 			}

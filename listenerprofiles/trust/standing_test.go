@@ -76,3 +76,29 @@ func TestPathThatHasEnded(t *testing.T) {
 		}
 	}
 }
+
+// TestEntryOfAnEndedIssuer: an entry of the store is good without its issuer, which admits nothing any more once it has
+// ended.
+func TestEntryOfAnEndedIssuer(t *testing.T) {
+	now := time.Now()
+	root := testpki.NewCA(t, "Root", func(c *x509.Certificate) { c.NotAfter = now.Add(time.Hour) })
+	leaf := root.Issue(named("leaf")).Cert
+	anchors, err := trust.New([]*x509.Certificate{root.Cert, leaf})
+	if err != nil {
+		t.Fatal(err)
+	}
+	rules := trust.Rules{Anchors: anchors}
+	v, err := rules.Judge([]*x509.Certificate{leaf}, false, nil, now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	standing := rules.Standing(leaf, v)
+	for at, want := range map[time.Time]bool{now: true, now.Add(2 * time.Hour): false} {
+		if !v.Contains(at) || standing.Check(at) != nil {
+			t.Errorf("at %v the entry is not good", at)
+		}
+		if got := standing.Issuers(at, func(*trust.Issuer) bool { return true }); got != want {
+			t.Errorf("at %v it has an issuer: %t, want %t", at, got, want)
+		}
+	}
+}
