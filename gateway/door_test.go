@@ -543,3 +543,23 @@ func TestOriginBehindABalancer(t *testing.T) {
 		})
 	}
 }
+
+// TestBalancerCertificateEndsUnderRequire: where a certificate is required, a load balancer's own has to be good on each
+// call, too, open resources among them.
+func TestBalancerCertificateEndsUnderRequire(t *testing.T) {
+	f := newDoorFixture(t)
+	f.setProfiles(t, f.profiles(t, certPEM(f.caA, f.interA), allProfiles...))
+	now := f.clock.Now()
+	f.balancer = issue("load balancer", f.caA, usage(x509.ExtKeyUsageClientAuth), validity(now.Add(-time.Hour), now.Add(time.Hour)))
+	f.config.BalancerTrust = trusting(t, f.balancer)
+	f.setDoor(t, f.config)
+	clients := map[bool]*http.Client{}
+	for _, h2 := range []bool{false, true} {
+		clients[h2] = f.through(t, byCert, f.balancer, h2, "127.0.0.1")
+		f.allowed(t, func() answer { return get(t, clients[h2], "https://mtls.test/pay/1.0/open") })
+	}
+	f.clock.Advance(90 * time.Minute)
+	for _, c := range clients {
+		f.denied(t, 401, "900901", func() answer { return get(t, c, "https://mtls.test/pay/1.0/open") })
+	}
+}

@@ -1,6 +1,7 @@
 package decision
 
 import (
+	"cmp"
 	"errors"
 	"time"
 
@@ -61,23 +62,18 @@ func holdProfile(x *Exchange, id *identity) error {
 	if c.shown == nil {
 		return refuse(MissingCredentials, nil)
 	}
-	if id.certificate == nil { // a load balancer's: see identityOf
-		if err := x.denied(id.balancer); err != nil {
-			return refuseShown(x, id.balancer, err)
-		}
-		return nil
+	shown := cmp.Or(id.certificate, id.balancer) // see identityOf
+	if err := x.denied(shown); err != nil {
+		return refuseShown(x, shown, err)
 	}
-	if err := x.denied(id.certificate); err != nil {
-		return refuseShown(x, id.certificate, err)
-	}
-	if x.mayLearn(id.certificate) {
+	if x.mayLearn(shown) {
 		return ErrWait
 	}
-	if err := id.certificate.Check(x.at()); err != nil {
-		return refuseShown(x, id.certificate, err)
+	if err := shown.Check(x.at()); err != nil {
+		return refuseShown(x, shown, err)
 	}
-	if id.certificate.ByRegistration() && !x.Snapshot.Clients.RegisteredAt(x.Snapshot.Routes, x.Listener, id.certificate.Fingerprint) {
-		return refuseShown(x, id.certificate, errUnregistered)
+	if shown.ByRegistration() && !x.Snapshot.Clients.RegisteredAt(x.Snapshot.Routes, x.Listener, shown.Fingerprint) {
+		return refuseShown(x, shown, errUnregistered)
 	}
 	return nil
 }
