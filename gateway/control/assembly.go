@@ -296,21 +296,20 @@ func (b *builder) buildDoor() {
 	door := s.Header
 	door.Shown = b.loop.cfg.Shown
 	door.Rules.Anchors, door.BalancerTrust = b.openTrust(KindTrustStore, s.HeaderTrust), b.openTrust(KindBalancer, s.Balancers)
+	if p := s.HeaderRevocation; !reflect.DeepEqual(p.Value, revocation.Policy{}) {
+		var err error // asked for each time: the registry may have forgotten who an attempt has had
+		if door.Rules.Revocation, err = b.loop.revoked.Checker(p.Value); err != nil {
+			b.problems.Add(p.Place, fmt.Errorf("revocation: %w", err))
+			return
+		}
+	}
 	for _, k := range b.known {
 		same := func(x, y Placed[keystore.Ref]) bool {
 			return x.Value == y.Value && k.read[x.Value.Location] == b.read[x.Value.Location]
 		}
-		if reflect.DeepEqual(k.Spec.Header, s.Header) &&
-			reflect.DeepEqual(k.Spec.HeaderRevocation.Value, s.HeaderRevocation.Value) &&
+		if reflect.DeepEqual(k.Spec.Header, s.Header) && k.door != nil && k.door.Rules().Revocation == door.Rules.Revocation &&
 			same(k.Spec.HeaderTrust, s.HeaderTrust) && same(k.Spec.Balancers, s.Balancers) {
 			b.door = k.door
-			return
-		}
-	}
-	if p := s.HeaderRevocation; !reflect.DeepEqual(p.Value, revocation.Policy{}) {
-		var err error
-		if door.Rules.Revocation, err = b.loop.revoked.Checker(p.Value); err != nil {
-			b.problems.Add(p.Place, fmt.Errorf("revocation: %w", err))
 			return
 		}
 	}

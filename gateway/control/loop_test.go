@@ -516,3 +516,31 @@ func TestPanicInALook(t *testing.T) {
 		t.Errorf("the log tells %d times", n)
 	}
 }
+
+// TestDoorOfAnAttempt: who looks revocations up for a door that an attempt has built, which did not come into force, is
+// forgotten when something else does. A later attempt has one that is kept up to date.
+func TestDoorOfAnAttempt(t *testing.T) {
+	b := newBed(t, func(b *bed, _ *Options) { b.spec.Load().Listeners[0].Believes = true })
+	last := b.InForce()
+	b.change(func(s *Spec) { s.HeaderRevocation.Value.OCSP = true })
+	attempt := b.builder(b.spec.Load(), last)
+	if err := attempt.build(); err != nil {
+		t.Fatal(err)
+	}
+	b.revoked.Keep(last.checkers())
+	next := b.builder(b.spec.Load(), last, attempt.Assembly)
+	if err := next.build(); err != nil {
+		t.Fatal(err)
+	}
+	checker, err := b.revoked.Checker(b.spec.Load().HeaderRevocation.Value)
+	if err != nil || next.door.Rules().Revocation != checker {
+		t.Errorf("the door goes by somebody else than who is kept up to date (%v)", err)
+	}
+	again := b.builder(b.spec.Load(), last, next.Assembly)
+	if err := again.build(); err != nil || again.door != next.door {
+		t.Errorf("the door is another one, and nothing about it has changed (%v)", err)
+	}
+	if err := b.Close(); err != nil {
+		t.Error(err)
+	}
+}
