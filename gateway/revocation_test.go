@@ -201,3 +201,44 @@ func TestResponderIsAskedAboutALeafOfARegisteredCA(t *testing.T) {
 		}
 	}
 }
+
+// TestStreamsWhileAResponderIsAsked: a stream of whose certificate nothing is known yet, since look-ups have just been
+// switched on, goes on if the responder says that it is good, and ends if that says otherwise or nothing.
+func TestStreamsWhileAResponderIsAsked(t *testing.T) {
+	for _, host := range []string{"opt.test", "mtls.test"} {
+		for says, goesOn := range map[string]bool{"good": true, "revoked": false, "nothing": false} {
+			t.Run(host+" "+says, func(t *testing.T) {
+				t.Parallel()
+				r := newRevoker()
+				address := r.responder(t).URL
+				who := issue("who", r.inter, usage(x509.ExtKeyUsageClientAuth), func(c *x509.Certificate) { c.OCSPServer = []string{address} })
+				f := newFixture(t, register(client(payAPI, "who", who, "Unlimited")))
+				r.serve(t, f, revocation.Policy{})
+				gone := make(chan error, 1)
+				f.backend.handle("/ws", echoWebSocket(gone))
+				conn := f.dial(t, who, host)
+				if res := conn.upgrade(t, "/pay/1.0/ws", host, webSocketHead); res.StatusCode != 101 {
+					t.Fatalf("status %d", res.StatusCode)
+				}
+				conn.exchange(t, "before")
+				if r.tell(nil, says == "nothing"); says == "revoked" {
+					r.tell(who, false)
+				}
+				f.policy = revocation.Policy{OCSP: true, LeafOnly: true}
+				f.setProfiles(t, f.profiles(t, nil, allProfiles...))
+				if !goesOn {
+					if !conn.ended() {
+						t.Error("it goes on")
+					}
+					<-gone
+					return
+				}
+				for range 20 { // rounds
+					f.gateway.Recheck()
+					conn.exchange(t, "still here")
+					time.Sleep(20 * time.Millisecond)
+				}
+			})
+		}
+	}
+}

@@ -142,6 +142,9 @@ func (c *Certificate) Pending(now time.Time) bool {
 // Await asks whoever may know whether the certificate is revoked, until ctx ends or the time for that is over.
 func (c *Certificate) Await(ctx context.Context) { c.standing.Await(ctx) }
 
+// Ask is Await that waits for nothing.
+func (c *Certificate) Ask() { c.standing.Ask() }
+
 // IssuedBy calls found for each CA by way of which the certificate is good at now, the nearest first, until found returns
 // true. It reports whether any did.
 func (c *Certificate) IssuedBy(now time.Time, found func(*trust.Issuer) bool) bool {

@@ -24,6 +24,7 @@ type watch struct {
 	exchange *Exchange // nil: the call is over
 	endless  bool      // the call is broken off at once
 	due      time.Time // when a call that is not endless has to be over; zero: its right has not ended
+	asked    time.Time // since when it is asked whether a certificate is revoked; zero: that is known
 	ended    error     // why the call was broken off; nil: it was not
 }
 
@@ -117,7 +118,7 @@ func (s *streams) begin(x *Exchange, endless bool) *watch {
 		w = &watch{shard: &s.shards[int(s.next.Add(1))%len(s.shards)]}
 	}
 	w.mu.Lock() // a look at the call before may come late, and is then one at this call
-	w.exchange, w.endless, w.due, w.ended = x, endless, time.Time{}, nil
+	w.exchange, w.endless, w.due, w.asked, w.ended = x, endless, time.Time{}, time.Time{}, nil
 	w.mu.Unlock()
 
 	w.shard.mu.Lock()
@@ -236,10 +237,18 @@ func (r *round) look(d *Decider, s *Snapshot, w *watch) {
 	}
 	problem := r.judge(x, s)
 	if problem == nil {
-		w.due = time.Time{}
+		w.due, w.asked = time.Time{}, time.Time{}
 		return
 	}
 	now := time.Now()
+	if r.asks(problem) {
+		if w.asked.IsZero() {
+			w.asked = now
+		}
+		if now.Sub(w.asked) < mostAsked {
+			return
+		}
+	}
 	if w.due.IsZero() {
 		w.due = now.Add(d.cfg.Drain)
 	}
@@ -254,6 +263,33 @@ func (r *round) look(d *Decider, s *Snapshot, w *watch) {
 		}
 	}()
 	x.BreakOff()
+}
+
+// mostAsked is how long a stream goes on at most while it is asked whether its certificate is revoked. Calls wait
+// about as long.
+const mostAsked = 3 * time.Second
+
+// asks reports whether problem, why the call that was judged last is not admitted, is that nobody has been asked yet, or
+// has answered, whether a certificate is revoked. Then somebody is asked.
+func (r *round) asks(problem error) bool {
+	var why *Refusal
+	if !errors.As(problem, &why) {
+		return false
+	}
+	x := &r.as
+	c := x.Certificate
+	switch {
+	case why.Reason == StatusUnknown:
+	case why.Reason == MissingCredentials && c == nil && x.identity != nil && x.identity.known:
+		c = x.identity.balancer // who is not believed as long as that is unknown
+	default:
+		return false
+	}
+	if c == nil || !c.Pending(x.at()) {
+		return false
+	}
+	c.Ask()
+	return true
 }
 
 // judge is stillAdmitted. A call that cannot be judged is not admitted.

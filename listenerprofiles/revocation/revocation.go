@@ -121,6 +121,13 @@ func (c *Checker) Await(ctx context.Context, path []*x509.Certificate) {
 	}
 }
 
+// Ask has whoever has to be asked about path asked, and waits for nothing.
+func (c *Checker) Ask(path []*x509.Certificate) {
+	if c != nil && c.policy.looks() {
+		c.ask(path, c.registry.options.Now())
+	}
+}
+
 // Generation changes whenever an answer to Status may have.
 func (c *Checker) Generation() uint64 {
 	if c == nil {

@@ -81,6 +81,13 @@ func (s *Standing) Await(ctx context.Context) {
 	}
 }
 
+// Ask is Await that waits for nothing.
+func (s *Standing) Ask() {
+	for i := range s.paths {
+		s.checker.Ask(s.paths[i].certificates(s.leaf))
+	}
+}
+
 // Issuers calls found for each issuer by way of which the certificate is good at now, each path from the certificate up,
 // until found returns true.
 func (s *Standing) Issuers(now time.Time, found func(*Issuer) bool) bool {
