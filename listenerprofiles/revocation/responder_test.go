@@ -676,3 +676,29 @@ func servingTLS(t testing.TB, id *testpki.Identity, serve http.HandlerFunc) stri
 	t.Cleanup(s.Close)
 	return s.URL
 }
+
+// TestSoftWaitsOnce: where a status that can't be known counts as good, nobody waits again for who has not answered.
+// TestLateAnswerIsTold is what comes of asking again.
+func TestSoftWaitsOnce(t *testing.T) {
+	ca := newCA(t, "CA")
+	s := serving(t, silent)
+	r := run(t, Options{Budget: 200 * time.Millisecond, Retry: time.Hour})
+	c := r.checker(Policy{OCSP: true, DistributionPoints: true, Soft: true, Refresh: time.Hour})
+	for name, leaf := range map[string]*testpki.Identity{
+		"responder": naming(ca, nil, []string{s.URL}), "distribution point": naming(ca, []string{"http://127.0.0.1:1/list.crl"}, nil),
+	} {
+		if a := c.Status(path(leaf, ca), time.Now()); !a.Pending {
+			t.Errorf("%s: the first call does not wait: %+v", name, a)
+		}
+		testserver.Eventually(t, "the failure", func() error {
+			if a := asked(c, path(leaf, ca)); a.Status != Good || a.Until.Before(time.Now().Add(50*time.Minute)) {
+				return fmt.Errorf("%+v", a)
+			}
+			return nil
+		})
+		later := time.Now().Add(90 * time.Minute) // it may be asked again
+		if a := c.Status(path(leaf, ca), later); a.Pending || a.Status != Good || !a.Until.After(later) {
+			t.Errorf("%s: %+v", name, a)
+		}
+	}
+}

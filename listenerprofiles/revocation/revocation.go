@@ -221,7 +221,7 @@ func (f *finding) answer(by *x509.Certificate) Answer {
 		return Answer{Until: f.now, Pending: true, Err: f.because(errPending)}
 	case f.good:
 		return Answer{Status: Good, Until: f.until}
-	case f.again:
+	case f.again && !c.policy.Soft: // else it is asked again beside calls, which go on
 		return Answer{Until: f.now, Pending: true, Err: f.because(errPending)}
 	case f.expired != nil: // the last that is known
 		return Answer{Status: Revoked, Until: earlier(f.until, f.retry), Err: f.because(f.expired)}
