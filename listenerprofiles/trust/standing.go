@@ -128,14 +128,14 @@ func (s *Standing) look(now time.Time) *standing {
 	return found
 }
 
-// judge asks about each path: one that is good is enough, while it lasts.
+// judge asks about each path: one that is good is enough, while it lasts, unless the entry at its end is revoked.
 func (s *Standing) judge(now time.Time) *standing {
 	found := &standing{until: Always.Until}
 	if s.checker == nil {
 		found.good = 1<<len(s.paths) - 1
 		return found
 	}
-	unknown := false
+	unknown, revoked := false, uint8(0) // bit i: Paths[i] is revoked
 	for i := range s.paths {
 		if p := &s.paths[i]; !p.Contains(now) {
 			if now.Before(p.From) {
@@ -159,11 +159,13 @@ func (s *Standing) judge(now time.Time) *standing {
 				unknown, found.err = true, fault(StatusUnknown, "%v", answer.Err)
 			}
 		case revocation.Revoked:
+			revoked |= 1 << i
 			if found.err == nil {
 				found.err = fault(Revoked, "%v", answer.Err)
 			}
 		}
 	}
+	found.good &^= s.within(revoked)
 	switch {
 	case found.good != 0:
 		found.err, found.pending = nil, false
@@ -171,6 +173,19 @@ func (s *Standing) judge(now time.Time) *standing {
 		found.err = Outside(Expired)
 	}
 	return found
+}
+
+// within are the paths that revoked ones lead on from: the entry at their end is revoked by another one.
+func (s *Standing) within(revoked uint8) (ends uint8) {
+	for i := range s.paths {
+		for j := range s.paths {
+			short, long := s.paths[i].Issuers, s.paths[j].Issuers
+			if revoked&(1<<j) != 0 && len(short) > 0 && len(short) < len(long) && slices.Equal(short, long[:len(short)]) {
+				ends |= 1 << i
+			}
+		}
+	}
+	return ends
 }
 
 func earlier(a, b time.Time) time.Time {

@@ -102,3 +102,42 @@ func TestEntryOfAnEndedIssuer(t *testing.T) {
 		}
 	}
 }
+
+// TestRevokedEntry: an issuer that is an entry of the store beside its own issuer is not spared what that says of it: the
+// header's doors need such entries, since the header has the leaf alone. That nothing is known of it takes nothing away.
+func TestRevokedEntry(t *testing.T) {
+	now := time.Now()
+	root := testpki.NewCA(t, "Root", signsCRLs)
+	inter := root.IssueCA("Issuer", signsCRLs)
+	leaf := inter.Issue(named("leaf")).Cert
+	for name, c := range map[string]struct {
+		store []*x509.Certificate
+		lists map[*testpki.Identity][]*x509.Certificate
+		want  trust.Cause
+	}{
+		"good":                           {chain(root, inter), map[*testpki.Identity][]*x509.Certificate{root: nil, inter: nil}, ""},
+		"nothing is known of the issuer": {chain(root, inter), map[*testpki.Identity][]*x509.Certificate{inter: nil}, ""},
+		"its issuer is revoked":          {chain(root, inter), map[*testpki.Identity][]*x509.Certificate{root: {inter.Cert}, inter: nil}, trust.Revoked},
+		"the root is no entry":           {chain(inter), map[*testpki.Identity][]*x509.Certificate{root: {inter.Cert}, inter: nil}, ""},
+		"the issuer is no entry":         {chain(root), map[*testpki.Identity][]*x509.Certificate{root: {inter.Cert}, inter: nil}, trust.Revoked},
+		"it is revoked itself":           {chain(root, inter), map[*testpki.Identity][]*x509.Certificate{root: nil, inter: {leaf}}, trust.Revoked},
+	} {
+		registry := revocation.New(revocation.Options{Now: func() time.Time { return now }})
+		checker, err := registry.Checker(revocation.Policy{CRL: lists(t, now, c.lists)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		anchors, err := trust.New(c.store)
+		if err != nil {
+			t.Fatal(err)
+		}
+		rules := trust.Rules{Anchors: anchors, Revocation: checker}
+		v, err := rules.Judge([]*x509.Certificate{leaf, inter.Cert}, false, nil, now)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if cause := trust.CauseOf(rules.Standing(leaf, v).Check(now)); cause != c.want {
+			t.Errorf("%s: %q, want %q", name, cause, c.want)
+		}
+	}
+}
