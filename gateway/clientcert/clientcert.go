@@ -147,3 +147,9 @@ func (c *Certificate) Await(ctx context.Context) { c.standing.Await(ctx) }
 func (c *Certificate) IssuedBy(now time.Time, found func(*trust.Issuer) bool) bool {
 	return c.Check(now) == nil && c.standing.Issuers(now, found)
 }
+
+// Below is IssuedBy for whoever wants to know what may become of the certificate, and not whether it is good now: whether
+// it is revoked may not be known yet, and may change.
+func (c *Certificate) Below(found func(*trust.Issuer) bool) bool {
+	return c.err == nil && c.standing.Above(found)
+}

@@ -146,7 +146,7 @@ func identityOf(c *Connection, l *Listener, clients *Clients, now time.Time) *id
 		}
 	}
 	// Of those whom no registration admits nobody needs more than the outcome.
-	if c := id.certificate; c != nil && !registered && !clients.issued(c, now) {
+	if c := id.certificate; c != nil && !registered && !clients.issued(c) {
 		c.Leaf = nil
 	}
 	if id.balancer != nil && !registered {

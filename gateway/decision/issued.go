@@ -65,9 +65,9 @@ func (c *Clients) adoptIssuers(before *Clients) {
 	}
 }
 
-// issued reports whether a registered CA has issued the certificate.
-func (c *Clients) issued(cert *clientcert.Certificate, now time.Time) bool {
-	return c.Issuers() != nil && cert.IssuedBy(now, func(by *trust.Issuer) bool {
+// issued reports whether a registered CA has issued the certificate, good or revoked or not known to be either.
+func (c *Clients) issued(cert *clientcert.Certificate) bool {
+	return c.Issuers() != nil && cert.Below(func(by *trust.Issuer) bool {
 		registered := c.prints[by.Fingerprint]
 		return registered != nil && signs(registered.Certificate)
 	})

@@ -97,6 +97,19 @@ func (s *Standing) Issuers(now time.Time, found func(*Issuer) bool) bool {
 	return false
 }
 
+// Above calls found for each issuer on any path of the certificate, whatever is known of revocations, until found returns
+// true. It reports whether any did.
+func (s *Standing) Above(found func(*Issuer) bool) bool {
+	for i := range s.paths {
+		for _, issuer := range s.paths[i].Issuers {
+			if found(issuer) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
 func (s *Standing) look(now time.Time) *standing {
 	generation := s.checker.Generation()
 	if last := s.last.Load(); last != nil && last.generation == generation && now.Before(last.until) {
