@@ -106,6 +106,56 @@ func TestAddress(t *testing.T) {
 	})
 }
 
+// TestValidators: those of a list that was fetched in the second in which it was written tell nothing of the next one.
+func TestValidators(t *testing.T) {
+	const date, later, latest = "Mon, 02 Jan 2006 15:04:05 GMT", "Mon, 02 Jan 2006 15:04:06 GMT", "Mon, 02 Jan 2006 15:04:07 GMT"
+	for _, tt := range []struct {
+		etag, modified, date string
+		kept                 bool
+	}{
+		{`"a"`, "", later, true},
+		{`"a"`, date, date, false},
+		{`"a"`, date, later, false},
+		{`"a"`, date, latest, true},
+		{"", date, latest, true},
+		{`"a"`, later, date, false},
+		{`"a"`, date, "", false},
+		{`"a"`, "yesterday", latest, false},
+	} {
+		h := http.Header{"Etag": {tt.etag}, "Last-Modified": {tt.modified}, "Date": {tt.date}}
+		etag, modified := validators(h)
+		if tt.kept && (etag != tt.etag || modified != tt.modified) || !tt.kept && etag+modified != "" {
+			t.Errorf("%+v: %q, %q", tt, etag, modified)
+		}
+	}
+
+	ca := newCA(t, "CA")
+	leaf := ca.Issue(testpki.Leaf{})
+	var list atomic.Pointer[[]byte]
+	put := func(c crl) {
+		der := c.der(t, ca)
+		list.Store(&der)
+	}
+	put(crl{})
+	now := time.Now().UTC().Format(http.TimeFormat)
+	s := serving(t, func(w http.ResponseWriter, r *http.Request) {
+		if r.Header.Get("If-None-Match") != "" || r.Header.Get("If-Modified-Since") != "" {
+			w.WriteHeader(http.StatusNotModified)
+			return
+		}
+		w.Header().Set("Date", now)
+		w.Header().Set("Last-Modified", now)
+		w.Header().Set("ETag", `"one"`)
+		_, _ = w.Write(*list.Load())
+	})
+	c := run(t, Options{}).checker(Policy{CRL: []string{s.URL}, Refresh: 50 * time.Millisecond})
+	if a := asked(c, path(leaf, ca)); a.Status != Good {
+		t.Fatalf("%+v", a)
+	}
+	put(crl{number: 2, revoked: []*testpki.Identity{leaf}})
+	eventually(t, c, path(leaf, ca), Revoked)
+}
+
 func TestAddressIsAskedForChangesOnly(t *testing.T) {
 	ca := newCA(t, "CA")
 	leaf := ca.Issue(testpki.Leaf{})

@@ -154,8 +154,27 @@ func (r *Registry) fetch(ctx context.Context, s *source) (changed bool, err erro
 	if changed, err = r.read(s, data, r.options.Now()); err != nil {
 		return changed, err
 	}
-	s.etag, s.modified = res.Header.Get("ETag"), res.Header.Get("Last-Modified")
+	s.etag, s.modified = validators(res.Header)
 	return changed, nil
+}
+
+// settles is how long after it was written a list is known not to be another one with the same validators.
+const settles = 2 * time.Second
+
+// validators are what tells whether a list has changed since, if anything does. Servers date lists, and NGINX makes its
+// ETag, by the second: a list that was had so soon after it was written may be another one under the same date (RFC 9110,
+// section 8.8.2.2).
+func validators(h http.Header) (etag, modified string) {
+	etag, modified = h.Get("ETag"), h.Get("Last-Modified")
+	if modified == "" {
+		return etag, ""
+	}
+	written, err := http.ParseTime(modified)
+	sent, err2 := http.ParseTime(h.Get("Date"))
+	if err != nil || err2 != nil || sent.Sub(written) < settles {
+		return "", ""
+	}
+	return etag, modified
 }
 
 // body reads a list, for which there is memory until release is called. It grows in few steps: twice the memory of a
