@@ -18,6 +18,11 @@ import (
 // listOf is a CRL of a CA in PEM, with these certificates in it.
 func listOf(t *testing.T, ca *testpki.Identity, number int64, until time.Time, revoked ...*x509.Certificate) string {
 	t.Helper()
+	return string(listBy(t, ca, number, until, revoked...))
+}
+
+func listBy(t testpki.T, ca *testpki.Identity, number int64, until time.Time, revoked ...*x509.Certificate) []byte {
+	t.Helper()
 	list := &x509.RevocationList{Number: big.NewInt(number), ThisUpdate: time.Now().Add(-time.Minute), NextUpdate: until}
 	for _, c := range revoked {
 		list.RevokedCertificateEntries = append(list.RevokedCertificateEntries,
@@ -25,9 +30,9 @@ func listOf(t *testing.T, ca *testpki.Identity, number int64, until time.Time, r
 	}
 	der, err := x509.CreateRevocationList(rand.Reader, list, ca.Cert, ca.Key)
 	if err != nil {
-		t.Fatal(err)
+		t.Fatalf("a CRL: %v", err)
 	}
-	return string(pem.EncodeToMemory(&pem.Block{Type: "X509 CRL", Bytes: der}))
+	return pem.EncodeToMemory(&pem.Block{Type: "X509 CRL", Bytes: der})
 }
 
 func signsLists(c *x509.Certificate) { c.KeyUsage |= x509.KeyUsageCRLSign }

@@ -1,7 +1,9 @@
 package control
 
 import (
+	"context"
 	"fmt"
+	"sync"
 	"time"
 
 	"sallyport/listenerprofiles/revocation"
@@ -23,4 +25,22 @@ func (a *Assembly) StaleLists() (lines []string) {
 		}
 	}
 	return lines
+}
+
+// LookUp has whoever is to be asked about certificates be asked, for an Assembly that was built for reading, until stop is
+// called, which waits for the end of it.
+func (a *Assembly) LookUp(ctx context.Context) (stop func()) {
+	if a.owns == nil {
+		return func() {}
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	var task sync.WaitGroup
+	task.Go(func() {
+		defer a.owns.faults.Catch("looking revocations up", nil)
+		_ = a.owns.revoked.Run(ctx) // it ends with ctx, and says so
+	})
+	return func() {
+		cancel()
+		task.Wait()
+	}
 }
