@@ -17,6 +17,7 @@ import (
 	"testing"
 	"time"
 
+	"sallyport/internal/testpki"
 	"sallyport/internal/testredis"
 	"sallyport/internal/testserver"
 )
@@ -227,7 +228,9 @@ func TestAlertRules(t *testing.T) {
 		t.Fatalf("the rules name %q", names)
 	}
 	redis := testredis.Start(t, testredis.Options{})
-	d := newDemo(t)
+	const trust = "sslVerifyClient: optional\n"
+	d := newDemo(t, trust, trust+"    revocation: {crl: [ca.crl], fail: soft}\n")
+	d.write("ca.crl", listOf(t, testpki.NewCA(t, "Lists", signsLists), 1, time.Now().Add(time.Hour)))
 	good := d.read("sallyport.yaml") + sharing(redis, "")
 	d.swap("sallyport.yaml", good)
 	p := d.quickstart()

@@ -32,7 +32,8 @@ func explainCommand() *cobra.Command {
 		Short: "Print the decision about a call, and how it comes about",
 		Long: `Print what the gateway would decide about a call, and each step that leads to it. The call
 is not made: nothing is sent to the backend, and no running gateway's allowance is
-touched. That the caller holds the certificate's key is taken for granted. The exit code
+touched. That the caller holds the certificate's key is taken for granted. Where
+revocations are looked up, lists and responders are asked as for a call. The exit code
 is 0 if the call would be let in, and 1 if it would be refused.`,
 		Args: noArgs,
 	}
@@ -88,7 +89,9 @@ is 0 if the call would be let in, and 1 if it would be refused.`,
 		if err := g.Set(gateway.Parts{Routes: a.Routes, Clients: a.Clients, Denied: a.Denied()}); err != nil {
 			return err
 		}
+		stop := a.LookUp(cmd.Context())
 		e := g.Explain(cmd.Context(), question)
+		stop()
 		tellLimits(cmd.Context(), &e, a.Spec.RateLimit.Value)
 		if wantJSON {
 			err = printExplanationJSON(cmd.OutOrStdout(), question, e)

@@ -6,12 +6,14 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
 
@@ -27,7 +29,8 @@ var update = flag.Bool("update", false, "write what the program prints into the 
 //	                               message with ": invalid"
 //	edit FILE OLD NEW              replaces the first OLD; \n stands for a new line
 //	der FILE OUT                   turns a PEM certificate into DER
-//	truststore OUT PASSWORD FILE...  makes a JKS trust store of any number of certificates
+//	chain                          makes root, inter, leaf, revoked and other .crt, and root.crl and inter.crl
+//	truststore OUT PASSWORD FILE...  makes a JKS trust store of any number of certificates; PASSWORD may be file:FILE
 func TestScripts(t *testing.T) {
 	from, err := template()
 	if err != nil {
@@ -41,7 +44,7 @@ func TestScripts(t *testing.T) {
 			return copyFolder(env.Cd, from)
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"exits": exits, "edit": edit, "der": der, "truststore": truststore,
+			"exits": exits, "edit": edit, "der": der, "chain": chain, "truststore": truststore,
 		},
 		Condition: func(condition string) (bool, error) {
 			if condition != "installed" {
@@ -100,6 +103,26 @@ func edit(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(os.WriteFile(ts.MkAbs(args[0]), []byte(strings.Replace(text, old, new, 1)), 0o600))
 }
 
+// chain makes a small PKI: leaf.crt and revoked.crt are of an intermediate, which stands behind them.
+func chain(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) > 0 {
+		ts.Fatalf("usage: chain")
+	}
+	root := testpki.NewCA(testpki.Panic, "Chain Root", signsLists)
+	inter := root.IssueCA("Chain Inter", signsLists)
+	acme := func(c *x509.Certificate) { c.URIs = []*url.URL{{Scheme: "spiffe", Host: "acme.test", Path: "/pay"}} }
+	leaf := inter.Issue(testpki.Leaf{CommonName: "leaf", Change: acme})
+	revoked := inter.Issue(testpki.Leaf{CommonName: "revoked", Change: acme})
+	for name, data := range map[string][]byte{
+		"root.crt": root.CertPEM(), "inter.crt": inter.CertPEM(), "other.crt": inter.Issue(testpki.Leaf{CommonName: "other"}).CertPEM(),
+		"leaf.crt": testpki.PEM(leaf.Cert, inter.Cert), "revoked.crt": testpki.PEM(revoked.Cert, inter.Cert),
+		"root.crl":  listBy(testpki.Panic, root, 1, time.Now().Add(time.Hour)),
+		"inter.crl": listBy(testpki.Panic, inter, 1, time.Now().Add(time.Hour), revoked.Cert),
+	} {
+		ts.Check(os.WriteFile(ts.MkAbs(name), data, 0o600))
+	}
+}
+
 func der(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) != 2 {
 		ts.Fatalf("usage: der FILE OUT")
@@ -125,5 +148,9 @@ func truststore(ts *testscript.TestScript, neg bool, args []string) {
 		ts.Check(err)
 		certificates = append(certificates, certificate)
 	}
-	ts.Check(os.WriteFile(ts.MkAbs(args[0]), testpki.TrustJKS(testpki.Panic, args[1], certificates...), 0o600))
+	password := args[1]
+	if file, ok := strings.CutPrefix(password, "file:"); ok {
+		password = strings.TrimSpace(ts.ReadFile(file))
+	}
+	ts.Check(os.WriteFile(ts.MkAbs(args[0]), testpki.TrustJKS(testpki.Panic, password, certificates...), 0o600))
 }

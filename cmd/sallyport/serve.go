@@ -133,6 +133,7 @@ func serve(ctx context.Context, cfg *config.Config, stdout, stderr io.Writer, re
 		}
 		status := observe.StatusHandler(metrics, observe.Status{
 			Ready: g.Ready, Broken: func() map[string]error { return broken(loop) }, Limits: loop.Limits,
+			Sources: func() []string { return sourceLines(loop.Revocation()) },
 			Servers: func() []string {
 				return slices.Concat(serverLines(loop.InForce(), time.Now()), uselessLines(loop.InForce(), time.Now()))
 			},
@@ -235,6 +236,7 @@ func openLoop(
 	metrics.WatchRenewals(func() []observe.Renewal { return renewals(loop.InForce()) })
 	metrics.WatchLimits(loop.Limits)
 	metrics.WatchStoreAge(loop.StoreAge)
+	metrics.WatchRevocations(func() []observe.Revocation { return revocations(loop.Revocation()) })
 	metrics.WatchDenials(func() int { return loop.InForce().Denied().Len() })
 	metrics.WatchStores(func() map[string]int {
 		counts := map[string]int{}

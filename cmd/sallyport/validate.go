@@ -140,6 +140,7 @@ func validate(cmd *cobra.Command, load func() (*config.Config, error)) (validati
 // doubts are what is worth a second look in a configuration that is good.
 func doubts(cfg *config.Config, a *control.Assembly) (warnings []string) {
 	warnings = append(warnings, a.OutOfReach()...)
+	warnings = append(warnings, a.StaleLists()...)
 	for _, w := range slices.Concat(cfg.Warnings, a.IgnoredKeys(), a.StoreWarnings()) {
 		warnings = append(warnings, w.Error())
 	}

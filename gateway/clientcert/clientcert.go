@@ -111,6 +111,10 @@ func (c *Certificate) Denied(list *trust.Denials) error {
 	return nil
 }
 
+// Describe tells by which paths a certificate that was found good is believed, and what is known of revocations on them, for
+// people. Of any other Check tells.
+func (c *Certificate) Describe(now time.Time) []string { return c.standing.Describe(now) }
+
 // Certain reports whether Check is right at now, and with what is registered by now, without another look at the chain:
 // one that was not trusted, since not valid yet, may be by now.
 func (c *Certificate) Certain(known trust.Registrations, now time.Time) bool {

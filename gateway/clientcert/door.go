@@ -48,6 +48,8 @@ type Door struct {
 	cache   *otter.Cache[uint64, *remembered] // good ones, by the hash of the header's value
 	refused *otter.Cache[uint64, *remembered] // the others
 
+	effort trust.Effort // that goes into unregistered certificates which are not good
+
 	carriers map[string]bool        // message.Fold of the names that carry a certificate
 	longest  int                    // of these names
 	carries  func(name string) bool // whether a header is one of them, in whatever spelling
@@ -99,6 +101,9 @@ func (d *Door) BalancerTrust() *trust.Anchors { return d.cfg.BalancerTrust }
 // Rules are what clients' certificates from the header are judged by.
 func (d *Door) Rules() *trust.Rules { return &d.cfg.Rules }
 
+// Effort is what went into unregistered certificates that are not good.
+func (d *Door) Effort() *trust.Effort { return &d.effort }
+
 // Judge returns why the certificate that a registered client's chain begins with is not good, or nil.
 func (d *Door) Judge(chain []*x509.Certificate, now time.Time) error {
 	return Good(chain, &d.cfg.Rules, now)
@@ -129,7 +134,8 @@ var ErrAmbiguous = errors.New("more than one certificate header")
 
 // Read returns the certificate that a load balancer vouches for, nil if it names none, or ErrAmbiguous. What cannot be
 // read is a certificate that is not good. What no API can admit is not looked into. A value that was seen before, good or
-// not, costs a hash and no allocation.
+// not, costs a hash and no allocation. Of certificates that are not registered themselves only so many are examined that
+// those which are not good take a quarter of a core: see trust.Effort.
 func (d *Door) Read(r Request, known trust.Registrations, now time.Time) (*Certificate, error) {
 	values := r.Values(d.cfg.Header)
 	switch {
@@ -154,6 +160,9 @@ func (d *Door) Read(r Request, known trust.Registrations, now time.Time) (*Certi
 		}
 	}
 	c := d.examine(values[0], more, known, now)
+	if trust.CauseOf(c.err) == trust.Unexamined {
+		return c, nil // another call may find it good
+	}
 	in := d.refused
 	if c.err == nil {
 		in = d.cache
@@ -173,30 +182,49 @@ func (d *Door) examine(value string, more []string, known trust.Registrations, n
 	if err == nil {
 		err = d.cfg.Shown.HoldDER(list)
 	}
-	issuers := known.Issuers()
-	bad := func(fingerprint [sha256.Size]byte, err error) *Certificate {
-		return &Certificate{
-			Fingerprint: fingerprint, validity: trust.Always, err: err,
-			issuers: issuers, registered: known.Registered(fingerprint),
-		}
-	}
 	if err != nil {
-		return bad([sha256.Size]byte{}, err)
+		return unusable([sha256.Size]byte{}, err, known)
 	}
+	issuers := known.Issuers()
 	fingerprint := sha256.Sum256(list[0])
-	if issuers == nil && !known.Registered(fingerprint) {
+	if known.Registered(fingerprint) { // of which there are only so many
+		return d.verify(list, fingerprint, known, now)
+	}
+	if !issuers.MayAdmitDER(list, d.cfg.Rules.Anchors) {
 		return Unregistered(fingerprint, known)
 	}
+	began, ok := d.effort.Begin()
+	if !ok {
+		return unusable(fingerprint, trust.NotExamined(), known)
+	}
+	c := d.verify(list, fingerprint, known, now)
+	if c.err != nil {
+		d.effort.Refused(began)
+	}
+	return c
+}
+
+// verify parses a chain and judges it.
+func (d *Door) verify(list [][]byte, fingerprint [sha256.Size]byte, known trust.Registrations, now time.Time) *Certificate {
+	bad := func(err error) *Certificate { return unusable(fingerprint, err, known) }
 	chain := make([]*x509.Certificate, 0, len(list))
 	for _, der := range list {
 		parsed, err := x509.ParseCertificate(der)
 		if err != nil {
-			return bad(fingerprint, trust.Unreadable(err))
+			return bad(trust.Unreadable(err))
 		}
 		chain = append(chain, parsed)
 	}
 	if err := d.cfg.Shown.Hold(chain); err != nil {
-		return bad(fingerprint, err)
+		return bad(err)
 	}
 	return FromChain(chain, &d.cfg.Rules, known, false, now)
+}
+
+// unusable is a certificate that is not looked into any further, for a reason that stays.
+func unusable(fingerprint [sha256.Size]byte, err error, known trust.Registrations) *Certificate {
+	return &Certificate{
+		Fingerprint: fingerprint, validity: trust.Always, err: err,
+		issuers: known.Issuers(), registered: known.Registered(fingerprint),
+	}
 }

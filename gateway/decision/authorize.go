@@ -87,7 +87,7 @@ func passing(err error) (reason Reason, ok bool) {
 	switch {
 	case err == errStale:
 		return RegistrationsStale, true
-	case trust.CauseOf(err) == trust.StatusUnknown:
+	case trust.CauseOf(err) == trust.StatusUnknown, trust.CauseOf(err) == trust.Unexamined:
 		return StatusUnknown, true
 	}
 	return 0, false

@@ -114,9 +114,21 @@ func (x *Exchange) steps(q Question) []Step {
 		say("authorize", "certificate %s, token %s, the %s first", s.Certificate, s.Token, s.Precedence)
 	}
 	x.explainProof(say, "certificate", x.evidence.Certificate, x.certificateErr)
+	if x.evidence.Certificate != policy.Unexamined && x.Certificate != nil {
+		for _, line := range x.Certificate.Describe(x.at()) {
+			say("authorize", "%s", line)
+		}
+	}
 	if x.registration != nil {
 		c := x.registration
-		say("authorize", "it is registered as %s, tier %s, %s (%s)", c.Alias, c.Tier, c.KeyType, c.Source)
+		if c.Fingerprint == x.Certificate.Fingerprint {
+			say("authorize", "it is registered as %s, tier %s, %s (%s)", c.Alias, c.Tier, c.KeyType, c.Source)
+		} else {
+			say("authorize", "by %s, a registered CA that has issued it: tier %s, %s (%s)", c.Alias, c.Tier, c.KeyType, c.Source)
+			if c.Match != nil {
+				say("authorize", "that registration's match admits it")
+			}
+		}
 		x.explainScopes(say)
 	}
 	x.explainProof(say, "token", x.evidence.Token, x.tokenErr)

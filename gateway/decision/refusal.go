@@ -32,7 +32,7 @@ const (
 	Forbidden                          // the caller may not do this here
 	NotAllowed                         // a rule of the API or of the resource does not hold
 	KeyUnavailable                     // the token's key cannot be had now
-	StatusUnknown                      // whether the certificate is revoked can't be known now, and revocation fails hard
+	StatusUnknown                      // whether the certificate is revoked, or good at all, can't be known now
 	RegistrationsStale                 // the certificate's registration is in a store that was not seen for store.maxAge
 	APIThrottled                       // the API's own limit
 	ResourceThrottled                  // the resource's

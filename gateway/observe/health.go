@@ -20,6 +20,7 @@ type Status struct {
 	Broken  func() map[string]error // what could not be reloaded, and why
 	Limits  func() ratelimit.State  // where limits are counted
 	Servers func() []string         // a line for each server certificate, the first to end first, and for what else there is to know of certificates; nil: none
+	Sources func() []string         // a line for each CRL that is stale, source of CRLs with a problem, and OCSP responder that does not answer; nil: none
 }
 
 // StatusHandler serves /healthz (this process answers), /readyz (send calls here: 503 while draining, or while nothing
@@ -32,8 +33,8 @@ func StatusHandler(m *Metrics, s Status) http.Handler {
 	})
 }
 
-// maxServers is how many server certificates /readyz tells of.
-const maxServers = 100
+// maxLines is how many lines of a kind /readyz has: a gateway may serve any number of certificates.
+const maxLines = 100
 
 func statusPages(m *Metrics, s Status) http.Handler {
 	mux := http.NewServeMux()
@@ -56,24 +57,26 @@ func statusPages(m *Metrics, s Status) http.Handler {
 		if line := DescribeLimits(s.Limits()); line != "" {
 			text += "limits: " + line + "\n"
 		}
-		plain(w, status, text+s.servers())
+		text += bounded(s.Sources, "sources of revocations: the metrics tell of all")
+		text += bounded(s.Servers, "server certificates: sallyport certificates lists all")
+		plain(w, status, text)
 	})
 	mux.Handle("GET /metrics", m.Handler())
 	return mux
 }
 
-// servers are the lines of the server certificates.
-func (s Status) servers() string {
-	if s.Servers == nil {
+// bounded has the first lines of a list, and how many more there are of what.
+func bounded(list func() []string, what string) string {
+	if list == nil {
 		return ""
 	}
 	var text strings.Builder
-	lines := s.Servers()
-	for _, line := range lines[:min(len(lines), maxServers)] {
+	all := list()
+	for _, line := range all[:min(len(all), maxLines)] {
 		text.WriteString(line + "\n")
 	}
-	if more := len(lines) - maxServers; more > 0 {
-		fmt.Fprintf(&text, "and %d more server certificates: sallyport certificates lists all\n", more)
+	if more := len(all) - maxLines; more > 0 {
+		fmt.Fprintf(&text, "and %d more %s\n", more, what)
 	}
 	return text.String()
 }

@@ -616,3 +616,45 @@ func TestIssuersAreBounded(t *testing.T) {
 		t.Errorf("%+v", a)
 	}
 }
+
+// TestStaleIsToldOnceAndItsEnd: by nextUpdate, and by the shortest maxAge of those who look there.
+func TestStaleIsToldOnceAndItsEnd(t *testing.T) {
+	ca := newCA(t, "CA")
+	now := time.Now()
+	var ahead atomic.Int64
+	var away atomic.Bool
+	s := serving(t, func(w http.ResponseWriter, _ *http.Request) {
+		if away.Load() {
+			w.WriteHeader(http.StatusServiceUnavailable)
+			return
+		}
+		_, _ = w.Write(crl{this: now.Add(-time.Hour), next: now.Add(9 * time.Hour)}.der(t, ca))
+	})
+	r := run(t, Options{Now: func() time.Time { return now.Add(time.Duration(ahead.Load())) }, Retry: time.Millisecond})
+	r.checker(Policy{CRL: []string{s.URL}})
+	r.checker(Policy{CRL: []string{s.URL}, MaxAge: time.Hour})
+	stale := func(want bool) {
+		t.Helper()
+		testserver.Eventually(t, "stale", func() error {
+			for _, row := range r.State() {
+				if row.Issuer != "" && row.Stale == want {
+					return nil
+				}
+			}
+			return fmt.Errorf("want %v: %+v", want, r.State())
+		})
+	}
+	stale(false)
+	away.Store(true)
+	ahead.Store(int64(2 * time.Hour))
+	stale(true) // by maxAge
+	testserver.Eventually(t, "log", func() error { return r.log.wants("CRL is stale", 1) })
+	away.Store(false)
+	ahead.Store(int64(3 * time.Hour))
+	stale(false)
+	testserver.Eventually(t, "log", func() error { return r.log.wants("CRL is not stale any more", 1) })
+	away.Store(true)
+	ahead.Store(int64(20 * time.Hour))
+	stale(true) // by nextUpdate
+	testserver.Eventually(t, "log", func() error { return r.log.wants("CRL is stale", 2) })
+}

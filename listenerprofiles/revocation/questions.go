@@ -39,6 +39,7 @@ type answered struct {
 	response
 	had     time.Time
 	revoked error // of a revoked certificate
+	at      string
 }
 
 // used is how long something has to be renewed for those who use it, and how often.
@@ -186,7 +187,9 @@ func (f *finding) ask(serial []byte) error {
 	if a := q.answer.Load(); a != nil {
 		if end := a.until(policy); f.now.Before(end) {
 			f.holds(end)
-			f.good = a.status == Good
+			if a.status == Good {
+				f.good, f.by = true, a.at
+			}
 			return a.revoked
 		}
 		if a.revoked != nil {
@@ -306,7 +309,7 @@ func (r *Registry) answered(q *question, res response, at string, err error) {
 			changed = true
 		}
 	default:
-		a := &answered{response: res, had: now}
+		a := &answered{response: res, had: now, at: at}
 		if res.status == Revoked {
 			a.revoked = &placed{at, errRevoked}
 		}

@@ -62,6 +62,7 @@ type Registry struct {
 	points     atomic.Pointer[map[string]*source] // by address, of certificates; never changes
 	pointing   sync.Mutex                         // held to change points
 	full       atomic.Bool                        // there is no room for another point
+	maxAge     atomic.Int64                       // the shortest of the policies by which points are looked up
 	questions  questions
 	responders responders
 	bodies     *semaphore.Weighted // bytes of long lists that are fetched
@@ -272,6 +273,8 @@ func (r *Registry) Keep(checkers []*Checker) {
 // responders are remembered.
 func (r *Registry) intervals() {
 	eager := make(map[*source]time.Duration, len(r.sources))
+	ages := make(map[*source]time.Duration, len(r.sources))
+	ofPoints := time.Duration(0)
 	most := 0
 	points, asks := false, false
 	for _, c := range r.checkers {
@@ -279,6 +282,10 @@ func (r *Registry) intervals() {
 			if old, known := eager[s]; !known || c.policy.interval() < old {
 				eager[s] = c.policy.interval()
 			}
+			ages[s] = shorter(ages[s], c.policy.MaxAge)
+		}
+		if c.policy.DistributionPoints {
+			ofPoints = shorter(ofPoints, c.policy.MaxAge)
 		}
 		points, asks = points || c.policy.DistributionPoints, asks || c.policy.OCSP
 		if c.policy.OCSP {
@@ -287,7 +294,9 @@ func (r *Registry) intervals() {
 	}
 	for s, interval := range eager {
 		s.interval.Store(int64(interval))
+		s.maxAge.Store(int64(ages[s]))
 	}
+	r.maxAge.Store(int64(ofPoints))
 	r.questions.most.Store(int64(most))
 	if !points {
 		r.points.Store(&map[string]*source{})
@@ -295,6 +304,14 @@ func (r *Registry) intervals() {
 	if !asks {
 		r.questions.each(func(*question) bool { return false })
 	}
+}
+
+// shorter is the shorter one of two maxAges, of which 0 is the longest.
+func shorter(a, b time.Duration) time.Duration {
+	if a == 0 || b != 0 && b < a {
+		return b
+	}
+	return a
 }
 
 // interval is how often addresses are asked: in time for MaxAge.
@@ -422,6 +439,7 @@ func (r *Registry) turn() {
 		}
 		r.forget(now)
 		for _, s := range *r.points.Load() {
+			s.maxAge.Store(r.maxAge.Load())
 			r.stale(s, now)
 			if s.isDue(now) {
 				r.renew(s, now)
@@ -533,14 +551,42 @@ func (s *source) tell(log *slog.Logger, err error, now time.Time) {
 	}
 }
 
-// stale logs each list once that counts no more.
+// stale logs once that a list counts no more, and once that this has ended.
 func (r *Registry) stale(s *source, now time.Time) {
+	var stale map[string]*held // by series
 	for _, h := range s.current() {
-		if !h.told && !now.Before(h.until(0)) {
-			h.told = true
-			r.options.Log.Warn("CRL is stale: certificates of its issuer are unknown until a newer one comes",
-				"kind", string(s.kind), "location", printable.Text(s.location), "issuer", printable.Text(nameOf(h.issuer)),
-				"nextUpdate", h.until(0).UTC().Format(time.RFC3339))
+		if s.counts(h, now) {
+			continue
+		}
+		if stale == nil {
+			stale = map[string]*held{}
+		}
+		stale[h.series()] = h
+	}
+	for series, h := range stale {
+		if s.told[series] == nil {
+			r.options.Log.Warn("CRL is stale: certificates of its issuer are unknown until a newer one comes", append(s.attributes(h),
+				"until", s.until(h).UTC().Format(time.RFC3339))...)
 		}
 	}
+	for series, h := range s.told {
+		if stale[series] != nil {
+			continue
+		}
+		if slices.ContainsFunc(s.current(), func(h *held) bool { return h.series() == series }) {
+			r.options.Log.Info("CRL is not stale any more", s.attributes(h)...)
+		} else {
+			r.options.Log.Info("stale CRL is not there any more", s.attributes(h)...)
+		}
+	}
+	s.told = stale
+}
+
+// attributes name a list in the log.
+func (s *source) attributes(h *held) []any {
+	list := []any{"kind", string(s.kind), "location", printable.Text(s.location), "issuer", printable.Text(nameOf(h.issuer))}
+	if h.base != nil {
+		list = append(list, "delta", true)
+	}
+	return list
 }

@@ -97,6 +97,30 @@ func (c *Checker) looked(path []*x509.Certificate) int {
 	return max(len(path)-1, 0)
 }
 
+// A Finding is what is known of one certificate.
+type Finding struct {
+	Certificate *x509.Certificate
+	Answer
+	By string // the source that says so; "": none, see Err, or the policy is soft
+}
+
+// Findings tell of each certificate of path that is looked up, for people. What Status says follows from them.
+func (c *Checker) Findings(path []*x509.Certificate, now time.Time) (list []Finding) {
+	if c == nil || !c.policy.looks() {
+		return nil
+	}
+	for i := range c.looked(path) {
+		f := finding{checker: c, cert: path[i], now: now}
+		answer := f.answer(path[i+1])
+		one := Finding{Certificate: path[i], Answer: answer}
+		if answer.Status == Good {
+			one.By = f.by
+		}
+		list = append(list, one)
+	}
+	return list
+}
+
 // Await asks whoever has to be asked about path, until all have answered, ctx ends or the budget is over.
 func (c *Checker) Await(ctx context.Context, path []*x509.Certificate) {
 	if c == nil || !c.policy.looks() {
@@ -148,6 +172,7 @@ type finding struct {
 	serial  uint64
 
 	good    bool      // a fresh source says so
+	by      string    // which one
 	until   time.Time // the end of the first fresh answer that ends
 	retry   time.Time // when an unknown status may become known without a change of the generation
 	fresh   bool      // somebody is being asked, or has to be, who may know better than who says good
@@ -401,7 +426,7 @@ func (f *finding) consult() error {
 		case !h.vouches(f.cert):
 			f.cause.set(h.at, errScope)
 		default:
-			f.good = true
+			f.good, f.by = true, h.at
 			f.holds(end)
 		}
 	}

@@ -32,7 +32,6 @@ type held struct {
 	at   string       // its source
 	seen atomic.Int64 // Unix nanoseconds
 	kept atomic.Bool  // it is not there any more
-	told bool         // that it is stale; belongs to Run
 	by   atomic.Pointer[issuer]
 	not  atomic.Pointer[[]*issuer] // whose list it is not
 }
@@ -101,6 +100,8 @@ type source struct {
 	used
 	lists   atomic.Pointer[[]*held] // in force; what it points to never changes
 	problem atomic.Pointer[problem]
+	maxAge  atomic.Int64     // the shortest of the policies that look here; 0: none has one
+	told    map[string]*held // lists that the log has said are stale, by series; belongs to Run
 
 	// What follows belongs to who has begun to ask.
 	stat     fs.FileInfo
@@ -131,6 +132,12 @@ func (s *source) size() int {
 	}
 	return n
 }
+
+// until is the end of what a list says by the strictest of the policies that look here.
+func (s *source) until(h *held) time.Time { return h.until(time.Duration(s.maxAge.Load())) }
+
+// counts reports whether a list says something at now.
+func (s *source) counts(h *held, now time.Time) bool { return now.Before(s.until(h)) }
 
 // isStale reports whether a list counts no more.
 func (s *source) isStale(now time.Time) bool {
@@ -313,6 +320,15 @@ func (h *held) nextEnd() time.Time { return h.until(0) }
 func (h *held) sameSeries(o *held) bool {
 	return h.name == o.name && (h.base == nil) == (o.base == nil) && string(h.issuer) == string(o.issuer) &&
 		string(h.scope) == string(o.scope)
+}
+
+// series tells apart lists of a source that may not follow each other.
+func (h *held) series() string {
+	series := string(h.issuer) + "\x00" + string(h.scope)
+	if h.base != nil {
+		series += "\x00delta"
+	}
+	return series
 }
 
 // same reports whether two lists are one.

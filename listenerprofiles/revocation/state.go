@@ -26,7 +26,8 @@ type Source struct {
 	Seen       time.Time // when it was last had, or was last there unchanged, or the responder last answered well
 	Problem    string    // of the last look at the source; "" if there is none
 	Since      time.Time // of the problem
-	Stale      bool      // the CRL counts no more, whatever a policy's MaxAge, or the source has never had one
+	Until      time.Time // the end of what the CRL says: NextUpdate, or by the shortest MaxAge of the policies that look here; zero: none
+	Stale      bool      // that is over, or the source has never had a CRL
 }
 
 // State returns what is known of all sources, the first 1,000 by kind and location.
@@ -79,7 +80,7 @@ func (s *source) state(all []Source, now time.Time) []Source {
 			one.Number = h.number.String()
 		}
 		one.ThisUpdate, one.NextUpdate, one.Seen = h.thisUpdate, h.nextUpdate, time.Unix(0, h.seen.Load())
-		one.Stale = !now.Before(h.until(0))
+		one.Until, one.Stale = s.until(h), !s.counts(h, now)
 		all = append(all, one)
 	}
 	return all

@@ -37,13 +37,14 @@ const (
 	Revoked           Cause = "revoked"        // it, or an issuer, by who issued it
 	StatusUnknown     Cause = "status_unknown" // whether it is revoked can't be known now
 	Denied            Cause = "denied"         // a deny list names it, or an issuer of it
+	Unexamined        Cause = "unexamined"     // too many others were that are not good: see Effort
 )
 
 // Never reports whether a certificate that is bad for that cause stays bad, whatever is trusted and however long one
 // waits.
 func (c Cause) Never() bool {
 	switch c {
-	case NotYetValid, Untrusted, TooLarge, Denied, Revoked, StatusUnknown, "": // a revocation may have been a hold
+	case NotYetValid, Untrusted, TooLarge, Denied, Revoked, StatusUnknown, Unexamined, "": // a revocation may have been a hold
 		return false
 	}
 	return true

@@ -7,6 +7,9 @@ import (
 	"math"
 	"slices"
 	"sync/atomic"
+
+	"golang.org/x/crypto/cryptobyte"
+	cbasn1 "golang.org/x/crypto/cryptobyte/asn1"
 )
 
 // maxPaths is how many paths of one certificate count. Cross-signed issuers make several.
@@ -90,6 +93,26 @@ func (i *Issuers) MayAdmit(chain []*x509.Certificate, a *Anchors) bool {
 	return slices.ContainsFunc(chain, func(cert *x509.Certificate) bool {
 		return cert != nil && (i.named[string(cert.RawIssuer)] || a.Names(cert.RawIssuer))
 	})
+}
+
+// MayAdmitDER is MayAdmit for certificates that nobody has parsed. One that cannot be read so far may be anybody's.
+func (i *Issuers) MayAdmitDER(chain [][]byte, a *Anchors) bool {
+	if i == nil || a == nil {
+		return false
+	}
+	return slices.ContainsFunc(chain, func(der []byte) bool {
+		name, ok := issuerName(der)
+		return !ok || i.named[string(name)] || a.Names(name)
+	})
+}
+
+// issuerName is the name of a certificate's issuer as DER.
+func issuerName(der []byte) (name cryptobyte.String, ok bool) {
+	input, number := cryptobyte.String(der), cbasn1.Tag(0).ContextSpecific().Constructed()
+	var cert, tbs cryptobyte.String
+	ok = input.ReadASN1(&cert, cbasn1.SEQUENCE) && cert.ReadASN1(&tbs, cbasn1.SEQUENCE) && tbs.SkipOptionalASN1(number) &&
+		tbs.SkipASN1(cbasn1.INTEGER) && tbs.SkipASN1(cbasn1.SEQUENCE) && tbs.ReadASN1Element(&name, cbasn1.SEQUENCE)
+	return name, ok
 }
 
 // between is what may stand between a certificate and an entry beside what is shown.

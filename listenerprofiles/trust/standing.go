@@ -3,10 +3,13 @@ package trust
 import (
 	"context"
 	"crypto/x509"
+	"fmt"
 	"slices"
+	"strings"
 	"sync/atomic"
 	"time"
 
+	"sallyport/internal/printable"
 	"sallyport/listenerprofiles/revocation"
 )
 
@@ -64,6 +67,48 @@ func (s *Standing) Denied(list *Denials) *Denial {
 		}
 	}
 	return nil
+}
+
+// Describe tells by which paths the certificate is believed at now, and what is known of revocations on them, a line each.
+func (s *Standing) Describe(now time.Time) (lines []string) {
+	if s == nil {
+		return nil
+	}
+	if s.alone {
+		if err := s.Check(now); err != nil {
+			return []string{"its registration vouches for it, and " + err.Error()}
+		}
+	}
+	for i := range s.paths {
+		if !s.paths[i].Contains(now) {
+			continue
+		}
+		path := s.paths[i].certificates(s.leaf)
+		if len(path) == 1 {
+			lines = append(lines, "it is an entry of the trust store, or its registration vouches for it")
+			continue
+		}
+		names := make([]string, 0, len(path))
+		for _, cert := range path[1:] {
+			names = append(names, printable.Quote(limitText(cert.Subject.String())))
+		}
+		lines = append(lines, "its path: issued by "+strings.Join(names, ", by "))
+		for _, one := range s.checker.Findings(path, now) {
+			lines = append(lines, describe(one))
+		}
+	}
+	return lines
+}
+
+func describe(f revocation.Finding) string {
+	name := printable.Quote(limitText(f.Certificate.Subject.String()))
+	switch {
+	case f.By != "":
+		return fmt.Sprintf("revocation: %s is %s, by %s", name, f.Status, printable.Text(f.By))
+	case f.Err != nil:
+		return fmt.Sprintf("revocation: %s is %s: %v", name, f.Status, f.Err)
+	}
+	return fmt.Sprintf("revocation: of %s nothing is known, and it passes by fail: soft", name)
 }
 
 // Pending reports whether Await may find out more than Check knows.
