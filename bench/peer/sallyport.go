@@ -2,6 +2,7 @@ package peer
 
 import (
 	"fmt"
+	"strconv"
 	"strings"
 
 	"sallyport/bench/pki"
@@ -38,8 +39,15 @@ func sallyportFiles(s Site) map[string]string {
 	if s.Profiles != "" {
 		profiles = fmt.Sprintf("\n    dynamicSSLProfiles: {filePath: %q, fileReadInterval: 10m}", s.Profiles)
 	}
+	trusted := s.TrustStore
+	if trusted == "" {
+		trusted = s.within(pki.CA)
+	}
 	revocation := ""
-	if s.Revoked {
+	switch {
+	case len(s.CRLs) > 0:
+		revocation = fmt.Sprintf("\n    revocation: {crl: [%s], ocsp: true, refresh: 1s}", quotedList(s.CRLs))
+	case s.Revoked:
 		revocation = fmt.Sprintf("\n    revocation: {crl: [%q]}", s.within(pki.CRL))
 	}
 	limit := s.Limit
@@ -68,7 +76,7 @@ status: {address: %[6]q}
 log: {level: warn, access: %[7]s}
 tiers:
   - {name: %[8]s, requestCount: %[9]d, timeUnit: %[10]s, burst: %[11]d}
-`, s.HTTPS, s.within(pki.Server), s.within(pki.CA), profiles, s.HTTP, s.Status, access,
+`, s.HTTPS, s.within(pki.Server), trusted, profiles, s.HTTP, s.Status, access,
 		Tier, limit.Count, limit.Unit, limit.Burst, revocation)
 	b.WriteString(s.Redis.config())
 	b.WriteString("keyManagers:\n")
@@ -110,4 +118,13 @@ func (r Redis) config() string {
 		wait = fmt.Sprintf("  redisTimeout: %v\n", r.Wait)
 	}
 	return fmt.Sprintf("rateLimit:\n  redis: {addresses: [%q]}\n%s", r.Address, wait)
+}
+
+// quotedList returns the items of a YAML list.
+func quotedList(items []string) string {
+	quoted := make([]string, len(items))
+	for i, item := range items {
+		quoted[i] = strconv.Quote(item)
+	}
+	return strings.Join(quoted, ", ")
 }
