@@ -20,7 +20,9 @@ import (
 func (c *Connection) open(ctx context.Context) (carriage, error) {
 	settings := c.config.TLS.Clone()
 	settings.Certificates = []tls.Certificate{c.Identity}
-	settings.ServerName = "localhost"
+	if settings.ServerName == "" {
+		settings.ServerName = "localhost"
+	}
 	settings.NextProtos = []string{"http/1.1"}
 	if c.Carrier == HTTP2 || c.Carrier == HTTP2Events {
 		settings.NextProtos = []string{http2.NextProtoTLS}

@@ -70,6 +70,8 @@ type member struct {
 	way  Way // empty: it keeps its right
 	list []*live.Connection
 
+	fates []fate // of the list, in the end
+
 	acted, known    time.Time // its right ends: from when on it may, and when the gateway can know
 	again, returned time.Time // its right comes back, likewise; zero: it doesn't
 	last            time.Time // when a call of it last reached the backend, before it came back
@@ -91,6 +93,7 @@ type revoking struct {
 	members   []*member
 	crowds    []*live.Crowd
 	acts      []act
+	stalled   time.Duration
 	result    RevokeResult
 }
 
@@ -285,6 +288,8 @@ func (v *revoking) drive(ctx context.Context) error {
 	if err := v.openCrowds(ctx); err != nil {
 		return err
 	}
+	stalls := watchStalls()
+	defer stalls.stop()
 	for _, way := range Ways {
 		v.Progress.Pass("%d connections: %s of %d certificates", v.Connections, way, v.Each)
 		v.acts = append(v.acts, act{way, time.Now()})
@@ -317,8 +322,14 @@ func (v *revoking) drive(ctx context.Context) error {
 	if !pause(ctx, 10*v.Pace) {
 		return ctx.Err()
 	}
+	v.stalled = stalls.stop()
 	for _, crowd := range v.crowds {
 		crowd.Close()
+	}
+	for _, m := range v.members {
+		for _, c := range m.list {
+			m.fates = append(m.fates, fate{c.Carrier, c.Periods(), c.Slowest()})
+		}
 	}
 	return nil
 }

@@ -15,6 +15,7 @@ type RevokeResult struct {
 	Changes []Change
 	Calls   int           // answers and messages of all connections that were served
 	Slowest time.Duration // call that was served
+	Stalled time.Duration // the longest that this process stood still, by which times may be too long
 	Errors  []string      // of connections that had their right, at most maxTold
 	Failed  int           // of these, all
 }
@@ -58,19 +59,25 @@ func (r RevokeResult) Verdict() error {
 	return errors.Join(list...)
 }
 
+// A fate is how a connection fared.
+type fate struct {
+	live.Carrier
+	past    []live.Period
+	slowest time.Duration // call that was served
+}
+
 // judge tells how the connections fared.
 func (v *revoking) judge() RevokeResult {
-	r := RevokeResult{RevokeOptions: v.RevokeOptions}
+	r := RevokeResult{RevokeOptions: v.RevokeOptions, Stalled: v.stalled}
 	changes := map[Way]*Change{}
 	for _, a := range v.acts {
 		changes[a.way] = &Change{Way: a.way, How: map[string]int{}}
 	}
 	for _, m := range v.members {
-		for _, c := range m.list {
-			past := c.Periods()
-			r.Slowest = max(r.Slowest, c.Slowest())
+		for _, f := range m.fates {
+			r.Slowest = max(r.Slowest, f.slowest)
 			back := false // since when every call is to be served again
-			for _, p := range past {
+			for _, p := range f.past {
 				if p.Served {
 					r.Calls += p.Count
 					back = back || !m.again.IsZero() && !p.Began.Before(m.again)
@@ -78,15 +85,15 @@ func (v *revoking) judge() RevokeResult {
 					r.Failed++
 					changes[v.during(p.Began)].Others++
 					if len(r.Errors) < maxTold {
-						r.Errors = append(r.Errors, fmt.Sprintf("%s, %s, during %s: %s", m.Name, c.Carrier, v.during(p.Began), p.Text))
+						r.Errors = append(r.Errors, fmt.Sprintf("%s, %s, during %s: %s", m.Name, f.Carrier, v.during(p.Began), p.Text))
 					}
 				}
 			}
 			if m.way != "" {
-				changes[m.way].end(m, past, v.Limit)
+				changes[m.way].end(m, f.past, v.Limit)
 			}
 			if !m.again.IsZero() {
-				changes[backBy[m.way]].back(m, c, past, v.Limit)
+				changes[backBy[m.way]].back(m, f, v.Limit)
 			}
 		}
 		if m.way != "" {
@@ -141,13 +148,13 @@ func (c *Change) end(m *member, past []live.Period, limit time.Duration) {
 }
 
 // back takes how a connection came back.
-func (c *Change) back(m *member, on *live.Connection, past []live.Period, limit time.Duration) {
+func (c *Change) back(m *member, f fate, limit time.Duration) {
 	c.Connections++
 	c.Known = max(c.Known, m.returned.Sub(m.again))
-	for _, p := range past {
+	for _, p := range f.past {
 		if p.Served && !p.Began.Before(m.again) {
 			after := max(p.Began.Sub(m.returned), 0)
-			if on.Carrier.Calls() { // streams rest before they are opened again
+			if f.Carrier.Calls() { // streams rest before they are opened again
 				c.After = append(c.After, after)
 				after += reopened
 			}

@@ -81,6 +81,8 @@ func checkRevoke(o trial.RevokeOptions) error {
 func printRevoke(out io.Writer, r trial.RevokeResult) error {
 	fmt.Fprintf(out, "%d connections of %d certificates, %d of them each way; %d calls and messages, the slowest call %.0f ms\n",
 		r.Connections, r.Certificates, r.Each, r.Calls, ms(r.Slowest))
+	fmt.Fprintf(out, "%d errors of those that had their right; sallybench itself stood still for up to %.0f ms\n",
+		r.Failed, ms(r.Stalled))
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', tabwriter.AlignRight)
 	fmt.Fprintf(w, "way\tknown after ms\tconnections\tp50 ms\tmax ms\tlate\treached backend\terrors of others\t\n")
 	for _, c := range r.Changes {
