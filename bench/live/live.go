@@ -36,7 +36,7 @@ type Config struct {
 	Path     string // of the API, behind which there is a Backend
 	TLS      *tls.Config
 	Pace     time.Duration // between a connection's calls; 0: 100 ms
-	Again    time.Duration // after which a connection that has ended is opened again; 0: a second
+	Again    time.Duration // within which, at a random moment, a connection that has ended is opened again; 0: a second
 	Patience time.Duration // for an answer, and for what a stream has to say; 0: 10 s
 }
 
@@ -224,7 +224,7 @@ func (c *Connection) next(sent time.Time, err error) time.Duration {
 	case err == nil, c.Carrier.Calls() && errors.As(err, new(*Refused)):
 		return max(c.Pace-time.Since(sent), 0)
 	}
-	return c.config.Again
+	return c.config.Again/2 + rand.N(c.config.Again/2) // not all at once
 }
 
 func pause(ctx context.Context, d time.Duration) bool {
