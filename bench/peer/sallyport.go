@@ -43,9 +43,10 @@ func sallyportFiles(s Site) map[string]string {
 	if trusted == "" {
 		trusted = s.within(pki.CA)
 	}
-	revocation := ""
+	revocation, exempt := "", ""
 	switch {
 	case len(s.CRLs) > 0:
+		exempt = ", exempt: [127.0.0.1]" // its clients stand for those of many addresses
 		revocation = fmt.Sprintf("\n    revocation: {crl: [%s], ocsp: true, refresh: 1s}", quotedList(s.CRLs))
 	case s.Revoked:
 		revocation = fmt.Sprintf("\n    revocation: {crl: [%q]}", s.within(pki.CRL))
@@ -71,13 +72,13 @@ mutualSSL:
   loadBalancers: {addresses: [127.0.0.1]}
   trustStore: {location: %[3]q}
 store: sqlite:sallyport.db
-limits: {connections: 60000, connectionsPerSource: 60000, handshakes: 10000}
+limits: {connections: 60000, connectionsPerSource: 60000, handshakes: 10000%[13]s}
 status: {address: %[6]q}
 log: {level: warn, access: %[7]s}
 tiers:
   - {name: %[8]s, requestCount: %[9]d, timeUnit: %[10]s, burst: %[11]d}
 `, s.HTTPS, s.within(pki.Server), trusted, profiles, s.HTTP, s.Status, access,
-		Tier, limit.Count, limit.Unit, limit.Burst, revocation)
+		Tier, limit.Count, limit.Unit, limit.Burst, revocation, exempt)
 	b.WriteString(s.Redis.config())
 	b.WriteString("keyManagers:\n")
 	for _, i := range s.PKI.Issuers {

@@ -355,8 +355,8 @@ func (v *revoking) drive(ctx context.Context) error {
 	return nil
 }
 
-// reopened is how long after its end a connection is opened again, at most. It is long enough for few to be opened at
-// once: a gateway closes those that say nothing while others of the same source wait for their handshake.
+// reopened is how long after its end a connection is opened again, at most: long enough for their
+// handshakes to be a small part of the load.
 const reopened = 4 * time.Second
 
 func (v *revoking) config() live.Config {

@@ -41,7 +41,7 @@ or reached the backend, or if any call or stream failed that had its right.`,
 	cmd.Flags().IntVar(&o.Certificates, "certificates", 100, "of `N` certificates")
 	cmd.Flags().IntVar(&o.Each, "revoke", 10, "`N` certificates that end each way")
 	cmd.Flags().DurationVar(&o.Limit, "limit", time.Second, "`TIME` that a connection may last")
-	cmd.Flags().DurationVar(&o.Pace, "pace", 100*time.Millisecond, "`TIME` between the calls of a connection")
+	cmd.Flags().DurationVar(&o.Pace, "pace", 200*time.Millisecond, "`TIME` between the calls of a connection")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		if err := checkRevoke(o); err != nil {
 			return usage(err)
