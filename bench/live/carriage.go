@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/http"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/net/http2"
@@ -152,7 +153,7 @@ func (f *final) Error() string { return (*Refused)(f).Error() }
 // overHTTP2 makes calls on an HTTP/2 connection, or has one event stream on it.
 type overHTTP2 struct {
 	*link
-	conn    *http2.ClientConn
+	conn    *http.Transport // of the link alone
 	request *http.Request
 	end     context.CancelFunc
 	want    string
@@ -162,10 +163,15 @@ type overHTTP2 struct {
 func newHTTP2(l *link, c *Connection, last string) (carriage, error) {
 	h := &overHTTP2{link: l, want: c.Name}
 	var err error
-	transport := &http2.Transport{DisableCompression: true, WriteByteTimeout: l.patience}
-	if h.conn, err = transport.NewClientConn(l.Conn); err != nil {
-		l.close()
-		return nil, nameless(err)
+	var used atomic.Bool
+	h.conn = &http.Transport{
+		ForceAttemptHTTP2: true, DisableCompression: true,
+		DialTLSContext: func(context.Context, string, string) (net.Conn, error) {
+			if used.Swap(true) {
+				return nil, errEnded
+			}
+			return l.Conn, nil
+		},
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	h.end = cancel
@@ -184,6 +190,8 @@ func newHTTP2(l *link, c *Connection, last string) (carriage, error) {
 	h.events = &events{link: l, in: bufio.NewReader(response.Body), body: response.Body}
 	return h, nil
 }
+
+var errEnded = errors.New("the connection has ended")
 
 // trip gives up a call without an answer within the link's patience, with its whole connection.
 func (h *overHTTP2) trip() (*http.Response, error) {
@@ -208,6 +216,7 @@ func (h *overHTTP2) turn() error {
 
 func (h *overHTTP2) close() {
 	h.end()
+	h.conn.CloseIdleConnections()
 	h.link.close()
 }
 
