@@ -62,6 +62,9 @@ type Site struct {
 	Limit     Limit  // of each certificate on Sallyport; zero: one that is never reached
 	Revoked   bool   // Sallyport looks up whether the CA has revoked clients' certificates
 	Redis     Redis  // where Sallyport counts limits; zero: in its process
+
+	TrustStore string   // whose clients Sallyport believes; empty: the PKI's CA
+	CRLs       []string // files and URLs that Sallyport looks clients up in, and asks OCSP responders; empty: neither
 }
 
 // A Limit is what a tier says: a bucket of Burst calls, refilled with Count calls a Unit.

@@ -2,6 +2,7 @@ package peer
 
 import (
 	"fmt"
+	"strconv"
 	"strings"
 
 	"sallyport/bench/pki"
@@ -38,8 +39,16 @@ func sallyportFiles(s Site) map[string]string {
 	if s.Profiles != "" {
 		profiles = fmt.Sprintf("\n    dynamicSSLProfiles: {filePath: %q, fileReadInterval: 10m}", s.Profiles)
 	}
-	revocation := ""
-	if s.Revoked {
+	trusted := s.TrustStore
+	if trusted == "" {
+		trusted = s.within(pki.CA)
+	}
+	revocation, exempt := "", ""
+	switch {
+	case len(s.CRLs) > 0:
+		exempt = ", exempt: [127.0.0.1]" // its clients stand for those of many addresses
+		revocation = fmt.Sprintf("\n    revocation: {crl: [%s], ocsp: true, refresh: 1s}", quotedList(s.CRLs))
+	case s.Revoked:
 		revocation = fmt.Sprintf("\n    revocation: {crl: [%q]}", s.within(pki.CRL))
 	}
 	limit := s.Limit
@@ -63,13 +72,13 @@ mutualSSL:
   loadBalancers: {addresses: [127.0.0.1]}
   trustStore: {location: %[3]q}
 store: sqlite:sallyport.db
-limits: {connections: 60000, connectionsPerSource: 60000, handshakes: 10000}
+limits: {connections: 60000, connectionsPerSource: 60000, handshakes: 10000%[13]s}
 status: {address: %[6]q}
 log: {level: warn, access: %[7]s}
 tiers:
   - {name: %[8]s, requestCount: %[9]d, timeUnit: %[10]s, burst: %[11]d}
-`, s.HTTPS, s.within(pki.Server), s.within(pki.CA), profiles, s.HTTP, s.Status, access,
-		Tier, limit.Count, limit.Unit, limit.Burst, revocation)
+`, s.HTTPS, s.within(pki.Server), trusted, profiles, s.HTTP, s.Status, access,
+		Tier, limit.Count, limit.Unit, limit.Burst, revocation, exempt)
 	b.WriteString(s.Redis.config())
 	b.WriteString("keyManagers:\n")
 	for _, i := range s.PKI.Issuers {
@@ -110,4 +119,13 @@ func (r Redis) config() string {
 		wait = fmt.Sprintf("  redisTimeout: %v\n", r.Wait)
 	}
 	return fmt.Sprintf("rateLimit:\n  redis: {addresses: [%q]}\n%s", r.Address, wait)
+}
+
+// quotedList returns the items of a YAML list.
+func quotedList(items []string) string {
+	quoted := make([]string, len(items))
+	for i, item := range items {
+		quoted[i] = strconv.Quote(item)
+	}
+	return strings.Join(quoted, ", ")
 }

@@ -39,8 +39,7 @@ type Set struct {
 	Identities []tls.Certificate // in files clients/NAME.crt and clients/NAME.key
 	Issuers    []*Issuer
 
-	ca    *x509.Certificate
-	caKey *ecdsa.PrivateKey
+	ca *Authority
 }
 
 // Name returns the common name of identity i, which is also its file name without extension.
@@ -50,20 +49,16 @@ func Name(i int) string { return fmt.Sprintf("client-%04d", i) }
 func Make(folder string, n int) (*Set, error) {
 	s := &Set{Folder: folder, Roots: x509.NewCertPool()}
 	var err error
-	if s.ca, s.caKey, err = s.issue(&x509.Certificate{
-		Subject: pkix.Name{CommonName: "sallybench CA"}, IsCA: true, KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageCRLSign,
-	}); err != nil {
+	if s.ca, err = s.NewAuthority("sallybench CA"); err != nil {
 		return nil, err
 	}
-	s.Roots.AddCert(s.ca)
-	if err := s.write(CA, certificatePEM(s.ca)); err != nil {
+	s.Roots.AddCert(s.ca.Certificate)
+	if err := s.write(CA, s.ca.PEM()); err != nil {
 		return nil, err
 	}
-	list, err := x509.CreateRevocationList(rand.Reader, &x509.RevocationList{
-		Number: big.NewInt(1), ThisUpdate: time.Now().Add(-time.Hour), NextUpdate: time.Now().Add(life),
-	}, s.ca, s.caKey)
+	list, err := s.ca.CRL(1, nil)
 	if err != nil {
-		return nil, fmt.Errorf("signing a CRL: %w", err)
+		return nil, err
 	}
 	if err := s.write(CRL, list); err != nil {
 		return nil, err
@@ -86,7 +81,7 @@ func Make(folder string, n int) (*Set, error) {
 
 // NewServer issues a certificate for localhost and 127.0.0.1, and writes NAME.crt, NAME.key, and both in NAME.pem.
 func (s *Set) NewServer(name string) error {
-	c, key, err := s.issue(&x509.Certificate{
+	c, key, err := issue(s.ca, &x509.Certificate{
 		Subject:     pkix.Name{CommonName: "localhost"},
 		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
 		DNSNames:    []string{"localhost"},
@@ -106,19 +101,10 @@ func (s *Set) NewServer(name string) error {
 }
 
 // NewClient issues another client certificate, and writes clients/NAME.crt and clients/NAME.key.
-func (s *Set) NewClient(name string) (tls.Certificate, error) {
-	c, key, err := s.issue(&x509.Certificate{
-		Subject:     pkix.Name{Organization: []string{"sallybench"}, CommonName: name},
-		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
-	})
-	if err != nil {
-		return tls.Certificate{}, err
-	}
-	return tls.Certificate{Certificate: [][]byte{c.Raw}, PrivateKey: key, Leaf: c}, s.writePair("clients/"+name, c, key)
-}
+func (s *Set) NewClient(name string) (tls.Certificate, error) { return s.ca.NewClient(name, nil) }
 
-// issue signs a certificate with the CA; the CA's own is self-signed.
-func (s *Set) issue(template *x509.Certificate) (*x509.Certificate, *ecdsa.PrivateKey, error) {
+// issue signs a certificate by a CA; nil: by itself.
+func issue(by *Authority, template *x509.Certificate) (*x509.Certificate, *ecdsa.PrivateKey, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return nil, nil, fmt.Errorf("making a key: %w", err)
@@ -128,13 +114,16 @@ func (s *Set) issue(template *x509.Certificate) (*x509.Certificate, *ecdsa.Priva
 		return nil, nil, fmt.Errorf("making a serial number: %w", err)
 	}
 	template.SerialNumber, template.BasicConstraintsValid = serial.Add(serial, big.NewInt(1)), true
-	template.NotBefore, template.NotAfter = time.Now().Add(-time.Hour), time.Now().Add(life)
+	template.NotBefore = time.Now().Add(-time.Hour)
+	if template.NotAfter.IsZero() {
+		template.NotAfter = time.Now().Add(life)
+	}
 	if !template.IsCA {
 		template.KeyUsage = x509.KeyUsageDigitalSignature
 	}
-	parent, signer := s.ca, s.caKey
-	if parent == nil {
-		parent, signer = template, key
+	parent, signer := template, key
+	if by != nil {
+		parent, signer = by.Certificate, by.key
 	}
 	der, err := x509.CreateCertificate(rand.Reader, template, parent, key.Public(), signer)
 	if err != nil {

@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"time"
 
@@ -102,10 +103,14 @@ func calls(set *pki.Set, g *peer.Gateway) load.Config {
 
 // cert runs sallyport cert for the API that the calls are for.
 func (b *bed) cert(ctx context.Context, verb string, args ...string) error {
-	config := filepath.Join(b.gateway.Folder, "sallyport.yaml")
-	all := append([]string{"cert", verb, "-c", config, "--api", peer.API}, args...)
-	if out, err := exec.CommandContext(ctx, b.gateway.Path, all...).CombinedOutput(); err != nil {
-		return fmt.Errorf("sallyport cert %s: %w\n%s", verb, err, out)
+	return command(ctx, b.gateway, append([]string{"cert", verb, "--api", peer.API}, args...)...)
+}
+
+// command runs a command of sallyport beside a gateway.
+func command(ctx context.Context, g *peer.Gateway, args ...string) error {
+	all := append(args[:len(args):len(args)], "-c", filepath.Join(g.Folder, "sallyport.yaml"))
+	if out, err := exec.CommandContext(ctx, g.Path, all...).CombinedOutput(); err != nil {
+		return fmt.Errorf("sallyport %s: %w\n%s", strings.Join(args[:2], " "), err, out)
 	}
 	return nil
 }
@@ -133,13 +138,18 @@ func (b *bed) writeProfiles(n int) error {
 </parameter>
 `, filepath.Join(b.pki.Folder, server), filepath.Join(b.pki.Folder, pki.CA))
 	file := filepath.Join(b.pki.Folder, profilesFile)
-	if err := os.WriteFile(file+".new", []byte(text), 0o600); err != nil {
-		return fmt.Errorf("profiles: %w", err)
-	}
-	if err := os.Rename(file+".new", file); err != nil {
+	if err := replace(file, []byte(text)); err != nil {
 		return fmt.Errorf("profiles: %w", err)
 	}
 	return nil
+}
+
+// replace puts a file in place as a whole.
+func replace(file string, data []byte) error {
+	if err := os.WriteFile(file+".new", data, 0o600); err != nil {
+		return err
+	}
+	return os.Rename(file+".new", file)
 }
 
 // reload writes the n-th profiles and makes the gateway reload everything.

@@ -160,43 +160,6 @@ server certificate.`,
 	return cmd
 }
 
-func revokeCommand() *cobra.Command {
-	var f gatewayFlags
-	cmd := &cobra.Command{
-		Use:   "revoke",
-		Short: "Measure how soon a removed certificate is refused",
-		Long: `Measure how soon a removed certificate is refused: from the return of sallyport cert remove
-to the first refusal on a connection that was already open, with Sallyport's default periods.`,
-		Args: noArgs,
-	}
-	f.add(cmd)
-	n := cmd.Flags().Int("times", 20, "`N` certificates")
-	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		if *n < 1 || *n > 1000 {
-			return usage(fmt.Errorf("--times %d: 1 to 1000", *n))
-		}
-		return f.inside(cmd, nil, func(b bench) error {
-			r, err := trial.Revoke(cmd.Context(), b.setup(), b.program, *n)
-			b.progress.Clear()
-			if err != nil {
-				return err
-			}
-			for _, row := range []struct {
-				name  string
-				times []time.Duration
-			}{
-				{"from cert add to the first call admitted", r.Admitted},
-				{"from cert remove to the first refused", r.Refused},
-			} {
-				fmt.Fprintf(cmd.OutOrStdout(), "%-42s median %.1f ms, worst of %d: %.1f ms\n",
-					row.name, ms(row.times[len(row.times)/2]), *n, ms(row.times[len(row.times)-1]))
-			}
-			return nil
-		})
-	}
-	return cmd
-}
-
 func soakCommand() *cobra.Command {
 	var f gatewayFlags
 	var o trial.SoakOptions

@@ -28,7 +28,7 @@ type Options struct {
 	HeaderLines int                // of a request, without Host; 0: 200
 	Exempt      []netip.Prefix     // networks whose addresses are no callers, since many share one
 	Drain       time.Duration      // how long a stream of unknown length outlives its caller's right; 0 means 30 s
-	Recheck     time.Duration      // how often the right of an open stream is judged though no snapshot was swapped; 0: 1 s
+	Recheck     time.Duration      // how often the right of an open stream is judged though no snapshot was swapped; 0: 500 ms
 }
 
 // A Decider decides calls by the snapshot in force, and counts them. Run watches over streams.
@@ -80,7 +80,7 @@ func New(cfg Options) *Decider {
 	}
 	d.cfg.HeaderLines = cmp.Or(cfg.HeaderLines, 200)
 	d.cfg.Drain = cmp.Or(cfg.Drain, 30*time.Second)
-	d.cfg.Recheck = cmp.Or(cfg.Recheck, time.Second)
+	d.cfg.Recheck = cmp.Or(cfg.Recheck, 500*time.Millisecond) // certificates end with a second, and streams of theirs within one
 	d.streams.recheck = make(chan struct{}, 1)
 	d.snapshot.Store(&Snapshot{Routes: &Table{}, Clients: &Clients{}, replaced: make(chan struct{})})
 	return d

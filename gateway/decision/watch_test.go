@@ -6,6 +6,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"sallyport/gateway/http1"
@@ -165,4 +166,26 @@ func TestOtherRights(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestStreamsEndWithinASecondOfExpiry: a certificate expires just after a round over the streams, by the second that
+// rounds begin at, and the stream ends within a second of that.
+func TestStreamsEndWithinASecondOfExpiry(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		tab := newTable(t)
+		began, end := time.Now(), tab.leaf.NotAfter
+		tab.decider.cfg.Now = func() time.Time { return end.Add(time.Since(began) - 3*time.Second) }
+		var ended atomic.Int64
+		x := tab.watched(t, func() { ended.Store(int64(tab.decider.cfg.Now().Sub(end))) })
+		ctx, cancel := context.WithCancel(t.Context())
+		var run sync.WaitGroup
+		run.Go(func() { tab.decider.Run(ctx) })
+		time.Sleep(10 * time.Second)
+		cancel()
+		run.Wait()
+		x.Over()
+		if after := time.Duration(ended.Load()); after <= 0 || after >= time.Second {
+			t.Errorf("the stream ended %v after its certificate", after)
+		}
+	})
 }
