@@ -145,6 +145,16 @@ func (s *shared) claim(name string) bool {
 	return true
 }
 
+// release returns what ends the renewal of a lock that is held, which stays claimed; nil: it isn't held.
+func (s *shared) release(name string) (end func()) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if end = s.held[name]; end != nil {
+		s.held[name] = func() {}
+	}
+	return end
+}
+
 // hold says what ends the renewal of a lock; nil: it is not held any more. It returns what did before.
 func (s *shared) hold(name string, end func()) (before func()) {
 	s.mu.Lock()
@@ -180,11 +190,12 @@ func (s *shared) Lock(ctx context.Context, name string) error {
 
 // Unlock implements certmagic.Locker. A store that does not answer holds it up for no longer than the lease lives.
 func (s *shared) Unlock(ctx context.Context, name string) error {
-	end := s.hold(name, nil)
+	end := s.release(name)
 	if end == nil {
 		return errors.New("the lock " + name + " is not held")
 	}
 	end()
+	defer s.hold(name, nil) // now: or the lease that ends here could be that of the next one in this process
 	ctx, cancel := context.WithTimeout(ctx, storageTime)
 	defer cancel()
 	return s.store.ReleaseLease(ctx, root+name, s.holder)
