@@ -195,7 +195,8 @@ func (s *shared) Unlock(ctx context.Context, name string) error {
 		return errors.New("the lock " + name + " is not held")
 	}
 	end()
-	defer s.hold(name, nil) // now: or the lease that ends here could be that of the next one in this process
+	// Not before, or the lease that ends here could be that of the next one in this process.
+	defer func() { s.hold(name, nil) }()
 	ctx, cancel := context.WithTimeout(ctx, storageTime)
 	defer cancel()
 	return s.store.ReleaseLease(ctx, root+name, s.holder)
