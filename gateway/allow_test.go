@@ -2,6 +2,7 @@ package gateway_test
 
 import (
 	"net/http"
+	"net/netip"
 	"slices"
 	"strings"
 	"testing"
@@ -190,6 +191,13 @@ func TestRulesReadTheClientsAddress(t *testing.T) {
 			}
 		})
 	}
+	// A load balancer that has not shown its certificate speaks for nobody, and its address is nobody's.
+	cfg := f.config
+	cfg.Balancers = []netip.Prefix{netip.MustParsePrefix("127.0.0.7/32")}
+	f.setDoor(t, cfg)
+	f.denied(t, 403, "900908", func() answer {
+		return get(t, f.through(t, byCert, f.a4, false, "127.0.0.7"), "https://opt.test/ruled/1.0/network")
+	})
 }
 
 // TestRulesAreReloaded: a rule that is new, changed or gone counts from the next call of a kept connection on.

@@ -314,7 +314,7 @@ func (l *loader) profile(s Settings) (*Profile, []PartError) {
 
 // checker returns who looks revocations up for s; nil if nobody does.
 func (l *loader) checker(s Settings) (*revocation.Checker, *PartError) {
-	if !looksUp(s.Revocation) {
+	if !s.Revocation.LooksUp() {
 		return nil, nil
 	}
 	if l.cfg.Checker == nil {

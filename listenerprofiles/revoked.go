@@ -12,15 +12,12 @@ import (
 // verifier is the element of a profile that says its Revocation.
 const verifier = "CertificateRevocationVerifier"
 
-// looksUp reports whether a policy looks anything up.
-func looksUp(p revocation.Policy) bool { return len(p.CRL) > 0 || p.DistributionPoints || p.OCSP }
-
 // laxerRevocation says in what is is laxer than was, or "". What is asked less often or remembered less is as strict.
 func laxerRevocation(was, is revocation.Policy) string {
 	switch {
-	case !looksUp(was):
+	case !was.LooksUp():
 		return ""
-	case !looksUp(is):
+	case !is.LooksUp():
 		return "it looks nothing up"
 	case is.Soft && !was.Soft:
 		return "a status that can't be known counts as good"

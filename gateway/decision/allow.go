@@ -2,6 +2,7 @@ package decision
 
 import (
 	"fmt"
+	"net/netip"
 
 	"sallyport/gateway/message"
 	"sallyport/internal/printable"
@@ -72,7 +73,7 @@ func (x *Exchange) findings() (list []*finding) {
 func (x *Exchange) ruleInput() *rule.Input {
 	in := &rule.Input{
 		Method: x.Request.Method, Resource: x.Resource.Path, API: x.Route.API.String(),
-		Host: listenerprofiles.NormalizeName(x.Request.Authority()), Address: x.source(), Now: x.at(),
+		Host: listenerprofiles.NormalizeName(x.Request.Authority()), Address: x.callersAddress(), Now: x.at(),
 	}
 	if c := x.Client; c != nil && x.Certificate != nil && x.Certificate.Leaf != nil {
 		in.Certificate = &rule.Certificate{
@@ -114,4 +115,13 @@ func (x *Exchange) readPath(reading message.Reading) string {
 		meaning = appendLower(nil, meaning)
 	}
 	return message.Text(meaning)
+}
+
+// callersAddress is the caller's address, if it is known: that of a load balancer which is not believed is not its
+// clients', and a rule about addresses must not take it for theirs.
+func (x *Exchange) callersAddress() netip.Addr {
+	if x.identity.known && !x.Balancer {
+		return netip.Addr{}
+	}
+	return x.source()
 }

@@ -74,7 +74,8 @@ func (c *Clients) issued(cert *clientcert.Certificate) bool {
 }
 
 // admit finds the registration that admits a certificate to an API at now: its own, whatever that says, or else that of
-// the nearest CA by way of which it is good. The error says why there is none.
+// a CA by way of which it is good: of the path that lasts longest first, and there of the nearest. The error says why there
+// is none.
 func (c *Clients) admit(api certstore.API, cert *clientcert.Certificate, now time.Time) (admission, error) {
 	err := cert.Check(now)
 	own, unfound := c.find(api, cert.Fingerprint, now)

@@ -67,7 +67,7 @@ const forever = 365 * 24 * time.Hour
 // path must have been verified: addresses and keys are taken from it.
 func (c *Checker) Status(path []*x509.Certificate, now time.Time) Answer {
 	all := Answer{Status: Good, Until: now.Add(forever)}
-	if c == nil || !c.policy.looks() {
+	if c == nil || !c.policy.LooksUp() {
 		return all
 	}
 	for i := range c.looked(path) {
@@ -106,7 +106,7 @@ type Finding struct {
 
 // Findings tell of each certificate of path that is looked up, for people. What Status says follows from them.
 func (c *Checker) Findings(path []*x509.Certificate, now time.Time) (list []Finding) {
-	if c == nil || !c.policy.looks() {
+	if c == nil || !c.policy.LooksUp() {
 		return nil
 	}
 	for i := range c.looked(path) {
@@ -123,7 +123,7 @@ func (c *Checker) Findings(path []*x509.Certificate, now time.Time) (list []Find
 
 // Await asks whoever has to be asked about path, until all have answered, ctx ends or the budget is over.
 func (c *Checker) Await(ctx context.Context, path []*x509.Certificate) {
-	if c == nil || !c.policy.looks() {
+	if c == nil || !c.policy.LooksUp() {
 		return
 	}
 	r := c.registry
@@ -147,7 +147,7 @@ func (c *Checker) Await(ctx context.Context, path []*x509.Certificate) {
 
 // Ask has whoever has to be asked about path asked, and waits for nothing.
 func (c *Checker) Ask(path []*x509.Certificate) {
-	if c != nil && c.policy.looks() {
+	if c != nil && c.policy.LooksUp() {
 		c.ask(path, c.registry.options.Now())
 	}
 }
@@ -160,8 +160,8 @@ func (c *Checker) Generation() uint64 {
 	return c.registry.generation.Load()
 }
 
-// looks reports whether anything is looked up by a policy.
-func (p *Policy) looks() bool { return len(p.CRL) > 0 || p.DistributionPoints || p.OCSP }
+// LooksUp reports whether anything is looked up by the policy.
+func (p *Policy) LooksUp() bool { return len(p.CRL) > 0 || p.DistributionPoints || p.OCSP }
 
 // A finding is what sources say of one certificate.
 type finding struct {
