@@ -241,7 +241,7 @@ func TestEndsInHandshake(t *testing.T) {
 				}
 				<-acted
 				trip.Close()
-				until(t, "the connection has ended", func() bool { return s.open.Load() == 0 || p != backend.HTTP1 })
+				until(t, "the connection has ended", func() bool { return s.open() == 0 || p != backend.HTTP1 })
 			})
 		}
 	}

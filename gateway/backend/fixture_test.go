@@ -66,9 +66,12 @@ type server struct {
 	registry *backend.Registry
 	url      *url.URL
 	conns    atomic.Int64 // accepted so far
-	open     atomic.Int64 // of those
+	closed   atomic.Int64 // of those
 	refuse   func()       // connections from now on
 }
+
+// open is how many connections are.
+func (s *server) open() int64 { return s.conns.Load() - s.closed.Load() }
 
 // groupOf makes the group of some URLs.
 func (s *server) groupOf(u backend.Upstream) *backend.Group {
@@ -98,9 +101,8 @@ func serve(t *testing.T, p backend.Protocol, handler http.HandlerFunc, opened ..
 				do(c)
 			}
 			s.conns.Add(1)
-			s.open.Add(1)
 		case http.StateClosed, http.StateHijacked:
-			s.open.Add(-1)
+			s.closed.Add(1)
 		}
 	}
 	at.Start()
@@ -138,9 +140,8 @@ func speakAs(t *testing.T, p backend.Protocol, say func(n int64, c net.Conn, in 
 				return
 			}
 			n := s.conns.Add(1)
-			s.open.Add(1)
 			ended.Go(func() {
-				defer s.open.Add(-1)
+				defer s.closed.Add(1)
 				defer c.Close()
 				end := time.Now().Add(patience)
 				_ = c.SetDeadline(end)

@@ -221,7 +221,7 @@ func TestUpgrade(t *testing.T) {
 				}
 			}
 			trip.Close()
-			until(t, "the connection has ended", func() bool { return s.open.Load() == 1 })
+			until(t, "the connection has ended", func() bool { return s.open() == 1 })
 			ask(t, trip, s.Group)
 			if s.conns.Load() != 2 {
 				t.Errorf("%d connections", s.conns.Load())

@@ -39,8 +39,8 @@ func TestKeepAlive(t *testing.T) {
 				t.Errorf("%d connections for two calls", s.conns.Load())
 			}
 			if c.ended {
-				until(t, "the connection is given up", func() bool { return s.open.Load() == 0 })
-			} else if s.open.Load() != 1 {
+				until(t, "the connection is given up", func() bool { return s.open() == 0 })
+			} else if s.open() != 1 {
 				t.Error("the connection is not kept")
 			}
 		})

@@ -212,11 +212,12 @@ func TestRetain(t *testing.T) {
 				}
 				ask(t, new(backend.Trip), s.Group) // on another connection in HTTP/1.1
 				s.registry.Retain([]*backend.Group{s.Group})
-				if open := s.open.Load(); open != s.conns.Load() {
-					t.Errorf("%d connections of %d are open", open, s.conns.Load())
+				// net/http may dial once more before the first connection of HTTP/2 is in its pool. It closes one of both.
+				if closed := s.closed.Load(); closed != 0 && (p == backend.HTTP1 || s.open() == 0) {
+					t.Errorf("%d connections of %d are closed", closed, s.conns.Load())
 				}
 				s.registry.Retain(nil)
-				until(t, "the idle connection has ended", func() bool { return s.open.Load() == 1 })
+				until(t, "the idle connection has ended", func() bool { return s.open() == 1 })
 				switch last {
 				case "read whole":
 					close(goOn)
@@ -230,7 +231,7 @@ func TestRetain(t *testing.T) {
 					ask(t, trip, s.Group) // a call that began with the older group
 				}
 				trip.Close()
-				until(t, "all connections have ended", func() bool { return s.open.Load() == 0 })
+				until(t, "all connections have ended", func() bool { return s.open() == 0 })
 			})
 		})
 	}
