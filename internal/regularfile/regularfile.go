@@ -17,7 +17,10 @@ import (
 //
 // The error does not name path, so that the caller can name it as the user wrote it. It matches fs.ErrNotExist and the
 // like.
-func Read(path string, most int64) ([]byte, error) {
+func Read(path string, most int64) ([]byte, error) { return ReadPieces(path, most, func() {}) }
+
+// ReadPieces is Read, and calls between after each 256 KiB.
+func ReadPieces(path string, most int64, between func()) ([]byte, error) {
 	f, err := os.OpenFile(path, os.O_RDONLY|nonblock, 0)
 	if err != nil {
 		return nil, cause(err)
@@ -30,7 +33,7 @@ func Read(path string, most int64) ([]byte, error) {
 	if !info.Mode().IsRegular() {
 		return nil, errKind
 	}
-	return readAll(f, info.Size(), most)
+	return readAll(f, info.Size(), most, between)
 }
 
 // ReadArgument is Read for a file that is named on a command line, where a pipe is as good: /dev/stdin, or
@@ -41,7 +44,7 @@ func ReadArgument(path string, most int64) ([]byte, error) {
 		return nil, cause(err)
 	}
 	defer f.Close()
-	return readAll(f, 0, most)
+	return readAll(f, 0, most, func() {})
 }
 
 // piece is how much of a file is read at once. The first touch of so much memory, and its clearing by bytes.Buffer, take
@@ -49,7 +52,7 @@ func ReadArgument(path string, most int64) ([]byte, error) {
 const piece = 256 << 10
 
 // readAll reads f, which probably has size bytes.
-func readAll(f *os.File, size, most int64) ([]byte, error) {
+func readAll(f *os.File, size, most int64, between func()) ([]byte, error) {
 	data := make([]byte, 0, min(size, most)+bytes.MinRead) // so that nothing grows while it is read
 	for {
 		n, err := f.Read(data[len(data):min(cap(data), len(data)+piece)])
@@ -65,6 +68,7 @@ func readAll(f *os.File, size, most int64) ([]byte, error) {
 		if len(data) == cap(data) {
 			data = slices.Grow(data, bytes.MinRead)
 		}
+		between()
 	}
 }
 

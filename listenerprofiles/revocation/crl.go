@@ -8,10 +8,10 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"hash"
 	"hash/maphash"
 	"io"
 	"math/big"
-	"runtime"
 	"slices"
 	"time"
 
@@ -23,13 +23,13 @@ import (
 
 // Bounds of what is read.
 const (
-	maxList     = 64 << 20 // bytes of a CRL in DER
-	maxFile     = 80 << 20 // bytes of a file or body: a list in PEM takes a third more
-	maxLists    = 1_000    // CRLs of a file
-	maxEd25519  = 4 << 20  // bytes of a CRL that is signed by Ed25519, which is kept: its signature covers no digest
-	maxPoints   = 64       // addresses that a list names
-	pausedBytes = 64 << 10 // hashed between two pauses
-	pausedItems = 1 << 12  // entries between two pauses
+	maxList    = 64 << 20 // bytes of a CRL in DER
+	maxFile    = 80 << 20 // bytes of a file or body: a list in PEM takes a third more
+	maxLists   = 1_000    // CRLs of a file
+	maxEd25519 = 4 << 20  // bytes of a CRL that is signed by Ed25519, which is kept: its signature covers no digest
+	maxPoints  = 64       // addresses that a list names
+	pieceBytes = 64 << 10 // of long work between two rests
+	pieceItems = 1 << 10  // entries or hashes, likewise
 )
 
 // seed keys the hashes of serial numbers and names, so that nobody outside can choose two that collide.
@@ -124,9 +124,9 @@ func nextPEM(data []byte) (block, rest []byte, err error) {
 	}
 	// What is written is always behind what was read: the decoder reads four bytes for three.
 	decoder := base64.NewDecoder(base64.StdEncoding, bytes.NewReader(body))
-	n := 0
+	n, work := 0, newStint()
 	for n < len(body) {
-		m, err := decoder.Read(body[n:min(len(body), n+1<<16)])
+		m, err := decoder.Read(body[n:min(len(body), n+pieceBytes)])
 		n += m
 		if err == io.EOF {
 			break
@@ -134,7 +134,7 @@ func nextPEM(data []byte) (block, rest []byte, err error) {
 		if err != nil {
 			return nil, nil, fmt.Errorf("malformed PEM: %w", err)
 		}
-		runtime.Gosched()
+		work.rest()
 	}
 	return body[:n], rest, nil
 }
@@ -393,19 +393,22 @@ func parsePointName(name cryptobyte.String) (points []string, err error) {
 }
 
 // parseEntries returns the hashes of the serial numbers in revokedCertificates, sorted; of a delta, apart those that it
-// removes. It pauses now and then, so that a long list does not hold up calls.
+// removes. A long list is a stint.
 func parseEntries(entries cryptobyte.String, delta bool) (revoked, removed []uint64, err error) {
-	count := 0
+	count, work := 0, newStint()
 	var entry cryptobyte.String
 	for rest := entries; !rest.Empty(); count++ {
 		if !rest.ReadASN1Element(&entry, cbasn1.SEQUENCE) {
 			return nil, nil, errMalformed
 		}
+		if count%pieceItems == 0 {
+			work.rest()
+		}
 	}
 	revoked = make([]uint64, 0, count)
 	for n := 0; !entries.Empty(); n++ {
-		if n%pausedItems == pausedItems-1 {
-			runtime.Gosched()
+		if n%pieceItems == 0 {
+			work.rest()
 		}
 		var serial, extensions cryptobyte.String
 		var present bool
@@ -481,23 +484,26 @@ func oidContent(id asn1.ObjectIdentifier) []byte {
 	return der[2:]
 }
 
-// sortHashes sorts in place, and pauses: slices.Sort would take a whole core for long. Hashes are spread evenly, so
-// their first byte makes 256 parts of like size.
+// sortHashes sorts in place, as a stint, which slices.Sort would not be. Hashes are spread evenly, so their first byte
+// makes 256 parts of like size.
 func sortHashes(hashes []uint64) {
-	if len(hashes) <= pausedItems {
+	if len(hashes) <= pieceItems {
 		slices.Sort(hashes)
 		return
 	}
+	work := newStint()
 	var next, end [256]int
-	for _, h := range hashes {
-		end[h>>56]++
+	for piece := range slices.Chunk(hashes, pieceItems) {
+		for _, h := range piece {
+			end[h>>56]++
+		}
+		work.rest()
 	}
 	for i, sum := 0, 0; i < 256; i++ {
 		next[i] = sum
 		sum += end[i]
 		end[i] = sum
 	}
-	runtime.Gosched()
 	start := 0
 	for i := range 256 {
 		for next[i] < end[i] {
@@ -507,14 +513,15 @@ func sortHashes(hashes []uint64) {
 				next[part]++
 			}
 			hashes[next[i]] = h
-			next[i]++
+			if next[i]++; next[i]%pieceItems == 0 {
+				work.rest()
+			}
 		}
-		runtime.Gosched()
 	}
 	for i := range 256 {
 		slices.Sort(hashes[start:end[i]])
 		start = end[i]
-		runtime.Gosched()
+		work.rest()
 	}
 }
 
@@ -534,26 +541,30 @@ var hashOf = map[x509.SignatureAlgorithm]crypto.Hash{
 	x509.PureEd25519:      0,
 }
 
-// digest returns what the signature of a list is checked with. It hashes piecewise, since Go cannot interrupt the
-// hashing of one piece, which would hold up a garbage collection, and with it all calls.
+// digest returns what the signature of a list is checked with.
 func digest(algorithm x509.SignatureAlgorithm, tbs []byte) ([]byte, error) {
-	hash, known := hashOf[algorithm]
+	by, known := hashOf[algorithm]
 	switch {
 	case !known:
 		return nil, fmt.Errorf("signature algorithm %v is not supported", algorithm)
-	case hash == 0 && len(tbs) > maxEd25519:
+	case by == 0 && len(tbs) > maxEd25519:
 		return nil, fmt.Errorf("a CRL signed by Ed25519 is larger than %d bytes", maxEd25519)
-	case hash == 0:
+	case by == 0:
 		return bytes.Clone(tbs), nil
 	}
-	h := hash.New()
-	for piece := range slices.Chunk(tbs, pausedBytes) {
-		h.Write(piece)
-		if len(tbs) > pausedBytes {
-			runtime.Gosched()
-		}
-	}
+	h := by.New()
+	inPieces(h, tbs)
 	return h.Sum(nil), nil
+}
+
+// inPieces hashes data as a stint. Go cannot interrupt the hashing of one piece, which would hold up a garbage
+// collection, and with it all calls.
+func inPieces(h hash.Hash, data []byte) {
+	work := newStint()
+	for piece := range slices.Chunk(data, pieceBytes) {
+		h.Write(piece)
+		work.rest()
+	}
 }
 
 // contains reports whether sorted hashes have h.

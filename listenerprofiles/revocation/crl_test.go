@@ -217,7 +217,7 @@ func TestSerials(t *testing.T) {
 }
 
 func TestSortHashes(t *testing.T) {
-	for _, n := range []int{0, 1, 100, pausedItems, pausedItems + 1, 100_000} {
+	for _, n := range []int{0, 1, 100, pieceItems, pieceItems + 1, 100_000} {
 		hashes := make([]uint64, n)
 		for i := range hashes {
 			hashes[i] = hashSerial(big.NewInt(int64(i / 2)).Bytes()) // each twice

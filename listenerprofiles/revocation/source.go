@@ -189,7 +189,7 @@ func (r *Registry) look(s *source, now time.Time) (changed bool, err error) {
 		defer runtime.GC() // or the next one would come on top of this one
 	}
 	s.stat, s.statAt = info, now
-	data, err := regularfile.Read(s.location, maxFile)
+	data, err := regularfile.ReadPieces(s.location, maxFile, newStint().rest)
 	if err != nil {
 		s.stat, s.good = nil, false
 		return false, err
@@ -211,7 +211,7 @@ func (s *source) seenAgain(now time.Time) {
 
 // read takes what a source holds now. It uses data up.
 func (r *Registry) read(s *source, data []byte, now time.Time) (changed bool, err error) {
-	content := maphash.Bytes(seed, data)
+	content := contentHash(data)
 	if s.good && s.content == content && s.problem.Load() == nil {
 		s.seenAgain(now)
 		return false, nil
@@ -223,6 +223,13 @@ func (r *Registry) read(s *source, data []byte, now time.Time) (changed bool, er
 	}
 	s.content, s.good = content, true
 	return r.take(s, lists, now)
+}
+
+func contentHash(data []byte) uint64 {
+	var h maphash.Hash
+	h.SetSeed(seed)
+	inPieces(&h, data)
+	return h.Sum64()
 }
 
 // take puts lists of a source in force, and reports whether that changes anything. A list whose issuer's key is known
