@@ -135,7 +135,7 @@ var ErrAmbiguous = errors.New("more than one certificate header")
 // Read returns the certificate that a load balancer vouches for, nil if it names none, or ErrAmbiguous. What cannot be
 // read is a certificate that is not good. What no API can admit is not looked into. A value that was seen before, good or
 // not, costs a hash and no allocation. Of certificates that are not registered themselves only so many are examined that
-// those which are not good take a quarter of a core: see trust.Effort.
+// those which are not good take a sixth of a core: see trust.Effort.
 func (d *Door) Read(r Request, known trust.Registrations, now time.Time) (*Certificate, error) {
 	values := r.Values(d.cfg.Header)
 	switch {

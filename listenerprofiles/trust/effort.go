@@ -7,13 +7,13 @@ import (
 
 // Bounds of an Effort.
 const (
-	effortShare = 4                      // one part in so many of a core may go into certificates that are refused
+	effortShare = 6                      // one part in so many of a core may go into certificates that are refused
 	effortAhead = 250 * time.Millisecond // how far the debt may lie ahead before no more are examined
 	effortMost  = time.Second            // of debt, however long something has taken: a busy machine is nobody's fault
 )
 
 // An Effort bounds the time that goes into the certificates of strangers. Anybody can make them without end, each unlike
-// all before, so that no memory of refused ones helps. Each one that was refused adds a debt of four times what it took,
+// all before, so that no memory of refused ones helps. Each one that was refused adds a debt of six times what it took,
 // which time pays off; while there is more of it than a quarter of a second no other is examined. What turns out to be good
 // costs nothing. The zero value has no debt; a nil Effort bounds nothing. It is safe for concurrent use.
 type Effort struct {
