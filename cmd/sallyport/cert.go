@@ -46,8 +46,9 @@ type certFlags struct {
 	keyType string
 }
 
-func (f *certFlags) add(cmd *cobra.Command) {
-	f.load = configFlag(cmd)
+// add adds the flags, and -c, which is loaded by load.
+func (f *certFlags) add(cmd *cobra.Command, load func(*cobra.Command) func() (*config.Config, error)) {
+	f.load = load(cmd)
 	f.given = cmd.Flags().Changed
 	cmd.Flags().StringVar(&f.api, "api", "", "the API, `NAME:VERSION`")
 	cmd.Flags().StringVar(&f.alias, "alias", "", "the certificate's `ALIAS`, unique for the API and key type")
@@ -153,7 +154,7 @@ func certAdd() *cobra.Command {
 		SuggestFor: []string{"import", "register", "create"},
 		Short:      "Register a client certificate (PEM or DER) for an API",
 	}
-	f.add(cmd)
+	f.add(cmd, configFlag) // which certificates others register must be known in full
 	cmd.Flags().StringVar(&tier, "tier", "", "the `TIER` that the certificate is held to")
 	cmd.Flags().StringSliceVar(&scopes, "scope", nil, "a `SCOPE` that the certificate has, or \"*\"; may be repeated")
 	cmd.Flags().StringArrayVar(&matches, "match", nil, matchHelp)
@@ -383,7 +384,7 @@ func certUpdate() *cobra.Command {
 		SuggestFor: []string{"change", "set", "replace"},
 		Short:      "Replace a registration's certificate, tier, scopes or match",
 	}
-	f.add(cmd)
+	f.add(cmd, configFlag) // which certificates others register must be known in full
 	cmd.Flags().StringVar(&tier, "tier", "", "the new `TIER`")
 	cmd.Flags().StringSliceVar(&scopes, "scope", nil, "the new `SCOPE`s; \"\" for none")
 	cmd.Flags().StringArrayVar(&matches, "match", nil, matchHelp+"; \"\" for every leaf")
@@ -453,7 +454,7 @@ func certRemove() *cobra.Command {
 		Short:      "End a registration",
 		Args:       noArgs,
 	}
-	f.add(cmd)
+	f.add(cmd, soundFlag)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		cfg, api, keyType, err := f.read()
 		if err != nil {

@@ -54,7 +54,7 @@ type denyFlags struct {
 }
 
 func (f *denyFlags) add(cmd *cobra.Command) {
-	f.load = configFlag(cmd)
+	f.load = soundFlag(cmd)
 	f.given = cmd.Flags().Changed
 	flag := func(to *string, name, help string) { cmd.Flags().StringVar(to, name, "", help) }
 	flag(&f.fingerprint, "fingerprint", "the certificate's `SHA256`, of its DER")
@@ -331,7 +331,7 @@ func denyList() *cobra.Command {
 		Short:      "List what the deny list names",
 		Args:       noArgs,
 	}
-	load := configFlag(cmd)
+	load := soundFlag(cmd)
 	asJSON := outputFlag(cmd)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		wantJSON, err := asJSON()

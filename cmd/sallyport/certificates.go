@@ -49,7 +49,7 @@ those are listed that end within 30 days or have ended; with --fail besides, the
 code is then 1 if there are any: fit for a daily check.`,
 		Args: noArgs,
 	}
-	load := configFlag(cmd)
+	load := lenientFlag(cmd)
 	var f certificatesFlags
 	cmd.Flags().StringVar(&f.within, "within", "", "only those that end within this `TIME`, as in 30d or 12h, or have ended")
 	cmd.Flags().StringSliceVar(&f.kinds, "kind", nil, "only these `KINDS`: server, registered, CA, balancer, upstream, key-manager")
@@ -74,6 +74,7 @@ code is then 1 if there are any: fit for a daily check.`,
 			return usage(err)
 		}
 		defer a.Close()
+		tellFenced(cmd.ErrOrStderr(), a.Spec.Units)
 		tellMissing(cmd.ErrOrStderr(), a, now)
 		list := a.Certificates(now, a.Registrations())
 		all := len(list)

@@ -29,7 +29,7 @@ func certList() *cobra.Command {
 		Short:      "List the registered certificates and when they expire",
 		Args:       noArgs,
 	}
-	load := configFlag(cmd)
+	load := soundFlag(cmd)
 	api := cmd.Flags().String("api", "", "only those of the API `NAME:VERSION`")
 	asJSON := outputFlag(cmd)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
@@ -155,7 +155,7 @@ func certShow() *cobra.Command {
 		Short:      "Show a registration",
 		Args:       noArgs,
 	}
-	f.add(cmd)
+	f.add(cmd, soundFlag)
 	asJSON := outputFlag(cmd)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		wantJSON, err := asJSON()
@@ -189,7 +189,7 @@ func certExport() *cobra.Command {
 		Short: "Print a registered certificate as PEM",
 		Args:  noArgs,
 	}
-	f.add(cmd)
+	f.add(cmd, soundFlag)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		client, err := f.one(cmd.Context())
 		if err != nil {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"crypto/x509"
 	"encoding/pem"
@@ -37,7 +38,7 @@ revocations are looked up, lists and responders are asked as for a call. The exi
 is 0 if the call would be let in, and 1 if it would be refused.`,
 		Args: noArgs,
 	}
-	load := configFlag(cmd)
+	load := lenientFlag(cmd)
 	asJSON := outputFlag(cmd)
 	cmd.Flags().StringVar(&api, "api", "", "the API, `NAME:VERSION`")
 	cmd.Flags().StringVar(&certFile, "cert", "", "PEM or DER `FILE` of the caller's certificate, its chain behind it")
@@ -55,11 +56,12 @@ is 0 if the call would be let in, and 1 if it would be refused.`,
 		if err != nil {
 			return err
 		}
-		a, err := control.Build(cmd.Context(), &cfg.Spec)
+		a, err := control.BuildSound(cmd.Context(), &cfg.Spec)
 		if err != nil {
 			return usage(err)
 		}
 		defer a.Close()
+		tellFenced(cmd.ErrOrStderr(), a.Spec.Units)
 		question, err := ask(cfg, a, api, listener)
 		if err != nil {
 			return err
@@ -159,7 +161,7 @@ func ask(cfg *config.Config, a *control.Assembly, name, listener string) (decisi
 			api, strings.Join(other.Labels, ", "), other.Place, strings.Join(cfg.Labels, ", "))
 	}
 	if q.Target == "" {
-		return q, checkAPI(cfg, api)
+		return q, cmp.Or(checkAPI(cfg, api), fmt.Errorf("%s is of an API file that is not good, so that it isn't served", api))
 	}
 	for _, l := range a.Listeners() {
 		if l.Name == listener {

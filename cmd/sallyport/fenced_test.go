@@ -1,6 +1,7 @@
 package main_test
 
 import (
+	"encoding/hex"
 	"fmt"
 	"net/http"
 	"os"
@@ -8,6 +9,7 @@ import (
 	"syscall"
 	"testing"
 
+	"sallyport/certstore"
 	"sallyport/internal/testpki"
 )
 
@@ -213,5 +215,54 @@ func TestStartWithBadAPIFiles(t *testing.T) {
 	d.write("apis/neighbour.yaml", "apis: 1")
 	if code, _, stderr := d.run("serve", "-c", d.ConfigFile); code != 2 || !strings.Contains(stderr, "demo.yaml") || !strings.Contains(stderr, "neighbour.yaml") {
 		t.Errorf("serve: %d\n%s", code, stderr)
+	}
+}
+
+// TestCommandsDoWithoutABadAPIFile: what ends rights and what explains works while an API file is not good, and names it.
+// What must know all registrations is refused.
+func TestCommandsDoWithoutABadAPIFile(t *testing.T) {
+	d := fencedBed(t)
+	mustRun := func(want int, command ...string) (stdout, stderr string) {
+		t.Helper()
+		code, stdout, stderr := d.run(append(command, "-c", d.ConfigFile)...)
+		if code != want {
+			t.Errorf("%v: %d\n%s%s", command, code, stdout, stderr)
+		}
+		return stdout, stderr
+	}
+	of := []string{"--api", "orders:1.0.0", "--alias", "stranger"}
+	register := append([]string{"cert", "add", d.path("clients/stranger.crt"), "--tier", "Gold"}, of...)
+	mustRun(0, register...)
+	const file = "apis/partners.yaml"
+	d.write(file, strings.Replace(d.good(1), "tier: Gold", "tier: Platinum", 1))
+	const place = file + ":9:87: there is no tier "
+	sum := certstore.Fingerprint(d.certificate("clients/stranger.crt"))
+	fingerprint := hex.EncodeToString(sum[:])
+	for _, command := range [][]string{
+		{"cert", "list"},
+		append([]string{"cert", "show"}, of...),
+		append([]string{"cert", "export"}, of...),
+		{"cert", "deny", "add", "--fingerprint", fingerprint},
+		{"cert", "deny", "list"},
+		{"cert", "deny", "remove", "--fingerprint", fingerprint},
+		append([]string{"cert", "remove"}, of...),
+		{"certificates"},
+		{"explain", "--api", "orders:1.0.0", "--cert", d.path("clients/gold.crt"), "--path", "/42"},
+	} {
+		if _, stderr := mustRun(0, command...); !strings.Contains(stderr, place) {
+			t.Errorf("%v does not name it: %s", command, stderr)
+		}
+	}
+	for _, command := range [][]string{register, {"validate"}, {"explain", "--api", "partners:2.0.0"}} {
+		if stdout, stderr := mustRun(2, command...); !strings.Contains(stdout+stderr, place) {
+			t.Errorf("%v does not name it: %s", command, stderr)
+		}
+	}
+
+	// Two good files that claim one API are both bad.
+	d.write(file, d.good(1))
+	d.write("apis/second.yaml", d.good(2))
+	if _, stderr := mustRun(1, "explain", "--api", "partners:2.0.0"); !strings.Contains(stderr, "apis/second.yaml") {
+		t.Errorf("explain: %s", stderr)
 	}
 }

@@ -168,6 +168,40 @@ func configFlag(cmd *cobra.Command) func() (*config.Config, error) {
 	}
 }
 
+// lenientFlag is configFlag for commands that do without the API files which are not good: when something is wrong, they
+// are needed most. The command names these files by tellFenced.
+func lenientFlag(cmd *cobra.Command) func() (*config.Config, error) {
+	find := configFileFlag(cmd)
+	return func() (*config.Config, error) {
+		file, err := find()
+		if err != nil {
+			return nil, err
+		}
+		return loadLenient(file)
+	}
+}
+
+// soundFlag is lenientFlag for commands that build nothing of the configuration: the files are named when it is loaded.
+func soundFlag(cmd *cobra.Command) func() (*config.Config, error) {
+	load := lenientFlag(cmd)
+	return func() (*config.Config, error) {
+		cfg, err := load()
+		if err == nil {
+			tellFenced(cmd.ErrOrStderr(), cfg.Units)
+		}
+		return cfg, err
+	}
+}
+
+// tellFenced names the API files without which a command does.
+func tellFenced(w io.Writer, units []control.Unit) {
+	for _, u := range units {
+		if u.Fenced() {
+			fmt.Fprintf(w, "note: without an API file that is not good:\n%v\n", u.Problems)
+		}
+	}
+}
+
 func loadConfig(file string) (*config.Config, error) {
 	cfg, err := config.Load(file)
 	if err != nil {

@@ -59,7 +59,17 @@ type Assembly struct {
 // one that does not exist yet is an empty one. The error is Problems, as many as there are, wherever a place in a file
 // can be named. The caller closes the Assembly.
 func Build(ctx context.Context, spec *Spec) (*Assembly, error) {
-	b := readingBuilder(spec, nil)
+	return build(ctx, spec, Options{whole: true})
+}
+
+// BuildSound is Build without the API files that are not good, as a gateway starts: the Units of the Assembly's Spec have
+// their problems.
+func BuildSound(ctx context.Context, spec *Spec) (*Assembly, error) {
+	return build(ctx, spec, Options{})
+}
+
+func build(ctx context.Context, spec *Spec, cfg Options) (*Assembly, error) {
+	b := readingBuilder(spec, cfg)
 	if err := b.buildForReading(ctx); err != nil {
 		return nil, err
 	}
@@ -70,10 +80,10 @@ func Build(ctx context.Context, spec *Spec) (*Assembly, error) {
 	return b.Assembly, nil
 }
 
-// Survey is Build for a look at what there is, and not for serving: a key whose certificate has ended is no problem, nor
+// Survey is BuildSound for a look at what there is, and not for serving: a key whose certificate has ended is no problem, nor
 // is a registration that is admitted from neither of two places.
 func Survey(ctx context.Context, spec *Spec) (*Assembly, error) {
-	b := readingBuilder(spec, func() time.Time { return time.Unix(0, 0) }) // before the end of any
+	b := readingBuilder(spec, Options{Now: func() time.Time { return time.Unix(0, 0) }}) // before the end of any
 	if err := b.buildForReading(ctx); err != nil {
 		return nil, err
 	}
@@ -87,8 +97,9 @@ func Survey(ctx context.Context, spec *Spec) (*Assembly, error) {
 }
 
 // readingBuilder makes an Assembly that changes nothing, and closes all of it.
-func readingBuilder(spec *Spec, now func() time.Time) *builder {
-	l := newLoop(Options{Now: now, readOnly: true})
+func readingBuilder(spec *Spec, cfg Options) *builder {
+	cfg.readOnly = true
+	l := newLoop(cfg)
 	b := l.builder(spec)
 	b.owns = l
 	return b
@@ -470,7 +481,7 @@ func (b *builder) buildRoutes() {
 	if b.tokens != nil {
 		settings.Tokens = b.tokens
 	}
-	if len(b.Spec.Units) > 0 && !b.loop.cfg.readOnly {
+	if len(b.Spec.Units) > 0 && !b.loop.cfg.whole {
 		b.buildUnits(settings)
 		return
 	}

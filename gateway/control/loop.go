@@ -38,6 +38,7 @@ type Options struct {
 	noEvents      bool                         // looks at periods, marks and Reload alone
 	storeInterval time.Duration                // 0: storeInterval
 	readOnly      bool                         // stores are not changed
+	whole         bool                         // an API file that is not good is a problem of all
 	unshared      bool                         // limits are counted in this process, whatever the Spec says
 }
 
