@@ -21,6 +21,7 @@ type Certificate struct {
 	Fingerprint [sha256.Size]byte // SHA-256 of the leaf's DER: the only identity there is
 
 	validity       trust.Validity  // if it is not good: how long that is certain
+	unchanged      trust.Validity  // if it is good: how long there are no other paths
 	issuers        *trust.Issuers  // with which that was found
 	registered     bool            // so was it, then
 	byRegistration bool            // see ByRegistration
@@ -81,6 +82,7 @@ func FromChain(chain []*x509.Certificate, rules *trust.Rules, known trust.Regist
 		return c
 	}
 	c.Leaf, c.validity, c.byRegistration = chain[0], v.Validity, v.ByRegistration
+	c.unchanged = rules.Anchors.Unchanged(chain, issuers, now)
 	c.standing = rules.Standing(chain[0], v)
 	return c
 }
@@ -116,12 +118,15 @@ func (c *Certificate) Denied(list *trust.Denials) error {
 func (c *Certificate) Describe(now time.Time) []string { return c.standing.Describe(now) }
 
 // Certain reports whether Check is right at now, and with what is registered by now, without another look at the chain:
-// one that was not trusted, since not valid yet, may be by now.
+// one that was not trusted, since not valid yet, may be by now, and one that was may have another issuer.
 func (c *Certificate) Certain(known trust.Registrations, now time.Time) bool {
 	if c.issuers != known.Issuers() || !c.registered && known.Registered(c.Fingerprint) {
 		return false
 	}
-	return c.err == nil || c.validity.Contains(now)
+	if c.err == nil {
+		return c.unchanged.Contains(now)
+	}
+	return c.validity.Contains(now)
 }
 
 // Check returns nil if the certificate is good at now. It goes by what FromChain has found, by the time since, and by what

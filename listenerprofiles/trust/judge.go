@@ -139,6 +139,8 @@ type Verdict struct {
 	Validity
 	Paths          []Path // how it is trusted, the one first that lasts longest
 	ByRegistration bool   // its registration vouches for it, and nothing in the trust store does: there is one Path, without an issuer
+
+	signers []*Issuer // see Anchors.signers, of one that needs no issuer to be good: a deny list may name them
 }
 
 // Judge says whether chain[0], the certificate whose key a client has proven to hold, is good at now, or else returns a
@@ -151,17 +153,21 @@ type Verdict struct {
 // certificate is registered, what Registered vouches for, which is never more than the certificate itself. The rest of
 // chain, and the registered CAs issuers, which may be nil, only ever help to build the path: they are no identity.
 //
-// The answer holds for the whole Validity; a Fault as long as Unchanged says.
+// The answer holds for the whole Validity, and is all that can be said as long as Unchanged says; so long does a Fault.
 func (r *Rules) Judge(chain []*x509.Certificate, registered bool, issuers *Issuers, now time.Time) (Verdict, error) {
 	paths, err := r.Anchors.Verify(chain, issuers, now)
 	if err == nil {
-		return Verdict{Validity: paths[0].Validity, Paths: paths}, nil
+		v := Verdict{Validity: paths[0].Validity, Paths: paths}
+		if r.Anchors.has(chain[0]) {
+			v.signers = r.Anchors.signers(chain, issuers)
+		}
+		return v, nil
 	}
 	switch CauseOf(err) {
 	case Untrusted, Chain, IssuerExpired, NotYetValid:
 		if registered && checkLeaf(chain[0], now) == nil && r.Registered.Vouches(chain[0]) {
 			v := window(chain[0])
-			return Verdict{v, []Path{{Validity: v}}, true}, nil
+			return Verdict{v, []Path{{Validity: v}}, true, r.Anchors.signers(chain, issuers)}, nil
 		}
 	}
 	return Verdict{}, err

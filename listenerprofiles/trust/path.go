@@ -7,6 +7,7 @@ import (
 	"math"
 	"slices"
 	"sync/atomic"
+	"time"
 
 	"golang.org/x/crypto/cryptobyte"
 	cbasn1 "golang.org/x/crypto/cryptobyte/asn1"
@@ -30,8 +31,10 @@ func newIssuer(cert *x509.Certificate) *Issuer {
 
 // A Path leads from a certificate to an entry of a trust store.
 type Path struct {
-	Validity           // of all its certificates together
-	Issuers  []*Issuer // the certificate's own first, the entry last; none: it is an entry itself
+	Validity           // of all its certificates together; of one that is an entry itself, its own
+	Issuers  []*Issuer // the certificate's own first, the entry last; none: it is an entry itself, and nobody is known to have issued it
+
+	issued Validity // of all its certificates together, in which an issuer's registration admits it
 }
 
 // certificates are those of the path, leaf first.
@@ -57,7 +60,7 @@ type Registrations interface {
 // Issuers has none.
 type Issuers struct {
 	certs []*x509.Certificate
-	named map[string]bool // by RawSubject
+	named map[string][]*x509.Certificate // by RawSubject
 	edges edges
 	id    uint64
 }
@@ -69,9 +72,9 @@ func NewIssuers(certs []*x509.Certificate) *Issuers {
 	if len(certs) == 0 {
 		return nil
 	}
-	i := &Issuers{certs: slices.Clone(certs), named: map[string]bool{}, edges: edgesOf(certs), id: issuersMade.Add(1)}
+	i := &Issuers{certs: slices.Clone(certs), named: map[string][]*x509.Certificate{}, edges: edgesOf(certs), id: issuersMade.Add(1)}
 	for _, cert := range certs {
-		i.named[string(cert.RawSubject)] = true
+		i.named[string(cert.RawSubject)] = append(i.named[string(cert.RawSubject)], cert)
 	}
 	return i
 }
@@ -91,7 +94,7 @@ func (i *Issuers) MayAdmit(chain []*x509.Certificate, a *Anchors) bool {
 		return false
 	}
 	return slices.ContainsFunc(chain, func(cert *x509.Certificate) bool {
-		return cert != nil && (i.named[string(cert.RawIssuer)] || a.Names(cert.RawIssuer))
+		return cert != nil && (len(i.named[string(cert.RawIssuer)]) > 0 || a.Names(cert.RawIssuer))
 	})
 }
 
@@ -102,7 +105,7 @@ func (i *Issuers) MayAdmitDER(chain [][]byte, a *Anchors) bool {
 	}
 	return slices.ContainsFunc(chain, func(der []byte) bool {
 		name, ok := issuerName(der)
-		return !ok || i.named[string(name)] || a.Names(name)
+		return !ok || len(i.named[string(name)]) > 0 || a.Names(name)
 	})
 }
 
@@ -125,7 +128,11 @@ type between struct {
 
 // intermediates are the store's own entries that others may have issued, and those registered CAs that entries vouch for.
 func (a *Anchors) intermediates(registered *Issuers) *between {
-	if b := a.between.Load(); b != nil && b.of == registered {
+	last := &a.between
+	if registered == nil {
+		last = &a.entriesBetween // which the control side asks for, beside calls
+	}
+	if b := last.Load(); b != nil && b.of == registered {
 		return b
 	}
 	b := &between{of: registered, pool: x509.NewCertPool(), known: map[[sha256.Size]byte]*Issuer{}}
@@ -142,7 +149,7 @@ func (a *Anchors) intermediates(registered *Issuers) *between {
 		issuer := newIssuer(cert)
 		b.known[issuer.Fingerprint] = issuer
 	}
-	a.between.Store(b)
+	last.Store(b)
 	return b
 }
 
@@ -163,15 +170,77 @@ func (a *Anchors) issuer(cert *x509.Certificate, others *between) *Issuer {
 	return shown
 }
 
-// issuerOf returns the entry that has issued another one, as a path of one; nil if none has, or if it is self-signed.
-func (a *Anchors) issuerOf(entry *x509.Certificate) []*Issuer {
-	if bytes.Equal(entry.RawIssuer, entry.RawSubject) {
-		return nil
-	}
-	for _, by := range a.named[string(entry.RawIssuer)] {
-		if entry.CheckSignatureFrom(by) == nil {
-			return []*Issuer{a.entries[sha256.Sum256(by.Raw)]}
+// asEntry returns the paths of a certificate that is an entry itself: by way of those who have issued it, as far as they are
+// known, which says whom its right comes from and who may revoke it. It is believed as long as it is valid, whatever becomes
+// of them.
+func (a *Anchors) asEntry(chain []*x509.Certificate, registered *Issuers, now time.Time) []Path {
+	// x509 ends each path at an entry. What is no entry, byte for byte, is led to those above it.
+	entry := *chain[0]
+	entry.Raw = append(slices.Clone(entry.Raw), 0)
+	paths, err := a.build(&entry, chain[1:], registered, now)
+	if err != nil {
+		paths = []Path{{}}
+		for _, by := range a.signers(chain, registered) {
+			if chain[0].CheckSignatureFrom(by.Certificate) == nil {
+				paths[0].Issuers = []*Issuer{by} // it admits nothing, and may revoke it all the same
+				break
+			}
 		}
 	}
-	return nil
+	for i := range paths {
+		paths[i].Validity = window(chain[0])
+	}
+	return paths
+}
+
+// signers returns those who have signed chain[0], and those who have signed these, as far as they are shown, entries of the
+// store or registered; the nearest come first. It goes by signatures alone, and not by what these may do: it is for lists of
+// whom nobody believes, and nothing is believed by it. A nil Anchors has no entries.
+func (a *Anchors) signers(chain []*x509.Certificate, registered *Issuers) []*Issuer {
+	if a == nil {
+		return signersAmong(chain, nil, registered)
+	}
+	key := keyOf(chain, registered)
+	if known, ok := a.signing.GetIfPresent(key); ok {
+		return known
+	}
+	found := signersAmong(chain, a, registered)
+	a.signing.Set(key, found)
+	return found
+}
+
+func signersAmong(chain []*x509.Certificate, a *Anchors, registered *Issuers) (found []*Issuer) {
+	known := map[[sha256.Size]byte]bool{sha256.Sum256(chain[0].Raw): true}
+	checks := 0
+	try := func(cert, by *x509.Certificate) {
+		if by == nil || !bytes.Equal(cert.RawIssuer, by.RawSubject) || rsaBits(by) > maxRSABits || known[sha256.Sum256(by.Raw)] {
+			return
+		}
+		if checks++; checks > maxVouching || by.CheckSignature(cert.SignatureAlgorithm, cert.RawTBSCertificate, cert.Signature) != nil {
+			return
+		}
+		issuer := newIssuer(by)
+		known[issuer.Fingerprint] = true
+		found = append(found, issuer)
+	}
+	above := func(cert *x509.Certificate) {
+		if a != nil {
+			for _, by := range a.named[string(cert.RawIssuer)] {
+				try(cert, by)
+			}
+		}
+		if registered != nil {
+			for _, by := range registered.named[string(cert.RawIssuer)] {
+				try(cert, by)
+			}
+		}
+		for _, by := range chain[1:] { // last, since a stranger has chosen them
+			try(cert, by)
+		}
+	}
+	above(chain[0])
+	for i := 0; i < len(found); i++ { // which grows
+		above(found[i].Certificate)
+	}
+	return found
 }

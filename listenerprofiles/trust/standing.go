@@ -20,6 +20,7 @@ type Standing struct {
 	paths   []Path
 	alone   bool  // only its registration vouches for it, and it isn't self-signed: whoever issued it is not known
 	marks   Marks // of leaf
+	signers []*Issuer
 	checker *revocation.Checker
 	last    atomic.Pointer[standing]
 }
@@ -36,7 +37,7 @@ type standing struct {
 // Standing returns the standing of a certificate that these rules have found good.
 func (r *Rules) Standing(leaf *x509.Certificate, v Verdict) *Standing {
 	return &Standing{
-		leaf: leaf, paths: v.Paths, marks: MarksOf(leaf), checker: r.Revocation,
+		leaf: leaf, paths: v.Paths, marks: MarksOf(leaf), signers: v.signers, checker: r.Revocation,
 		alone: v.ByRegistration && r.Revocation != nil && !SelfSigned.Vouches(leaf),
 	}
 }
@@ -51,7 +52,8 @@ func (s *Standing) Check(now time.Time) error {
 }
 
 // Denied returns an entry of a deny list that names the certificate, or an issuer on any path of it: that another path is
-// left makes nobody good whose issuer is denied. It returns nil if there is none, and if s is nil. It allocates nothing.
+// left makes nobody good whose issuer is denied. Of one that needs no path it is whoever is known to have signed it. It
+// returns nil if there is none, and if s is nil. It allocates nothing.
 func (s *Standing) Denied(list *Denials) *Denial {
 	if s == nil || list.Len() == 0 {
 		return nil
@@ -64,6 +66,11 @@ func (s *Standing) Denied(list *Denials) *Denial {
 			if entry := list.FindMarks(issuer.marks); entry != nil {
 				return entry
 			}
+		}
+	}
+	for _, issuer := range s.signers {
+		if entry := list.FindMarks(issuer.marks); entry != nil {
+			return entry
 		}
 	}
 	return nil
@@ -138,16 +145,8 @@ func (s *Standing) Ask() {
 func (s *Standing) Issuers(now time.Time, found func(*Issuer) bool) bool {
 	good := s.look(now).good
 	for i := range s.paths {
-		if good&(1<<i) == 0 || !s.paths[i].Contains(now) {
-			continue
-		}
-		for _, issuer := range s.paths[i].Issuers {
-			if !window(issuer.Certificate).Contains(now) {
-				break // of an entry, whose path lasts as long as itself
-			}
-			if found(issuer) {
-				return true
-			}
+		if good&(1<<i) != 0 && s.paths[i].issued.Contains(now) && slices.ContainsFunc(s.paths[i].Issuers, found) {
+			return true
 		}
 	}
 	return false

@@ -43,10 +43,19 @@ type Anchors struct {
 	pool    *x509.CertPool
 	skipped []error
 	edges   edges
-	between atomic.Pointer[between]                   // see intermediates; nil: nobody has asked
-	shown   *otter.Cache[[sha256.Size]byte, *Issuer]  // that paths lead through
-	good    *otter.Cache[[sha256.Size]byte, []Path]   // of chains that were verified, by all that was shown
-	refused *otter.Cache[[sha256.Size]byte, *refusal] // of chains that no entry vouches for, likewise
+	between atomic.Pointer[between]                    // see intermediates; nil: nobody has asked
+	shown   *otter.Cache[[sha256.Size]byte, *Issuer]   // that paths lead through
+	good    *otter.Cache[[sha256.Size]byte, *known]    // of chains that were verified, by all that was shown
+	refused *otter.Cache[[sha256.Size]byte, *refusal]  // of chains that no entry vouches for, likewise
+	signing *otter.Cache[[sha256.Size]byte, []*Issuer] // see signers
+
+	entriesBetween atomic.Pointer[between] // intermediates without registered CAs
+}
+
+// known are the paths that were found. While something else is valid, there may be others.
+type known struct {
+	paths  []Path
+	during Validity
 }
 
 // A refusal is a Fault, which unlike x509's own errors holds no certificate.
@@ -83,8 +92,9 @@ func New(certs []*x509.Certificate) (*Anchors, error) {
 		entries: make(map[[sha256.Size]byte]*Issuer, len(certs)), pool: x509.NewCertPool(),
 		named:   make(map[string][]*x509.Certificate, len(certs)),
 		shown:   otter.Must(&otter.Options[[sha256.Size]byte, *Issuer]{MaximumSize: maxShown}),
-		good:    otter.Must(&otter.Options[[sha256.Size]byte, []Path]{MaximumSize: maxVerified}),
+		good:    otter.Must(&otter.Options[[sha256.Size]byte, *known]{MaximumSize: maxVerified}),
 		refused: otter.Must(&otter.Options[[sha256.Size]byte, *refusal]{MaximumSize: maxRefused}),
+		signing: otter.Must(&otter.Options[[sha256.Size]byte, []*Issuer]{MaximumSize: maxRefused}),
 	}
 	for _, cert := range certs {
 		if cert == nil {
@@ -136,8 +146,8 @@ func (a *Anchors) Verify(chain []*x509.Certificate, registered *Issuers, now tim
 		return nil, fault(Untrusted, "no trust store is in force that could vouch for the certificate")
 	}
 	key := keyOf(chain, registered)
-	if paths, ok := a.good.GetIfPresent(key); ok && paths[0].Contains(now) {
-		return paths, nil
+	if k, ok := a.good.GetIfPresent(key); ok && k.during.Contains(now) {
+		return k.paths, nil
 	}
 	if r, ok := a.refused.GetIfPresent(key); ok && r.during.Contains(now) {
 		return nil, r.err
@@ -148,17 +158,29 @@ func (a *Anchors) Verify(chain []*x509.Certificate, registered *Issuers, now tim
 		a.refused.Set(key, &refusal{f, a.Unchanged(chain, registered, now)})
 		return nil, f
 	}
-	a.good.Set(key, paths)
+	a.good.Set(key, &known{paths, a.Unchanged(chain, registered, now)})
 	return paths, nil
 }
 
 func (a *Anchors) verify(chain []*x509.Certificate, registered *Issuers, now time.Time) ([]Path, error) {
-	if _, ok := a.entries[sha256.Sum256(chain[0].Raw)]; ok {
-		return []Path{{Validity: window(chain[0]), Issuers: a.issuerOf(chain[0])}}, nil
+	if a.has(chain[0]) {
+		return a.asEntry(chain, registered, now), nil
 	}
-	leaf, others := readNames(chain[0]), a.intermediates(registered)
+	return a.build(chain[0], chain[1:], registered, now)
+}
+
+// has reports whether a certificate is an entry.
+func (a *Anchors) has(cert *x509.Certificate) bool {
+	return a != nil && a.entries[sha256.Sum256(cert.Raw)] != nil
+}
+
+// build finds the paths from a leaf to entries, by way of shown and others (RFC 5280 section 6), of which x509 checks every
+// constraint. It checks 100 signatures at most.
+func (a *Anchors) build(leaf *x509.Certificate, more []*x509.Certificate, registered *Issuers, now time.Time) ([]Path, error) {
+	leaf = readNames(leaf)
+	others := a.intermediates(registered)
 	intermediates := others.pool
-	if shown := a.vouched(chain[1:], others.certs, maxVouching); len(shown) > 0 {
+	if shown := a.vouched(more, others.certs, maxVouching); len(shown) > 0 {
 		intermediates = intermediates.Clone()
 		for _, cert := range shown {
 			intermediates.AddCert(cert)
@@ -176,7 +198,8 @@ func (a *Anchors) verify(chain []*x509.Certificate, registered *Issuers, now tim
 	slices.SortStableFunc(found, func(x, y []*x509.Certificate) int { return window(y...).Until.Compare(window(x...).Until) })
 	var paths []Path
 	for _, path := range found[:min(len(found), maxPaths)] {
-		one := Path{Validity: window(path...)}
+		valid := window(path...)
+		one := Path{Validity: valid, issued: valid}
 		for _, cert := range path[1:] {
 			one.Issuers = append(one.Issuers, a.issuer(cert, others))
 		}
@@ -222,7 +245,7 @@ func (a *Anchors) vouched(shown, more []*x509.Certificate, most int) (good []*x5
 }
 
 // Unchanged is the time around now in which nothing of chain, store and registered CAs begins or ends to be valid: what
-// Verify refuses at now, it refuses all that time.
+// Verify refuses at now, it refuses all that time, and it finds no other paths.
 func (a *Anchors) Unchanged(chain []*x509.Certificate, registered *Issuers, now time.Time) Validity {
 	v := Always
 	mark := func(edge time.Time) {
