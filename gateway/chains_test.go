@@ -181,3 +181,48 @@ func TestIssuerOfALeafIsAskedFor(t *testing.T) {
 		}
 	}
 }
+
+// TestPathThatBeginsLater: a registered CA admits by a path from the time on from which that is valid, on each connection
+// and in the header, though another path was good before and what was found then is remembered; and no longer than it is.
+func TestPathThatBeginsLater(t *testing.T) {
+	now := newClock().Now()
+	one, two := issue("Root one", nil, isCA), issue("Root two", nil, isCA)
+	inter := issue("Issuer", one, isCA)
+	crossed := issueFor(inter.key, "Issuer", two, isCA, validity(now.Add(time.Hour), now.Add(2*time.Hour)))
+	leaf := issue("leaf", inter, usage(x509.ExtKeyUsageClientAuth), validity(now.Add(-time.Hour), now.Add(5*time.Hour)))
+	f := newDoorFixture(t, withChains, register(client(payAPI, "two", two, "Unlimited")))
+	f.balancer = issue("load balancer", nil, validity(now.Add(-time.Hour), now.Add(5*time.Hour)))
+	f.setProfiles(t, f.profiles(t, certPEM(one, two, inter, crossed), allProfiles...))
+	f.config.Rules.Anchors, f.config.BalancerTrust = trusting(t, one, two, inter, crossed), trusting(t, f.balancer)
+	f.setDoor(t, f.config)
+	callers := map[string]func() answer{}
+	for _, h2 := range []bool{false, true} {
+		for _, host := range []string{lax, strict} {
+			c := f.client(t, leaf, via{http2: h2})
+			callers[fmt.Sprint(host, h2)] = func() answer { return get(t, c, host+"/pay/1.0/x") }
+		}
+		for _, listener := range []string{byCert, byAddr} {
+			c := f.through(t, listener, f.balancer, h2, "127.0.0.1")
+			callers[fmt.Sprint(listener, h2)] = func() answer {
+				return get(t, c, scheme(listener)+"/pay/1.0/x", certificateHeader(leaf))
+			}
+		}
+	}
+	for _, at := range []struct {
+		after time.Duration
+		good  bool
+	}{{0, false}, {59 * time.Minute, false}, {2 * time.Minute, true}, {50 * time.Minute, true}, {10 * time.Minute, false}} {
+		f.clock.Advance(at.after)
+		for range 2 {
+			for name, call := range callers {
+				if at.good {
+					if got := f.allowed(t, call).Header.Get("X-Sallyport-Client"); got != "two" {
+						t.Errorf("%s: as %q", name, got)
+					}
+				} else {
+					f.denied(t, 401, "900901", call)
+				}
+			}
+		}
+	}
+}

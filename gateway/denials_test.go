@@ -178,6 +178,63 @@ func TestDeniedIssuer(t *testing.T) {
 	f.allowed(t, func() answer { return get(t, f.client(t, own, via{}), lax+"/pay/1.0/x") })
 }
 
+// TestDeniedSigner: who is issued by a CA that is denied has a bad certificate though only its registration vouches for it,
+// wherever that CA is known from: shown in the handshake, or registered. Those of another CA go on.
+func TestDeniedSigner(t *testing.T) {
+	root := issue("Kept Root", nil, isCA)
+	shown, other := issue("Kept Issuer", root, isCA), issue("Other Issuer", root, isCA)
+	own, bystander := issue("own", shown), issue("bystander", other)
+	f := newDoorFixture(t, withChains, func(f *fixture, _ *setup) { f.vouching = trust.All }, register(
+		client(payAPI, "own", own, "Unlimited"), client(payAPI, "bystander", bystander, "Unlimited"), client(boxAPI, "ca", root, "Unlimited"),
+		client(boxAPI, "inter", shown, "Unlimited"),
+	))
+	f.config.Rules.Registered = trust.All
+	f.setDoor(t, f.config)
+	type caller struct {
+		listener string
+		h2       bool
+		client   *http.Client
+	}
+	for name, who := range map[string]*party{"shown": own, "not shown": alone(own)} {
+		var callers []caller
+		for _, h2 := range []bool{false, true} {
+			callers = append(callers, caller{"strict", h2, f.client(t, who, via{http2: h2})}, caller{"lax", h2, f.client(t, who, via{http2: h2})})
+			for _, listener := range []string{byCert, byAddr, behindLB} {
+				if !h2 || listener != behindLB {
+					callers = append(callers, caller{listener, h2, f.through(t, listener, f.balancer, h2, "127.0.0.1")})
+				}
+			}
+		}
+		for way, by := range map[string]func(*party) trust.Denial{"fingerprint": fingerprintOf, "serial": serialOf, "key": keyOf} {
+			for whose, ca := range map[string]*party{"its issuer": shown, "that one's": root} {
+				for _, c := range callers {
+					call := func() answer {
+						switch c.listener {
+						case "strict":
+							return get(t, c.client, strict+"/pay/1.0/x")
+						case "lax":
+							return get(t, c.client, lax+"/pay/1.0/x")
+						}
+						return get(t, c.client, scheme(c.listener)+"/pay/1.0/x", certificateHeader(who))
+					}
+					f.setDenied(t)
+					f.allowed(t, call)
+					f.allowed(t, call) // from a loop, which has the connection by now
+					f.setDenied(t, by(ca))
+					a := f.denied(t, 401, "900901", call)
+					if x := f.seen(t, a.id()); trust.CauseOf(x.Err) != trust.Denied {
+						t.Errorf("%s, %s by %s, %+v: the log has %v", name, whose, way, c, x.Err)
+					}
+				}
+				if ca == shown {
+					f.allowed(t, func() answer { return get(t, f.client(t, bystander, via{}), strict+"/pay/1.0/x") })
+				}
+				f.handshakeFails(t, f.client(t, who, via{}), strict+"/pay/1.0/x")
+			}
+		}
+	}
+}
+
 // TestDeniedBehindABalancer: a certificate that a load balancer has vouched for, and that the door remembers as good, does
 // not outlive a denial. A load balancer that is denied itself speaks for nobody, and is a bad certificate.
 func TestDeniedBehindABalancer(t *testing.T) {

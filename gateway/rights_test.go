@@ -20,6 +20,7 @@ import (
 	"sallyport/certstore"
 	"sallyport/gateway/backend"
 	"sallyport/gateway/decision"
+	"sallyport/listenerprofiles/trust"
 	"sallyport/policy"
 	"sallyport/policy/certrule"
 	"sallyport/policy/token"
@@ -185,6 +186,28 @@ func revoking(name string, inter bool, whom func(*revoker, int) *party) loss {
 	}}
 }
 
+// denyingIssuer is the loss of a registered certificate whose issuer, which no trust store knows, is denied.
+func denyingIssuer() loss {
+	var of sync.Map // their issuers, by fixture
+	return loss{"certificate, deny list by an issuer that is in no trust store", func(t *testing.T, f *fixture, _ int) (both [2]visitor) {
+		f.vouching = trust.All
+		f.clients = slices.Clone(f.clients)
+		issuers := [2]*party{}
+		for i, name := range []string{"one", "two"} {
+			issuers[i] = issue("Issuer of "+name, issue("Root of "+name, nil, isCA), isCA)
+			both[i] = visitor{who: issue(name, issuers[i]), api: payAPI}
+			f.clients = append(f.clients, client(payAPI, name, both[i].who, "Unlimited"))
+		}
+		of.Store(f, issuers)
+		f.setClients(t)
+		f.setProfiles(t, f.profiles(t, certPEM(f.caA), allProfiles...))
+		return both
+	}, func(t *testing.T, f *fixture, i int) {
+		issuers, _ := of.Load(f)
+		f.setDenied(t, keyOf(issuers.([2]*party)[i]))
+	}}
+}
+
 func expire(_ *testing.T, f *fixture, _ int) { f.clock.Advance(10 * time.Minute) }
 
 // allows gives a route a rule.
@@ -259,6 +282,7 @@ func losses() []loss {
 		{"certificate, deny list by fingerprint", byCertificates(payAPI, ""), denying(fingerprintOf)},
 		{"certificate, deny list by serial number", byCertificates(payAPI, ""), denying(serialOf)},
 		{"certificate, deny list by key", byCertificates(payAPI, ""), denying(keyOf)},
+		denyingIssuer(),
 		{"certificate, API", at(payAPI, boxAPI), dropOf(payAPI, boxAPI)},
 		{"certificate, API demands a token", at(payAPI, boxAPI), func(t *testing.T, f *fixture, i int) {
 			f.alter(t, []certstore.API{payAPI, boxAPI}[i], demandsToken)

@@ -140,7 +140,7 @@ type Verdict struct {
 	Paths          []Path // how it is trusted, the one first that lasts longest
 	ByRegistration bool   // its registration vouches for it, and nothing in the trust store does: there is one Path, without an issuer
 
-	signers []*Issuer // see Anchors.signers, of one that needs no issuer to be good: a deny list may name them
+	signers []*Issuer // see Anchors.signers, where Paths may lack some: a deny list may name them
 }
 
 // Judge says whether chain[0], the certificate whose key a client has proven to hold, is good at now, or else returns a
@@ -158,7 +158,7 @@ func (r *Rules) Judge(chain []*x509.Certificate, registered bool, issuers *Issue
 	paths, err := r.Anchors.Verify(chain, issuers, now)
 	if err == nil {
 		v := Verdict{Validity: paths[0].Validity, Paths: paths}
-		if r.Anchors.has(chain[0]) {
+		if r.Anchors.has(chain[0]) || len(paths) == maxPaths { // there may be more paths, that don't count
 			v.signers = r.Anchors.signers(chain, issuers)
 		}
 		return v, nil

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"crypto/x509"
+	"errors"
 	"math"
 	"slices"
 	"sync/atomic"
@@ -127,12 +128,19 @@ type between struct {
 }
 
 // intermediates are the store's own entries that others may have issued, and those registered CAs that entries vouch for.
+// They are found once: without registered CAs, which the control side asks for beside calls, and with them, for these and
+// those before, by which calls that began earlier are decided yet.
 func (a *Anchors) intermediates(registered *Issuers) *between {
-	last := &a.between
-	if registered == nil {
-		last = &a.entriesBetween // which the control side asks for, beside calls
+	at := &a.between[0]
+	if registered != nil {
+		at = &a.between[1+registered.number()%2]
 	}
-	if b := last.Load(); b != nil && b.of == registered {
+	if b := at.Load(); b != nil && b.of == registered {
+		return b
+	}
+	a.finding.Lock() // or each call that comes meanwhile would check all signatures, too
+	defer a.finding.Unlock()
+	if b := at.Load(); b != nil && b.of == registered {
 		return b
 	}
 	b := &between{of: registered, pool: x509.NewCertPool(), known: map[[sha256.Size]byte]*Issuer{}}
@@ -149,7 +157,7 @@ func (a *Anchors) intermediates(registered *Issuers) *between {
 		issuer := newIssuer(cert)
 		b.known[issuer.Fingerprint] = issuer
 	}
-	last.Store(b)
+	at.Store(b)
 	return b
 }
 
@@ -193,9 +201,12 @@ func (a *Anchors) asEntry(chain []*x509.Certificate, registered *Issuers, now ti
 	return paths
 }
 
+// maxSigning is how many signatures of certificates that are not shown signers checks at most.
+const maxSigning = 1_000
+
 // signers returns those who have signed chain[0], and those who have signed these, as far as they are shown, entries of the
-// store or registered; the nearest come first. It goes by signatures alone, and not by what these may do: it is for lists of
-// whom nobody believes, and nothing is believed by it. A nil Anchors has no entries.
+// store or registered. It goes by signatures alone, and not by what these may do: it is for lists of whom nobody believes,
+// and nothing is believed by it. A nil Anchors has no entries.
 func (a *Anchors) signers(chain []*x509.Certificate, registered *Issuers) []*Issuer {
 	if a == nil {
 		return signersAmong(chain, nil, registered)
@@ -210,20 +221,22 @@ func (a *Anchors) signers(chain []*x509.Certificate, registered *Issuers) []*Iss
 }
 
 func signersAmong(chain []*x509.Certificate, a *Anchors, registered *Issuers) (found []*Issuer) {
-	known := map[[sha256.Size]byte]bool{sha256.Sum256(chain[0].Raw): true}
-	checks := 0
-	try := func(cert, by *x509.Certificate) {
-		if by == nil || !bytes.Equal(cert.RawIssuer, by.RawSubject) || rsaBits(by) > maxRSABits || known[sha256.Sum256(by.Raw)] {
-			return
-		}
-		if checks++; checks > maxVouching || by.CheckSignature(cert.SignatureAlgorithm, cert.RawTBSCertificate, cert.Signature) != nil {
-			return
-		}
-		issuer := newIssuer(by)
-		known[issuer.Fingerprint] = true
-		found = append(found, issuer)
+	if leaf := chain[0]; bytes.Equal(leaf.RawIssuer, leaf.RawSubject) && SelfSigned.Vouches(leaf) {
+		return nil
 	}
-	above := func(cert *x509.Certificate) {
+	known := map[[sha256.Size]byte]bool{sha256.Sum256(chain[0].Raw): true}
+	left := maxSigning
+	try := func(cert, by *x509.Certificate) {
+		if !bytes.Equal(cert.RawIssuer, by.RawSubject) || known[sha256.Sum256(by.Raw)] {
+			return
+		}
+		if left--; left >= 0 && maySign(cert, by) {
+			issuer := newIssuer(by)
+			known[issuer.Fingerprint] = true
+			found = append(found, issuer)
+		}
+	}
+	ours := func(cert *x509.Certificate) {
 		if a != nil {
 			for _, by := range a.named[string(cert.RawIssuer)] {
 				try(cert, by)
@@ -234,13 +247,35 @@ func signersAmong(chain []*x509.Certificate, a *Anchors, registered *Issuers) (f
 				try(cert, by)
 			}
 		}
-		for _, by := range chain[1:] { // last, since a stranger has chosen them
-			try(cert, by)
+	}
+	ours(chain[0])
+	for i := 0; i < len(found); i++ { // which grows
+		ours(found[i].Certificate)
+	}
+	// What is shown comes last, and has signatures of its own: whoever has chosen it hides nobody whom we know.
+	left = maxVouching
+	before := len(found)
+	shown := func(cert *x509.Certificate) {
+		for _, by := range chain[1:] {
+			if by != nil && rsaBits(by) <= maxRSABits {
+				try(cert, by)
+			}
 		}
 	}
-	above(chain[0])
-	for i := 0; i < len(found); i++ { // which grows
-		above(found[i].Certificate)
+	shown(chain[0])
+	for i := 0; i < len(found); i++ {
+		if i >= before {
+			ours(found[i].Certificate)
+		}
+		shown(found[i].Certificate)
 	}
 	return found
+}
+
+// maySign reports whether by, which has the name of a certificate's issuer, has signed it. Of a signature that can't be
+// checked here it is not known, and it may have.
+func maySign(cert, by *x509.Certificate) bool {
+	err := by.CheckSignature(cert.SignatureAlgorithm, cert.RawTBSCertificate, cert.Signature)
+	var weak x509.InsecureAlgorithmError
+	return err == nil || errors.Is(err, x509.ErrUnsupportedAlgorithm) || errors.As(err, &weak)
 }

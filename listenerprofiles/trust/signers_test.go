@@ -3,6 +3,7 @@ package trust_test
 import (
 	"bytes"
 	"crypto/x509"
+	"fmt"
 	"slices"
 	"testing"
 	"time"
@@ -67,6 +68,74 @@ func TestDeniedSigner(t *testing.T) {
 			if n := testing.AllocsPerRun(10, func() { standing.Denied(list) }); n != 0 {
 				t.Errorf("%s: to ask takes %v allocations", name, n)
 			}
+		}
+	}
+}
+
+// TestDeniedSignerIsNotHidden: whatever is shown beside a certificate, whoever the store leads to is found.
+func TestDeniedSignerIsNotHidden(t *testing.T) {
+	top := testpki.NewCA(t, "Top")
+	root := top.IssueCA("Root")
+	inter := root.IssueCA("Issuer", func(c *x509.Certificate) { c.NotAfter = now.Add(-time.Hour) }) // on no path
+	leaf := inter.Issue(named("leaf")).Cert
+	forger, shown := testpki.NewCA(t, "Issuer"), []*x509.Certificate(nil)
+	for i := range 15 {
+		fake := testpki.Leaf{CommonName: "Issuer", Usages: testpki.NoUsages, Change: isCA}
+		if i < 7 {
+			fake.Key = inter.Key // which the leaf's signature is by
+		}
+		shown = append(shown, forger.Issue(fake).Cert)
+	}
+	odd := *leaf
+	odd.SignatureAlgorithm = x509.MD5WithRSA
+	unknown := *leaf
+	unknown.SignatureAlgorithm = x509.UnknownSignatureAlgorithm
+	other := testpki.NewCA(t, "Other").Issue(named("leaf")).Cert
+	for name, chain := range map[string][]*x509.Certificate{
+		"many signers":           append([]*x509.Certificate{leaf}, shown...),
+		"a signature by MD5":     {&odd},
+		"a signature that's odd": {&unknown},
+		"another's":              append([]*x509.Certificate{other}, shown...),
+	} {
+		anchors, err := trust.New([]*x509.Certificate{inter.Cert, root.Cert, top.Cert, leaf, other})
+		if err != nil {
+			t.Fatal(err)
+		}
+		rules := trust.Rules{Anchors: anchors}
+		v, err := rules.Judge(chain, false, nil, now)
+		if err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		list := trust.NewDenials([]trust.Denial{denyCertificate(top.Cert)})
+		if found := rules.Standing(chain[0], v).Denied(list) != nil; found != (name != "another's") {
+			t.Errorf("%s: denied: %t", name, found)
+		}
+	}
+}
+
+// TestDeniedIssuerOfManyPaths: of more paths than count each issuer is found.
+func TestDeniedIssuerOfManyPaths(t *testing.T) {
+	inter := testpki.NewCA(t, "Issuer")
+	leaf := inter.Issue(named("leaf")).Cert
+	var roots []*testpki.Identity
+	store, shown := []*x509.Certificate(nil), []*x509.Certificate{leaf}
+	for i := range 12 {
+		root := testpki.NewCA(t, fmt.Sprint("Root ", i))
+		roots, store = append(roots, root), append(store, root.Cert)
+		shown = append(shown, root.Issue(testpki.Leaf{CommonName: "Issuer", Key: inter.Key, Usages: testpki.NoUsages, Change: isCA}).Cert)
+	}
+	anchors, err := trust.New(store)
+	if err != nil {
+		t.Fatal(err)
+	}
+	rules := trust.Rules{Anchors: anchors}
+	v, err := rules.Judge(shown, false, nil, now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, root := range roots {
+		if rules.Standing(leaf, v).Denied(trust.NewDenials([]trust.Denial{denyKey(root.Cert)})) == nil {
+			t.Errorf("root %d, which is denied, is not found beside %d paths", i, len(v.Paths))
 		}
 	}
 }

@@ -18,9 +18,9 @@ import (
 type Standing struct {
 	leaf    *x509.Certificate
 	paths   []Path
-	alone   bool  // only its registration vouches for it, and it isn't self-signed: whoever issued it is not known
-	marks   Marks // of leaf
-	signers []*Issuer
+	alone   bool      // only its registration vouches for it, and it isn't self-signed: whoever issued it is not known
+	marks   Marks     // of leaf
+	signers []*Issuer // the Verdict's
 	checker *revocation.Checker
 	last    atomic.Pointer[standing]
 }

@@ -8,6 +8,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -43,13 +44,13 @@ type Anchors struct {
 	pool    *x509.CertPool
 	skipped []error
 	edges   edges
-	between atomic.Pointer[between]                    // see intermediates; nil: nobody has asked
 	shown   *otter.Cache[[sha256.Size]byte, *Issuer]   // that paths lead through
 	good    *otter.Cache[[sha256.Size]byte, *known]    // of chains that were verified, by all that was shown
 	refused *otter.Cache[[sha256.Size]byte, *refusal]  // of chains that no entry vouches for, likewise
 	signing *otter.Cache[[sha256.Size]byte, []*Issuer] // see signers
 
-	entriesBetween atomic.Pointer[between] // intermediates without registered CAs
+	between [3]atomic.Pointer[between] // see intermediates; nil: nobody has asked
+	finding sync.Mutex                 // one of between
 }
 
 // known are the paths that were found. While something else is valid, there may be others.
