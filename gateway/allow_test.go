@@ -1,6 +1,9 @@
 package gateway_test
 
 import (
+	"crypto/x509"
+	"fmt"
+	"net"
 	"net/http"
 	"net/netip"
 	"slices"
@@ -9,6 +12,7 @@ import (
 
 	"sallyport/certstore"
 	"sallyport/gateway/decision"
+	"sallyport/policy/certrule"
 	policyrule "sallyport/policy/rule"
 )
 
@@ -148,6 +152,67 @@ func TestRulesOfAllow(t *testing.T) {
 				for _, secret := range []string{"certificate.", "Unlimited", "alias", "/closed"} {
 					if strings.Contains(a.body, secret) {
 						t.Errorf("%s: the caller is told %s", r.name, a.body)
+					}
+				}
+			}
+		})
+	}
+}
+
+// TestRulesReadNamesAsMatchDoes: a rule takes a certificate's names, and its scopes, for what match and scopesFrom take them
+// for; of a kind of which one can't be read it knows nothing, alike in the handshake and in a load balancer's header.
+func TestRulesReadNamesAsMatchDoes(t *testing.T) {
+	payments := ofUnit("Payments")
+	rows := []struct {
+		name    string
+		change  []func(*x509.Certificate)
+		scopes  []string // of the registration
+		rule    string
+		allowed bool
+	}{
+		{"a host in capitals", []func(*x509.Certificate){ofDNS("API.Partner.Test")}, nil, `certificate.dns == ["api.partner.test"]`, true},
+		{"a wildcard", []func(*x509.Certificate){ofDNS("*.partner.test")}, nil, `"*.partner.test" in certificate.dns`, false},
+		{"beside a wildcard", []func(*x509.Certificate){ofDNS("api.partner.test", "*.partner.test")}, nil, `"api.partner.test" in certificate.dns`, false},
+		{"no such name beside a wildcard", []func(*x509.Certificate){ofDNS("*.partner.test")}, nil, `!("evil.test" in certificate.dns)`, false},
+		{"another kind beside a wildcard", []func(*x509.Certificate){ofDNS("*.partner.test")}, nil, `certificate.emails.size() == 0`, true},
+		{"a host with a final dot", []func(*x509.Certificate){ofDNS("evil.test.")}, nil, `!("evil.test" in certificate.dns)`, false},
+		{"a URI's host in capitals", []func(*x509.Certificate){ofURI(t, "spiffe://Partner.Test/Billing")}, nil, `"spiffe://partner.test/Billing" in certificate.uris`, true},
+		{"an address", []func(*x509.Certificate){func(c *x509.Certificate) { c.IPAddresses = []net.IP{net.IPv4(10, 0, 0, 7)} }}, nil, `certificate.ips == ["10.0.0.7"]`, true},
+		{"no scope", nil, nil, `certificate.scopes.size() == 0`, true},
+		{"scopes of the registration", nil, []string{"x:list"}, `certificate.scopes == ["x:list"]`, true},
+		{"scopes by a role", []func(*x509.Certificate){payments}, nil, `certificate.scopes == ["pay:read"]`, true},
+		{"scopes of both", []func(*x509.Certificate){payments}, []string{"x:list"}, `certificate.scopes == ["x:list", "pay:read"]`, true},
+		{"a scope of both", []func(*x509.Certificate){payments}, []string{"pay:read"}, `certificate.scopes == ["pay:read"]`, true},
+		{"a scope that is not to be there", []func(*x509.Certificate){payments}, nil, `!("pay:read" in certificate.scopes)`, false},
+	}
+	parties := make([]*party, len(rows))
+	f := newDoorFixture(t, func(f *fixture, s *setup) {
+		route := decision.Route{
+			API: ruledAPI, Context: "/ruled", Security: byCertificate, Upstream: s.routes[0].Upstream,
+			ScopesFrom: rolesOf(t, certrule.ScopesFrom{SubjectOU: map[string][]string{"Payments": {"pay:read"}}}),
+		}
+		for i, row := range rows {
+			parties[i] = issue(row.name, f.interA, row.change...)
+			s.clients = append(s.clients, client(ruledAPI, row.name, parties[i], "Unlimited", row.scopes...))
+			route.Resources = append(route.Resources, decision.Resource{Path: fmt.Sprintf("/%d", i), Security: byCertificate, Allow: ruleOf(t, row.rule)})
+		}
+		s.routes = append(s.routes, route)
+	})
+	for i, row := range rows {
+		t.Run(row.name, func(t *testing.T) {
+			path := fmt.Sprintf("/ruled/1.0/%d", i)
+			for _, h2 := range []bool{false, true} {
+				handshake, header := f.client(t, parties[i], via{http2: h2}), f.through(t, byAddr, f.balancer, h2, "127.0.0.1")
+				for _, call := range []func() answer{
+					func() answer { return get(t, handshake, lax+path) },
+					func() answer { return get(t, header, lax+path, certificateHeader(parties[i])) },
+				} {
+					for range 2 { // the second one by a loop
+						if row.allowed {
+							f.allowed(t, call)
+						} else {
+							f.denied(t, 403, "900908", call)
+						}
 					}
 				}
 			}

@@ -76,9 +76,18 @@ func (x *Exchange) ruleInput() *rule.Input {
 		Host: listenerprofiles.NormalizeName(x.Request.Authority()), Address: x.callersAddress(), Now: x.at(),
 	}
 	if c := x.Client; c != nil && x.Certificate != nil && x.Certificate.Leaf != nil {
+		f := x.Certificate.Facts()
+		no := &f.Unread
 		in.Certificate = &rule.Certificate{
-			X509: x.Certificate.Leaf, Fingerprint: x.Certificate.Fingerprint,
-			Alias: c.Alias, KeyType: string(c.KeyType), Tier: c.Tier, Scopes: c.Scopes,
+			X509: x.Certificate.Leaf, Fingerprint: x.Certificate.Fingerprint, SPKI: f.SPKI,
+			CN: rule.Names{All: f.CN, Unread: no.CN}, O: rule.Names{All: f.O, Unread: no.O}, OU: rule.Names{All: f.OU, Unread: no.OU},
+			DNS: rule.Names{All: f.DNS, Unread: no.DNS}, Emails: rule.Names{All: f.Email, Unread: no.Email},
+			URIs: rule.Names{All: f.URIs(), Unread: no.URI}, IPs: rule.Names{All: f.IPs(), Unread: no.IP},
+			Policies: f.Policies, BadSubject: no.Subject, BadIssuer: no.Issuer,
+			Alias: c.Alias, KeyType: string(c.KeyType), Tier: c.Tier,
+		}
+		if x.Route.Allow.Uses("certificate.scopes") || x.Resource.Allow.Uses("certificate.scopes") {
+			in.Certificate.Scopes = x.scopesOfCertificate()
 		}
 	}
 	if c := x.Claims; c != nil {

@@ -234,6 +234,17 @@ func (x *Exchange) certificateHasScope(tokenHas bool) bool {
 	return overlap(wanted, x.Client.Scopes) || slices.Contains(x.Client.Scopes, "*") || x.Route.ScopesFrom.Give(x.facts(), wanted)
 }
 
+// scopesOfCertificate are the scopes that the call has by its certificate: its registration's, and those that its roles for
+// the API stand for.
+func (x *Exchange) scopesOfCertificate() []string {
+	more := x.Route.ScopesFrom.Scopes(x.facts())
+	more = slices.DeleteFunc(more, func(scope string) bool { return slices.Contains(x.Client.Scopes, scope) })
+	if len(more) == 0 {
+		return x.Client.Scopes
+	}
+	return slices.Concat(x.Client.Scopes, more)
+}
+
 // facts are what the certificate says, if the API asks for it.
 func (x *Exchange) facts() *certrule.Facts {
 	if x.Route.ScopesFrom == nil || x.Certificate == nil {

@@ -9,6 +9,7 @@ import (
 	"crypto/sha256"
 	"crypto/x509"
 	"net/netip"
+	"slices"
 	"strings"
 
 	"golang.org/x/crypto/cryptobyte"
@@ -20,16 +21,22 @@ type Facts struct {
 	DNS         []string     // dNSName of the subjectAltName, in lower case: host names, no wildcards
 	Email       []string     // rfc822Name, the domain in lower case
 	IP          []netip.Addr // iPAddress
-	OU          []string     // organizational units of the subject
+	CN, O, OU   []string     // common names, organizations and organizational units of the subject
 	PSD2        []string     // roles of a payment service provider: PSP_AS, PSP_PI, PSP_AI, PSP_IC
 	Policies    []string     // object identifiers of certificatePolicies, dotted
 	SPKI        [32]byte     // SHA-256 of the SubjectPublicKeyInfo
 	Fingerprint [32]byte     // SHA-256 of the DER
+	Unread      Unread       // what was left out, for whoever asks that a name is not there
 
 	uris       []uri
+	uriTexts   []string      // of uris
+	ipTexts    []string      // of IP
 	subject    [][]attribute // the relative distinguished names
 	extensions []extension
 }
+
+// Unread says of which kinds a certificate has names that can't be relied on, so that the Facts are without them.
+type Unread struct{ Subject, Issuer, CN, O, OU, DNS, Email, URI, IP bool }
 
 // nothing is what is known of a certificate that isn't there.
 var nothing = new(Facts)
@@ -47,20 +54,19 @@ func FactsOf(cert *x509.Certificate) *Facts {
 		SPKI: sha256.Sum256(cert.RawSubjectPublicKeyInfo), Fingerprint: sha256.Sum256(cert.Raw),
 		subject: parseName(cert.RawSubject),
 	}
-	for _, rdn := range f.subject {
-		for _, a := range rdn {
-			if a.oid == oidOU && a.isText {
-				f.OU = append(f.OU, a.text)
-			}
-		}
-	}
+	f.readSubject()
+	f.Unread.Issuer = !isRead(parseName(cert.RawIssuer))
+	f.Unread.Subject = !isRead(f.subject)
 	for _, policy := range cert.Policies {
 		f.Policies = append(f.Policies, policy.String())
 	}
 	for _, e := range cert.Extensions {
 		switch id := e.Id.String(); id {
 		case oidSubjectAltName:
-			f.addNames(parseAltNames(e.Value))
+			names, ok := parseAltNames(e.Value)
+			if f.addNames(names); !ok {
+				f.Unread.DNS, f.Unread.Email, f.Unread.URI, f.Unread.IP = true, true, true, true
+			}
 		case oidQCStatements:
 			f.PSD2 = parsePSD2Roles(e.Value)
 		default:
@@ -72,19 +78,47 @@ func FactsOf(cert *x509.Certificate) *Facts {
 	return f
 }
 
-// URIs are the uniformResourceIdentifiers of the subjectAltName, scheme and host in lower case.
-func (f *Facts) URIs() []string {
-	var texts []string
-	for _, u := range f.uris {
-		texts = append(texts, u.text)
+// readSubject finds those parts of the subject that have a list of their own.
+func (f *Facts) readSubject() {
+	for oid, one := range map[string]struct {
+		list   *[]string
+		unread *bool
+	}{oidCN: {&f.CN, &f.Unread.CN}, oidO: {&f.O, &f.Unread.O}, oidOU: {&f.OU, &f.Unread.OU}} {
+		*one.unread = f.subject == nil
+		for _, rdn := range f.subject {
+			for _, a := range rdn {
+				switch {
+				case a.oid != oid:
+				case a.isText:
+					*one.list = append(*one.list, a.text)
+				default:
+					*one.unread = true
+				}
+			}
+		}
 	}
-	return texts
 }
+
+// isRead reports whether each part of a name that was read is a text.
+func isRead(name [][]attribute) bool {
+	return name != nil && !slices.ContainsFunc(name, func(rdn []attribute) bool {
+		return slices.ContainsFunc(rdn, func(a attribute) bool { return !a.isText })
+	})
+}
+
+// URIs are the uniformResourceIdentifiers of the subjectAltName, scheme and host in lower case. The caller does not change
+// them.
+func (f *Facts) URIs() []string { return f.uriTexts }
+
+// IPs are IP as texts.
+func (f *Facts) IPs() []string { return f.ipTexts }
 
 // Object identifiers.
 const (
 	oidSubjectAltName = "2.5.29.17"
 	oidQCStatements   = "1.3.6.1.5.5.7.1.3"
+	oidCN             = "2.5.4.3"
+	oidO              = "2.5.4.10"
 	oidOU             = "2.5.4.11"
 )
 
@@ -105,36 +139,44 @@ func (f *Facts) addNames(names altNames) {
 	for _, s := range names.dns {
 		if host, ok := parseHost(s); ok {
 			f.DNS = append(f.DNS, host)
+		} else {
+			f.Unread.DNS = true
 		}
 	}
 	for _, s := range names.emails {
 		if local, domain, ok := parseEmail(s); ok {
 			f.Email = append(f.Email, local+"@"+domain)
+		} else {
+			f.Unread.Email = true
 		}
 	}
 	for _, s := range names.uris {
 		if u, ok := parseURI(s); ok {
-			f.uris = append(f.uris, u)
+			f.uris, f.uriTexts = append(f.uris, u), append(f.uriTexts, u.text)
+		} else {
+			f.Unread.URI = true
 		}
 	}
 	for _, b := range names.ips {
 		if ip, ok := netip.AddrFromSlice(b); ok && !ip.Is4In6() {
-			f.IP = append(f.IP, ip)
+			f.IP, f.ipTexts = append(f.IP, ip), append(f.ipTexts, ip.String())
+		} else {
+			f.Unread.IP = true
 		}
 	}
 }
 
 // parseAltNames reads GeneralNames (RFC 5280, section 4.2.1.6). A list that is not well formed has no name.
-func parseAltNames(der []byte) (names altNames) {
+func parseAltNames(der []byte) (names altNames, ok bool) {
 	in, list := cryptobyte.String(der), cryptobyte.String(nil)
 	if !in.ReadASN1(&list, asn1.SEQUENCE) || !in.Empty() {
-		return altNames{}
+		return altNames{}, false
 	}
 	for !list.Empty() {
 		var value cryptobyte.String
 		var tag asn1.Tag
 		if !list.ReadAnyASN1(&value, &tag) {
-			return altNames{}
+			return altNames{}, false
 		}
 		switch tag {
 		case asn1.Tag(1).ContextSpecific():
@@ -147,7 +189,7 @@ func parseAltNames(der []byte) (names altNames) {
 			names.ips = append(names.ips, value)
 		}
 	}
-	return names
+	return names, true
 }
 
 // maxTexts is how many texts an extension may have.

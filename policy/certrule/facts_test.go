@@ -182,9 +182,13 @@ func TestNamesThatAreNone(t *testing.T) {
 	} {
 		good := []name{{2, "good.test"}, {6, "urn:good"}, {1, "good@good.test"}, {7, "\x7f\x00\x00\x01"}}
 		f := new(Facts)
-		f.addNames(parseAltNames(generalNames(append(good, name{tt.tag, tt.value}))))
+		names, _ := parseAltNames(generalNames(append(good, name{tt.tag, tt.value})))
+		f.addNames(names)
 		if len(f.DNS) != 1 || len(f.uris) != 1 || len(f.Email) != 1 || len(f.IP) != 1 {
 			t.Errorf("%d %q is a name: %q %q %q %v", tt.tag, tt.value, f.DNS, f.URIs(), f.Email, f.IP)
+		}
+		if want := map[int]Unread{1: {Email: true}, 2: {DNS: true}, 6: {URI: true}, 7: {IP: true}}[int(tt.tag)]; f.Unread != want {
+			t.Errorf("of %d %q what is left out is told as %+v", tt.tag, tt.value, f.Unread)
 		}
 		// What crypto/x509 reads of it says no more.
 		if cert, err := tryIssue(pkix.Name{}, []name{{tt.tag, tt.value}}); err == nil {
@@ -199,11 +203,11 @@ func TestNamesThatAreNone(t *testing.T) {
 func TestAltNamesNotWellFormed(t *testing.T) {
 	whole := generalNames([]name{{2, "api.partner.test"}, {6, "urn:partner"}})
 	for i := range whole {
-		if names := parseAltNames(whole[:i]); names.dns != nil || names.uris != nil {
+		if names, ok := parseAltNames(whole[:i]); ok || names.dns != nil || names.uris != nil {
 			t.Errorf("cut to %d bytes it is %+v", i, names)
 		}
 	}
-	if names := parseAltNames(append(whole, 0)); names.dns != nil {
+	if names, ok := parseAltNames(append(whole, 0)); ok || names.dns != nil {
 		t.Errorf("with something behind it, it is %+v", names)
 	}
 }
@@ -250,6 +254,51 @@ func TestTextsOfExtensions(t *testing.T) {
 	}
 }
 
+// TestUnreadSubjects: of a subject with a part that is no text, that part's kind is told to lack something, and the whole to
+// be unread; of one that has no part nothing is.
+func TestUnreadSubjects(t *testing.T) {
+	part := func(oid string, value any) pkix.AttributeTypeAndValue {
+		id := map[string]asn1.ObjectIdentifier{"CN": {2, 5, 4, 3}, "O": {2, 5, 4, 10}, "OU": {2, 5, 4, 11}, "L": {2, 5, 4, 7}}[oid]
+		return pkix.AttributeTypeAndValue{Type: id, Value: value}
+	}
+	odd := asn1.RawValue{Tag: asn1.TagOctetString, Bytes: []byte("x")}
+	for _, tt := range []struct {
+		name string
+		rdn  []pkix.AttributeTypeAndValue
+		want Unread
+	}{
+		{"none", nil, Unread{}},
+		{"texts", []pkix.AttributeTypeAndValue{part("CN", "a"), part("CN", "b"), part("O", "c"), part("OU", "d")}, Unread{}},
+		{"CN", []pkix.AttributeTypeAndValue{part("CN", "a"), part("CN", odd)}, Unread{Subject: true, CN: true}},
+		{"O", []pkix.AttributeTypeAndValue{part("O", odd)}, Unread{Subject: true, O: true}},
+		{"OU", []pkix.AttributeTypeAndValue{part("OU", "a"), part("OU", odd), part("OU", "b")}, Unread{Subject: true, OU: true}},
+		{"another", []pkix.AttributeTypeAndValue{part("CN", "a"), part("L", odd)}, Unread{Subject: true}},
+		{"control characters", []pkix.AttributeTypeAndValue{part("CN", "a\x00b")}, Unread{Subject: true, CN: true}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			var seq pkix.RDNSequence
+			for _, a := range tt.rdn {
+				seq = append(seq, pkix.RelativeDistinguishedNameSET{a})
+			}
+			raw, err := asn1.Marshal(seq)
+			if err != nil {
+				t.Fatal(err)
+			}
+			issuer, _ := asn1.Marshal(pkix.Name{CommonName: "CA"}.ToRDNSequence())
+			f := FactsOf(&x509.Certificate{RawSubject: raw, RawIssuer: issuer})
+			if f.Unread != tt.want {
+				t.Errorf("got %+v, want %+v", f.Unread, tt.want)
+			}
+			if f := FactsOf(&x509.Certificate{RawSubject: issuer, RawIssuer: raw}); f.Unread != (Unread{Issuer: tt.want.Subject}) {
+				t.Errorf("as the issuer's name it is told as %+v", f.Unread)
+			}
+		})
+	}
+	if f := FactsOf(&x509.Certificate{RawSubject: []byte("no name"), RawIssuer: nil}); f.Unread != (Unread{Subject: true, Issuer: true, CN: true, O: true, OU: true}) {
+		t.Errorf("of what is no name it is %+v", f.Unread)
+	}
+}
+
 func FuzzFacts(f *testing.F) {
 	f.Add(partner(f).Raw)
 	for _, e := range partner(f).Extensions {
@@ -259,7 +308,8 @@ func FuzzFacts(f *testing.F) {
 	f.Add(generalNames([]name{{2, "a\x00b"}, {6, "a://b/%2e%2e"}, {1, "a@b@c"}, {7, "abcd"}}))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		facts := new(Facts)
-		facts.addNames(parseAltNames(data))
+		names, _ := parseAltNames(data)
+		facts.addNames(names)
 		if cert, err := x509.ParseCertificate(data); err == nil {
 			facts = FactsOf(cert)
 		}

@@ -41,7 +41,7 @@ func parseName(der []byte) [][]attribute {
 	if !in.ReadASN1(&list, asn1.SEQUENCE) || !in.Empty() {
 		return nil
 	}
-	var name [][]attribute
+	name := [][]attribute{} // which may have no part
 	parts := 0
 	for !list.Empty() {
 		var set cryptobyte.String

@@ -26,14 +26,30 @@ type Input struct {
 	Now         time.Time
 }
 
-// A Certificate is a client certificate that was found good, and its registration.
+// A Certificate is a client certificate that was found good, and its registration. Which names it has, whoever reads
+// certificates for other rules says, too.
 type Certificate struct {
 	X509        *x509.Certificate // never nil
 	Fingerprint [sha256.Size]byte
+	SPKI        [sha256.Size]byte
+	CN, O, OU   Names // of the subject
+	DNS         Names // of the subjectAltName
+	URIs        Names
+	Emails      Names
+	IPs         Names
+	Policies    []string
+	BadSubject  bool // the subject has a part that can't be read
+	BadIssuer   bool
 	Alias       string
 	KeyType     string
 	Tier        string
-	Scopes      []string
+	Scopes      []string // that the call has by it
+}
+
+// Names are the names of one kind.
+type Names struct {
+	All    []string
+	Unread bool // there are others, which can't be read: nothing is said of names of the kind then
 }
 
 // A Token is what an access token says that was found good.
@@ -71,24 +87,23 @@ var texts = cel.ListType(cel.StringType)
 // variables are all of them. docs/rules.md has the same list: a test compares.
 var variables = []variable{
 	{"certificate.present", cel.BoolType, 0, func(in *Input) any { return types.Bool(in.Certificate != nil) }},
-	{"certificate.subject", cel.StringType, name, ofX509(func(c *x509.Certificate) any { return distinguished(c.RawSubject) })},
-	{"certificate.issuer", cel.StringType, name, ofX509(func(c *x509.Certificate) any { return distinguished(c.RawIssuer) })},
-	{"certificate.cn", cel.StringType, name, ofX509(func(c *x509.Certificate) any { return single(c, commonName, errManyCN) })},
-	{"certificate.o", cel.StringType, name, ofX509(func(c *x509.Certificate) any { return single(c, organization, errManyO) })},
-	{"certificate.ou", texts, name, ofX509(func(c *x509.Certificate) any { return list(c.Subject.OrganizationalUnit) })},
+	{"certificate.subject", cel.StringType, name, ofCertificate(func(c *Certificate) any { return distinguished(c.X509.RawSubject, c.BadSubject) })},
+	{"certificate.issuer", cel.StringType, name, ofCertificate(func(c *Certificate) any { return distinguished(c.X509.RawIssuer, c.BadIssuer) })},
+	{"certificate.cn", cel.StringType, name, ofCertificate(func(c *Certificate) any { return single(c.CN, errManyCN) })},
+	{"certificate.o", cel.StringType, name, ofCertificate(func(c *Certificate) any { return single(c.O, errManyO) })},
+	{"certificate.ou", texts, name, ofCertificate(func(c *Certificate) any { return readable(c.OU) })},
 	{"certificate.serial", cel.StringType, shortText, ofX509(func(c *x509.Certificate) any { return types.String(serial(c)) })},
 	{"certificate.sha256", cel.StringType, 2 * sha256.Size, ofCertificate(func(c *Certificate) any {
 		return types.String(hex.EncodeToString(c.Fingerprint[:]))
 	})},
-	{"certificate.spki", cel.StringType, 2 * sha256.Size, ofX509(func(c *x509.Certificate) any {
-		sum := sha256.Sum256(c.RawSubjectPublicKeyInfo)
-		return types.String(hex.EncodeToString(sum[:]))
+	{"certificate.spki", cel.StringType, 2 * sha256.Size, ofCertificate(func(c *Certificate) any {
+		return types.String(hex.EncodeToString(c.SPKI[:]))
 	})},
-	{"certificate.dns", texts, shortText, ofX509(func(c *x509.Certificate) any { return list(c.DNSNames) })},
-	{"certificate.uris", texts, name, ofX509(func(c *x509.Certificate) any { return listOf(c.URIs) })},
-	{"certificate.emails", texts, shortText, ofX509(func(c *x509.Certificate) any { return list(c.EmailAddresses) })},
-	{"certificate.ips", texts, 39, ofX509(func(c *x509.Certificate) any { return listOf(c.IPAddresses) })},
-	{"certificate.policies", texts, shortText, ofX509(func(c *x509.Certificate) any { return listOf(c.Policies) })},
+	{"certificate.dns", texts, shortText, ofCertificate(func(c *Certificate) any { return readable(c.DNS) })},
+	{"certificate.uris", texts, name, ofCertificate(func(c *Certificate) any { return readable(c.URIs) })},
+	{"certificate.emails", texts, shortText, ofCertificate(func(c *Certificate) any { return readable(c.Emails) })},
+	{"certificate.ips", texts, 39, ofCertificate(func(c *Certificate) any { return readable(c.IPs) })},
+	{"certificate.policies", texts, shortText, ofCertificate(func(c *Certificate) any { return list(c.Policies) })},
 	{"certificate.notAfter", cel.TimestampType, 0, ofX509(func(c *x509.Certificate) any { return types.Timestamp{Time: c.NotAfter} })},
 	{"certificate.alias", cel.StringType, name, ofCertificate(func(c *Certificate) any { return types.String(c.Alias) })},
 	{"certificate.keyType", cel.StringType, 10, ofCertificate(func(c *Certificate) any { return types.String(c.KeyType) })},
@@ -157,46 +172,38 @@ func addressOf(in *Input) any {
 
 func list(values []string) any { return types.NewStringList(types.DefaultTypeAdapter, values) }
 
-func listOf[T interface{ String() string }](values []T) any {
-	out := make([]string, len(values))
-	for i, v := range values {
-		out[i] = v.String()
+// readable are names, unless there are some that can't be read: that one is not there could not be told.
+func readable(n Names) any {
+	if n.Unread {
+		return errName
 	}
-	return list(out)
+	return list(n.All)
 }
 
 // distinguished is a name in the order and the form of RFC 2253, as "openssl x509 -nameopt RFC2253" shows it.
-func distinguished(raw []byte) any {
+func distinguished(raw []byte, bad bool) any {
 	var name pkix.RDNSequence
+	if bad {
+		return errName
+	}
 	if rest, err := asn1.Unmarshal(raw, &name); err != nil || len(rest) > 0 {
 		return errName
 	}
 	return types.String(name.String())
 }
 
-var (
-	commonName   = asn1.ObjectIdentifier{2, 5, 4, 3}
-	organization = asn1.ObjectIdentifier{2, 5, 4, 10}
-)
-
-// single is the one attribute of that type that the subject has, or "" if it has none. Of several a CA may have verified
-// only some, and readers differ in which one they take.
-func single(c *x509.Certificate, kind asn1.ObjectIdentifier, several *types.Err) any {
-	value, found := "", false
-	for _, a := range c.Subject.Names {
-		if !a.Type.Equal(kind) {
-			continue
-		}
-		if found {
-			return several
-		}
-		text, ok := a.Value.(string)
-		if !ok {
-			return errName
-		}
-		value, found = text, true
+// single is the one name that there is, or "" if there is none. Of several a CA may have verified only some, and readers
+// differ in which one they take.
+func single(n Names, several *types.Err) any {
+	switch {
+	case n.Unread:
+		return errName
+	case len(n.All) > 1:
+		return several
+	case len(n.All) == 1:
+		return types.String(n.All[0])
 	}
-	return types.String(value)
+	return types.String("")
 }
 
 // serial is a certificate's serial number in hexadecimal digits, two for each octet.

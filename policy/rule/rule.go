@@ -134,7 +134,11 @@ func (r *Rule) Equal(other *Rule) bool {
 }
 
 // Uses reports whether the expression reads a variable, as in "path", or one of those that begin like "certificate.".
+// No rule, nil, reads any.
 func (r *Rule) Uses(variable string) bool {
+	if r == nil {
+		return false
+	}
 	if !strings.HasSuffix(variable, ".") {
 		return r.uses[variable]
 	}

@@ -8,9 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"math/big"
-	"net"
 	"net/netip"
-	"net/url"
 	"slices"
 	"strings"
 	"sync"
@@ -34,7 +32,7 @@ func rawName(t testing.TB, names ...pkix.AttributeTypeAndValue) []byte {
 // whole is a call with everything.
 func whole(t testing.TB) *Input {
 	t.Helper()
-	country, org, unit, cn := asn1.ObjectIdentifier{2, 5, 4, 6}, organization, asn1.ObjectIdentifier{2, 5, 4, 11}, commonName
+	country, org, unit, cn := asn1.ObjectIdentifier{2, 5, 4, 6}, asn1.ObjectIdentifier{2, 5, 4, 10}, asn1.ObjectIdentifier{2, 5, 4, 11}, asn1.ObjectIdentifier{2, 5, 4, 3}
 	names := []pkix.AttributeTypeAndValue{
 		{Type: country, Value: "NL"},
 		{Type: org, Value: "Acme, Inc."},
@@ -42,30 +40,20 @@ func whole(t testing.TB) *Input {
 		{Type: unit, Value: "Night"},
 		{Type: cn, Value: "gold"},
 	}
-	spiffe, err := url.Parse("spiffe://acme/orders")
-	if err != nil {
-		t.Fatal(err)
-	}
-	policy, err := x509.OIDFromInts([]uint64{1, 3, 6, 1, 4, 1, 99999, 1})
-	if err != nil {
-		t.Fatal(err)
-	}
 	cert := &x509.Certificate{
-		RawSubject:              rawName(t, names...),
-		RawIssuer:               rawName(t, pkix.AttributeTypeAndValue{Type: cn, Value: "Clients CA"}),
-		Subject:                 pkix.Name{Names: names, OrganizationalUnit: []string{"Ops", "Night"}},
-		SerialNumber:            big.NewInt(0xabc),
-		RawSubjectPublicKeyInfo: []byte("a key"),
-		DNSNames:                []string{"a.example", "b.example"},
-		URIs:                    []*url.URL{spiffe},
-		EmailAddresses:          []string{"ops@acme.example"},
-		IPAddresses:             []net.IP{net.IPv4(10, 0, 0, 7)},
-		Policies:                []x509.OID{policy},
-		NotAfter:                time.Date(2030, 1, 2, 3, 4, 5, 0, time.UTC),
+		RawSubject:   rawName(t, names...),
+		RawIssuer:    rawName(t, pkix.AttributeTypeAndValue{Type: cn, Value: "Clients CA"}),
+		SerialNumber: big.NewInt(0xabc),
+		NotAfter:     time.Date(2030, 1, 2, 3, 4, 5, 0, time.UTC),
 	}
 	return &Input{
 		Certificate: &Certificate{
-			X509: cert, Fingerprint: [32]byte{1, 2, 3}, Alias: "gold", KeyType: "PRODUCTION", Tier: "Gold", Scopes: []string{"orders:read"},
+			X509: cert, Fingerprint: [32]byte{1, 2, 3}, SPKI: sha256.Sum256([]byte("a key")),
+			CN: Names{All: []string{"gold"}}, O: Names{All: []string{"Acme, Inc."}}, OU: Names{All: []string{"Ops", "Night"}},
+			DNS: Names{All: []string{"a.example", "b.example"}}, URIs: Names{All: []string{"spiffe://acme/orders"}},
+			Emails: Names{All: []string{"ops@acme.example"}}, IPs: Names{All: []string{"10.0.0.7"}},
+			Policies: []string{"1.3.6.1.4.1.99999.1"},
+			Alias:    "gold", KeyType: "PRODUCTION", Tier: "Gold", Scopes: []string{"orders:read"},
 		},
 		Token: &Token{
 			KeyManager: "resident", Issuer: "https://issuer.example", Subject: "alice", Client: "app", ID: "j1",
@@ -161,6 +149,9 @@ func TestAbsentValuesAllowNothing(t *testing.T) {
 		}
 	}
 	for _, r := range []*Rule{nil, {}} {
+		if r.Uses("path") || r.Uses("certificate.") {
+			t.Error("no rule reads something")
+		}
 		if ok, err := r.Allows(whole(t)); ok || err == nil {
 			t.Error("no rule allows")
 		}
@@ -169,18 +160,50 @@ func TestAbsentValuesAllowNothing(t *testing.T) {
 
 func TestNamesThatReadersTakeDifferentlyAllowNothing(t *testing.T) {
 	in := whole(t)
-	c := *in.Certificate.X509
-	c.Subject.Names = append(c.Subject.Names,
-		pkix.AttributeTypeAndValue{Type: organization, Value: "Other"}, pkix.AttributeTypeAndValue{Type: commonName, Value: "admin"})
-	in.Certificate.X509 = &c
+	in.Certificate.CN.All, in.Certificate.O.All = []string{"gold", "admin"}, []string{"Acme", "Other"}
 	for _, source := range []string{`certificate.cn == "admin"`, `certificate.cn != "admin"`, `certificate.o != ""`} {
 		if ok, err := compile(t, source).Allows(in); ok || err == nil || !strings.Contains(err.Error(), "more than one") {
 			t.Errorf("%s is %t, %v", source, ok, err)
 		}
 	}
+	c := *in.Certificate.X509
 	c.RawSubject = []byte("no name")
+	in.Certificate.X509 = &c
 	if ok, err := compile(t, `certificate.subject != "CN=x"`).Allows(in); ok || err == nil {
 		t.Error("a subject that can't be read is one")
+	}
+}
+
+// TestUnreadNamesAllowNothing: while a certificate has a name that can't be read, nothing holds of the names of that kind,
+// and the others are as ever.
+func TestUnreadNamesAllowNothing(t *testing.T) {
+	for _, c := range []struct {
+		unread  func(*Certificate)
+		sources []string
+	}{
+		{func(c *Certificate) { c.CN.Unread = true }, []string{`certificate.cn == "gold"`, `certificate.cn != "x"`}},
+		{func(c *Certificate) { c.O.Unread = true }, []string{`certificate.o != "x"`}},
+		{func(c *Certificate) { c.OU.Unread = true }, []string{`"Ops" in certificate.ou`, `!("Guests" in certificate.ou)`}},
+		{func(c *Certificate) { c.DNS.Unread = true }, []string{`"a.example" in certificate.dns`, `!certificate.dns.exists(d, d == "x")`}},
+		{func(c *Certificate) { c.URIs.Unread = true }, []string{`certificate.uris.size() >= 0`}},
+		{func(c *Certificate) { c.Emails.Unread = true }, []string{`certificate.emails.all(e, e != "x")`}},
+		{func(c *Certificate) { c.IPs.Unread = true }, []string{`certificate.ips != []`}},
+		{func(c *Certificate) { c.BadSubject = true }, []string{`certificate.subject != ""`}},
+		{func(c *Certificate) { c.BadIssuer = true }, []string{`certificate.issuer != ""`}},
+	} {
+		in := whole(t)
+		c.unread(in.Certificate)
+		for _, source := range c.sources {
+			if ok, err := compile(t, source).Allows(whole(t)); !ok {
+				t.Errorf("%s is false of what can be read, %v", source, err)
+			}
+			if ok, err := compile(t, source).Allows(in); ok || err == nil || !strings.Contains(err.Error(), "can't be read") {
+				t.Errorf("%s is %t, %v", source, ok, err)
+			}
+		}
+		if ok, err := compile(t, `certificate.alias == "gold" && certificate.serial == "0abc"`).Allows(in); !ok {
+			t.Errorf("beside %s the rest can't be read: %v", c.sources[0], err)
+		}
 	}
 }
 
@@ -246,12 +269,7 @@ func TestErrorsOfRules(t *testing.T) {
 // What is larger than the estimate took it for ends at the bound.
 func TestCostsAreBoundedWhenEvaluated(t *testing.T) {
 	in := whole(t)
-	c := *in.Certificate.X509
-	c.DNSNames = make([]string, 200_000)
-	for i := range c.DNSNames {
-		c.DNSNames[i] = "x.example"
-	}
-	in.Certificate.X509 = &c
+	in.Certificate.DNS.All = slices.Repeat([]string{"x.example"}, 200_000)
 	ok, err := compile(t, `certificate.dns.all(d, d.endsWith(".example"))`).Allows(in)
 	if ok || err == nil || !strings.Contains(err.Error(), "cost limit") {
 		t.Fatalf("is %t, %v", ok, err)
