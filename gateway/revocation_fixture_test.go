@@ -31,6 +31,7 @@ type revoker struct {
 
 	mu      sync.Mutex
 	revoked map[string]bool // serial numbers that the responder knows of
+	asked   map[string]bool // likewise, of whom it was asked
 	silent  bool            // it doesn't answer
 }
 
@@ -56,7 +57,7 @@ func (r *revoker) serve(t *testing.T, f *fixture, policy revocation.Policy) {
 // newRevoker returns a root and an intermediate that sign lists.
 func newRevoker() *revoker {
 	root := issue("Revoking Root", nil, isCA, signsCRLs)
-	return &revoker{root: root, inter: issue("Revoking Issuer", root, isCA, signsCRLs), revoked: map[string]bool{}}
+	return &revoker{root: root, inter: issue("Revoking Issuer", root, isCA, signsCRLs), revoked: map[string]bool{}, asked: map[string]bool{}}
 }
 
 // list writes new lists of both, with these certificates in those of their issuers.
@@ -100,6 +101,7 @@ func (r *revoker) responder(t *testing.T) *httptest.Server {
 		}
 		r.mu.Lock()
 		status, silent := ocsp.Good, r.silent
+		r.asked[asked.SerialNumber.String()] = true
 		if r.revoked[asked.SerialNumber.String()] {
 			status = ocsp.Revoked
 		}
@@ -128,4 +130,11 @@ func (r *revoker) tell(revoked *party, silent bool) {
 	if r.silent = silent; revoked != nil {
 		r.revoked[revoked.cert.SerialNumber.String()] = true
 	}
+}
+
+// wasAsked reports whether the responder was asked about a certificate.
+func (r *revoker) wasAsked(p *party) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.asked[p.cert.SerialNumber.String()]
 }

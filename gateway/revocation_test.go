@@ -202,6 +202,168 @@ func TestResponderIsAskedAboutALeafOfARegisteredCA(t *testing.T) {
 	}
 }
 
+// behindBalancers are the listeners that speak TLS with load balancers whose certificates a revoker's intermediate issues, and
+// whose clients it issues, too. Both are looked up by the policy.
+func behindBalancers(t *testing.T, r *revoker, policy revocation.Policy, balancer *party, change ...func(*fixture, *setup)) *doorFixture {
+	t.Helper()
+	f := &doorFixture{fixture: newFixture(t, change...), balancer: balancer}
+	r.serve(t, f.fixture, policy)
+	checker, err := f.registry.Checker(f.policy)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.setDoor(t, clientcert.DoorConfig{
+		Header: "X-WSO2-CLIENT-CERTIFICATE", Rules: trust.Rules{Anchors: trusting(t, r.root, r.inter), Revocation: checker},
+		BalancerTrust: trusting(t, r.root), Balancers: []netip.Prefix{netip.MustParsePrefix("127.0.0.1/32")},
+	})
+	return f
+}
+
+// TestRevokedBalancer: a load balancer that an issuer has revoked ends as one that is denied does, whether it would be known
+// by its certificate or its address is enough: it speaks for nobody, and is a bad certificate.
+func TestRevokedBalancer(t *testing.T) {
+	r := newRevoker()
+	who := issue("who", r.inter, usage(x509.ExtKeyUsageClientAuth))
+	balancer := issue("load balancer", r.inter, usage(x509.ExtKeyUsageClientAuth))
+	f := behindBalancers(t, r, byLists, balancer, register(client(payAPI, "who", who, "Unlimited"), client(bothAPI, "who", who, "Unlimited")))
+	good := bearer(f.token(t, "alice", nil))
+	for _, listener := range []string{byCert, byAddr} {
+		eachVersion(t, func(t *testing.T, h2 bool) {
+			c := f.through(t, listener, balancer, h2, "127.0.0.1")
+			call := func(path string, options ...func(*http.Request)) func() answer {
+				return func() answer { return get(t, c, lax+path, append(options, certificateHeader(who))...) }
+			}
+			for _, way := range []struct {
+				cause      trust.Cause
+				end, begin func()
+			}{
+				{trust.Denied, func() { f.setDenied(t, keyOf(balancer)) }, func() { f.setDenied(t) }},
+				{trust.Revoked, func() { r.list(r.dir, balancer) }, func() { r.list(r.dir) }},
+			} {
+				eventually(t, "it is believed", func() bool { return call("/pay/1.0/x")().status == 200 })
+				f.allowed(t, call("/pay/1.0/x"))
+				way.end()
+				eventually(t, "it is believed no more", func() bool { return call("/pay/1.0/x")().status != 200 })
+				for range 2 {
+					a := f.denied(t, 401, "900901", call("/pay/1.0/x"))
+					if x := f.seen(t, a.id()); trust.CauseOf(x.Err) != way.cause {
+						t.Errorf("%s, %s: the log has %v", listener, way.cause, x.Err)
+					}
+					f.denied(t, 401, "900901", call("/both/1.0/x"))
+					got := f.allowed(t, call("/both/1.0/x", good, header("X-Forwarded-For", "203.0.113.7")))
+					if h := got.Header; h.Get("X-Sallyport-Client") != "" || h.Get("X-Client-Cert-Hash") != "" || h.Get("X-Forwarded-For") != "127.0.0.1" {
+						t.Errorf("%s, %s: it is believed: %v", listener, way.cause, h)
+					}
+					f.allowed(t, call("/pub/1.0/x"))
+				}
+				way.begin()
+			}
+			eventually(t, "it is believed again", func() bool { return call("/pay/1.0/x")().status == 200 })
+		})
+	}
+}
+
+// TestBalancerOfUnknownStatus: while it is not known whether a load balancer is revoked, a call that only a certificate of
+// which it speaks could open is 503, and each other call is what it would be if the balancer were believed.
+func TestBalancerOfUnknownStatus(t *testing.T) {
+	r := newRevoker()
+	clientAuth := usage(x509.ExtKeyUsageClientAuth)
+	who, unknown := issue("who", r.inter, clientAuth), issue("unknown", r.inter, clientAuth)
+	silent := issue("silent", r.root, isCA) // of which there is no list
+	balancer := issue("load balancer", silent, clientAuth)
+	f := behindBalancers(t, r, byLists, balancer, register(client(payAPI, "who", who, "Unlimited"), client(bothAPI, "who", who, "Unlimited")))
+	f.config.BalancerTrust = trusting(t, r.root, silent)
+	f.setDoor(t, f.config)
+	good, bad := bearer(f.token(t, "alice", nil)), bearer(f.forgedToken(t))
+	says := certificateHeader
+	for _, row := range []struct {
+		name    string
+		path    string
+		options []func(*http.Request)
+		status  int
+		code    string
+	}{
+		{"a registered client", "/pay/1.0/x", []func(*http.Request){says(who)}, 503, "503"},
+		{"a registered client, where a token would do", "/both/1.0/x", []func(*http.Request){says(who)}, 503, "503"},
+		{"a registered client with a bad token", "/both/1.0/x", []func(*http.Request){says(who), bad}, 503, "503"},
+		{"a registered client with a good token", "/both/1.0/x", []func(*http.Request){says(who), good}, 200, ""},
+		{"a registered client of an open API", "/pub/1.0/x", []func(*http.Request){says(who)}, 200, ""},
+		{"an unregistered client", "/pay/1.0/x", []func(*http.Request){says(unknown)}, 401, "900901"},
+		{"its own certificate", "/pay/1.0/x", []func(*http.Request){says(balancer)}, 401, "900901"},
+		{"nobody", "/pay/1.0/x", nil, 401, "900902"},
+		{"two clients", "/pub/1.0/x", []func(*http.Request){says(who), header("Client-Cert", "x")}, 400, "400"},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			for _, listener := range []string{byCert, byAddr} {
+				for _, h2 := range []bool{false, true} {
+					c := f.through(t, listener, balancer, h2, "127.0.0.1")
+					call := func() answer { return get(t, c, lax+row.path, row.options...) }
+					for range 2 {
+						if row.code == "" {
+							if got := f.allowed(t, call); got.Header.Get("X-Sallyport-Client") != "" || got.Header.Get("X-Client-Cert-Hash") != "" {
+								t.Errorf("%s: it is believed: %v", listener, got.Header)
+							}
+							continue
+						}
+						if a := f.denied(t, row.status, row.code, call); row.status == 503 && a.header.Get("Retry-After") == "" {
+							t.Errorf("%s: no Retry-After", listener)
+						}
+					}
+				}
+			}
+		})
+	}
+	// From an address that is no load balancer's it is nobody, whatever its status.
+	f.denied(t, 401, "900902", func() answer {
+		return get(t, f.through(t, byCert, balancer, false, stranger), lax+"/pay/1.0/x", says(who))
+	})
+}
+
+// TestNobodyIsAskedAboutWhomNoneAdmits: of a certificate that no registration could admit to the API, be it revoked or not, the
+// responder is not asked, and the answer is that for a good one, in the handshake and in the header; for an API whose CA
+// would admit it, it is asked, and 503 while that is silent.
+func TestNobodyIsAskedAboutWhomNoneAdmits(t *testing.T) {
+	r := newRevoker()
+	address := r.responder(t).URL
+	r.tell(nil, true)
+	names := func(name string) *party {
+		return issue(name, r.inter, usage(x509.ExtKeyUsageClientAuth), func(c *x509.Certificate) {
+			c.OCSPServer, c.DNSNames = []string{address}, []string{name + ".partner.test"}
+		})
+	}
+	balancer := issue("load balancer", nil)
+	ca := matching(t, client(bothAPI, "inter", r.inter, "Unlimited"), certrule.Match{DNS: []string{"leaf.partner.test"}})
+	f := behindBalancers(t, r, revocation.Policy{OCSP: true, LeafOnly: true}, balancer, withChains, register(ca))
+	f.config.BalancerTrust = trusting(t, balancer)
+	f.setDoor(t, f.config)
+	for _, h2 := range []bool{false, true} {
+		leaf, other := names("leaf"), names("other")
+		for _, row := range []struct {
+			who    *party
+			path   string
+			status int
+			code   string
+			asked  bool
+		}{
+			{leaf, "/pay/1.0/x", 401, "900901", false},
+			{other, "/both/1.0/x", 401, "900901", false}, // its CA's registration does not match it
+			{leaf, "/both/1.0/x", 503, "503", true},
+		} {
+			handshake, header := f.client(t, row.who, via{http2: h2}), f.through(t, byCert, balancer, h2, "127.0.0.1")
+			for name, call := range map[string]func() answer{
+				"handshake": func() answer { return get(t, handshake, lax+row.path) },
+				"header":    func() answer { return get(t, header, lax+row.path, certificateHeader(row.who)) },
+			} {
+				f.denied(t, row.status, row.code, call)
+				f.denied(t, row.status, row.code, call)
+				if asked := r.wasAsked(row.who); asked != row.asked {
+					t.Errorf("%s, %s of %s: asked: %t", name, row.path, row.who.cert.Subject, asked)
+				}
+			}
+		}
+	}
+}
+
 // TestStreamsWhileAResponderIsAsked: a stream of whose certificate nothing is known yet, since look-ups have just been
 // switched on, goes on if the responder says that it is good, and ends if that says otherwise or nothing.
 func TestStreamsWhileAResponderIsAsked(t *testing.T) {

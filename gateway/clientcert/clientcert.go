@@ -160,6 +160,11 @@ func (c *Certificate) IssuedBy(now time.Time, found func(*trust.Issuer) bool) bo
 	return c.Check(now) == nil && c.standing.Issuers(now, found)
 }
 
+// MightBeIssuedBy is IssuedBy for a certificate of which it is not known whether it is revoked: if it turns out not to be.
+func (c *Certificate) MightBeIssuedBy(now time.Time, found func(*trust.Issuer) bool) bool {
+	return c.err == nil && c.validity.Contains(now) && c.standing.Unsettled(now, found)
+}
+
 // Under reports whether found reports true for a CA that the certificate leads to, whether it is good by way of it now or
 // not: an issuer's word on it may be awaited yet.
 func (c *Certificate) Under(found func(*trust.Issuer) bool) bool { return c.standing.Under(found) }

@@ -47,23 +47,38 @@ func authorize(x *Exchange) error {
 // issued by a CA that is, with a tier that is known, in a store that was seen not long ago; and trusted, within its
 // validity, not denied and not revoked. It returns ErrWait when somebody has to be asked first whether it is.
 func examineCertificate(x *Exchange) (policy.Proof, error) {
-	c, clients := x.Certificate, x.Snapshot.Clients
-	if c == nil {
+	c := x.Certificate
+	switch {
+	case c == nil:
 		return policy.Absent, nil
-	}
-	if err := x.denied(c); err != nil {
-		x.certificateErr = err
+	case x.unbelieved != nil:
+		x.certificateErr = x.unbelieved
+		if x.said != nil {
+			if _, err := x.admission(x.said); err != nil {
+				if _, unknown := passing(err); !unknown { // whoever says it
+					x.certificateErr = err
+				}
+			}
+		}
 		return policy.Bad, nil
 	}
-	if c.Pending(x.at()) && (clients.Issuers() != nil || clients.Find(x.Route.API, c.Fingerprint) != nil) && x.mayLearn(c) {
+	admission, err := x.admission(c)
+	if trust.CauseOf(err) == trust.StatusUnknown && x.mayLearn(c) {
 		return policy.Unexamined, ErrWait
 	}
-	admission, err := clients.admit(x.Route.API, c, x.at())
 	if x.certificateErr = err; err != nil {
 		return policy.Bad, nil
 	}
 	x.registration, x.bucket = admission.client, admission.bucket
 	return policy.Good, nil
+}
+
+// admission is under which registration a certificate may call the API, or why under none.
+func (x *Exchange) admission(c *clientcert.Certificate) (admission, error) {
+	if err := x.denied(c); err != nil {
+		return admission{}, err
+	}
+	return x.Snapshot.Clients.admit(x.Route.API, c, x.at())
 }
 
 // mayLearn reports whether the call has to wait for what others know of a certificate, which it does once at most. A call

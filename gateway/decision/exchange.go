@@ -75,7 +75,9 @@ type Exchange struct {
 	connection     *Connection
 	identity       *identity // of the connection's other end, as identify has found it
 	stage          stage
-	forwards       uint64 // Max-Forwards as received, of which one less goes on; 0: none does
+	forwards       uint64                  // Max-Forwards as received, of which one less goes on; 0: none does
+	unbelieved     error                   // why a load balancer speaks for nobody, whose own certificate is x.Certificate then
+	said           *clientcert.Certificate // of whom it speaks, while it is not known whether it is to be believed
 	evidence       policy.Evidence
 	registration   *certstore.Client       // the certificate's for this API, or a CA's that has issued it, whoever settles the call
 	bucket         ratelimit.Bucket        // of the registration's tier; nil: unlimited

@@ -7,6 +7,7 @@ import (
 
 	"sallyport/gateway/clientcert"
 	"sallyport/listenerprofiles"
+	"sallyport/listenerprofiles/trust"
 	"sallyport/policy"
 )
 
@@ -25,12 +26,14 @@ func identify(x *Exchange) error {
 		}
 	}
 	x.Certificate = id.certificate
-	if id.balancer != nil && x.denied(id.balancer) != nil {
-		x.Certificate = id.balancer // a bad one: whom it speaks for is not believed
-		return nil
-	}
-	if id.known && x.mayLearn(id.balancer) {
-		return ErrWait
+	if id.balancer != nil {
+		err := x.denied(id.balancer)
+		if err == nil && id.known && x.mayLearn(id.balancer) {
+			return ErrWait
+		}
+		if err = cmp.Or(err, x.disowned(id.balancer)); err != nil {
+			return x.disbelieve(id, err)
+		}
 	}
 	if !id.believed(x.at()) {
 		return nil
@@ -41,6 +44,38 @@ func identify(x *Exchange) error {
 	if err != nil {
 		return refuse(BadRequest, err)
 	}
+	return nil
+}
+
+// disowned returns why a load balancer is not believed whose certificate was found good, and that has not ended: an issuer has
+// revoked it, or whether one has is not known; else nil.
+func (x *Exchange) disowned(balancer *clientcert.Certificate) error {
+	err := balancer.Check(x.at())
+	switch trust.CauseOf(err) {
+	case trust.Revoked, trust.StatusUnknown:
+		return err
+	}
+	return nil
+}
+
+// disbelieve makes the certificate of a load balancer that is denied or disowned the call's, as a bad one: whom it speaks for
+// is not believed, be its address known or not. If nothing but its status is unknown, that matters only where a certificate
+// of which it speaks could be admitted, and what it says is looked at as if it were believed.
+func (x *Exchange) disbelieve(id *identity, why error) error {
+	if trust.CauseOf(why) == trust.StatusUnknown {
+		if !id.known {
+			return nil // nor would it be, whatever its status
+		}
+		said, err := x.Listener.Door.Read(x.Request, x.Snapshot.Clients, x.at())
+		switch {
+		case err != nil:
+			return refuse(BadRequest, err)
+		case said == nil:
+			return nil // there is nobody of whom it speaks
+		}
+		x.said = said
+	}
+	x.Certificate, x.unbelieved = id.balancer, why
 	return nil
 }
 

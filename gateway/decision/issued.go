@@ -75,24 +75,25 @@ func (c *Clients) issued(cert *clientcert.Certificate) bool {
 
 // admit finds the registration that admits a certificate to an API at now: its own, whatever that says, or else that of
 // a CA by way of which it is good: of the path that lasts longest first, and there of the nearest. The error says why there
-// is none.
+// is none. That the certificate's status is unknown it says only of one that would be admitted if it were good.
 func (c *Clients) admit(api certstore.API, cert *clientcert.Certificate, now time.Time) (admission, error) {
 	err := cert.Check(now)
 	own, unfound := c.find(api, cert.Fingerprint, now)
 	switch {
 	case unfound == nil && err == nil:
 		return admission{own, c.buckets[own]}, nil
-	case unfound != errUnregistered || c.Issuers() == nil:
-		if unfound != nil {
-			err = unfound
-		}
+	case unfound == nil:
 		return admission{}, err
-	case err != nil:
+	case unfound != errUnregistered || c.Issuers() == nil:
+		return admission{}, unfound
+	}
+	unknown := trust.CauseOf(err) == trust.StatusUnknown
+	if err != nil && !unknown {
 		return admission{}, err
 	}
 	var by admission
 	why := error(errUnregistered)
-	cert.IssuedBy(now, func(issuer *trust.Issuer) bool {
+	admits := func(issuer *trust.Issuer) bool {
 		ca, err := c.find(api, issuer.Fingerprint, now)
 		if err == nil && !signs(ca.Certificate) {
 			err = errUnregistered
@@ -104,9 +105,17 @@ func (c *Clients) admit(api certstore.API, cert *clientcert.Certificate, now tim
 			why = err
 		}
 		return err == nil
-	})
-	if by.client == nil {
+	}
+	if unknown {
+		cert.MightBeIssuedBy(now, admits)
+	} else {
+		cert.IssuedBy(now, admits)
+	}
+	switch {
+	case by.client == nil:
 		return admission{}, why
+	case err != nil:
+		return admission{}, err
 	}
 	return by, nil
 }

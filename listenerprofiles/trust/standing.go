@@ -30,6 +30,7 @@ type standing struct {
 	generation uint64
 	until      time.Time
 	good       uint8 // bit i: Paths[i] is good
+	unknown    uint8 // bit i: whether Paths[i] is good is not known
 	err        *Fault
 	pending    bool
 }
@@ -143,9 +144,17 @@ func (s *Standing) Ask() {
 // Issuers calls found for each issuer by way of which the certificate is good at now, each path from the certificate up,
 // until found returns true.
 func (s *Standing) Issuers(now time.Time, found func(*Issuer) bool) bool {
-	good := s.look(now).good
+	return s.issuers(s.look(now).good, now, found)
+}
+
+// Unsettled is Issuers for those by way of which it is not known whether the certificate is good at now.
+func (s *Standing) Unsettled(now time.Time, found func(*Issuer) bool) bool {
+	return s.issuers(s.look(now).unknown, now, found)
+}
+
+func (s *Standing) issuers(which uint8, now time.Time, found func(*Issuer) bool) bool {
 	for i := range s.paths {
-		if good&(1<<i) != 0 && s.paths[i].issued.Contains(now) && slices.ContainsFunc(s.paths[i].Issuers, found) {
+		if which&(1<<i) != 0 && s.paths[i].issued.Contains(now) && slices.ContainsFunc(s.paths[i].Issuers, found) {
 			return true
 		}
 	}
@@ -179,7 +188,7 @@ func (s *Standing) judge(now time.Time) *standing {
 		found.good = 1<<len(s.paths) - 1
 		return found
 	}
-	unknown, revoked := false, uint8(0) // bit i: Paths[i] is revoked
+	revoked := uint8(0) // bit i: Paths[i] is
 	for i := range s.paths {
 		if p := &s.paths[i]; !p.Contains(now) {
 			if now.Before(p.From) {
@@ -199,9 +208,10 @@ func (s *Standing) judge(now time.Time) *standing {
 			continue
 		case revocation.Unknown:
 			found.pending = found.pending || answer.Pending
-			if !unknown { // rather than Revoked: another path may be good yet
-				unknown, found.err = true, fault(StatusUnknown, "%v", answer.Err)
+			if found.unknown == 0 { // rather than Revoked: another path may be good yet
+				found.err = fault(StatusUnknown, "%v", answer.Err)
 			}
+			found.unknown |= 1 << i
 		case revocation.Revoked:
 			revoked |= 1 << i
 			if found.err == nil {
@@ -209,7 +219,8 @@ func (s *Standing) judge(now time.Time) *standing {
 			}
 		}
 	}
-	found.good &^= s.within(revoked)
+	ended := s.within(revoked)
+	found.good, found.unknown = found.good&^ended, found.unknown&^ended
 	switch {
 	case found.good != 0:
 		found.err, found.pending = nil, false
