@@ -101,7 +101,7 @@ func New(o Options) *Registry {
 	}
 	r.looking = workers{faults: r.faults, most: 4, perHost: 1}
 	r.fetching = workers{faults: r.faults, most: 32, perHost: 4}
-	r.asking = workers{faults: r.faults, most: 64, perHost: maxPerResponder}
+	r.asking = workers{faults: r.faults, most: 256, perHost: maxPerResponder}
 	r.client = newClient(o.Roots)
 	r.bodies = semaphore.NewWeighted(bodiesBytes)
 	r.points.Store(&map[string]*source{})

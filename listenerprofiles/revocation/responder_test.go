@@ -2,6 +2,7 @@ package revocation
 
 import (
 	"bytes"
+	"context"
 	"crypto"
 	"crypto/rand"
 	"crypto/sha256"
@@ -665,6 +666,39 @@ func TestSilentHostHoldsUpNobodyElse(t *testing.T) {
 		t.Errorf("%+v", a)
 	}
 	group.Wait()
+}
+
+// TestSilentHostsHoldUpNobodyElse: nor do many that are silent, of whom all that is asked at once waits.
+func TestSilentHostsHoldUpNobodyElse(t *testing.T) {
+	ca := newCA(t, "CA")
+	good := serving(t, answering(t, ca, ocspAnswer{}))
+	r := run(t, Options{Budget: 10 * time.Second})
+	c := r.checker(Policy{OCSP: true})
+	ctx, cancel := context.WithCancel(context.Background())
+	var group sync.WaitGroup
+	defer group.Wait()
+	defer cancel()
+	var dead []*server
+	for range 8 {
+		s := serving(t, silent)
+		dead = append(dead, s)
+		for range maxPerResponder {
+			leaf := naming(ca, nil, []string{s.URL})
+			group.Go(func() { c.Await(ctx, path(leaf, ca)) })
+		}
+	}
+	testserver.Eventually(t, "load", func() error {
+		for _, s := range dead {
+			if n := s.calls.Load(); n < maxPerResponder {
+				return fmt.Errorf("%d calls", n)
+			}
+		}
+		return nil
+	})
+	began := time.Now()
+	if a := asked(c, path(naming(ca, nil, []string{good.URL}), ca)); a.Status != Good || time.Since(began) > 9*time.Second {
+		t.Errorf("%+v, after %v", a, time.Since(began))
+	}
 }
 
 // servingTLS is the address of a server of https.
