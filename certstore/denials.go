@@ -111,17 +111,6 @@ func (d *Denial) ID() string {
 	return hex.EncodeToString(sum[:8])
 }
 
-// Names reports whether the denial names a certificate.
-func (d *Denial) Names(cert *x509.Certificate) bool {
-	switch d.Kind() {
-	case bySerial:
-		return bytes.Equal(d.Issuer, cert.RawIssuer) && cert.SerialNumber.Sign() >= 0 && bytes.Equal(d.Serial, cert.SerialNumber.Bytes())
-	case byKey:
-		return d.Key == sha256.Sum256(cert.RawSubjectPublicKeyInfo)
-	}
-	return d.Fingerprint == Fingerprint(cert)
-}
-
 // By says how the denial names certificates, for logs and people.
 func (d *Denial) By() string {
 	switch d.Kind() {

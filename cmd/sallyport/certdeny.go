@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"crypto/x509"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -226,9 +227,9 @@ func tellDenied(cmd *cobra.Command, cfg *config.Config, d certstore.Denial) erro
 		return nil // the denial is done, whoever is registered
 	}
 	const most = 10
-	n := 0
+	n, denials := 0, control.Denials([]certstore.Denial{d})
 	for _, c := range all.clients {
-		if !d.Names(c.Certificate) {
+		if denials.Find([]*x509.Certificate{c.Certificate}) == nil {
 			continue
 		}
 		if n++; n <= most {

@@ -31,6 +31,26 @@ func raw(t *testing.T, store *certstore.Source) *sql.DB {
 	return db
 }
 
+// TestDenialsSayWhomTheyName: why a certificate is refused is told in the words of the store's list, however that names it,
+// and of the one entry that does.
+func TestDenialsSayWhomTheyName(t *testing.T) {
+	one, other := issue(t, "one", nil), issue(t, "other", nil)
+	for _, by := range []func(*x509.Certificate) certstore.Denial{certstore.DenyCertificate, certstore.DenySerial, certstore.DenyKey} {
+		denials := Denials([]certstore.Denial{by(other.cert), by(one.cert)})
+		entry, d := denials.Find([]*x509.Certificate{one.cert}), by(one.cert)
+		if entry == nil {
+			t.Errorf("%s is not found", d.By())
+			continue
+		}
+		if err := trust.DeniedBy(entry); trust.CauseOf(err) != trust.Denied || !strings.Contains(err.Error(), "on the deny list, by "+d.By()+", since") {
+			t.Errorf("of %s is told: %v", d.By(), err)
+		}
+	}
+	if denials := Denials([]certstore.Denial{certstore.DenyKey(other.cert)}); denials.Find([]*x509.Certificate{one.cert}) != nil {
+		t.Error("another one's names it")
+	}
+}
+
 // TestDenials: a denial is in force soon after it was made elsewhere, on each kind of database, though no registration has
 // changed; it is told once, and so is its end.
 func TestDenials(t *testing.T) {

@@ -66,13 +66,20 @@ func (r *registrations) deny(last *registrations) {
 		r.denied = last.denied
 		return
 	}
-	list := make([]trust.Denial, len(r.denials))
-	for i, d := range r.denials {
-		list[i] = trust.Denial{
-			Fingerprint: d.Fingerprint, Issuer: d.Issuer, Serial: d.Serial, Key: d.Key, Comment: d.Comment, Since: d.Since,
+	r.denied = Denials(r.denials)
+}
+
+// Denials are entries of a store's deny list, as certificates are asked for in it: whose they are is told in one room. The
+// caller changes the list no more.
+func Denials(list []certstore.Denial) *trust.Denials {
+	denials := make([]trust.Denial, len(list))
+	for i := range list {
+		d := &list[i]
+		denials[i] = trust.Denial{
+			Fingerprint: d.Fingerprint, Issuer: d.Issuer, Serial: d.Serial, Key: d.Key, Comment: d.Comment, Since: d.Since, By: d.By,
 		}
 	}
-	r.denied = trust.NewDenials(list)
+	return trust.NewDenials(denials)
 }
 
 func sameDenial(x, y certstore.Denial) bool {

@@ -3,7 +3,6 @@ package trust
 import (
 	"crypto/sha256"
 	"crypto/x509"
-	"encoding/hex"
 	"math/big"
 	"slices"
 	"time"
@@ -20,30 +19,19 @@ type Denial struct {
 	Key         [sha256.Size]byte // SHA-256 of the SubjectPublicKeyInfo; zero: not by that
 	Comment     string
 	Since       time.Time
-}
-
-// By is what the denial names certificates by, for logs and people.
-func (d *Denial) By() string {
-	switch {
-	case d.Issuer != nil:
-		serial := hex.EncodeToString(d.Serial)
-		if serial == "" {
-			serial = "00"
-		}
-		return "serial " + serial
-	case d.Key != [sha256.Size]byte{}:
-		return "SPKI " + hex.EncodeToString(d.Key[:])
-	}
-	return "fingerprint " + hex.EncodeToString(d.Fingerprint[:])
+	By          func() string // says how it names certificates, for logs and people; nil: nobody does
 }
 
 // DeniedBy is the Fault for a certificate that Find has found, or one of whose issuers it has.
 func DeniedBy(d *Denial) *Fault {
-	comment := ""
+	by, comment := "", ""
+	if d.By != nil {
+		by = ", by " + printable.Text(limitText(d.By()))
+	}
 	if d.Comment != "" {
 		comment = ": " + printable.Quote(limitText(d.Comment))
 	}
-	return fault(Denied, "the certificate, or one of its chain, is on the deny list, by %s, since %s%s", d.By(), stamp(d.Since), comment)
+	return fault(Denied, "the certificate, or one of its chain, is on the deny list%s, since %s%s", by, stamp(d.Since), comment)
 }
 
 // Denials are a deny list. They never change; a nil list is empty.

@@ -250,6 +250,9 @@ func (m *Matcher) String() string {
 // errNotCompiled is our own fault.
 var errNotCompiled = errors.New("its registration's match was not compiled")
 
+// errSaysNothing is of a certificate that was not read: a match can't be held to it.
+var errSaysNothing = errors.New("the certificate was not read, so that it holds no match of a registration")
+
 // A NoMatch names the key of a Match that a leaf does not hold.
 type NoMatch string
 
@@ -268,8 +271,11 @@ func (m *Matcher) Admits(leaf *x509.Certificate) error {
 
 // AdmitsFacts is Admits for a leaf that was read. It does not allocate, unless it admits nobody.
 func (m *Matcher) AdmitsFacts(f *Facts) error {
-	if m == nil || !m.compiled || f == nil || f == nothing {
+	if m == nil || !m.compiled {
 		return errNotCompiled
+	}
+	if f == nil || f == nothing {
+		return errSaysNothing
 	}
 	for i := range matchKeys {
 		k := &matchKeys[i]

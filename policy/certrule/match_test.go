@@ -331,6 +331,14 @@ func TestTextOfMatch(t *testing.T) {
 	if new(Matcher).IsZero() || new(Matcher).Admits(partner(t)) == nil || (*Matcher)(nil).Admits(partner(t)) == nil {
 		t.Error("a Matcher that nobody compiled admits")
 	}
+	for _, unread := range []error{m.Admits(nil), empty.Admits(nil), m.AdmitsFacts(nil), empty.AdmitsFacts(FactsOf(nil))} {
+		if unread != errSaysNothing {
+			t.Errorf("of a certificate that was not read is told: %v", unread)
+		}
+	}
+	if err := new(Matcher).AdmitsFacts(FactsOf(partner(t))); err != errNotCompiled {
+		t.Errorf("of a Matcher that nobody compiled is told: %v", err)
+	}
 	given := []string{"a.test"}
 	m = compile(t, Match{DNS: given})
 	given[0] = "b.test"
