@@ -99,6 +99,7 @@ func New(cfg Options) *Gateway {
 	})
 	g.log = g.decider.Log()
 	g.backends.Faults = g.decider.Faults()
+	g.backends.Denied = func() *trust.Denials { return g.decider.Snapshot().Denied }
 	g.guard = newGuard(limits, cfg.Connections, cfg.Evictions, g.log)
 	return g
 }

@@ -46,7 +46,7 @@ var rooms = map[string][]string{
 		"gateway/backend", "gateway/http1", "gateway/message", "gateway/clientcert", "policy", "policy/certrule", "policy/token", "policy/ratelimit", "policy/rule", "policy/subscription",
 		"certstore", "certstore/revocation", "listenerprofiles", "listenerprofiles/challenge", "listenerprofiles/trust",
 	},
-	"gateway/backend":        {"gateway/http1", "gateway/wire", "gateway/message"},
+	"gateway/backend":        {"gateway/http1", "gateway/wire", "gateway/message", "listenerprofiles/trust"},
 	"gateway/http1":          {"gateway/message"},
 	"gateway/clientcert":     {"gateway/message", "listenerprofiles/trust", "policy/certrule"},
 	"listenerprofiles":       {"listenerprofiles/keystore", "listenerprofiles/trust", "listenerprofiles/revocation"},

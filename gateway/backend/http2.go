@@ -2,6 +2,7 @@ package backend
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -21,6 +22,7 @@ import (
 	"sallyport/gateway/message"
 	"sallyport/gateway/wire"
 	"sallyport/internal/contain"
+	"sallyport/listenerprofiles/trust"
 )
 
 // newTransport speaks HTTP/2 to a server. It passes compressed bodies through.
@@ -54,6 +56,27 @@ const silence = 5 * time.Second
 type h2Conn struct {
 	net.Conn
 	server *Server
+	shown  shown
+}
+
+// deniedNow returns why a connection that net/http has for a call may carry none: a deny list names the server by now.
+// The connection is closed then.
+func (s *Server) deniedNow(c net.Conn) error {
+	overTLS, ok := c.(*tls.Conn)
+	if !ok {
+		return nil
+	}
+	shared, ok := overTLS.NetConn().(*h2Conn)
+	if !ok {
+		return nil
+	}
+	shared.shown.once.Do(func() { shared.shown.note(overTLS.ConnectionState().VerifiedChains) })
+	entry := shared.shown.deniedBy(s.denials())
+	if entry == nil {
+		return nil
+	}
+	shared.Close()
+	return unbelieved(trust.DeniedBy(entry))
 }
 
 // Close implements net.Conn.
@@ -66,7 +89,7 @@ func (c *h2Conn) Close() error {
 
 // share keeps account of a new connection.
 func (s *Server) share(c net.Conn) (net.Conn, error) {
-	shared := &h2Conn{c, s}
+	shared := &h2Conn{Conn: c, server: s}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed && s.calls == 0 { // whoever it was for has not waited for it
@@ -203,6 +226,9 @@ func (t *Trip) askStream(most int32) error {
 	trace := &httptrace.ClientTrace{
 		GotConn: func(c httptrace.GotConnInfo) {
 			s.had, s.shared = true, c.Reused
+			if denied := t.Server.deniedNow(c.Conn); denied != nil {
+				s.cancel(denied)
+			}
 			if s.sent.Load() >= s.most { // net/http sends a call again and again that the server has refused
 				s.cancel(errRefused)
 			}
@@ -415,6 +441,8 @@ func (s *stream) cause(err error) error {
 		return &badAnswer{err}
 	case !s.had && errors.As(err, &late) && late.Timeout() && !errors.Is(err, ErrConnect):
 		return fmt.Errorf("%w: %w", ErrConnect, err) // the handshake's
+	case !s.had:
+		return unbelieved(err)
 	}
 	return err
 }

@@ -19,6 +19,7 @@ import (
 	"sallyport/gateway/http1"
 	"sallyport/gateway/wire"
 	"sallyport/internal/contain"
+	"sallyport/listenerprofiles/trust"
 )
 
 // Bounds of the connections to servers, whatever is spoken on them.
@@ -36,6 +37,7 @@ type Server struct {
 	Path      string // what goes before each path, without a final slash
 
 	faults  *contain.Faults
+	denied  func() *trust.Denials   // see Registry
 	root    string                  // the path of its URL, or a slash
 	figures atomic.Pointer[figures] // of its name
 	connect time.Duration           // see Upstream
@@ -55,15 +57,15 @@ type Server struct {
 }
 
 // newServer returns the Server at a URL. It connects to nobody.
-func newServer(u Upstream, at *url.URL, faults *contain.Faults) *Server {
+func newServer(u Upstream, at *url.URL, faults *contain.Faults, denied func() *trust.Denials) *Server {
 	path := at.EscapedPath()
 	s := &Server{
 		Name: at.Scheme + "://" + at.Host, Authority: at.Host, Path: strings.TrimSuffix(path, "/"),
-		faults: faults, root: cmp.Or(path, "/"), connect: u.ConnectTimeout, rest: u.IdleTimeout,
+		faults: faults, denied: denied, root: cmp.Or(path, "/"), connect: u.ConnectTimeout, rest: u.IdleTimeout,
 	}
 	port := at.Port()
 	if at.Scheme == "https" {
-		s.tls = &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: u.Roots, Certificates: u.Certificates, ServerName: at.Hostname()}
+		s.tls = s.clientTLS(u, at.Hostname())
 		port = cmp.Or(port, "443")
 	}
 	s.address = net.JoinHostPort(at.Hostname(), cmp.Or(port, "80"))
@@ -88,6 +90,7 @@ type ServerConn struct {
 	Keeper Keeper // gets it back after each call: its Server, unless a loop keeps it
 
 	server   *Server
+	shown    shown
 	used     bool          // it has carried a call before
 	since    time.Time     // it is idle
 	rest     time.Duration // for how long it may be
@@ -157,8 +160,10 @@ func (s *Server) sweepLater() {
 // Rest marks a connection as idle from now on.
 func (c *ServerConn) Rest(now time.Time) { c.used, c.since = true, now }
 
-// Stale reports whether a connection has been idle for too long.
-func (c *ServerConn) Stale(now time.Time) bool { return now.Sub(c.since) >= c.rest }
+// Stale reports whether a connection has been idle for too long, or a deny list names its server by now.
+func (c *ServerConn) Stale(now time.Time) bool {
+	return now.Sub(c.since) >= c.rest || c.shown.deniedBy(c.server.denials()) != nil
+}
 
 // heed shortens the time that a connection may be idle to what its server says of it in an answer: one that the server is
 // about to close would fail the next call.
@@ -272,6 +277,7 @@ func (s *Server) dial(ctx context.Context) (*ServerConn, error) {
 	if err != nil {
 		return nil, err
 	}
+	made := &ServerConn{server: s, Keeper: s, rest: s.rest}
 	c = wire.NewSocket(c)
 	if s.tls != nil {
 		overTLS := tls.Client(wire.NewWire(c), s.tls)
@@ -282,11 +288,13 @@ func (s *Server) dial(ctx context.Context) (*ServerConn, error) {
 			if context.Cause(ctx) == ErrConnect {
 				err = fmt.Errorf("%w: %w", ErrConnect, err)
 			}
-			return nil, &errHandshake{err}
+			return nil, &errHandshake{unbelieved(err)}
 		}
+		made.shown.note(overTLS.ConnectionState().VerifiedChains)
 		c = overTLS
 	}
-	return &ServerConn{Conn: wire.NewConn(c), server: s, Keeper: s, rest: s.rest}, nil
+	made.Conn = wire.NewConn(c)
+	return made, nil
 }
 
 func (s *Server) dialTCP(ctx context.Context) (net.Conn, error) {

@@ -11,6 +11,7 @@ import (
 	"weak"
 
 	"sallyport/internal/contain"
+	"sallyport/listenerprofiles/trust"
 )
 
 // An Upstream says which servers an API's calls go to, and how.
@@ -108,6 +109,8 @@ func (g *Group) next() int {
 // value is empty.
 type Registry struct {
 	Faults *contain.Faults // told of panics that belong to no call; set before the first Group
+	// Denied is the deny list in force, which servers are held to as well; nil: there is none. Set before the first Group.
+	Denied func() *trust.Denials
 
 	mu      sync.Mutex
 	servers map[serverKey]*Server
@@ -149,7 +152,7 @@ func (r *Registry) Group(api, environment string, u Upstream) *Group {
 	for _, at := range urls {
 		key := serverKey{at.String(), u.Protocol, u.TLSDigest, g.ConnectTimeout, g.IdleTimeout}
 		if r.servers[key] == nil {
-			s := newServer(g.Upstream, at, r.Faults)
+			s := newServer(g.Upstream, at, r.Faults, r.Denied)
 			s.figures.Store(r.figuresOf(s.Name))
 			r.servers[key] = s
 		}

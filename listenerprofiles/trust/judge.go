@@ -37,6 +37,7 @@ const (
 	Revoked           Cause = "revoked"        // it, or an issuer, by who issued it
 	StatusUnknown     Cause = "status_unknown" // whether it is revoked can't be known now
 	Denied            Cause = "denied"         // a deny list names it, or an issuer of it
+	Name              Cause = "name"           // of a server: it is for another one
 	Unexamined        Cause = "unexamined"     // too many others were that are not good: see Effort
 )
 
