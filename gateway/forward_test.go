@@ -4,11 +4,14 @@ import (
 	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
+	"net/http"
 	"strings"
 	"testing"
 	"time"
 
+	"sallyport/gateway/backend"
 	"sallyport/gateway/decision"
+	"sallyport/listenerprofiles/trust"
 )
 
 // TestAuthorizationStaysHere: a token that is meant for the gateway is not forwarded, unless the API is configured to; any
@@ -173,5 +176,61 @@ func TestExplainForwardsNothing(t *testing.T) {
 	})
 	if e.Allowed || e.Status != 401 || e.Code != "900903" || len(e.Steps) == 0 {
 		t.Errorf("explained as %+v", e)
+	}
+}
+
+// TestDeniedBackend: a backend that the deny list names gets no further call, on kept connections and for tunnels either.
+// The client is not told why, the access log is; off the list it is good again. Held: security K 143, 148.
+func TestDeniedBackend(t *testing.T) {
+	for name, protocol := range map[string]backend.Protocol{"HTTP/1.1": backend.HTTP1, "HTTP/2": backend.HTTP2} {
+		t.Run(name, func(t *testing.T) {
+			shown := issue("b", theWorld().serverCA, server())
+			b := unstartedBackend()
+			b.EnableHTTP2 = protocol == backend.HTTP2
+			b.TLS = &tls.Config{Certificates: []tls.Certificate{*shown.tls()}}
+			b.StartTLS()
+			defer b.Close()
+			f := newFixture(t, func(f *fixture, s *setup) {
+				up := f.upstream(t, b.URL)
+				up.Protocol, up.Roots = protocol, x509.NewCertPool()
+				up.Roots.AddCert(theWorld().serverCA.cert)
+				up.TLSDigest = sha256.Sum256(theWorld().serverCA.cert.Raw)
+				s.routes[3].Upstream = up
+			})
+			call := func(fields ...func(*http.Request)) answer {
+				return get(t, f.client(t, nil, via{}), "https://open.test/pub/1.0/x", fields...)
+			}
+			if a := call(); a.status != 200 {
+				t.Fatalf("status %d (%q)", a.status, a.body)
+			}
+			calls := b.calls.Load()
+			f.setDenied(t, trust.Denial{Fingerprint: sha256.Sum256(shown.cert.Raw), Comment: "stolen"})
+			upgrade := func(r *http.Request) {
+				r.Header.Set("Connection", "Upgrade")
+				r.Header.Set("Upgrade", "websocket")
+			}
+			answers := []answer{call(), call()}
+			if protocol == backend.HTTP1 {
+				answers = append(answers, call(upgrade))
+			}
+			for _, a := range answers {
+				a.refused(t, 502, "101503")
+				for _, word := range []string{"certificate", "denied", "deny", "stolen", "x509", b.URL} {
+					if strings.Contains(a.body, word) {
+						t.Errorf("the client is told %q", a.body)
+					}
+				}
+				if x := f.seen(t, a.id()); trust.CauseOf(x.Err) != trust.Denied || !strings.Contains(x.Err.Error(), "stolen") {
+					t.Errorf("the access log is told %v", x.Err)
+				}
+			}
+			if n := b.calls.Load() - calls; n != 0 {
+				t.Errorf("a denied backend got %d calls", n)
+			}
+			f.setDenied(t)
+			if a := call(); a.status != 200 {
+				t.Errorf("off the list: status %d (%q)", a.status, a.body)
+			}
+		})
 	}
 }
