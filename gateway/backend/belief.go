@@ -19,7 +19,7 @@ func (s *Server) clientTLS(u Upstream, name string) *tls.Config {
 		MinVersion: tls.VersionTLS12, RootCAs: u.Roots, Certificates: u.Certificates, ServerName: name,
 		VerifyConnection: func(state tls.ConnectionState) error { // for HTTP/2 on a goroutine of net/http
 			return contain.Do("judging a server's certificate", func() error {
-				return trust.JudgeServer(name, state.VerifiedChains, s.denials())
+				return trust.JudgeServer(state.VerifiedChains, s.denials())
 			})
 		},
 	}

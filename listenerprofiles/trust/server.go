@@ -3,28 +3,21 @@ package trust
 import (
 	"crypto/x509"
 	"errors"
-	"slices"
 	"strings"
 	"time"
 
 	"sallyport/internal/printable"
 )
 
-// JudgeServer judges the certificate of a server that was asked for by name. Paths are all that crypto/x509 has found from
-// it to who is trusted, for that name and server authentication: without any the answer is no. Beyond that its key has to
-// be as strong as a client's, a name of a single label has to be said in full, and no deny list may name a certificate on
-// any of the paths. A no is a Fault.
-func JudgeServer(name string, paths [][]*x509.Certificate, denied *Denials) error {
+// JudgeServer judges the certificate of a server. Paths are all that crypto/x509 has found from it to who is trusted, for
+// the server's name and server authentication: without any the answer is no. Beyond that its key has to be as strong as a
+// client's, and no deny list may name a certificate on any of the paths. A no is a Fault.
+func JudgeServer(paths [][]*x509.Certificate, denied *Denials) error {
 	if len(paths) == 0 || len(paths[0]) == 0 {
 		return fault(Untrusted, "nothing that is trusted vouches for the certificate")
 	}
-	leaf := paths[0][0]
-	if err := checkKey(leaf); err != nil {
+	if err := checkKey(paths[0][0]); err != nil {
 		return err
-	}
-	// For crypto/x509 the pattern * is every such name.
-	if !strings.ContainsAny(name, ".:") && !slices.ContainsFunc(leaf.DNSNames, func(n string) bool { return strings.EqualFold(n, name) }) {
-		return fault(Name, "the certificate has no name but a pattern for %s", printable.Quote(name))
 	}
 	for _, path := range paths {
 		if entry := denied.Find(path); entry != nil {
