@@ -158,27 +158,24 @@ func configFileFlag(cmd *cobra.Command) func() (string, error) {
 
 // configFlag adds -c to a command and returns how to load what it names.
 func configFlag(cmd *cobra.Command) func() (*config.Config, error) {
+	return configBy(cmd, loadConfig)
+}
+
+func configBy(cmd *cobra.Command, load func(file string) (*config.Config, error)) func() (*config.Config, error) {
 	find := configFileFlag(cmd)
 	return func() (*config.Config, error) {
 		file, err := find()
 		if err != nil {
 			return nil, err
 		}
-		return loadConfig(file)
+		return load(file)
 	}
 }
 
 // lenientFlag is configFlag for commands that do without the API files which are not good: when something is wrong, they
 // are needed most. The command names these files by tellFenced.
 func lenientFlag(cmd *cobra.Command) func() (*config.Config, error) {
-	find := configFileFlag(cmd)
-	return func() (*config.Config, error) {
-		file, err := find()
-		if err != nil {
-			return nil, err
-		}
-		return loadLenient(file)
-	}
+	return configBy(cmd, loadLenient)
 }
 
 // soundFlag is lenientFlag for commands that build nothing of the configuration: the files are named when it is loaded.
