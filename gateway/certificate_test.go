@@ -201,11 +201,22 @@ func TestCallerIsNotToldWhatIsWrong(t *testing.T) {
 	now := newClock().Now()
 	expired := issue("old", theWorld().interA, validity(now.Add(-time.Hour), now.Add(-time.Second)))
 	email := issue("email", theWorld().interA, usage(x509.ExtKeyUsageEmailProtection))
-	f := newFixture(t, register(client(payAPI, "old", expired, "Ten"), client(payAPI, "email", email, "Ten")))
+	f := newDoorFixture(t, register(client(payAPI, "old", expired, "Ten"), client(payAPI, "email", email, "Ten")))
 	var bodies []string
-	for _, who := range []*party{expired, email, f.a2, f.a3, issue("a1", nil, func(c *x509.Certificate) { c.Subject = pkix.Name{CommonName: "a1"} })} {
-		a := f.denied(t, 401, "900901", func() answer { return get(t, f.client(t, who, via{}), "https://opt.test/pay/1.0/x") })
+	note := func(call func() answer) {
+		a := f.denied(t, 401, "900901", call)
 		bodies = append(bodies, a.body+a.header.Get("WWW-Authenticate"))
+	}
+	for _, who := range []*party{expired, email, f.a2, f.a3, issue("a1", nil, func(c *x509.Certificate) { c.Subject = pkix.Name{CommonName: "a1"} })} {
+		for _, how := range []via{{}, {http2: true}, {tls12: true}, {tls12: true, http2: true}} {
+			note(func() answer { return get(t, f.client(t, who, how), "https://opt.test/pay/1.0/x") })
+		}
+		for _, listener := range []string{byCert, byAddr, behindLB} {
+			for _, http2 := range []bool{false, listener != behindLB} {
+				c := f.through(t, listener, f.balancer, http2, "127.0.0.1")
+				note(func() answer { return get(t, c, scheme(listener)+"/pay/1.0/x", certificateHeader(who)) })
+			}
+		}
 	}
 	for _, b := range bodies {
 		if b != bodies[0] {

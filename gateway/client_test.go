@@ -282,9 +282,14 @@ type framed struct {
 
 func (f *fixture) dialHTTP2(t testing.TB, who *party, sni string) *framed {
 	t.Helper()
-	config := f.clientTLS(who, via{sni: sni})
+	return framedOver(t, f.address, f.clientTLS(who, via{sni: sni}))
+}
+
+// framedOver is a connection of HTTP/2 to an address.
+func framedOver(t testing.TB, address string, config *tls.Config) *framed {
+	t.Helper()
 	config.NextProtos = []string{"h2"}
-	c := dialRaw(t, f.address, config)
+	c := dialRaw(t, address, config)
 	h := &framed{Conn: c.Conn, framer: http2.NewFramer(c, c.reader), stream: 1}
 	h.encode = hpack.NewEncoder(&h.block)
 	h.framer.ReadMetaHeaders = hpack.NewDecoder(4096, nil)

@@ -306,8 +306,15 @@ func TestOtherSpellingsAreNotRead(t *testing.T) {
 			c := f.dialThrough(t, listener)
 			c.send(t, "POST /pay/1.0/x HTTP/1.1\nHost: opt.test\nTransfer-Encoding: chunked\nTrailer: X-WSO2-CLIENT-CERTIFICATE\n\n"+
 				"3\nabc\n0\nX-WSO2-CLIENT-CERTIFICATE: "+good+"\n\n")
-			c.receive(t, "POST").refused(t, 401, "900902")
+			f.denied(t, 401, "900902", func() answer { return c.receive(t, "POST") })
 		}
+		h := framedOver(t, f.gateway.Addresses()[byCert].String(), f.clientTLS(f.balancer, via{sni: "opt.test"}))
+		id := h.open(t, false, ":method", "POST", ":scheme", "https", ":authority", "opt.test", ":path", "/pay/1.0/x", "trailer", "x-wso2-client-certificate")
+		if err := h.framer.WriteData(id, false, []byte("abc")); err != nil {
+			t.Fatal(err)
+		}
+		h.headers(t, id, true, "x-wso2-client-certificate", good)
+		f.denied(t, 401, "900902", func() answer { return h.receive(t, id) })
 	})
 }
 

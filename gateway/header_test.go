@@ -123,9 +123,10 @@ func TestSpellingsOfTheHeader(t *testing.T) {
 			default:
 				t.Errorf("status %d (%q)", a.status, a.body)
 			}
+			before = f.backend.calls.Load()
 			b := f.dial(t, nil, "opt.test").get(t, "/pay/1.0/x", "opt.test", strings.ReplaceAll(line, marker, escapedPEM(f.a1)))
-			if b.status != 400 && b.status != 401 {
-				t.Errorf("on an mTLS API: status %d", b.status)
+			if calls := f.backend.calls.Load() - before; b.status != 400 && b.status != 401 || calls != 0 {
+				t.Errorf("on an mTLS API: status %d, %d calls", b.status, calls)
 			}
 		})
 	}
@@ -170,23 +171,33 @@ func TestTrailersAreNoHeaders(t *testing.T) {
 			c := f.dial(t, nil, "opt.test")
 			c.send(t, "POST "+path+" HTTP/1.1\nHost: opt.test\nTransfer-Encoding: chunked\nTrailer: X-Sallyport-Client, X-WSO2-CLIENT-CERTIFICATE\n\n"+
 				"3\nabc\n0\nX-Sallyport-Client: "+marker+"\nX-WSO2-CLIENT-CERTIFICATE: "+marker+"\n\n")
+			before := f.backend.calls.Load()
 			if a := c.receive(t, "POST"); a.status != status {
 				t.Errorf("%s: status %d (%q)", path, a.status, a.body)
+			}
+			if calls := f.backend.calls.Load() - before; status != 200 && calls != 0 {
+				t.Errorf("%s: the backend was called %d times", path, calls)
 			}
 		}
 		noTrailer(t, f.backend.last(t))
 	})
 	t.Run("HTTP/2", func(t *testing.T) {
-		h := f.dialHTTP2(t, nil, "opt.test")
-		id := h.open(t, false, ":method", "POST", ":scheme", "https", ":authority", "opt.test", ":path", "/pub/1.0/x", "trailer", "x-sallyport-client")
-		if err := h.framer.WriteData(id, false, []byte("abc")); err != nil {
-			t.Fatal(err)
-		}
-		h.headers(t, id, true, "x-sallyport-client", marker, "x-wso2-client-certificate", marker)
-		if a := h.receive(t, id); a.status != 200 {
-			t.Errorf("status %d (%q)", a.status, a.body)
+		before := f.backend.calls.Load()
+		for path, status := range map[string]int{"/pub/1.0/x": 200, "/pay/1.0/x": 401} {
+			h := f.dialHTTP2(t, nil, "opt.test")
+			id := h.open(t, false, ":method", "POST", ":scheme", "https", ":authority", "opt.test", ":path", path, "trailer", "x-sallyport-client")
+			if err := h.framer.WriteData(id, false, []byte("abc")); err != nil {
+				t.Fatal(err)
+			}
+			h.headers(t, id, true, "x-sallyport-client", marker, "x-wso2-client-certificate", escapedPEM(f.a1))
+			if a := h.receive(t, id); a.status != status {
+				t.Errorf("%s: status %d (%q)", path, a.status, a.body)
+			}
 		}
 		noTrailer(t, f.backend.last(t))
+		if calls := f.backend.calls.Load() - before; calls != 1 {
+			t.Errorf("the backend was called %d times, and one call was open to all", calls)
+		}
 	})
 }
 

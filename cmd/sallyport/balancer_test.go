@@ -294,19 +294,21 @@ func (d *demoFolder) stunnel(plainPort int) (lends int, ends balancer) {
 }
 
 // as returns a door that calls the load balancer as a client with that certificate.
-func (b balancer) as(t *testing.T, certificate *tls.Certificate, http2 bool) door {
+func (b balancer) as(t *testing.T, certificate *tls.Certificate, how dialect) door {
 	t.Helper()
-	config := &tls.Config{InsecureSkipVerify: true, NextProtos: []string{"http/1.1"}} // the load balancer's certificate is not part of the test
+	config := &tls.Config{ // the load balancer's certificate is not part of the test
+		InsecureSkipVerify: true, MinVersion: how.tls, MaxVersion: how.tls, NextProtos: []string{"http/1.1"},
+	}
 	if certificate != nil {
 		config.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return certificate, nil }
 	}
-	transport := &http.Transport{TLSClientConfig: config, DisableCompression: true, ForceAttemptHTTP2: http2}
-	if http2 {
+	transport := &http.Transport{TLSClientConfig: config, DisableCompression: true, ForceAttemptHTTP2: how.http2}
+	if how.http2 {
 		config.NextProtos = []string{"h2", "http/1.1"}
 	}
 	c := &http.Client{Timeout: patience, Transport: transport}
 	t.Cleanup(c.CloseIdleConnections)
-	return door{"behind " + b.name, func(path string, headers ...string) (reply, error) {
+	return door{"behind " + b.name + ", " + how.String(), func(path string, headers ...string) (reply, error) {
 		return callURL(c, fmt.Sprintf("https://127.0.0.1:%d%s", b.port, path), headers...)
 	}}
 }
@@ -335,8 +337,8 @@ func TestBehindRealBalancers(t *testing.T) {
 			p := d.quickstart()
 			b := start(d)
 			for _, row := range truth {
-				for _, http2 := range []bool{false, true} {
-					at := b.as(t, d.pair(row.certificate), http2)
+				for _, how := range dialects {
+					at := b.as(t, d.pair(row.certificate), how)
 					for i, token := range truthTokens {
 						before := d.backendCount()
 						r := at.get(t, "/"+row.api+"/42", d.bearer(token)...)
@@ -364,17 +366,17 @@ func TestBehindRealBalancers(t *testing.T) {
 			} {
 				for _, who := range []string{"", "unregistered"} {
 					before := d.backendCount()
-					r := b.as(t, d.pair(who), false).get(t, "/payments/42", header, gold, header, gold)
+					r := b.as(t, d.pair(who), dialects[2]).get(t, "/payments/42", header, gold, header, gold)
 					if r.status != http.StatusUnauthorized || d.backendCount() != before+1 {
 						t.Errorf("as %q with %s: status %d", who, header, r.status)
 					}
 				}
-				r := b.as(t, d.pair("gold"), false).get(t, "/payments/42", header, escape(d.read("clients/bronze.crt")))
+				r := b.as(t, d.pair("gold"), dialects[2]).get(t, "/payments/42", header, escape(d.read("clients/bronze.crt")))
 				if r.status != http.StatusOK || caller(r.echo(t).Headers) != "certificate" {
 					t.Errorf("gold with bronze in %s: status %d", header, r.status)
 				}
 			}
-			e := b.as(t, d.pair("gold"), true).get(t, "/hello/42", "X-Forwarded-For", "203.0.113.7", "X-Forwarded-Host", "evil.test", "X-Forwarded-Proto", "http",
+			e := b.as(t, d.pair("gold"), dialects[3]).get(t, "/hello/42", "X-Forwarded-For", "203.0.113.7", "X-Forwarded-Host", "evil.test", "X-Forwarded-Proto", "http",
 				"Traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01").echo(t)
 			if got := e.Headers.Values("X-Forwarded-For"); len(got) != 1 || got[0] != "127.0.0.1, 127.0.0.1" {
 				t.Errorf("X-Forwarded-For %q", got)
@@ -385,7 +387,7 @@ func TestBehindRealBalancers(t *testing.T) {
 
 			// Three calls for trial, through all doors together.
 			passed := 0
-			doors := []door{{"handshake", d.client("trial", dialects[3]).call}, b.as(t, d.pair("trial"), false), d.byCertificateDoor(dialects[0])}
+			doors := []door{{"handshake", d.client("trial", dialects[3]).call}, b.as(t, d.pair("trial"), dialects[2]), d.byCertificateDoor(dialects[0])}
 			for range 3 {
 				for i, at := range doors {
 					var headers []string
@@ -422,7 +424,7 @@ func TestBehindStunnel(t *testing.T) {
 	})
 
 	for _, certificate := range []string{"", "gold", "rogue", "loadbalancer"} {
-		client := ends.as(t, d.pair(certificate), false)
+		client := ends.as(t, d.pair(certificate), dialects[2])
 		for _, headers := range [][]string{nil, {"X-WSO2-CLIENT-CERTIFICATE", escape(d.read("clients/gold.crt")), "X-Forwarded-For", "127.0.0.1"}} {
 			before := d.backendCount()
 			for _, path := range []string{"/orders/42", "/payments/42"} {

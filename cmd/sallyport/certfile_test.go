@@ -126,3 +126,59 @@ func TestFilesWithoutAWay(t *testing.T) {
 		}
 	}
 }
+
+// TestRefusedRegistrations: cert add refuses what is not one certificate without a key, and an alias that is none, is taken,
+// or whose certificate the API has. It says why, stores nothing, and repeats nothing of a key. Held: security C 45.
+func TestRefusedRegistrations(t *testing.T) {
+	t.Parallel()
+	d := newDemo(t)
+	ca := testpki.NewCA(t, "registrar")
+	one, two := ca.Issue(testpki.Leaf{CommonName: "one"}), ca.Issue(testpki.Leaf{CommonName: "two"})
+	d.write("one.crt", string(one.CertPEM()))
+	d.write("two.crt", string(two.CertPEM()))
+	d.mustRun("cert", "add", "--api", "payments:1.0.0", "--alias", "one", "--tier", "Gold", "one.crt")
+	key := string(two.KeyPEM())
+	for name, content := range map[string]string{
+		"two certificates": string(one.CertPEM()) + string(two.CertPEM()),
+		"with a key":       string(two.CertPEM()) + key,
+		"behind a key":     key + string(two.CertPEM()),
+		"a key":            key,
+		"10 MiB":           strings.Repeat(string(two.CertPEM()), 10<<20/len(two.CertPEM())),
+		"10 MiB of zeros":  strings.Repeat("\x00", 10<<20),
+		"empty":            "",
+		"cut":              string(two.CertPEM()[:200]),
+	} {
+		d.write(name+".pem", content)
+	}
+	before := d.mustRun("cert", "list", "-o", "json")
+	secret := strings.Split(key, "\n")[1][:20]
+	for _, c := range []struct {
+		alias, file, why string
+		code             int
+	}{
+		{"new", "two certificates.pem", "certificates", 2},
+		{"new", "with a key.pem", "key", 2},
+		{"new", "behind a key.pem", "key", 2},
+		{"new", "a key.pem", "key", 2},
+		{"new", "10 MiB.pem", "10 MiB.pem", 2},
+		{"new", "10 MiB of zeros.pem", "10 MiB of zeros.pem", 2},
+		{"new", "empty.pem", "empty", 2},
+		{"new", "cut.pem", "cut.pem", 2},
+		{"../../x", "two.crt", "alias", 2},
+		{strings.Repeat("a", 46), "two.crt", "alias", 2},
+		{"line\nbreak", "two.crt", "alias", 2},
+		{"", "two.crt", "--alias", 2},
+		{"one", "two.crt", "take another alias", 1},
+		{"new", "one.crt", "each certificate once", 1},
+	} {
+		code, stdout, stderr := run(t, d.Dir, "cert", "add", "--api", "payments:1.0.0", "--alias", c.alias, "--tier", "Gold", c.file)
+		if said := stdout + stderr; code != c.code || !strings.Contains(said, c.why) || len(said) > 2000 {
+			t.Errorf("%q of %s: %d: %.300s", c.alias, c.file, code, said)
+		} else if strings.Contains(said, secret) {
+			t.Errorf("%s: the key is told: %s", c.file, said)
+		}
+		if now := d.mustRun("cert", "list", "-o", "json"); now != before {
+			t.Fatalf("%q of %s has changed what is registered: %s", c.alias, c.file, now)
+		}
+	}
+}

@@ -230,10 +230,8 @@ func (d *demoFolder) doors(t *testing.T, certificate string, balancers ...balanc
 	}
 	pair := d.pair(certificate)
 	for _, b := range balancers {
-		for _, http2 := range []bool{false, true} {
-			at := b.as(t, pair, http2)
-			at.name += fmt.Sprintf(", HTTP/2: %t", http2)
-			all = append(all, at)
+		for _, how := range dialects {
+			all = append(all, b.as(t, pair, how))
 		}
 	}
 	return all, direct
