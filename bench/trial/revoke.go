@@ -16,13 +16,14 @@ import (
 	"sallyport/bench/pki"
 )
 
-// RevokeOptions configure a revocation. All are required.
+// RevokeOptions configure a revocation. All but Load are required.
 type RevokeOptions struct {
 	Connections  int // kept open, in equal parts by each of live.Carriers
 	Certificates int // that they are of, in turn
 	Each         int // certificates that end each way; there must be more than len(Ways) times as many
 	Limit        time.Duration
 	Pace         time.Duration // between the calls of a connection
+	Load         float64       // calls a second beside these, of callers who keep their right: see Steady; 0: none
 }
 
 // A Way is how a certificate's right ends.
@@ -92,8 +93,10 @@ type revoking struct {
 	gateway   *peer.Gateway
 	members   []*member
 	crowds    []*live.Crowd
+	steady    *steadyLoad // nil: it has not begun
 	acts      []act
 	stalled   time.Duration
+	parts     []Steady
 	result    RevokeResult
 }
 
@@ -172,6 +175,9 @@ func (v *revoking) close() error {
 	var list []error
 	for _, crowd := range v.crowds {
 		crowd.Close()
+	}
+	if v.steady != nil {
+		v.steady.end() // whose error drive has returned
 	}
 	if v.gateway != nil {
 		list = append(list, v.gateway.Stop())
@@ -309,6 +315,10 @@ func (v *revoking) drive(ctx context.Context) error {
 	if err := v.openCrowds(ctx); err != nil {
 		return err
 	}
+	var err error
+	if v.steady, err = v.startSteady(ctx); err != nil {
+		return err
+	}
 	stalls := watchStalls()
 	defer stalls.stop()
 	for _, way := range Ways {
@@ -344,6 +354,9 @@ func (v *revoking) drive(ctx context.Context) error {
 		return ctx.Err()
 	}
 	v.stalled = stalls.stop()
+	if v.parts, err = v.steady.end(); err != nil {
+		return err
+	}
 	for _, crowd := range v.crowds {
 		crowd.Close()
 	}

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"sallyport/bench/live"
+	"sallyport/bench/load"
 )
 
 // TestRevocationsAreJudged has one connection, whose right ends at second 10 and can be known at 11, fare in different
@@ -57,5 +58,19 @@ func TestRevocationsAreJudged(t *testing.T) {
 				t.Errorf("the verdict is %v, want %q", err, test.verdict)
 			}
 		})
+	}
+}
+
+// TestFailuresOfTheLoadAreJudged: one failed call of callers who keep their right is one too many, and so is none at all.
+func TestFailuresOfTheLoadAreJudged(t *testing.T) {
+	for verdict, s := range map[string]Steady{
+		"":                                {Name: "header", Calls: 5},
+		"by header: 2 calls failed":       {Name: "header", Calls: 5, Errors: load.Errors{"status": {Count: 2, Example: "503"}}},
+		"by header: no call was answered": {Name: "header"},
+	} {
+		err := RevokeResult{Steady: []Steady{s}}.Verdict()
+		if verdict == "" && err != nil || verdict != "" && (err == nil || !strings.Contains(err.Error(), verdict)) {
+			t.Errorf("the verdict is %v, want %q", err, verdict)
+		}
 	}
 }

@@ -13,6 +13,7 @@ import (
 type RevokeResult struct {
 	RevokeOptions
 	Changes []Change
+	Steady  []Steady      // the parts of the Load
 	Calls   int           // answers and messages of all connections that were served
 	Slowest time.Duration // call that was served
 	Stalled time.Duration // the longest that this process stood still, by which times may be too long
@@ -50,6 +51,14 @@ func (r RevokeResult) Verdict() error {
 			wrong("%s: calls of %d certificates reached the backend after %v", c.Way, c.Reached, r.Limit)
 		}
 	}
+	for _, s := range r.Steady {
+		if s.Calls == 0 {
+			wrong("the load by %s: no call was answered", s.Name)
+		}
+		for kind, f := range s.Errors {
+			wrong("the load by %s: %d calls failed by %s, such as: %s", s.Name, f.Count, kind, f.Example)
+		}
+	}
 	if r.Failed > 0 {
 		wrong("%d errors of connections that had their right, such as:", r.Failed)
 		for _, text := range r.Errors {
@@ -68,7 +77,7 @@ type fate struct {
 
 // judge tells how the connections fared.
 func (v *revoking) judge() RevokeResult {
-	r := RevokeResult{RevokeOptions: v.RevokeOptions, Stalled: v.stalled}
+	r := RevokeResult{RevokeOptions: v.RevokeOptions, Stalled: v.stalled, Steady: v.parts}
 	changes := map[Way]*Change{}
 	for _, a := range v.acts {
 		changes[a.way] = &Change{Way: a.way, How: map[string]int{}}
