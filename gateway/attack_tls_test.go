@@ -18,6 +18,7 @@ import (
 	"os/exec"
 	"strings"
 	"testing"
+	"time"
 )
 
 // A record layer of TLS 1.3 for the client's side alone, AES-128 with SHA-256: it writes what crypto/tls wouldn't.
@@ -275,13 +276,23 @@ func TestClientHellosInPieces(t *testing.T) {
 		}
 		return nil
 	}
+	withPauses := func(c net.Conn, b []byte) error { // 20 ms each, for as long as a ClientHello's first fields last
+		for i := range 40 {
+			if _, err := c.Write(b[i : i+1]); err != nil {
+				return err
+			}
+			time.Sleep(20 * time.Millisecond)
+		}
+		_, err := c.Write(b[40:])
+		return err
+	}
 	var long []string // 16 KiB of protocols that nobody speaks
 	for range 64 {
 		long = append(long, strings.Repeat("p", 255))
 	}
 	for name, cut := range map[string]func(net.Conn, []byte) error{
 		"whole": inRecords(), "after 1": inRecords(1), "after 5": inRecords(5), "after 40": inRecords(40), "after 100": inRecords(100),
-		"several": inRecords(1, 1, 2, 40, 60), "bytes": inBytes,
+		"several": inRecords(1, 1, 2, 40, 60), "bytes": inBytes, "with pauses": withPauses,
 	} {
 		for _, protocols := range [][]string{{"http/1.1"}, append(long, "http/1.1")} {
 			t.Run(name, func(t *testing.T) {
