@@ -233,8 +233,8 @@ func (i *issuer) order(ctx context.Context, account acme.Account) (order acme.Or
 	}
 	wanted := acme.Order{Identifiers: []acme.Identifier{{Type: "dns", Value: i.name}}, Replaces: i.replaces(ctx)}
 	order, err = i.client.NewOrder(ctx, account, wanted)
-	if wanted.Replaces != "" && isRefused(err) {
-		wanted.Replaces = "" // a hint, which the CA may not like: it was replaced, or isn't the CA's
+	if wanted.Replaces != "" && (isRefused(err) || isFault(err)) {
+		wanted.Replaces = "" // a hint, which the CA may not like: it was replaced, isn't the CA's, or can't be found there
 		order, err = i.client.NewOrder(ctx, account, wanted)
 	}
 	if err != nil {
@@ -397,6 +397,12 @@ func isRefused(err error) bool {
 	return errors.As(err, &problem) && problem.Status >= 400 && problem.Status < 500 &&
 		problem.Status != http.StatusTooManyRequests && problem.Type != acme.ProblemTypeBadNonce &&
 		problem.Type != acme.ProblemTypeAccountDoesNotExist
+}
+
+// isFault reports whether the CA has answered a request with a fault of its own.
+func isFault(err error) bool {
+	var problem acme.Problem
+	return errors.As(err, &problem) && problem.Status >= 500
 }
 
 func isProblem(err error, kind string) bool {
