@@ -64,9 +64,10 @@ func TestRevocationsAreJudged(t *testing.T) {
 // TestFailuresOfTheLoadAreJudged: one failed call of callers who keep their right is one too many, and so is none at all.
 func TestFailuresOfTheLoadAreJudged(t *testing.T) {
 	for verdict, s := range map[string]Steady{
-		"":                                {Name: "header", Calls: 5},
-		"by header: 2 calls failed":       {Name: "header", Calls: 5, Errors: load.Errors{"status": {Count: 2, Example: "503"}}},
-		"by header: no call was answered": {Name: "header"},
+		"":                                 {Name: "header", Calls: 5},
+		"by header: 2 calls failed":        {Name: "header", Calls: 5, Errors: load.Errors{"status": {Count: 2, Example: "503"}}},
+		"by header: 0 calls were answered": {Name: "header"},
+		"by header: 90 calls were answered of 100 that": {Name: "header", Rate: 10, Took: 10 * time.Second, Calls: 90},
 	} {
 		err := RevokeResult{Steady: []Steady{s}}.Verdict()
 		if verdict == "" && err != nil || verdict != "" && (err == nil || !strings.Contains(err.Error(), verdict)) {

@@ -52,8 +52,8 @@ func (r RevokeResult) Verdict() error {
 		}
 	}
 	for _, s := range r.Steady {
-		if s.Calls == 0 {
-			wrong("the load by %s: no call was answered", s.Name)
+		if due := s.Rate * s.Took.Seconds(); s.Calls == 0 || float64(s.Calls) < 0.95*due {
+			wrong("the load by %s: %d calls were answered of %.0f that were due", s.Name, s.Calls, due)
 		}
 		for kind, f := range s.Errors {
 			wrong("the load by %s: %d calls failed by %s, such as: %s", s.Name, f.Count, kind, f.Example)

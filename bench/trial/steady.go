@@ -14,8 +14,9 @@ import (
 
 // A Steady is a part of the load that goes on while rights end, of callers who keep theirs.
 type Steady struct {
-	Name   string // how the callers prove who they are
-	Calls  uint64 // that were answered as wanted
+	Name   string  // how the callers prove who they are
+	Rate   float64 // calls a second that were due
+	Calls  uint64  // that were answered as wanted
 	Errors load.Errors
 	P99    time.Duration
 	Took   time.Duration
@@ -81,7 +82,7 @@ func (v *revoking) startSteady(ctx context.Context) (*steadyLoad, error) {
 
 // run makes the calls of a part, round after round.
 func (l *steadyLoad) run(ctx context.Context, name string, c load.Config) {
-	s := Steady{Name: name, Errors: load.Errors{}}
+	s := Steady{Name: name, Rate: c.Rate, Errors: load.Errors{}}
 	var err error
 	for done := false; !done && err == nil; {
 		var r *load.Result
