@@ -31,6 +31,8 @@ type fakeCA struct {
 	accounts map[string]bool // by URL
 	made     int             // accounts
 	orders   []*fakeOrder
+	loses    bool            // it has a fault with each order that names a certificate which it replaces
+	lost     int             // how often
 	due      map[string]bool // serials of certificates that are to be renewed now
 
 	before func(what string) // is called before a request is looked at, by all at once; nil: nothing is
@@ -127,8 +129,16 @@ func (ca *fakeCA) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Location", at)
 		asJSON(w, 201, map[string]string{"status": "valid"})
 	case "new":
-		var asked struct{ Identifiers []struct{ Value string } }
+		var asked struct {
+			Identifiers []struct{ Value string }
+			Replaces    string
+		}
 		_ = json.Unmarshal(payload, &asked)
+		if ca.loses && asked.Replaces != "" {
+			ca.lost++
+			problem(w, 500, "serverInternal", "there is no order of that certificate")
+			return
+		}
 		ca.orders = append(ca.orders, &fakeOrder{name: asked.Identifiers[0].Value, status: "pending"})
 		w.Header().Set("Location", fmt.Sprintf("%s/order/%d", ca.url, len(ca.orders)-1))
 		ca.showOrder(w, 201, len(ca.orders)-1)

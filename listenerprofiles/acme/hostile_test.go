@@ -259,6 +259,26 @@ func TestWindowLater(t *testing.T) {
 	wait(t, n, name, acme.ECDSA, otherThan(first))
 }
 
+// TestCAThatHasLostWhatIsReplaced: what a renewal replaces is a hint. A CA that fails on it gets an order without.
+func TestCAThatHasLostWhatIsReplaced(t *testing.T) {
+	t.Parallel()
+	ca, folder := newFakeCA(t), t.TempDir()
+	n := start(t, ca.CA, folder)
+	n.Want(wishes)
+	first := wait(t, n, name, acme.ECDSA, anyOne)
+	n.stop()
+	ca.do(func() { ca.loses = true })
+	ca.renewNow(first)
+	n = start(t, ca.CA, folder)
+	n.Want(wishes)
+	wait(t, n, name, acme.ECDSA, otherThan(first))
+	ca.do(func() {
+		if ca.lost == 0 {
+			t.Error("no order has named it")
+		}
+	})
+}
+
 // A quiet buffer is written to by many.
 type quiet struct {
 	mu sync.Mutex
