@@ -5,7 +5,6 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
-	"slices"
 	"sync"
 	"time"
 
@@ -24,7 +23,7 @@ type Steady struct {
 
 // steadyParts are how the load is made up: most calls are of certificates in the handshake, others of certificates in a
 // load balancer's header, or of tokens.
-var steadyParts = []struct {
+var steadyParts = [...]struct {
 	name  string
 	share float64
 }{{"certificate", 0.6}, {"header", 0.2}, {"token", 0.2}}
@@ -40,10 +39,8 @@ type steadyLoad struct {
 	stop  chan struct{}
 	once  sync.Once
 	group sync.WaitGroup
-
-	mu    sync.Mutex // guards what follows
-	parts []Steady
-	err   error
+	parts [len(steadyParts)]Steady // each its own goroutine's, until all have ended
+	errs  [len(steadyParts)]error
 }
 
 // startSteady begins the load of v, if it has any. End must be called.
@@ -60,7 +57,7 @@ func (v *revoking) startSteady(ctx context.Context) (*steadyLoad, error) {
 	if err != nil {
 		return l, err
 	}
-	for _, part := range steadyParts {
+	for i, part := range steadyParts {
 		c := load.Config{
 			URL: "https://" + v.gateway.HTTPS + "/bench/steady/call", Connections: steadyConnections, Rate: v.Load * part.share,
 			Duration: steadyRound, TLS: v.config().TLS, Identities: kept, Want: load.Want{Status: 200},
@@ -75,48 +72,35 @@ func (v *revoking) startSteady(ctx context.Context) (*steadyLoad, error) {
 				c.Headers = append(c.Headers, load.Header{Name: "Authorization", Value: "Bearer " + t})
 			}
 		}
-		l.group.Go(func() { l.run(ctx, part.name, c) })
+		l.group.Go(func() { l.parts[i], l.errs[i] = l.run(ctx, part.name, c) })
 	}
 	return l, nil
 }
 
 // run makes the calls of a part, round after round.
-func (l *steadyLoad) run(ctx context.Context, name string, c load.Config) {
+func (l *steadyLoad) run(ctx context.Context, name string, c load.Config) (Steady, error) {
 	s := Steady{Name: name, Rate: c.Rate, Errors: load.Errors{}}
-	var err error
-	for done := false; !done && err == nil; {
-		var r *load.Result
-		if r, err = load.Run(ctx, c); r != nil {
-			s.Calls, s.Errors, s.Took = s.Calls+r.Calls, s.Errors.And(r.Errors), s.Took+r.Elapsed
-			s.P99 = max(s.P99, r.Latency.Quantile(0.99))
+	for {
+		r, err := load.Run(ctx, c)
+		if err != nil {
+			return s, fmt.Errorf("the load by %s: %w", name, err)
 		}
+		s.Calls, s.Errors, s.Took = s.Calls+r.Calls, s.Errors.And(r.Errors), s.Took+r.Elapsed
+		s.P99 = max(s.P99, r.Latency.Quantile(0.99))
 		select {
 		case <-l.stop:
-			done = true
+			return s, nil
 		default:
 		}
 	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.parts = append(l.parts, s)
-	if err != nil {
-		l.err = errors.Join(l.err, fmt.Errorf("the load by %s: %w", name, err))
-	}
 }
 
-// end lets each part finish its round, and returns how all have fared.
+// end lets each part finish its round, and returns how all have fared; none, if there is no load.
 func (l *steadyLoad) end() ([]Steady, error) {
 	l.once.Do(func() { close(l.stop) })
 	l.group.Wait()
-	slices.SortFunc(l.parts, func(a, b Steady) int { return steadyPlace(a.Name) - steadyPlace(b.Name) })
-	return l.parts, l.err
-}
-
-func steadyPlace(name string) int {
-	for i, part := range steadyParts {
-		if part.name == name {
-			return i
-		}
+	if l.parts[0].Name == "" {
+		return nil, nil
 	}
-	return len(steadyParts)
+	return l.parts[:], errors.Join(l.errs[:]...)
 }
